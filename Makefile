@@ -1,0 +1,66 @@
+# Every target makes .venv first when it is missing, and completes it when requirements.txt or
+# pyproject.toml changed. Pass options on with ARGS, as in: make test ARGS="-k attention"
+
+PYTHON := .venv/bin/python
+READY  := .venv/.ready
+
+help:       ## say what each target does
+	@sed -n 's/^\([a-z]*\): *[^#]*## */  make \1 | /p' Makefile | column -t -s '|'
+
+demo: $(READY)       ## open the demo on http://127.0.0.1:7860
+	$(PYTHON) app.py $(ARGS)
+
+test: $(READY)       ## run the tests
+	$(PYTHON) -m pytest $(ARGS)
+
+lab: $(READY)       ## open the notebooks in JupyterLab
+	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks $(ARGS)
+
+notebooks: $(READY)       ## execute every notebook again, in place, without a browser
+	@set -e; for notebook in notebooks/*.ipynb; do \
+	    $(PYTHON) -m nbconvert --to notebook --execute --inplace $(ARGS) "$$notebook"; \
+	done
+
+bench: $(READY)       ## measure speed on this machine
+	$(PYTHON) -m mbt_lite bench $(ARGS)
+
+check: $(READY)       ## what must be green before a commit: ruff check, ruff format, tests
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m pytest $(ARGS)
+
+# .venv/.busy is there while packages are being installed, .venv/.ready only after everything was:
+# after an interruption the environment starts over, because half a package looks installed to pip.
+# An environment made by hand is kept and completed.
+$(READY): requirements.txt pyproject.toml
+	@set -e; \
+	have_uv() { uv --version >/dev/null 2>&1; }; \
+	fits() { "$$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	    >/dev/null 2>&1; }; \
+	if [ -e .venv/.busy ] || ! fits $(PYTHON); then \
+	    for python in python3.11 python3.12 python3.13 python3 none; do \
+	        if fits $$python; then break; fi; \
+	    done; \
+	    if [ $$python = none ] && have_uv; then \
+	        python=3.11; \
+	    elif [ $$python = none ]; then \
+	        echo "mbt_lite needs Python 3.11, 3.12 or 3.13, and none of them is on the PATH." >&2; \
+	        exit 1; \
+	    fi; \
+	    echo "Setting up .venv with $$python: a download of about 450 MB, 2 GB on disk." >&2; \
+	    rm -rf .venv; mkdir .venv; touch .venv/.busy; \
+	    if have_uv; then uv venv --quiet --allow-existing --python $$python .venv; \
+	    else $$python -m venv .venv; fi; \
+	fi; \
+	rm -f $(READY); touch .venv/.busy; \
+	if have_uv; then \
+	    install="uv pip install --python $(PYTHON)"; \
+	else \
+	    $(PYTHON) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m ensurepip; \
+	    install="$(PYTHON) -m pip install"; \
+	fi; \
+	$$install -r requirements.txt; \
+	$$install --no-deps -e .; \
+	mv .venv/.busy $(READY)
+
+.PHONY: help demo test lab notebooks bench check
