@@ -1,0 +1,319 @@
+"""The Multimodal Bottleneck Transformer: one ViT per stream, and a few tokens that they share.
+
+Axes: B clips, C classes, D width, H heads, d head width, K keys, N tokens, Q queries, Z bottlenecks.
+
+Blocks below `fusion_layer` see one stream each. From there on a stream attends to its own tokens
+and to the Z bottlenecks, and what the streams wrote into the bottlenecks is averaged. The wiring,
+down to the last bias, is that of Scenic's `projects/mbt`; its weights load through `checkpoint`.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from .config import MBTConfig, sampled_frames
+
+small_normal = nn.initializers.normal(0.02)
+layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
+
+
+class Clip(NamedTuple):
+    """What the model eats; a missing stream is None."""
+
+    rgb: Array | None = None  # [B, T, H, W, 3] frames
+    spec: Array | None = None  # [B, N, M, 3] log-mel spectrogram, time before mel
+
+
+class Output(NamedTuple):
+    """What the model says, in training and in evaluation alike."""
+
+    logits: Array  # [B, C]
+    stream_logits: dict[str, Array]  # {stream: [B, C]}, what each stream says by itself
+    features: Array  # [B, D], what the head reads (`representation` wide if there is such a layer)
+
+
+def attention_weights(q: Array, k: Array) -> Array:
+    """[B, H, Q, K] of rows that sum to one: how much each query reads from each key, in float32."""
+    scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(scores / math.sqrt(q.shape[-1]), axis=-1)
+
+
+class Attention(nn.Module):
+    """Self-attention, written out; unobserved, it runs on JAX's fused equivalent."""
+
+    heads: int
+    dropout: float
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        batch, length, width = x.shape
+        qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)  # [B, N, 3 D]
+        qkv = qkv.reshape(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]  # [B, N, H, d] each
+
+        drops = train and self.dropout > 0
+        if drops or self.is_mutable_collection("intermediates"):
+            weights = attention_weights(q, k)  # [B, H, N, K]
+            self.sow("intermediates", "weights", weights)
+            weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
+            read = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)  # [B, N, H, d]
+        else:
+            read = jax.nn.dot_product_attention(q, k, v)  # [B, N, H, d]
+        return nn.Dense(width, dtype=self.dtype, name="out")(read.reshape(x.shape))  # [B, N, D]
+
+
+class StochasticDepth(nn.Module):
+    """Drops the whole branch of a clip with this probability; what is kept is not rescaled."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, branch: Array, train: bool) -> Array:
+        if not train or self.rate == 0:
+            return branch
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (len(branch), 1, 1))
+        return branch * kept  # [B, N, D]
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block over the tokens of one sequence."""
+
+    config: MBTConfig
+    layer: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        c = self.config
+        dense = partial(nn.Dense, dtype=c.dtype)
+        dropout = nn.Dropout(c.dropout, deterministic=not train)
+        rate = c.drop_path * self.layer / max(c.depth - 1, 1)
+
+        y = layer_norm(dtype=c.dtype, name="attention_norm")(x)
+        y = Attention(c.heads, c.attention_dropout, c.dtype, name="attention")(y, train)
+        x = x + StochasticDepth(rate, name="attention_drop")(dropout(y), train)  # [B, N, D]
+
+        y = layer_norm(dtype=c.dtype, name="mlp_norm")(x)
+        y = dense(c.mlp_dim, name="mlp_in")(y)
+        y = dropout(nn.gelu(y, approximate=True))  # tanh form: what the published weights know
+        y = dropout(dense(c.width, name="mlp_out")(y))
+        return x + StochasticDepth(rate, name="mlp_drop")(y, train)  # [B, N, D]
+
+
+def patchify(x: Array, patch: Sequence[int]) -> Array:
+    """[B, N, numbers in a patch]: row-major, each flattened; what no patch fills is dropped."""
+    grid = [size // side for size, side in zip(x.shape[1:-1], patch, strict=True)]
+    x = x[(slice(None), *(slice(n * side) for n, side in zip(grid, patch, strict=True)))]
+    pairs = [size for pair in zip(grid, patch, strict=True) for size in pair]
+    x = x.reshape(len(x), *pairs, x.shape[-1])  # [B, grid 0, patch 0, grid 1, patch 1, ..., 3]
+    axes = range(1, x.ndim - 1)
+    x = x.transpose(0, *axes[::2], *axes[1::2], x.ndim - 1)
+    return x.reshape(len(x), math.prod(grid), -1)
+
+
+class MBT(nn.Module):
+    """`MBT(config).apply({"params": params}, clip, train=False, rngs={"dropout": key})`: Output."""
+
+    config: MBTConfig
+
+    @nn.compact
+    def __call__(self, clip: Clip, train: bool = False) -> Output:
+        c = self.config
+        streams = present_streams(c, clip)
+        tokens = {s: self.embed(s, getattr(clip, s)) for s in streams}  # {s: [B, N, D]}
+        bottleneck = self.first_bottleneck(len(tokens[streams[0]]))  # [B, Z, D]
+
+        for layer in range(c.depth):
+            blocks = self.blocks(layer)
+            if not c.fuses(layer, train):
+                tokens = {s: blocks[s](tokens[s], train) for s in streams}
+            elif c.fusion == "bottleneck":
+                tokens, bottleneck = fuse_bottleneck(blocks, tokens, bottleneck, train)
+            elif c.shared_encoder:
+                tokens = fuse_shared(blocks, tokens, train)
+            else:
+                tokens = fuse_separate(blocks, tokens, train)
+            self.sow("intermediates", "tokens", tokens)
+            self.sow("intermediates", "bottleneck", bottleneck)
+
+        norm = layer_norm(name="final_norm")
+        tokens = {s: norm(x) for s, x in tokens.items()}
+        self.sow("intermediates", "encoded", tokens)
+        return self.classify(tokens)
+
+    def embed(self, stream: str, x: ArrayLike) -> Array:
+        """[B, N, D]: class token if any, then the patches; learned positions added to all."""
+        c = self.config
+        x = jnp.asarray(x, jnp.float32)
+        if stream == "rgb" and c.rgb_sampled:
+            x = x[:, sampled_frames(x.shape[1], c.rgb_sampled)]
+        x = nn.Dense(c.width, name=f"{stream}_embedding")(patchify(x, c.patch(stream)))  # [B, N, D]
+        if c.pool == "token":
+            token = self.param(f"{stream}_cls", nn.initializers.zeros, (1, 1, c.width))
+            x = jnp.concatenate([jnp.tile(token, (len(x), 1, 1)), x], axis=1)
+        return x + self.param(f"{stream}_positions", small_normal, (1, *x.shape[1:]))
+
+    def first_bottleneck(self, batch: int) -> Array | None:
+        """[B, Z, D], or None where no bottleneck exists."""
+        c = self.config
+        if c.fusion != "bottleneck" or len(c.streams) == 1:
+            return None
+        bottleneck = self.param("bottleneck", small_normal, (1, c.bottlenecks, c.width))
+        return jnp.tile(bottleneck, (batch, 1, 1))
+
+    def blocks(self, layer: int) -> dict[str, Block]:
+        """The block of each stream in this layer: its own, or one for all."""
+        c = self.config
+        if c.shared_encoder:
+            return dict.fromkeys(c.streams, Block(c, layer, name=f"block_{layer}"))
+        return {s: Block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
+
+    def classify(self, tokens: dict[str, Array]) -> Output:
+        """Output from the normalised tokens {stream: [B, N, D]}.
+
+        By class token the logits are the mean of the streams' logits, each read off its own token.
+        Otherwise they come from pooling the tokens of all streams together, and a stream's logits
+        from the same head over its own tokens.
+        """
+        c = self.config
+        head = nn.Dense(c.classes, kernel_init=nn.initializers.zeros, name="head")
+        pre_logits = nn.Dense(c.representation, name="pre_logits") if c.representation else None
+
+        def features_of(x):
+            pooled = x[:, 0] if c.pool == "token" else getattr(jnp, c.pool)(x, axis=1)  # [B, D]
+            return jnp.tanh(pre_logits(pooled)) if c.representation else pooled
+
+        features = {s: features_of(x) for s, x in tokens.items()}  # {s: [B, D]}
+        stream_logits = {s: head(x) for s, x in features.items()}  # {s: [B, C]}
+        if c.pool == "token":
+            return Output(mean_of(stream_logits), stream_logits, mean_of(features))
+        together = features_of(jnp.concatenate(list(tokens.values()), axis=1))  # [B, D]
+        return Output(head(together), stream_logits, together)
+
+
+def mean_of(arrays: dict[str, Array]) -> Array:
+    """The mean over the streams, in the shape of each."""
+    return sum(arrays.values()) / len(arrays)
+
+
+def fuse_bottleneck(blocks, tokens, bottleneck, train):
+    """Tokens and bottleneck [B, Z, D] of the next layer; all streams read the same old bottleneck."""
+    new, written = {}, {}
+    for s, x in tokens.items():
+        y = blocks[s](jnp.concatenate([x, bottleneck], axis=1), train)  # [B, N + Z, D]
+        new[s], written[s] = y[:, : x.shape[1]], y[:, x.shape[1] :]
+    return new, mean_of(written)
+
+
+def fuse_shared(blocks, tokens, train):
+    """Tokens of the next layer, all streams in one sequence through one block."""
+    x = jnp.concatenate(list(tokens.values()), axis=1)  # [B, N of all, D]
+    y = next(iter(blocks.values()))(x, train)
+    return {s: y[:, span] for s, span in spans(tokens).items()}
+
+
+def fuse_separate(blocks, tokens, train):
+    """Tokens of the next layer; a stream's block also sees the others' old tokens, placed first."""
+    new = {}
+    for s, x in tokens.items():
+        others = [other for name, other in tokens.items() if name != s]
+        new[s] = blocks[s](jnp.concatenate([*others, x], axis=1), train)[:, -x.shape[1] :]
+    return new
+
+
+def spans(tokens: dict[str, Array]) -> dict[str, slice]:
+    """Where each stream's tokens lie when all are put into one sequence."""
+    start, found = 0, {}
+    for s, x in tokens.items():
+        found[s] = slice(start, start + x.shape[1])
+        start += x.shape[1]
+    return found
+
+
+def present_streams(config: MBTConfig, clip: Clip) -> list[str]:
+    """The streams that the model wants and the clip has, in the model's order."""
+    streams = [s for s in config.streams if getattr(clip, s) is not None]
+    if not streams:
+        raise ValueError(f"the clip has none of the model's streams {config.streams}.")
+    for s in streams:
+        shape, wanted = getattr(clip, s).shape, config.shape(s)
+        fits = len(shape) == len(wanted) + 2 and shape[-1] == 3
+        if not fits or config.grid_of(s, shape[1:-1]) != config.grid(s):
+            raise ValueError(
+                f"clip.{s} has shape {tuple(shape)}; this model wants "
+                f"[clips, {', '.join(map(str, wanted))}, 3]."
+            )
+    return streams
+
+
+def blank_clip(config: MBTConfig, batch: int = 1) -> Clip:
+    """A clip of zeros in the shape that the model wants."""
+    return Clip(**{s: jnp.zeros((batch, *config.shape(s), 3)) for s in config.streams})
+
+
+def init_params(config: MBTConfig, key: Array) -> dict:
+    """Fresh parameters; `jax.eval_shape(partial(init_params, config), key)` costs no memory."""
+    return jax.jit(MBT(config).init)(key, blank_clip(config))["params"]
+
+
+@partial(jax.jit, static_argnames=("model", "query", "layers"))
+def attention_rows(
+    model: MBT,
+    params: dict,
+    clip: Clip,
+    query: str = "bottleneck",
+    layers: tuple[int, ...] | None = None,
+) -> tuple[Output, dict[str, Array]]:
+    """Output, and per stream [B, L, H, Q, N]: what the query tokens read from the stream's patches.
+
+    `query` is "bottleneck" (Q = Z rows, in fused layers only) or "cls" (one row, any layer). All
+    maps of a full-size clip are 5.5 GB, so the rows are cut out here, inside jit. Rows sum to less
+    than one: class token, bottlenecks and, in joint fusion, the other stream take the rest.
+    """
+    c = model.config
+    layers = query_layers(c, query, layers)
+    output, state = model.apply({"params": params}, clip, mutable=["intermediates"])
+    seen = state["intermediates"]
+    lengths = {s: x.shape[1] for s, x in seen["encoded"][0].items()}
+    rows = {s: [] for s in lengths}
+    for layer in layers:
+        for s in lengths:
+            weights, start = stream_weights(c, seen, lengths, s, layer)  # [B, H, N + ., N + .]
+            stop, first = start + lengths[s], start + (c.pool == "token")
+            asks = slice(stop, None) if query == "bottleneck" else slice(start, first)
+            rows[s].append(weights[:, :, asks, first:stop])
+    return output, {s: jnp.stack(maps, axis=1) for s, maps in rows.items()}
+
+
+def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) -> list[int]:
+    """The layers to show, counted from 0; refuses queries that have no token there."""
+    depth = range(config.depth)
+    if query == "cls" and config.pool != "token":
+        raise ValueError(f"a model that pools by {config.pool!r} has no class token to ask.")
+    if query not in ("cls", "bottleneck"):
+        raise ValueError(f"query={query!r}: ask 'bottleneck' or 'cls'.")
+    bottled = config.fusion == "bottleneck"
+    able = [i for i in depth if query == "cls" or bottled and config.fuses(i, training=False)]
+    wanted = able if layers is None else [i + config.depth * (i < 0) for i in layers]
+    if not wanted or not set(wanted) <= set(able):
+        raise ValueError(f"query={query!r} has tokens in layers {able} here, not in {layers}.")
+    return wanted
+
+
+def stream_weights(config, seen, lengths, stream, layer) -> tuple[Array, int]:
+    """The attention map that holds this stream's rows, and where in it the stream starts."""
+    joint = config.fusion == "joint" and config.fuses(layer, training=False)
+    order = list(lengths)
+    before = sum(lengths[s] for s in order[: order.index(stream)])
+    others = sum(lengths.values()) - lengths[stream]
+    if config.shared_encoder:
+        maps = seen[f"block_{layer}"]["attention"]["weights"]
+        return (maps[0], before) if joint else (maps[order.index(stream)], 0)
+    return seen[f"{stream}_block_{layer}"]["attention"]["weights"][0], others if joint else 0
