@@ -8,6 +8,7 @@ do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Eve
 function `..._alt` beside it that says in words what the data shows.
 """
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -384,10 +385,19 @@ def _series(records: list, x: str, key: str) -> tuple[list, list]:
 # What all pictures share
 
 
+class Picture(Figure):
+    """A figure that a notebook shows at the end of a cell, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        png = io.BytesIO()
+        self.savefig(png, format="png")
+        return png.getvalue()
+
+
 def _figure(width: float, height: float) -> Figure:
     """A figure in inches outside pyplot, on white paper, so that a dark page frames it."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)  # inches
-    return Figure(figsize=(width, height), dpi=120, facecolor="white", layout=layout)
+    return Picture(figsize=(width, height), dpi=120, facecolor="white", layout=layout)
 
 
 def _finish(ax: Axes, title: str | None) -> Axes:

@@ -206,6 +206,10 @@ def test_a_key_that_no_row_has_is_answered_with_the_keys_there_are():
         plot.curves([{"step": 0, "loss": 3.0}], keys=("losss",))
 
 
+def test_a_notebook_shows_a_picture_without_pyplot():
+    assert plot.bars(["bell"], [0.5]).figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_colour_maps_rise_in_lightness_so_that_they_read_without_colour_vision():
     for name in (plot.SOUND_MAP, plot.ATTENTION_MAP):
         luma = matplotlib.colormaps[name](np.linspace(0, 1, 32))[:, :3] @ [0.2126, 0.7152, 0.0722]
