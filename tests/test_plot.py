@@ -206,8 +206,10 @@ def test_a_key_that_no_row_has_is_answered_with_the_keys_there_are():
         plot.curves([{"step": 0, "loss": 3.0}], keys=("losss",))
 
 
-def test_a_notebook_shows_a_picture_without_pyplot():
-    assert plot.bars(["bell"], [0.5]).figure._repr_png_().startswith(b"\x89PNG")
+def test_a_notebook_shows_a_picture_without_pyplot_and_gradio_knows_its_class():
+    figure = plot.bars(["bell"], [0.5]).figure
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert type(figure) is Figure
 
 
 def test_colour_maps_rise_in_lightness_so_that_they_read_without_colour_vision():
