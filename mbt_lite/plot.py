@@ -28,7 +28,7 @@ from mbt_lite.features import hz_to_mel, mel_to_hz
 
 INK = "#33363d"
 FAINT = "#d9dbe0"
-COLOURS = {  # Okabe and Ito's palette, told apart with any colour vision
+COLOURS = {  # sound and picture in Okabe and Ito's palette, told apart with any colour vision
     "both": "#4b5a8a",
     "spec": "#d55e00",
     "sound alone": "#d55e00",
