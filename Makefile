@@ -4,27 +4,27 @@
 PYTHON := .venv/bin/python
 READY  := .venv/.ready
 
-help:       ## say what each target does
-	@sed -n 's/^\([a-z]*\): *[^#]*## */  make \1 | /p' Makefile | column -t -s '|'
+help:  ## say what each target does
+	@awk -F ':|## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$NF}' Makefile
 
-demo: $(READY)       ## open the demo on http://127.0.0.1:7860
+demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 	$(PYTHON) app.py $(ARGS)
 
-test: $(READY)       ## run the tests
+test: $(READY)  ## run the tests
 	$(PYTHON) -m pytest $(ARGS)
 
-lab: $(READY)       ## open the notebooks in JupyterLab
+lab: $(READY)  ## open the notebooks in JupyterLab
 	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks $(ARGS)
 
-notebooks: $(READY)       ## execute every notebook again, in place, without a browser
+notebooks: $(READY)  ## execute every notebook again, in place, without a browser
 	@set -e; for notebook in notebooks/*.ipynb; do \
 	    $(PYTHON) -m nbconvert --to notebook --execute --inplace $(ARGS) "$$notebook"; \
 	done
 
-bench: $(READY)       ## measure speed on this machine
+bench: $(READY)  ## measure speed on this machine
 	$(PYTHON) -m mbt_lite bench $(ARGS)
 
-check: $(READY)       ## what must be green before a commit: ruff check, ruff format, tests
+check: $(READY)  ## what must be green before a commit: ruff check, ruff format, tests
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m pytest $(ARGS)
