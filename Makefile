@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 READY  := .venv/.ready
 
 help:  ## say what each target does
-	@awk -F ':|## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$NF}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$NF}' Makefile
 
 demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 	$(PYTHON) app.py $(ARGS)
