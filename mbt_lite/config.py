@@ -1,0 +1,276 @@
+"""Frozen dataclasses that say what a model, a clip and a training run are.
+
+`dataclasses.replace(BASE, fusion_layer=10)` is the whole config system: a config is a value, derived
+numbers are properties, and what cannot work is refused in a sentence when the config is made.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+STREAMS = ("spec", "rgb")
+POOLS = ("token", "mean", "max", "sum")
+FUSIONS = ("bottleneck", "joint", "late")
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise ValueError(sentence)
+
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """From a waveform to a log-mel spectrogram.
+
+    The paper (section 4.2) fixes 16 kHz mono, a 25 ms Hamming window every 10 ms and 128 mel bins;
+    the FFT size, the edges of the mel scale, the offset in the logarithm and the amplitude scale
+    were never published, so they are fields here and presets live in `features.FRONT_ENDS`.
+    """
+
+    name: str = "log-mel"
+    rate: int = 16_000  # Hz
+    window: float = 0.025  # s
+    hop: float = 0.010  # s
+    fft: int = 512  # samples
+    mels: int = 128
+    low: float = 60.0  # Hz, lower edge of the first mel filter
+    high: float = 7_800.0  # Hz, upper edge of the last one
+    power: int = 1  # 1: magnitude, 2: power
+    offset: float = 1e-3  # added before the natural logarithm, waveform in [-1, 1]
+    mean: float = 0.0  # of the log-mel values over the data the preset was measured on
+    std: float = 1.0
+
+    def __post_init__(self):
+        _require(
+            self.window_samples <= self.fft,
+            f"front end {self.name!r}: a window of {self.window_samples} samples does not fit an FFT "
+            f"of {self.fft}; use fft={1 << (self.window_samples - 1).bit_length()} or more.",
+        )
+        _require(
+            0 <= self.low < self.high <= self.rate / 2,
+            f"front end {self.name!r}: mel edges {self.low}-{self.high} Hz must rise and stay under "
+            f"half of the {self.rate} Hz sampling rate.",
+        )
+        _require(self.offset > 0, f"front end {self.name!r}: silence needs a log offset above 0.")
+        _require(self.std > 0, f"front end {self.name!r}: std must be above 0.")
+        _require(self.power in (1, 2), f"front end {self.name!r}: power is 1 or 2.")
+
+    @property
+    def window_samples(self) -> int:
+        return round(self.window * self.rate)
+
+    @property
+    def hop_samples(self) -> int:
+        return round(self.hop * self.rate)
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """What the model eats of a video: so many frames, so much sound, at which size and rate."""
+
+    frames: int = 32
+    fps: float = 25.0  # the video is sampled at this rate first, by time
+    stride: int = 2  # then every stride-th frame is kept
+    size: int = 224  # pixels, side of the square crop
+    resize: int = 256  # pixels, short side before the crop
+    spec_frames: int = 800  # spectrogram frames
+    front_end: FrontEnd = field(default_factory=FrontEnd)
+
+    def __post_init__(self):
+        _require(
+            min(self.frames, self.stride, self.size, self.spec_frames) > 0 and self.fps > 0,
+            "a clip needs at least one frame, one pixel and one spectrogram frame.",
+        )
+        _require(
+            self.size <= self.resize,
+            f"a crop of {self.size} pixels does not fit a short side of {self.resize}.",
+        )
+
+    @property
+    def frame_step(self) -> float:
+        """Seconds between two sampled frames."""
+        return self.stride / self.fps
+
+    @property
+    def video_seconds(self) -> float:
+        return self.frames * self.frame_step
+
+    @property
+    def sound_seconds(self) -> float:
+        return self.spec_frames * self.front_end.hop
+
+
+def sampled_frames(frames: int, wanted: int) -> np.ndarray:
+    """[about `wanted`] indices of evenly spread frames, the ends left out; all if there are no more.
+
+    For some pairs this gives one more than wanted (8 frames, 2 wanted: 3), because rounding in
+    float32 lets the end in. Position embeddings were trained with that count, so it stays.
+    """
+    if wanted >= frames:
+        return np.arange(frames)
+    step = frames / (wanted + 1)
+    steps = np.arange(step, frames, step, dtype=np.float32)
+    return np.clip(np.round(steps), 0, frames - 1).astype(int)
+
+
+@dataclass(frozen=True)
+class MBTConfig:
+    """Geometry and wiring of a Multimodal Bottleneck Transformer (paper, section 3)."""
+
+    streams: tuple[str, ...] = STREAMS
+    classes: int = 527
+    width: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_dim: int = 3072
+    fusion: str = (
+        "bottleneck"  # bottleneck: through a few shared tokens; joint: all tokens; late: none
+    )
+    fusion_layer: int = 8  # first block that sees the other stream
+    bottlenecks: int = 5  # the paper's B = 4; Scenic adds one when it pools by class token
+    bottlenecks_at_test: bool = True  # False: fuse in training only
+    shared_encoder: bool = False  # one set of blocks for all streams
+    pool: str = "token"
+    representation: int | None = None  # width of the pre-logits layer, if there is one
+    rgb_shape: tuple[int, int, int] = (32, 224, 224)  # frames, height, width
+    rgb_patch: tuple[int, int, int] = (2, 16, 16)
+    rgb_sampled: int | None = None  # frames picked inside the model before patching, None: all
+    spec_shape: tuple[int, int] = (800, 128)  # time, mel
+    spec_patch: tuple[int, int] = (16, 16)
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    drop_path: float = 0.0  # stochastic depth at the last block, rising linearly from 0
+    dtype: str = "float32"  # of the blocks; embeddings, final norm and head stay float32
+
+    def __post_init__(self):
+        _require(
+            len(self.streams) > 0
+            and len(set(self.streams)) == len(self.streams)
+            and set(self.streams) <= set(STREAMS),
+            f"streams={self.streams!r}: name each of 'spec' and 'rgb' at most once.",
+        )
+        _require(self.fusion in FUSIONS, f"fusion={self.fusion!r} is none of {FUSIONS}.")
+        _require(self.pool in POOLS, f"pool={self.pool!r} is none of {POOLS}.")
+        _require(
+            self.width % self.heads == 0,
+            f"width {self.width} does not divide into {self.heads} heads.",
+        )
+        _require(
+            0 <= self.fusion_layer <= self.depth,
+            f"fusion_layer={self.fusion_layer} must lie in 0..depth={self.depth}.",
+        )
+        _require(
+            self.fusion != "bottleneck" or self.bottlenecks > 0,
+            "bottleneck fusion needs at least one bottleneck; fusion='late' has none.",
+        )
+        for stream in self.streams:
+            grid = self.grid(stream)
+            _require(
+                min(grid) > 0,
+                f"{stream}: patch {self.patch(stream)} does not fit input {self.shape(stream)}.",
+            )
+
+    def shape(self, stream: str) -> tuple[int, ...]:
+        return self.rgb_shape if stream == "rgb" else self.spec_shape
+
+    def patch(self, stream: str) -> tuple[int, ...]:
+        return self.rgb_patch if stream == "rgb" else self.spec_patch
+
+    def grid_of(self, stream: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Tokens along each axis of such an input; what a patch does not fill is dropped."""
+        if stream == "rgb" and self.rgb_sampled:
+            shape = (len(sampled_frames(shape[0], self.rgb_sampled)), *shape[1:])
+        return tuple(n // p for n, p in zip(shape, self.patch(stream), strict=True))
+
+    def grid(self, stream: str) -> tuple[int, ...]:
+        """Tokens along time, height, width of the picture; along time and mel of the sound."""
+        return self.grid_of(stream, self.shape(stream))
+
+    @property
+    def rgb_grid(self) -> tuple[int, int, int]:
+        return self.grid("rgb")
+
+    @property
+    def spec_grid(self) -> tuple[int, int]:
+        return self.grid("spec")
+
+    def patches(self, stream: str) -> int:
+        """Patch tokens of a stream, without its class token."""
+        return math.prod(self.grid(stream))
+
+    def fuses(self, layer: int, training: bool = True) -> bool:
+        """Whether the streams see each other in this block."""
+        return (
+            len(self.streams) > 1
+            and self.fusion != "late"
+            and layer >= self.fusion_layer
+            and (training or self.fusion == "joint" or self.bottlenecks_at_test)
+        )
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained."""
+
+    steps: int = 10_000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 500  # steps
+    weight_decay: float = 0.05
+    clip_norm: float = 1.0
+    ema: float = 0.999  # decay of the averaged weights that evaluation uses; 0: none
+    log_every: int = 50  # steps
+    save_every: int = 500  # steps
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A model, what it eats, what it learns from and how."""
+
+    name: str
+    model: MBTConfig
+    clip: ClipConfig
+    train: TrainConfig
+    data: str = "world"
+
+
+def to_dict(config) -> dict:
+    """A config as plain dictionaries, lists and numbers, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls, values: dict):
+    """The config that `to_dict` wrote; unknown or missing keys are refused by name."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(known))
+    _require(not unknown, f"{cls.__name__} has no field {', '.join(unknown)}.")
+    nested = {"front_end": FrontEnd, "model": MBTConfig, "clip": ClipConfig, "train": TrainConfig}
+    made = {
+        name: from_dict(nested[name], value)
+        if name in nested
+        else tuple(value)
+        if isinstance(value, list)
+        else value
+        for name, value in values.items()
+    }
+    return cls(**made)
+
+
+BASE = MBTConfig()  # the released audio-visual checkpoints: 175,009,295 parameters
+WORLD = MBTConfig(
+    classes=31,
+    width=96,
+    depth=5,
+    heads=4,
+    mlp_dim=288,
+    fusion_layer=2,
+    bottlenecks=4,
+    rgb_shape=(8, 48, 48),
+    rgb_patch=(2, 8, 8),
+    spec_shape=(200, 128),
+    spec_patch=(20, 16),
+)
+WORLD_CLIP = ClipConfig(frames=8, fps=4.0, stride=1, size=48, resize=48, spec_frames=200)

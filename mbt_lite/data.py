@@ -1,0 +1,53 @@
+"""Endless batches of training clips, deterministic in (seed, step), prepared in worker processes."""
+
+from collections.abc import Iterator
+
+import grain
+import numpy as np
+from absl import flags
+
+from mbt_lite import world
+from mbt_lite.config import ClipConfig, Experiment
+
+
+EVALUATION_BATCH = 50  # clips
+
+
+class WorldSource:
+    """Roughened clips of the micro-world's training split, made when they are asked for."""
+
+    def __init__(self, experiment: Experiment):
+        self.clip, self.count = experiment.clip, experiment.train.steps * experiment.train.batch
+        self.seed = experiment.train.seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> dict:
+        rng = np.random.default_rng([self.seed, index, 3])
+        scene = world.scene(world.SPLITS["train"], self.seed * 2**32 + index)
+        return world.sample(scene, self.clip, rng)
+
+
+def batches(experiment: Experiment, start: int = 0, workers: int = 1) -> Iterator[dict]:
+    """Batches from step `start` on: rgb uint8 [B, T, H, W, 3], spec [B, N, M], labels [B, C].
+
+    The order does not depend on `workers`; 0 prepares in this process.
+    """
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that only absl programs set
+    dataset = grain.MapDataset.source(WorldSource(experiment)).batch(experiment.train.batch)
+    rest = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=8)
+        rest = rest.mp_prefetch(options)
+    return iter(rest)
+
+
+def world_clips(clip: ClipConfig, split: str, count: int) -> Iterator[dict]:
+    """The first `count` clips of a split, untouched, in batches; `visible` counts the shapes."""
+    for start in range(0, count, EVALUATION_BATCH):
+        indices = range(start, min(start + EVALUATION_BATCH, count))
+        scenes = [world.scene(world.SPLITS[split], index) for index in indices]
+        samples = [world.sample(s, clip) | {"visible": len(s.things)} for s in scenes]
+        yield {key: np.stack([sample[key] for sample in samples]) for key in samples[0]}

@@ -1,0 +1,224 @@
+"""From `Media` to what the model eats: log-mel spectrogram, sampled frames, one `Clip`.
+
+F samples of one FFT   N spectrogram frames   M mel bins   T video frames
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from mbt_lite import media
+from mbt_lite.config import ClipConfig, FrontEnd
+
+if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processes stay light
+    from mbt_lite.model import Clip
+
+
+def hz_to_mel(hz):
+    """The HTK mel of a frequency in hertz."""
+    return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
+
+
+def mel_to_hz(mel):
+    """The frequency in hertz of an HTK mel."""
+    return 700.0 * (10.0 ** (np.asarray(mel) / 2595.0) - 1.0)
+
+
+@lru_cache(maxsize=32)
+def mel_filters(front: FrontEnd) -> np.ndarray:
+    """Triangular filters [F/2+1, M] of height 1, evenly spaced on the HTK mel scale."""
+    bins = np.linspace(0, front.rate / 2, front.fft // 2 + 1)
+    edges = mel_to_hz(np.linspace(hz_to_mel(front.low), hz_to_mel(front.high), front.mels + 2))
+    rise = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    fall = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    return np.maximum(0, np.minimum(rise, fall)).astype(np.float32)
+
+
+@lru_cache(maxsize=32)
+def hamming(front: FrontEnd) -> np.ndarray:
+    """The periodic Hamming window [samples] of a front end."""
+    n = front.window_samples
+    return (0.54 - 0.46 * np.cos(2 * np.pi * np.arange(n) / n)).astype(np.float32)
+
+
+def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
+    """Log-mel spectrogram [N, M] of a waveform [S] in [-1, 1], one row per hop, not standardised.
+
+    Row k covers the samples from k * hop on; the end is padded with silence, so N = ceil(S / hop).
+    """
+    hop, window = front.hop_samples, front.window_samples
+    rows = -(-len(wave) // hop)
+    padded = np.zeros((max(rows, 1) - 1) * hop + window, np.float32)
+    padded[: len(wave)] = wave[: len(padded)]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:rows]  # [N, window]
+    spectrum = np.abs(np.fft.rfft(frames * hamming(front), front.fft))  # [N, F/2+1]
+    energy = (spectrum if front.power == 1 else spectrum**2) @ mel_filters(front)
+    return np.log(energy + np.float32(front.offset))
+
+
+@lru_cache(maxsize=32)
+def _compiled_log_mel(front: FrontEnd):
+    import jax
+    import jax.numpy as jnp
+
+    @jax.jit
+    def log_mels(waves):
+        hop, window = front.hop_samples, front.window_samples
+        rows = -(-waves.shape[-1] // hop)
+        room = max((rows - 1) * hop + window - waves.shape[-1], 0)
+        padded = jnp.pad(waves, [(0, 0)] * (waves.ndim - 1) + [(0, room)])
+        index = hop * np.arange(rows)[:, None] + np.arange(window)  # [N, window]
+        spectrum = jnp.abs(jnp.fft.rfft(padded[..., index] * hamming(front), front.fft))
+        energy = spectrum**front.power @ mel_filters(front)
+        return jnp.log(energy + front.offset)
+
+    return log_mels
+
+
+def log_mels(waves, front: FrontEnd):
+    """Log-mel spectrograms [..., N, M] of waveforms [..., S], on the accelerator; as `log_mel`."""
+    return _compiled_log_mel(front)(waves)
+
+
+def statistics(waves: Iterable[np.ndarray], front: FrontEnd) -> tuple[float, float]:
+    """Mean and standard deviation of all log-mel values of these waveforms."""
+    sums = np.zeros(3)
+    for wave in waves:
+        values = log_mel(wave, front).astype(np.float64)
+        sums += values.size, values.sum(), (values**2).sum()
+    mean = sums[1] / sums[0]
+    return float(mean), float(np.sqrt(sums[2] / sums[0] - mean**2))
+
+
+@dataclass(frozen=True)
+class View:
+    """One window of a file: what the model eats, and what a person would see and hear of it."""
+
+    clip: Clip  # rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised
+    rgb: np.ndarray  # uint8 [T, H, W, 3], the sampled and cropped frames
+    times: np.ndarray  # [T], s on the file's clock, when the frames were on show
+    spec: np.ndarray  # [N, M], log-mel, not standardised
+    wave: np.ndarray  # [S], 16 kHz
+    start: float  # s, of the sound's window on the file's clock
+    notes: tuple[str, ...]  # what was unusual
+
+
+def normalise(rgb, spec, front: FrontEnd) -> Clip:
+    """The model's `Clip` of uint8 frames [..., T, H, W, 3] and log-mels [..., N, M], also in jit.
+
+    Frames go to [-1, 1]; log-mels are standardised and repeated on three channels, because the
+    patch kernels of both streams descend from one trained on pictures (paper, section 4.2).
+    """
+    import jax.numpy as jnp
+
+    from mbt_lite.model import Clip
+
+    spec = (jnp.asarray(spec, jnp.float32) - front.mean) / front.std
+    return Clip(
+        rgb=jnp.asarray(rgb, jnp.float32) / 127.5 - 1,
+        spec=jnp.broadcast_to(spec[..., None], (*spec.shape, 3)),
+    )
+
+
+def blank(clip: Clip, stream: str, front: FrontEnd) -> Clip:
+    """The clip with one stream blanked: black frames, or the log-mel of digital silence."""
+    import jax.numpy as jnp
+
+    value = -1.0 if stream == "rgb" else (math.log(front.offset) - front.mean) / front.std
+    return clip._replace(**{stream: jnp.full_like(getattr(clip, stream), value)})
+
+
+def read_views(path, config: ClipConfig, views: int = 1, start: float | None = None) -> list[View]:
+    """`views` windows of a video file, evenly spread, as the model eats them.
+
+    Picture and sound of a window share its middle. One view is the middle of the file, or begins
+    at `start` seconds. A file shorter than a window is looped, as the reference does (its sampling
+    wraps around), and `View.notes` says so. Raises `media.MediaError` where nothing can be used.
+    """
+    total = media.probe(path).duration
+    length = max(config.video_seconds, config.sound_seconds)
+    if start is not None:
+        starts = [start]
+    elif total is None:
+        starts = [0.0]
+    else:
+        last = max(total - length, 0.0)
+        starts = [last / 2] if views == 1 else list(np.linspace(0, last, views))
+    return [
+        make_view(media.read(path, s, length, short_side=config.resize), config) for s in starts
+    ]
+
+
+def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
+    """The model's `Clip` from the middle of a video file, or from `start` seconds on.
+
+    rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised. What was unusual about the file is
+    warned of; `read_views` hands it out instead, with the frames and the sound.
+    """
+    view = read_views(path, config, start=start)[0]
+    if view.notes:
+        warnings.warn(f"{path}: {'; '.join(view.notes)}", stacklevel=2)
+    return view.clip
+
+
+def make_view(found: media.Media, config: ClipConfig) -> View:
+    """The `View` of a window that `media.read` gave."""
+    notes = list(found.notes)
+    wave = _fit_wave(found, config, notes)
+    times, rgb = _fit_frames(found, config, notes)
+    spec = log_mel(wave, config.front_end)[: config.spec_frames]
+    return View(
+        clip=normalise(rgb, spec, config.front_end),
+        rgb=rgb,
+        times=found.start + times,
+        spec=spec,
+        wave=wave,
+        start=found.start,
+        notes=tuple(notes),
+    )
+
+
+def _fit_wave(found: media.Media, config: ClipConfig, notes: list[str]) -> np.ndarray:
+    """The sound around the window's middle, exactly as long as the model wants."""
+    samples = config.spec_frames * config.front_end.hop_samples
+    wave, length = found.wave, found.duration
+    if not len(wave):
+        return np.zeros(samples, np.float32)
+    if length < config.sound_seconds - 0.05:
+        notes.append(f"{length:.1f} s of sound looped to {config.sound_seconds:g} s")
+    first = max(round((length - config.sound_seconds) / 2 * found.rate), 0)
+    return np.take(wave, first + np.arange(samples), mode="wrap")
+
+
+def _fit_frames(found: media.Media, config: ClipConfig, notes: list[str]):
+    """Times [T] within the window and frames uint8 [T, size, size, 3], those on show then."""
+    if not len(found.frames):
+        size = (config.frames, config.size, config.size, 3)
+        return np.zeros(config.frames), np.zeros(size, np.uint8)
+    length = max(found.duration, 1e-3)
+    if length < config.video_seconds - 0.05:
+        notes.append(f"{length:.1f} s of picture looped to {config.video_seconds:g} s")
+    first = max((length - config.video_seconds) / 2, 0)
+    wanted = (first + (np.arange(config.frames) + 0.5) * config.frame_step) % length
+    chosen = np.maximum(np.searchsorted(found.times, wanted + 1e-6, side="right") - 1, 0)
+    unique, place = np.unique(chosen, return_inverse=True)
+    return wanted, np.stack([_crop(found.frames[i], config) for i in unique])[place]
+
+
+def _crop(frame: np.ndarray, config: ClipConfig) -> np.ndarray:
+    """The middle square [size, size, 3] of a frame whose short side is brought to `resize`."""
+    height, width = frame.shape[:2]
+    scale = config.resize / min(height, width)
+    if scale != 1:
+        size = (max(round(width * scale), config.size), max(round(height * scale), config.size))
+        frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+    top, left = ((side - config.size) // 2 for side in frame.shape[:2])
+    return frame[top : top + config.size, left : left + config.size]

@@ -1,0 +1,151 @@
+"""A trained model that answers: `load`, `Classifier`, `Prediction`, `AttentionMaps`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbt_lite import checkpoint, features
+from mbt_lite.config import ClipConfig, MBTConfig
+from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
+
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Probabilities [C] of labels that do not exclude each other."""
+
+    labels: tuple[str, ...]
+    probabilities: np.ndarray  # [C]
+    streams: dict[str, "Prediction"] = field(default_factory=dict)  # what each stream alone says
+    notes: tuple[str, ...] = ()  # what was unusual about the file
+
+    def top(self, count: int = 5) -> list[tuple[str, float]]:
+        """The most probable labels with their probabilities, best first."""
+        best = np.argsort(-self.probabilities, kind="stable")[:count]
+        return [(self.labels[i], float(self.probabilities[i])) for i in best]
+
+
+@dataclass(frozen=True)
+class AttentionMaps:
+    """What query tokens read from the patches of each stream.
+
+    `rgb` is [L, H, Q, time, y, x], `spec` is [L, H, Q, time, mel]: layers, heads, queries, then the
+    stream's grid. A missing stream is None. Rows sum to the share that goes to patches (<= 1).
+    """
+
+    layers: tuple[int, ...]
+    query: str
+    rgb: np.ndarray | None
+    spec: np.ndarray | None
+
+    def mean(self, stream: str, layer: int = -1, head: int | None = None, slot: int | None = None):
+        """One map over the stream's grid: the mean over heads and query tokens not named."""
+        maps = getattr(self, stream)[layer]  # [H, Q, ...]
+        maps = maps.mean(0) if head is None else maps[head]
+        return maps.mean(0) if slot is None else maps[slot]
+
+
+class Classifier:
+    """A model with its weights, its labels and the way it wants its clips."""
+
+    def __init__(
+        self,
+        config: MBTConfig,
+        params: dict,
+        clip_config: ClipConfig,
+        labels: Sequence[str],
+        card: dict | None = None,
+    ):
+        if len(labels) != config.classes:
+            raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
+        self.config, self.params, self.clip_config = config, params, clip_config
+        self.labels, self.card = tuple(labels), card or {}
+
+    def logits(self, clip: Clip, without: str | None = None) -> np.ndarray:
+        """Logits [B, C] of a batched clip; `without` blanks one stream (black, or silence)."""
+        if without:
+            clip = features.blank(clip, without, self.clip_config.front_end)
+        return np.asarray(_forward(self.config, self.params, clip).logits)
+
+    def predict(self, clip, views: int = 1, start: float | None = None) -> Prediction:
+        """The `Prediction` for a video file or a `Clip` without batch axis.
+
+        Of a file, `views` windows are read, evenly spread (or one from `start` seconds on), and
+        their logits averaged. `streams` tells what the model answers when the other stream is
+        blanked. Raises `media.MediaError` for a file that cannot be used.
+        """
+        if isinstance(clip, Clip):
+            return self._answer([clip], ())
+        found = features.read_views(clip, self.clip_config, views, start)
+        notes = tuple(dict.fromkeys(note for view in found for note in view.notes))
+        return self._answer([view.clip for view in found], notes)
+
+    def _answer(self, clips: list[Clip], notes: tuple[str, ...]) -> Prediction:
+        batch = _stack([self._only_own(clip) for clip in clips])
+        streams = self.config.streams
+
+        def prediction(without=None, **more):
+            logits = self.logits(batch, without).mean(0)
+            return Prediction(self.labels, 1 / (1 + np.exp(-logits)), **more)
+
+        alone = {}
+        if len(streams) == 2:
+            alone = {streams[0]: prediction(streams[1]), streams[1]: prediction(streams[0])}
+        return prediction(streams=alone, notes=notes)
+
+    def attention(
+        self, clip, query: str = "bottleneck", layers: Sequence[int] | None = None
+    ) -> AttentionMaps:
+        """The `AttentionMaps` of a video file's middle or of a `Clip` without batch axis.
+
+        `query` is "bottleneck" (its slots, in fused layers) or "cls" (each stream's class token);
+        `layers` counts from 0, or from the end when negative; None: all that have the query.
+        """
+        if not isinstance(clip, Clip):
+            clip = features.read_views(clip, self.clip_config)[0].clip
+        layers = tuple(layers) if layers is not None else None
+        batch = _stack([self._only_own(clip)])
+        _, rows = attention_rows(MBT(self.config), self.params, batch, query, layers)
+        grids = {
+            stream: np.asarray(maps[0]).reshape(*maps.shape[1:4], *self.config.grid(stream))
+            for stream, maps in rows.items()
+        }
+        shown = tuple(query_layers(self.config, query, layers))
+        return AttentionMaps(shown, query, grids.get("rgb"), grids.get("spec"))
+
+    def _only_own(self, clip: Clip) -> Clip:
+        """The clip without streams that this model does not have."""
+        return Clip(**{s: getattr(clip, s) for s in self.config.streams})
+
+
+@partial(jax.jit, static_argnames="config")
+def _forward(config: MBTConfig, params: dict, clip: Clip) -> Output:
+    return MBT(config).apply({"params": params}, clip)
+
+
+def _stack(clips: list[Clip]) -> Clip:
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *clips)
+
+
+def load(source: str | Path = "world-tiny", **overrides) -> Classifier:
+    """The `Classifier` of an embedded model's name, a weights file, or a run folder.
+
+    `overrides` set what array shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError
+    with a sentence where the file does not hold a whole model.
+    """
+    path = WEIGHTS / f"{source}.safetensors"
+    if not path.exists():
+        path = Path(source)
+        if (path / "model.safetensors").is_file():
+            path = path / "model.safetensors"
+        elif not path.exists():
+            names = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
+            raise ValueError(f"{source} is neither a file nor an embedded model ({names}).")
+    config, params, meta = checkpoint.load(path, **overrides)
+    return Classifier(config, params, meta["clip"], meta["labels"], meta.get("card"))

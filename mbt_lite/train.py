@@ -1,0 +1,207 @@
+"""Training: losses, schedule, one pure step, and a visible loop that can be interrupted."""
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from tqdm import tqdm
+
+from mbt_lite import checkpoint, data, metrics, world
+from mbt_lite.config import Experiment, TrainConfig, from_dict, to_dict
+from mbt_lite.features import normalise
+from mbt_lite.inference import Classifier
+from mbt_lite.model import MBT, Output, init_params
+
+
+class State(NamedTuple):
+    """Everything that training changes."""
+
+    step: jax.Array
+    params: dict
+    optimizer: optax.OptState
+    ema: dict  # running average of the parameters, the ones to evaluate and to give away
+
+
+def stream_loss(output: Output, labels: jax.Array) -> dict[str, jax.Array]:
+    """Sigmoid cross entropy of each stream's own logits, summed over classes, mean over clips."""
+    return {
+        stream: optax.sigmoid_binary_cross_entropy(logits, labels).sum(-1).mean()
+        for stream, logits in output.stream_logits.items()
+    }
+
+
+def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """AdamW under a warm-up and a cosine to zero; only matrices decay."""
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1)
+    )
+    matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices),
+    )
+
+
+def init_state(experiment: Experiment) -> State:
+    """The state before the first step, drawn from the experiment's seed."""
+    params = init_params(experiment.model, jax.random.key(experiment.train.seed))
+    optimizer = make_optimizer(experiment.train).init(params)
+    return State(jnp.zeros((), jnp.int32), params, optimizer, jax.tree.map(jnp.copy, params))
+
+
+@partial(jax.jit, static_argnames="experiment", donate_argnames="state")
+def train_step(state: State, batch: dict, experiment: Experiment) -> tuple[State, dict]:
+    """The state after one batch, and the losses and gradient norm as scalars."""
+    model, config = MBT(experiment.model), experiment.train
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    clip = normalise(batch["rgb"], batch["spec"], experiment.clip.front_end)
+
+    def total(params):
+        output = model.apply({"params": params}, clip, train=True, rngs={"dropout": key})
+        losses = stream_loss(output, batch["labels"])
+        return sum(losses.values()) / len(losses), losses
+
+    (loss, losses), gradient = jax.value_and_grad(total, has_aux=True)(state.params)
+    update, optimizer = make_optimizer(config).update(gradient, state.optimizer, state.params)
+    params = optax.apply_updates(state.params, update)
+    decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
+    ema = optax.incremental_update(params, state.ema, 1 - decay)
+    metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+    metrics |= {f"loss_{stream}": value for stream, value in losses.items()}
+    return State(state.step + 1, params, optimizer, ema), metrics
+
+
+class Run(NamedTuple):
+    """What `fit` leaves behind."""
+
+    classifier: Classifier
+    records: list[dict]  # one row per logged step
+    folder: Path
+
+
+def fit(experiment: Experiment, workdir) -> Run:
+    """Train, or go on training, in `workdir`, and return the `Run` with the averaged weights.
+
+    The folder holds `experiment.json`, `metrics.jsonl`, Orbax checkpoints of the whole state and,
+    at the end, `model.safetensors`. A folder that was begun with other settings is refused.
+    """
+    folder = Path(workdir).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    _remember(experiment, folder / "experiment.json")
+    options = ocp.CheckpointManagerOptions(max_to_keep=2)
+    with ocp.CheckpointManager(folder / "state", options=options) as saved:
+        state = _newest(saved, jax.eval_shape(init_state, experiment)) or init_state(experiment)
+        records = _read_records(folder / "metrics.jsonl", before=int(state.step))
+        state = _loop(experiment, state, saved, records, folder / "metrics.jsonl")
+    classifier = Classifier(experiment.model, state.ema, experiment.clip, world.LABELS)
+    checkpoint.save(
+        folder / "model.safetensors",
+        state.ema,
+        experiment.model,
+        clip=experiment.clip,
+        labels=world.LABELS,
+        card={"name": experiment.name, "training": to_dict(experiment.train)},
+    )
+    return Run(classifier, records, folder)
+
+
+def _loop(experiment, state, saved, records, log_path) -> State:
+    """The loop itself; what it shows and saves is read off the state, never fed back into it."""
+    config, first = experiment.train, int(state.step)
+    losses, clock = [], time.perf_counter()
+    bar = tqdm(total=config.steps, initial=first, unit="step", desc=experiment.name)
+    with bar, log_path.open("a") as log:
+        for step, batch in zip(
+            range(first + 1, config.steps + 1), data.batches(experiment, first), strict=False
+        ):
+            state, result = train_step(state, batch, experiment)
+            losses.append(result)
+            if step % config.log_every == 0 or step == config.steps:
+                seconds, clock = time.perf_counter() - clock, time.perf_counter()
+                row = _row(step, losses, seconds, config.batch)
+                losses = []
+                records.append(row)
+                print(json.dumps(row), file=log, flush=True)
+                bar.set_postfix({k: row[k] for k in ("loss", "clips_per_s")})
+            if step % config.save_every == 0 or step == config.steps:
+                saved.save(step, args=ocp.args.StandardSave(state))
+            bar.update()
+    saved.wait_until_finished()
+    return state
+
+
+def _row(step: int, losses: list[dict], seconds: float, batch: int) -> dict:
+    """One line of the log: means since the last one."""
+    means = {k: round(float(np.mean([row[k] for row in losses])), 5) for k in losses[0]}
+    if not np.isfinite(means["loss"]):
+        raise ValueError(f"the loss is {means['loss']} at step {step}; try a lower learning rate.")
+    return {"step": step, **means, "clips_per_s": round(len(losses) * batch / seconds, 1)}
+
+
+def _remember(experiment: Experiment, path: Path) -> None:
+    """Write down what is trained here, or refuse to mix two experiments in one folder."""
+    if path.exists():
+        if from_dict(Experiment, json.loads(path.read_text())) != experiment:
+            raise ValueError(
+                f"{path} describes another experiment; choose another --workdir or remove it."
+            )
+        return
+    temporary = path.with_suffix(".part")
+    temporary.write_text(json.dumps(to_dict(experiment), indent=1))
+    temporary.rename(path)
+
+
+def _newest(saved: ocp.CheckpointManager, like: State) -> State | None:
+    step = saved.latest_step()
+    return saved.restore(step, args=ocp.args.StandardRestore(like)) if step is not None else None
+
+
+def _read_records(path: Path, before: int) -> list[dict]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [row for row in rows if row["step"] <= before]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def evaluate(classifier: Classifier, source: str = "world:test", count: int = 2000) -> dict:
+    """Scores on unseen clips of the micro-world, with both streams and with either one blanked.
+
+    For each condition: mAP over the classes *seen*, *heard*, *both*, and the accuracy with which
+    the singing shape is named (`matched`, over clips that have one); `chance` is what the picture
+    alone and the sound alone allow at best.
+    """
+    name, _, split = source.partition(":")
+    if name != "world" or split not in world.SPLITS:
+        raise ValueError(f"data {source!r} is unknown; use one of world:{'|'.join(world.SPLITS)}.")
+    clips = data.world_clips(classifier.clip_config, split, count)
+    asked = {"both streams": None, "sound alone": "rgb", "picture alone": "spec"}
+    logits, truth, visible = {k: [] for k in asked}, [], []
+    for batch in tqdm(clips, total=-(-count // data.EVALUATION_BATCH), desc=source, unit="batch"):
+        clip = normalise(batch["rgb"], batch["spec"], classifier.clip_config.front_end)
+        for condition, blanked in asked.items():
+            logits[condition].append(classifier.logits(clip, without=blanked))
+        truth.append(batch["labels"])
+        visible.append(batch["visible"])
+    truth, visible = np.concatenate(truth), np.concatenate(visible)
+    scores = {k: _world_scores(np.concatenate(v), truth) for k, v in logits.items()}
+    sung = truth[:, list(world.KINDS["matched"])].any(1)
+    chance = {"picture alone": float((1 / visible[sung]).mean()), "sound alone": 0.25}
+    return {"data": source, "clips": count, **scores, "chance of matched": chance}
+
+
+def _world_scores(logits: np.ndarray, truth: np.ndarray) -> dict:
+    kinds = {kind: list(columns) for kind, columns in world.KINDS.items()}
+    sung = truth[:, kinds["matched"]].any(1)
+    maps = {
+        f"mAP {kind}": metrics.mean_average_precision(logits[:, columns], truth[:, columns])
+        for kind, columns in kinds.items()
+    }
+    matched = metrics.top_k(logits[sung][:, kinds["matched"]], truth[sung][:, kinds["matched"]])
+    return {**maps, "matched accuracy": matched}
