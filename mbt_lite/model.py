@@ -1,6 +1,6 @@
 """The Multimodal Bottleneck Transformer: one ViT per stream, and a few tokens that they share.
 
-Axes: B clips, C classes, D width, H heads, d head width, K keys, N tokens, Q queries, Z bottlenecks.
+Axes: B clips, C classes, D width, H heads, d head width, K keys, N tokens, Q queries, Z bottleneck.
 
 Blocks below `fusion_layer` see one stream each. From there on a stream attends to its own tokens
 and to the Z bottlenecks, and what the streams wrote into the bottlenecks is averaged. The wiring,
@@ -204,7 +204,7 @@ def mean_of(arrays: dict[str, Array]) -> Array:
 
 
 def fuse_bottleneck(blocks, tokens, bottleneck, train):
-    """Tokens and bottleneck [B, Z, D] of the next layer; all streams read the same old bottleneck."""
+    """Tokens and bottleneck [B, Z, D] of the next layer; all streams read the same old one."""
     new, written = {}, {}
     for s, x in tokens.items():
         y = blocks[s](jnp.concatenate([x, bottleneck], axis=1), train)  # [B, N + Z, D]
