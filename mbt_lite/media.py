@@ -24,7 +24,8 @@ MAX_BYTES = 2 << 30  # of the frames and the wave of one read
 PREROLL = 1.0  # s before the window that are decoded; the first audio frame after a seek is lost
 SLACK = 10.0  # s that one stream may be stored behind the other; a longer jump is doubted
 NEAR = 1e-3  # s within which two instants are the same: containers round to a millisecond
-GAP = 0.03  # s of missing or overlapping sound that are taken for rounding
+GAP = 0.03  # s of missing sound that are taken for rounding
+OVERLAP = 0.1  # s that sound may run ahead of its time stamps before they win
 RETRIES = 32  # failed reads in a row after which the rest of a file is given up
 
 # Containers that hold what they play. Play lists and descriptions (hls, dash, concat, sdp, ...),
@@ -37,6 +38,7 @@ CONTAINERS = (
 )
 ASK_LESS = "ask for a window with start= and duration=, or for less with fps= and short_side=."
 REFERENCES = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"<smil", b"v=0", b"[playlist]")
+TITLES = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 FAILURES = (av.FFmpegError, OSError, ValueError, RuntimeError, EOFError, MemoryError)
 
 
@@ -118,7 +120,7 @@ def read(
     window = _Window(start or 0.0, math.inf if duration is None else duration)
     if not (0 <= window.start < math.inf and window.length > 0):
         raise MediaError(f"{path}: start={start} must be 0 or more, duration={duration} above 0.")
-    if min(fps or 1, short_side or 1) <= 0:
+    if min(1 if fps is None else fps, 1 if short_side is None else short_side) <= 0:
         raise MediaError(f"{path}: fps={fps} and short_side={short_side} must be above 0.")
     for preroll in (PREROLL, 10 * PREROLL, 60 * PREROLL):  # some formats seek past the key frame
         with _open(path) as container:
@@ -139,6 +141,8 @@ def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) ->
         raise MediaError(f"{path}: frames must be uint8 [T, H, W, 3] with T > 0.")
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise MediaError(f"{path}: H.264 4:2:0 needs an even height and width; crop a row.")
+    if np.ndim(times) and (np.shape(times) != frames.shape[:1] or np.any(np.diff(times) <= 0)):
+        raise MediaError(f"{path}: times must rise and be as many as the frames.")
     folder, name = os.path.split(os.path.abspath(path))
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
         try:
@@ -180,8 +184,8 @@ def _container(path, file, head: bytes) -> av.container.InputContainer:
             file,
             options={"format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)},
             container_options={"protocol_whitelist": "none"},
-            metadata_errors="replace",
             io_open=_refuse,
+            **TITLES,
         )
     except FAILURES:
         if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(REFERENCES):
@@ -274,37 +278,56 @@ class _Decoded:
 class _Track:
     """One stream being decoded onto the window's clock."""
 
+    padding = 0.0  # s that a codec may add at the end
+
     def __init__(self, path, stream, window: _Window, origin: float, sought: bool, end: float):
         self.path, self.stream, self.sought, self.end = path, stream, sought, end
         self.origin, self.length = origin, window.length
+        self.begin = max(0.0, (_seconds(stream, stream.start_time) or 0.0) - origin)
         self.first = self.expected = None  # s: time of the first frame, and of the next one
-        self.damaged = self.jumps = self.changes = 0
-        self.done = False
+        self.packets = self.good = self.damaged = self.corrupt = self.jumps = self.changes = 0
+        self.done, self.until = False, -math.inf
 
     @property
     def late(self) -> bool:
         """Whether seeking went past what the window needs."""
-        begin = (_seconds(self.stream, self.stream.start_time) or 0.0) - self.origin
-        return self.sought and self.first is not None and self.first > max(0.0, begin) + GAP
+        return self.sought and self.first is not None and self.first > self.begin + GAP
 
     def feed(self, packet) -> None:
         """Place what a packet holds; None: what the decoder still keeps back."""
+        if self.done:
+            return
+        self.packets += 1
         try:
-            for frame in packet.decode() if packet else self.stream.decode(None):
-                self.place(frame)
-        except MediaError:
-            raise
+            frames = packet.decode() if packet else self.stream.decode(None)
         except FAILURES:
             self.damaged += 1
+            return
+        for frame in frames:
+            with contextlib.suppress(av.FFmpegError):
+                self.place(frame)
+
+    @property
+    def usable(self) -> bool:
+        """Whether frames came out, and not just by chance out of a scrambled stream."""
+        scrambled = self.damaged >= max(5, 0.8 * self.packets) or (self.damaged and not self.good)
+        return self.first is not None and not scrambled
+
+    def finish_at(self, total: float | None, start: float) -> float:
+        """Where the stream ends in the window, s; a codec's padding after the end is no sound."""
+        padding = self.until + start - (total or math.inf)
+        return self.until - padding if 0 < padding < self.padding else self.until
 
     def beyond(self, packet, length: float) -> bool:
         return packet.dts is not None and _seconds(self.stream, packet.dts) - self.origin > length
 
     def place(self, frame) -> None:
-        time = self.time(frame.time)
+        time = self.time(_seconds(self.stream, frame.pts))
         self.first = time if self.first is None else self.first
         self.expected = time + self.seconds(frame)
-        self.damaged += time >= 0 and frame.is_corrupt
+        self.until = max(self.until, self.expected)
+        self.corrupt += time >= 0 and frame.is_corrupt
+        self.good += not frame.is_corrupt
         self.done = time >= self.length - NEAR
         if not self.done:
             self.take(frame, time)
@@ -322,26 +345,25 @@ class _Track:
             return expected
         return time
 
-    def store(self, buffer: bytearray, data: bytes) -> None:
-        if len(buffer) + len(data) > MAX_BYTES:
+    def check(self, size: int) -> None:
+        if size > MAX_BYTES:
             raise MediaError(f"{self.path} takes more than {MAX_BYTES >> 30} GiB; {ASK_LESS}")
-        buffer += data
 
 
 class _Picture(_Track):
     """The chosen frames, each at its time."""
 
-    def __init__(self, *args, fps: float | None, short_side: int | None):
+    def __init__(self, *args, fps: float | None, short_side: int | None, promised: int):
         super().__init__(*args)
-        self.fps, self.short_side = fps, short_side
-        self.buffer, self.times, self.steps = bytearray(), [], []
+        self.fps, self.short_side, self.promised = fps, short_side, promised
+        self.frames, self.times, self.steps = np.zeros((0, 0, 0, 3), np.uint8), [], []
         self.held = None  # time and frame on show
         self.served = 0  # instants k / fps that have their nearest frame
         self.scale = VideoReformatter()
-        self.shape, self.size, self.matrix = (0, 0, 3), None, np.eye(2)
+        self.size, self.matrix, self.step = None, np.eye(2), 1 / _fps(self.stream)
 
     def seconds(self, frame) -> float:
-        return 1 / _fps(self.stream)
+        return self.step
 
     def take(self, frame, time: float) -> None:
         if self.held and time <= self.held[0]:
@@ -367,35 +389,46 @@ class _Picture(_Track):
         area = Interpolation.AREA | Interpolation.ACCURATE_RND
         rgb = self.scale.reformat(frame, *self.size, "rgb24", interpolation=area, threads=1)
         upright = _upright(rgb.to_ndarray(), self.matrix)  # [H, W, 3]
-        self.shape = upright.shape
-        self.store(self.buffer, upright.tobytes())
+        if len(self.times) == len(self.frames):
+            self.grow(upright.shape)
+        self.frames[len(self.times)] = upright
         self.times.append(time)
+
+    def grow(self, shape: tuple[int, int, int]) -> None:
+        """Room for what the header promises, then for twice as much; untouched room is free."""
+        count, size = len(self.frames), math.prod(shape)
+        self.check((count + 1) * size)
+        count = min(max(self.promised, 2 * count, 16), MAX_BYTES // size)
+        frames = np.empty((count, *shape), np.uint8)
+        frames[: len(self.frames)] = self.frames.reshape(-1, *shape)
+        self.frames = frames
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Frames uint8 [T, H, W, 3] and times [T]; a picture that ended earlier gives its last."""
-        with contextlib.suppress(*FAILURES):
+        with contextlib.suppress(av.FFmpegError):
             if self.held:
-                self.settle(min(self.length, self.held[0] + self.seconds(None)) - NEAR)
+                self.settle(min(self.length, self.held[0] + self.step) - NEAR)
             if self.held and not self.times:
                 self.keep(*self.held)
-        frames = np.frombuffer(self.buffer, np.uint8).reshape(len(self.times), *self.shape)
-        return frames, np.array(self.times, np.float64)
+        return self.frames[: len(self.times)], np.array(self.times, np.float64)
 
 
 class _Sound(_Track):
     """Runs of unbroken sound at 16 kHz, each with the time it starts at."""
 
+    padding = 0.2
+
     def __init__(self, *args):
         super().__init__(*args)
         self.length += GAP  # a little more, for the resampling filter
-        self.runs = []  # (time, bytes of float32)
+        self.runs, self.size = [], 0  # (time, bytes of float32), and their sum
         self.rate, self.cursor, self.resampler = None, -math.inf, None
 
     def seconds(self, frame) -> float:
         return frame.samples / frame.sample_rate
 
     def take(self, frame, time: float) -> None:
-        if frame.sample_rate != self.rate or abs(time - self.cursor) > GAP:
+        if frame.sample_rate != self.rate or not -OVERLAP < time - self.cursor < GAP:
             self.flush()
             self.changes += self.rate not in (None, frame.sample_rate)
             self.rate, self.cursor = frame.sample_rate, time
@@ -409,7 +442,9 @@ class _Sound(_Track):
     def push(self, mono) -> None:
         for frame in self.resampler.resample(mono):
             if frame is not None:
-                self.store(self.runs[-1][1], frame.to_ndarray().tobytes())
+                self.runs[-1][1].extend(frame.to_ndarray().tobytes())
+                self.size += 4 * frame.samples
+                self.check(self.size)
 
     def flush(self) -> None:
         if self.resampler:
@@ -421,6 +456,7 @@ class _Sound(_Track):
         wave = np.zeros(round(length * RATE), np.float32)
         for time, data in self.runs:
             at, run = round(time * RATE), np.frombuffer(data, np.float32)
+            np.clip(np.nan_to_num(run, copy=False), -1, 1, out=run)
             run = run[max(0, -at) :][: max(0, len(wave) - max(0, at))]
             wave[max(0, at) :][: len(run)] = run
         return wave
@@ -436,25 +472,31 @@ def _decode(container, path, window, preroll, fps, short_side):
         raise MediaError(f"{path} holds neither picture nor sound; name a video file.")
     total = _total(container, video, audio)
     _refuse_large(path, video)
-    _refuse_long(path, video, audio, window, total, fps, short_side)
+    ahead = min(window.length, max(0.0, (total or 0.0) - window.start))  # s
+    promised = _count(video, ahead, fps)
+    _refuse_long(path, video, promised, 4 * RATE * ahead if audio else 0, short_side)
     origin = _zero(video, audio) + window.start
     sought = window.start > preroll and _seek(container, video or audio, origin - preroll)
     shared = window, origin, sought, (total or 0.0) - window.start
-    picture = video and _Picture(path, video, *shared, fps=fps, short_side=short_side)
+    thin = {"fps": fps, "short_side": short_side, "promised": promised}
+    picture = video and _Picture(path, video, *shared, **thin)
     sound = audio and _Sound(path, audio, *shared)
     _pump(container, [t for t in (picture, sound) if t], window.length)
     return _Decoded(picture, sound, total, any(map(_is_cover, container.streams)))
 
 
-def _refuse_long(path, video, audio, window, total, fps, short_side) -> None:
-    """Refuse from the header what would not fit into memory."""
-    seconds = min(window.length, max(0.0, (total or 0.0) - window.start))
-    size = 64_000 * seconds if audio else 0
+def _count(video, seconds: float, fps: float | None) -> int:
+    """Frames that the header promises."""
+    if video is None:
+        return 0
+    return math.ceil(min(seconds * min(fps or 240, _fps(video)), video.frames or math.inf))
+
+
+def _refuse_long(path, video, count: int, size: float, short_side: int | None) -> None:
+    """Refuse from the header what would not fit into memory; `size`: bytes of the wave."""
     if video:
         context = video.codec_context
-        width, height = _reduced(context.width, context.height, short_side)
-        count = min(seconds * min(fps or 240, _fps(video)), video.frames or math.inf)
-        size += count * width * height * 3
+        size += count * 3 * math.prod(_reduced(context.width, context.height, short_side))
     if size > MAX_BYTES:
         raise MediaError(f"{path} would take {size / 2**30:.1f} GiB; {ASK_LESS}")
 
@@ -474,17 +516,23 @@ def _pump(container, tracks, length: float) -> None:
         try:
             for packet in container.demux([track.stream for track in tracks]):
                 failures, track = 0, by_index[packet.stream.index]
-                if not track.done:
-                    track.feed(packet)
-                if all(t.done for t in tracks) or track.beyond(packet, length + SLACK):
+                if track.beyond(packet, length + SLACK):
+                    return _drain(tracks)
+                track.feed(packet)
+                if all(track.done for track in tracks):
                     return
             return
-        except MediaError:
-            raise
-        except FAILURES:
+        except FAILURES as error:
+            if isinstance(error, MediaError):
+                raise
             failures += 1
+            tracks[0].damaged += failures == 1
+    _drain(tracks)
+
+
+def _drain(tracks) -> None:
+    """Take what the decoders still hold back."""
     for track in tracks:
-        track.damaged += 1
         track.feed(None)
 
 
@@ -522,26 +570,30 @@ def _mono(frame) -> np.ndarray:
     if samples.dtype.kind in "iu":
         bits = 8 * samples.dtype.itemsize - 1
         offset = 128.0 if samples.dtype.kind == "u" else 0.0
-        samples = (samples.astype(np.float64) - offset) / 2.0**bits
-    return np.nan_to_num(samples.mean(axis=0), posinf=0, neginf=0).astype(np.float32)
+        samples = (samples.astype(np.float32) - offset) / 2.0**bits
+    return samples.mean(axis=0, dtype=np.float32)
 
 
 # ---- the answer ----
 
 
 def _media(path, window: _Window, decoded: _Decoded) -> Media:
-    picture, sound = decoded.picture, decoded.sound
-    ends = [track.expected for track in decoded.tracks if track.expected is not None]
-    if not ends:
-        raise MediaError(
-            f"{path}: nothing in it could be decoded, it is damaged or encrypted; get a good copy."
-        )
-    length = min(window.length, max(ends))
+    used = [track for track in decoded.tracks if track.usable]
+    if not used:
+        cause = "nothing in it could be decoded, it is damaged or encrypted"
+        raise MediaError(f"{path}: {cause}; get a good copy.")
+    end = max(track.finish_at(decoded.total, window.start) for track in used)
+    length = min(window.length, end)
     if length <= 0:
-        end = window.start + max(ends)
+        end += window.start
         raise MediaError(f"{path} ends at {end:.2f} s; ask for a start before that.")
-    frames, times = picture.finish() if picture else (np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0))
-    wave = sound.finish(length) if sound and sound.runs else np.zeros(0, np.float32)
+    picture, sound = decoded.picture, decoded.sound
+    frames, times = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
+    wave = np.zeros(0, np.float32)
+    if picture in used:
+        frames, times = picture.finish()
+    if sound in used:
+        wave = sound.finish(length)
     notes = tuple(_notes(window, decoded, length, times, wave))
     return Media(frames, times, wave, window.start, length, decoded.total, notes)
 
@@ -563,7 +615,7 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
     if len(times) and len(wave):
         yield from _sync_notes(window, picture, sound)
     for name, track in (("picture", picture), ("sound", sound)):
-        if track and track.damaged:
+        if track and (track.damaged or track.corrupt):
             yield f"damaged: parts of the {name} could not be decoded"
         if track and track.jumps:
             yield f"the time stamps of the {name} jump; it is played on without the jump"
@@ -572,7 +624,7 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
     if sound and len(sound.runs) > 1 + sound.changes:
         yield "the sound has gaps"
     if total and length < min(window.length, total - window.start) - 1:
-        yield f"the file ends {total - window.start - length:.1f} s before its header says"
+        yield f"the file ends {total - window.start - length:.1f} s early, as if cut off"
     elif window.length - length > 0.1 and window.length < math.inf:
         yield f"the file ends {window.length - length:.2f} s before the window does"
 
@@ -582,7 +634,7 @@ def _picture_notes(picture: _Picture) -> Iterator[str]:
         yield "the picture was turned or mirrored upright, as its metadata asks"
     if picture.steps and max(picture.steps) > 1.5 * min(picture.steps) + 2 * NEAR:
         yield "the frame rate varies"
-    if picture.times[0] + picture.seconds(None) < -GAP:
+    if picture.times[0] + picture.step < -GAP:
         yield "the picture ends before the window; its last frame stands in"
 
 
@@ -591,7 +643,7 @@ def _sync_notes(window, picture: _Picture, sound: _Sound) -> Iterator[str]:
     if abs(apart) > 0.1 and not picture.sought:
         names = ("picture", "sound") if apart > 0 else ("sound", "picture")
         yield f"the {names[0]} starts {abs(apart):.2f} s after the {names[1]}"
-    shorter = picture.expected - sound.expected
+    shorter = picture.until - sound.until
     if abs(shorter) > 0.25 and not (picture.done or sound.done):
         names = ("sound", "picture") if shorter > 0 else ("picture", "sound")
         yield f"the {names[0]} ends {abs(shorter):.2f} s before the {names[1]}"

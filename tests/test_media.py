@@ -1,0 +1,461 @@
+"""Facts about reading video and sound, on small files that the tests make themselves."""
+
+import os
+import subprocess
+import sys
+import time
+import zlib
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from mbt_lite.media import RATE, MediaError, probe, read, write
+
+FPS = 25
+FRAME = 1 / FPS  # s
+
+
+def flash(seconds, at, fps=FPS, size=(48, 64)):
+    """Black frames [T, H, W, 3] with 0.2 s of white from `at`."""
+    times = np.arange(round(seconds * fps)) / fps
+    white = (times >= at - 1e-6) & (times < at + 0.2)
+    return np.broadcast_to(255 * white[:, None, None, None], (len(times), *size, 3)).astype(
+        np.uint8
+    )
+
+
+def beep(seconds, at, rate=RATE):
+    """Silence [S] with 0.2 s of 1 kHz from `at`."""
+    t = np.arange(round(seconds * rate)) / rate
+    return (0.8 * np.sin(2 * np.pi * 1000 * t) * ((t >= at) & (t < at + 0.2))).astype(np.float32)
+
+
+def flash_time(media):
+    return media.times[np.argmax(media.frames.mean(axis=(1, 2, 3)) > 128)]
+
+
+def beep_time(media):
+    return np.argmax(np.abs(media.wave) > 0.25) / media.rate
+
+
+def encode(path, frames=None, stamps=None, wave=None, rate=RATE, video=None, audio=None, **stream):
+    """A file as plain as PyAV makes it; `wave` [C, S], `stamps` [T] s, format from the name."""
+    ticks = Fraction(1, FPS if str(path).endswith("avi") else 90_000)
+    with av.open(str(path), "w") as container:
+        if frames is not None:
+            v = container.add_stream(video or "libx264", rate=stream.pop("fps", FPS))
+            v.height, v.width = frames.shape[1:3]
+            v.pix_fmt = stream.pop("pix_fmt", "yuv420p")
+            v.codec_context.time_base = ticks
+            v.codec_context.options = {"bf": "0", "g": "25"} if v.name == "libx264" else {}
+            if "turn" in stream:
+                v.set_display_rotation(*stream["turn"])
+        if wave is not None:
+            layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(wave)]
+            a = container.add_stream(audio or "aac", rate=rate, layout=layout)
+            a.codec_context.time_base = Fraction(1, rate)
+        if frames is not None:
+            stamps = np.arange(len(frames)) / FPS if stamps is None else stamps
+            for image, stamp in zip(frames, stamps, strict=True):
+                frame = av.VideoFrame.from_ndarray(image, "rgb24")
+                frame.pts, frame.time_base = round(stamp / ticks), ticks
+                container.mux(v.encode(frame))
+            container.mux(v.encode(None))
+        if wave is not None:
+            for at in range(0, wave.shape[1], 1024):
+                part = np.ascontiguousarray(wave[:, at : at + 1024], np.float32)
+                frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+                frame.sample_rate, frame.pts, frame.time_base = rate, at, Fraction(1, rate)
+                resampler = av.AudioResampler(a.codec_context.format, layout, rate)
+                for converted in resampler.resample(frame):
+                    container.mux(a.encode(converted))
+            container.mux(a.encode(None))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """8 s, flash and beep at 5.0 s."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write(path, flash(8, 5), FPS, beep(8, 5))
+    return path
+
+
+# ---- one clock ----
+
+
+def test_flash_and_beep_coincide_within_a_frame(clip):
+    media = read(clip)
+    assert media.frames.shape == (200, 48, 64, 3) and media.wave.shape == (8 * RATE,)
+    np.testing.assert_allclose(media.times, np.arange(200) / FPS, atol=1e-3)
+    assert flash_time(media) == pytest.approx(5, abs=1e-3)
+    assert beep_time(media) == pytest.approx(5, abs=0.01)
+    assert media.notes == () and media.total == pytest.approx(8, abs=1e-3)
+
+
+@pytest.mark.parametrize("start", [0.4, 1.0, 3.7, 4.0, 4.93])
+def test_a_window_keeps_flash_and_beep_together(clip, start):
+    media = read(clip, start, 2)
+    assert media.wave.shape == (2 * RATE,)
+    assert -FRAME < media.times[0] <= 1e-3 and media.times[-1] < 2
+    if start >= 3.7:
+        assert flash_time(media) == pytest.approx(5 - start, abs=1e-3)
+        assert beep_time(media) == pytest.approx(5 - start, abs=0.01)
+
+
+def test_a_window_equals_the_same_part_of_the_whole(clip):
+    whole, part = read(clip), read(clip, 4.5, 1)
+    same = (whole.times >= 4.5 - FRAME + 1e-3) & (whole.times < 5.5 - 1e-3)
+    np.testing.assert_array_equal(part.frames, whole.frames[same])
+    np.testing.assert_allclose(part.wave, whole.wave[72_000:88_000], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["late.mp4", "late.mkv", "late.ts", "late.avi"])
+def test_a_picture_that_starts_at_3_s_stays_with_the_sound(tmp_path, name):
+    codecs = {"video": "mpeg4", "audio": "mp2"} if name.endswith("avi") else {}
+    shift = 0 if name.endswith("avi") else 3  # avi has no time stamps
+    stamps = np.arange(75) / FPS + shift
+    encode(tmp_path / name, flash(3, 1), stamps, beep(8, 1 + shift)[None], **codecs)
+    media = read(tmp_path / name)
+    assert media.times[0] == pytest.approx(shift, abs=0.07)  # aac starts 64 ms early in ts
+    assert flash_time(media) == pytest.approx(beep_time(media), abs=FRAME)
+    assert any("starts 3." in note for note in media.notes) == bool(shift)
+    part = read(tmp_path / name, 2 if shift else 0.5, 3)
+    assert flash_time(part) == pytest.approx(beep_time(part), abs=FRAME)
+
+
+def test_sound_that_starts_late_is_padded_in_front(tmp_path):
+    write(tmp_path / "a.mp4", flash(4, 3), FPS)
+    with av.open(str(tmp_path / "b.mkv"), "w") as out, av.open(str(tmp_path / "a.mp4")) as source:
+        video = out.add_stream_from_template(source.streams.video[0])
+        audio = out.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                out.mux(packet)
+        sound = (beep(2, 1)[None] * 32767).astype(np.int16)  # lies at 2..4 s
+        frame = av.AudioFrame.from_ndarray(sound, "s16", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), 2 * RATE
+        out.mux(audio.encode(frame))
+        out.mux(audio.encode(None))
+    media = read(tmp_path / "b.mkv")
+    assert flash_time(media) == pytest.approx(3, abs=FRAME)
+    assert beep_time(media) == pytest.approx(3, abs=2e-3)
+    assert not media.wave[: 2 * RATE - 100].any()
+
+
+def test_packets_before_time_0_are_hidden(tmp_path, clip):
+    with av.open(str(tmp_path / "cut.mp4"), "w") as out, av.open(str(clip)) as source:
+        streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                ticks = round(4.5 / packet.time_base)
+                packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    media = read(tmp_path / "cut.mp4")
+    assert flash_time(media) == pytest.approx(beep_time(media), abs=FRAME)
+
+
+def test_the_sound_is_placed_to_the_sample_at_every_rate(tmp_path):
+    for rate in (8_000, 22_050, 44_100, 48_000, 96_000):
+        encode(tmp_path / "a.mkv", wave=beep(3, 1, rate)[None], rate=rate, audio="flac")
+        for start in (0.0, 0.5):
+            wave = read(tmp_path / "a.mkv", start, 2).wave
+            ideal = beep(3, 1)[round(start * RATE) :][: 2 * RATE]
+            lags = [np.dot(np.roll(ideal, lag), wave) for lag in range(-8, 9)]
+            assert abs(int(np.argmax(lags)) - 8) <= 1, rate
+
+
+# ---- the picture ----
+
+
+def corners(height=48, width=64):
+    """One frame with red top left, green top right, blue bottom left, white bottom right."""
+    image = np.zeros((1, height, width, 3), np.uint8)
+    image[0, : height // 2, : width // 2, 0] = 255
+    image[0, : height // 2, width // 2 :, 1] = 255
+    image[0, height // 2 :, : width // 2, 2] = 255
+    image[0, height // 2 :, width // 2 :] = 255
+    return np.repeat(image, 5, axis=0)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True)])
+def test_frames_come_upright(tmp_path, degrees, flips):
+    stored = corners()
+    encode(tmp_path / "a.mp4", stored, turn=(degrees, *flips))
+    media = read(tmp_path / "a.mp4")
+    upright = np.rot90(stored, degrees // 90, axes=(1, 2))  # counter-clockwise
+    upright = upright[:, :, ::-1] if flips[0] else upright
+    upright = upright[:, ::-1] if flips[1] else upright
+    assert media.frames.shape == upright.shape
+    assert np.abs(media.frames.astype(int) - upright).mean() < 12
+    assert any("upright" in note for note in media.notes) == bool(degrees or any(flips))
+    info = probe(tmp_path / "a.mp4")
+    assert (info.height, info.width) == upright.shape[1:3]
+
+
+@pytest.mark.parametrize(
+    "codec, pix_fmt, name, size",
+    [
+        ("libx264", "yuv420p10le", "a.mkv", (48, 64)),
+        ("libx264", "yuv444p", "a.mkv", (47, 61)),
+        ("ffv1", "gray", "a.mkv", (48, 64)),
+        ("libx264", "yuvj420p", "a.mkv", (48, 64)),
+        ("libvpx-vp9", "yuva420p", "a.webm", (48, 64)),
+        ("png", "rgba", "a.mov", (47, 61)),
+        ("ffv1", "gray16le", "a.mkv", (48, 64)),
+        ("mjpeg", "yuvj444p", "a.avi", (47, 61)),
+        ("gif", "rgb8", "a.gif", (47, 61)),
+    ],
+)
+def test_every_pixel_format_gives_the_same_grays(tmp_path, codec, pix_fmt, name, size):
+    ramp = np.linspace(0, 255, 5).astype(np.uint8)[:, None, None, None]
+    frames = np.broadcast_to(ramp, (5, *size, 3)).copy()
+    encode(tmp_path / name, frames, video=codec, pix_fmt=pix_fmt)
+    media = read(tmp_path / name)
+    assert media.frames.shape == frames.shape
+    tolerance = 40 if codec == "gif" else 6  # 8 or 4 levels per colour
+    assert np.abs(media.frames.mean(axis=(1, 2, 3)) - ramp[:, 0, 0, 0]).max() < tolerance
+
+
+def test_times_follow_a_varying_frame_rate(tmp_path):
+    stamps = np.array([0, 0.04, 0.08, 0.5, 0.54, 1.5, 1.54])
+    encode(tmp_path / "a.mp4", flash(0.28, 9), stamps)
+    media = read(tmp_path / "a.mp4")
+    np.testing.assert_allclose(media.times, stamps, atol=1e-3)
+    assert "the frame rate varies" in media.notes
+    thin = read(tmp_path / "a.mp4", fps=1)
+    np.testing.assert_allclose(thin.times, [0, 0.54], atol=1e-3)  # nearest to 0 s and 1 s
+
+
+def test_thinned_frames_are_the_nearest_in_time(clip):
+    whole, thin = read(clip), read(clip, 2, 4, fps=4, short_side=24)
+    assert thin.frames.shape == (16, 24, 32, 3)
+    np.testing.assert_allclose(thin.times, np.arange(16) / 4, atol=FRAME / 2 + 1e-3)
+    assert np.isin(np.round((thin.times + 2) * FPS), np.round(whole.times * FPS)).all()
+
+
+def test_reduced_frames_are_area_means(tmp_path):
+    checks = np.indices((64, 96)).sum(axis=0) % 2 * 255  # finest pattern there is: mean gray
+    frames = np.repeat(np.repeat(checks[None, :, :, None], 3, axis=3), 3, axis=0).astype(np.uint8)
+    encode(tmp_path / "a.mkv", frames, video="ffv1", pix_fmt="bgr0")
+    media = read(tmp_path / "a.mkv", short_side=16)
+    assert media.frames.shape == (3, 16, 24, 3)
+    assert np.abs(media.frames.astype(int) - 127).max() <= 2
+    assert read(tmp_path / "a.mkv", short_side=500).frames.shape == frames.shape  # never enlarged
+
+
+def test_a_change_of_size_and_rate_on_the_way_is_scaled_and_resampled(tmp_path):
+    encode(tmp_path / "a.ts", flash(2, 1), wave=np.tile(beep(2, 1, 44_100), (2, 1)), rate=44_100)
+    later = flash(2, 1, size=(96, 128)), np.arange(50) / FPS + 2
+    encode(tmp_path / "b.ts", *later, wave=beep(4, 3, 22_050)[None, :], rate=22_050)
+    joined = (tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes()
+    (tmp_path / "c.ts").write_bytes(joined)
+    media = read(tmp_path / "c.ts")
+    assert media.frames.shape[1:] == (48, 64, 3) and len(media.frames) >= 95
+    assert "the picture changes its size on the way" in media.notes
+    assert np.abs(media.wave[round(0.9 * RATE) : round(1.3 * RATE)]).max() > 0.5
+
+
+# ---- the sound ----
+
+
+def test_all_channels_are_mixed(tmp_path):
+    for channels in (1, 2, 6):
+        for loud in range(channels):
+            wave = np.zeros((channels, RATE), np.float32)
+            wave[loud] = beep(1, 0.3)
+            encode(tmp_path / "a.mkv", wave=wave, audio="flac")
+            peak = np.abs(read(tmp_path / "a.mkv").wave).max()
+            assert peak == pytest.approx(0.8 / channels, rel=0.02)
+
+
+def test_missing_streams_are_noted(tmp_path):
+    write(tmp_path / "silent.mp4", flash(1, 0.5), FPS)
+    media = read(tmp_path / "silent.mp4")
+    assert media.wave.shape == (0,) and media.notes == ("no sound",)
+    encode(tmp_path / "deaf.m4a", wave=beep(1, 0.5)[None])
+    media = read(tmp_path / "deaf.m4a")
+    assert media.frames.shape[0] == media.times.shape[0] == 0 and "no picture" in media.notes
+    assert media.wave.shape == (RATE,)
+
+
+def test_digital_silence_and_short_sound_are_noted(tmp_path):
+    write(tmp_path / "a.mp4", flash(3, 2), FPS, np.zeros(RATE))
+    media = read(tmp_path / "a.mp4")
+    assert "the sound is digital silence" in media.notes
+    assert any("the sound ends" in note for note in media.notes)
+    assert media.wave.shape == (3 * RATE,)
+
+
+def test_a_cover_picture_is_not_a_video(tmp_path):
+    encode(tmp_path / "a.m4a", wave=beep(2, 0.5)[None])
+    with (
+        av.open(str(tmp_path / "b.m4a"), "w", format="mp4") as out,
+        av.open(str(tmp_path / "a.m4a")) as source,
+    ):
+        audio = out.add_stream_from_template(source.streams.audio[0])
+        cover = out.add_stream("mjpeg", rate=1)
+        cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+        cover.disposition = av.stream.Disposition.attached_pic
+        out.mux(cover.encode(av.VideoFrame.from_ndarray(corners()[0], "rgb24")))
+        out.mux(cover.encode(None))
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = audio
+                out.mux(packet)
+    media = read(tmp_path / "b.m4a")
+    assert len(media.frames) == 0 and len(media.wave) == pytest.approx(2 * RATE, abs=1100)
+    assert "the picture in the file is a cover, not a video" in media.notes
+    assert not probe(tmp_path / "b.m4a").has_video
+
+
+# ---- names, limits, damage ----
+
+
+@pytest.mark.parametrize(
+    "name", ["-dash.mp4", "percent_%03d.mp4", "视频 'x' ü.mp4", "a.avi", "noext"]
+)
+def test_the_name_of_a_file_does_not_matter(tmp_path, clip, name, monkeypatch):
+    (tmp_path / name).write_bytes(clip.read_bytes())
+    monkeypatch.chdir(tmp_path)
+    np.testing.assert_array_equal(read(name, 1, 1).frames, read(clip, 1, 1).frames)
+
+
+PLAYLISTS = {
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n",
+    "concat": "ffconcat version 1.0\nfile '{}'\n",
+    "dash": '<?xml version="1.0"?><MPD type="static"><BaseURL>{}</BaseURL></MPD>',
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+}
+
+
+@pytest.mark.parametrize("kind", PLAYLISTS)
+@pytest.mark.parametrize("name", ["list.mp4", "list.m3u8", "list.mpd", "list.sdp", "list.ffconcat"])
+def test_a_play_list_is_refused_and_not_followed(tmp_path, clip, kind, name):
+    (tmp_path / name).write_text(PLAYLISTS[kind].format(clip))
+    with pytest.raises(MediaError, match="points to other files"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello, this is text\n" * 100, bytes(5000)])
+def test_what_is_no_video_is_refused_in_one_sentence(tmp_path, content, capfd):
+    (tmp_path / "x.mp4").write_bytes(content)
+    for path in (tmp_path / "x.mp4", tmp_path, tmp_path / "missing.mp4"):
+        with pytest.raises(MediaError) as error:
+            read(path)
+        assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_cut_file_is_used_up_to_the_cut(tmp_path, clip):
+    encode(tmp_path / "a.mkv", flash(8, 5), wave=beep(8, 5)[None])
+    data = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "a.mkv").write_bytes(data[: len(data) // 2])
+    media = read(tmp_path / "a.mkv")
+    assert 20 < len(media.frames) < 180 and any("cut off" in note for note in media.notes)
+    (tmp_path / "b.mp4").write_bytes(clip.read_bytes()[:-2000])  # the index is at the end
+    with pytest.raises(MediaError, match="header is lost"):
+        read(tmp_path / "b.mp4")
+
+
+def test_random_damage_never_crashes_nor_hangs(tmp_path, capfd):
+    encode(tmp_path / "a.mp4", flash(2, 1), wave=beep(2, 1)[None])
+    good, rng = (tmp_path / "a.mp4").read_bytes(), np.random.default_rng(0)
+    for _ in range(40):
+        data = bytearray(good)
+        for at in rng.integers(0, len(data), rng.integers(1, 60)):
+            data[at] = rng.integers(256)
+        (tmp_path / "b.mp4").write_bytes(data)
+        begin = time.monotonic()
+        try:
+            media = read(tmp_path / "b.mp4")
+            assert np.isfinite(media.wave).all() and np.abs(media.wave).max(initial=0) <= 1
+            assert (np.diff(media.times) > 0).all()
+        except MediaError:
+            pass
+        assert time.monotonic() - begin < 10
+    assert capfd.readouterr() == ("", "")
+
+
+def test_scrambled_streams_are_refused_as_encrypted(tmp_path, clip):
+    data = bytearray(clip.read_bytes())
+    begin = data.index(b"mdat") + 4
+    end = data.index(b"moov") - 4
+    data[begin:end] = np.random.default_rng(0).bytes(end - begin)
+    (tmp_path / "a.mp4").write_bytes(data)
+    with pytest.raises(MediaError, match="damaged or encrypted"):
+        read(tmp_path / "a.mp4")
+
+
+def huge_png():
+    def chunk(kind, body):
+        crc = zlib.crc32(kind + body)
+        return len(body).to_bytes(4, "big") + kind + body + crc.to_bytes(4, "big")
+
+    size = (30_000).to_bytes(4, "big")
+    header = chunk(b"IHDR", size + size + b"\x08\x02\0\0\0")
+    body = chunk(b"IDAT", zlib.compress(bytes(100_000)))
+    return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
+
+
+def test_a_huge_frame_is_refused_before_it_is_decoded(tmp_path, clip):
+    (tmp_path / "a.png").write_bytes(huge_png())
+    data = bytearray(clip.read_bytes())
+    at = data.index(b"avc1", data.index(b"stsd")) + 28  # width and height of the sample entry
+    data[at : at + 4] = (30_000).to_bytes(2, "big") * 2
+    (tmp_path / "a.mp4").write_bytes(data)
+    for name in ("a.png", "a.mp4"):
+        code = (
+            "import resource, sys; from mbt_lite.media import MediaError, read\n"
+            "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+            "try: read(sys.argv[1])\n"
+            "except MediaError as error: print(error)\n"
+            "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / name)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
+        print(out)
+        assert int(out[-2]) < 100_000  # KiB
+
+
+def test_a_whole_long_file_is_refused_but_a_window_is_read(tmp_path):
+    stamps = np.array([0, 1, 4000, 4001, 200_000.0])
+    encode(tmp_path / "a.mkv", corners(480, 640), stamps, video="ffv1")
+    with pytest.raises(MediaError, match="start= and duration="):
+        read(tmp_path / "a.mkv")
+    np.testing.assert_allclose(read(tmp_path / "a.mkv", 4000, 10).times, [0, 1], atol=1e-2)
+
+
+def test_a_window_past_the_end_is_refused(clip):
+    with pytest.raises(MediaError, match="ends at 8"):
+        read(clip, 20, 2)
+    for wrong in ({"start": -1}, {"duration": 0}, {"fps": 0}, {"short_side": -2}):
+        with pytest.raises(MediaError):
+            read(clip, **wrong)
+    assert any("before the window does" in note for note in read(clip, 7, 5).notes)
+
+
+# ---- writing and probing ----
+
+
+def test_the_same_input_writes_the_same_bytes_and_nothing_half(tmp_path):
+    frames, wave = flash(1, 0.5), beep(1, 0.5)
+    write(tmp_path / "a.mp4", frames, FPS, wave)
+    write(tmp_path / "b.mp4", frames, np.arange(25) / FPS, wave)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+    with pytest.raises(MediaError, match="even"):
+        write(tmp_path / "c.mp4", frames[:, :47], FPS)
+    with pytest.raises(ValueError):
+        write(tmp_path / "c.mp4", frames, np.zeros(3), wave)
+    assert sorted(os.listdir(tmp_path)) == ["a.mp4", "b.mp4"]
+
+
+def test_probe_tells_size_rate_and_length(clip):
+    info = probe(clip)
+    assert (info.width, info.height, info.fps, info.sample_rate) == (64, 48, 25.0, RATE)
+    assert info.duration == pytest.approx(8, abs=1e-3)
+    assert info.has_video and info.has_audio and info.rotation == 0
