@@ -205,7 +205,8 @@ def _streams(container):
     moving = [s for s in usable if s.type == "video" and not _is_cover(s)]
     best = container.streams.best("video")
     video = best if best in moving else next(iter(moving), None)
-    audio = container.streams.best("audio", video) or container.streams.best("audio")
+    best = container.streams.best("audio", video) or container.streams.best("audio")
+    audio = best or next((s for s in usable if s.type == "audio"), None)
     for stream in filter(None, (video, audio)):
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -284,6 +285,8 @@ class _Track:
         self.path, self.stream, self.sought, self.end = path, stream, sought, end
         self.origin, self.length = origin, window.length
         self.begin = max(0.0, (_seconds(stream, stream.start_time) or 0.0) - origin)
+        last = _seconds(stream, stream.duration and stream.duration + (stream.start_time or 0))
+        self.over = last is not None and last <= origin  # the stream ended before the window
         self.first = self.expected = None  # s: time of the first frame, and of the next one
         self.packets = self.good = self.damaged = self.corrupt = self.jumps = self.changes = 0
         self.done, self.until = False, -math.inf
@@ -291,7 +294,9 @@ class _Track:
     @property
     def late(self) -> bool:
         """Whether seeking went past what the window needs."""
-        return self.sought and self.first is not None and self.first > self.begin + GAP
+        if self.first is None:
+            return self.sought and not self.over
+        return self.sought and self.first > self.begin + GAP
 
     def feed(self, packet) -> None:
         """Place what a packet holds; None: what the decoder still keeps back."""
@@ -300,8 +305,8 @@ class _Track:
         self.packets += 1
         try:
             frames = packet.decode() if packet else self.stream.decode(None)
-        except FAILURES:
-            self.damaged += 1
+        except FAILURES:  # what seeking cut off does not count
+            self.damaged += not self.sought or self.first is not None
             return
         for frame in frames:
             with contextlib.suppress(av.FFmpegError):
@@ -580,8 +585,8 @@ def _mono(frame) -> np.ndarray:
 def _media(path, window: _Window, decoded: _Decoded) -> Media:
     used = [track for track in decoded.tracks if track.usable]
     if not used:
-        cause = "nothing in it could be decoded, it is damaged or encrypted"
-        raise MediaError(f"{path}: {cause}; get a good copy.")
+        cause = f"it is damaged, encrypted, or its frames exceed {MAX_PIXELS} pixels"
+        raise MediaError(f"{path}: nothing in it could be decoded, {cause}; get a good copy.")
     end = max(track.finish_at(decoded.total, window.start) for track in used)
     length = min(window.length, end)
     if length <= 0:
@@ -603,11 +608,11 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
     if decoded.cover:
         yield "the picture in the file is a cover, not a video"
     if not len(times):
-        yield "no picture" if picture is None else "no picture could be decoded"
+        yield _absent("picture", picture)
     if len(times) == 1:
         yield "only one frame"
     if not len(wave):
-        yield "no sound" if sound is None else "no sound could be decoded"
+        yield _absent("sound", sound)
     elif not wave.any():
         yield "the sound is digital silence"
     if len(times):
@@ -627,6 +632,12 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
         yield f"the file ends {total - window.start - length:.1f} s early, as if cut off"
     elif window.length - length > 0.1 and window.length < math.inf:
         yield f"the file ends {window.length - length:.2f} s before the window does"
+
+
+def _absent(name: str, track) -> str:
+    if track is None:
+        return f"no {name}"
+    return f"no {name} in the window" if track.usable else f"no {name} could be decoded"
 
 
 def _picture_notes(picture: _Picture) -> Iterator[str]:
