@@ -1,0 +1,402 @@
+"""Our model computes what Scenic's does: golden files, and a float64 restatement for the rest."""
+
+import ast
+import itertools
+import json
+from functools import cache, partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbt_lite.checkpoint import STREAMS, flatten, from_scenic, scenic_names, scenic_shape
+from mbt_lite.config import sampled_frames
+from mbt_lite.model import MBT, Clip, StochasticDepth
+
+GOLDEN = Path(__file__).parent / "golden"
+FORWARD = sorted(p.stem for p in GOLDEN.glob("fwd_*.npz") if p.stem != "fwd_mbtb_light")
+GRADIENT = sorted(p.stem for p in GOLDEN.glob("grad_*.npz"))
+
+
+@cache
+def golden(name):
+    """(meta, arrays) of a golden file."""
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    return json.loads(str(arrays.pop("meta"))), arrays
+
+
+def under(arrays, prefix):
+    return {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
+
+
+def ours(tree, model, inputs):
+    """(config, params, clip) of ours for a Scenic tree, its config and its inputs."""
+    shapes = {f"{STREAMS[m]}_shape": x.shape[1:-1] for m, x in inputs.items()}
+    config, params = from_scenic(tree, model, **shapes)
+    return config, params, Clip(**{STREAMS[m]: x for m, x in inputs.items()})
+
+
+@cache
+def case(name):
+    meta, arrays = golden(name)
+    return *ours(under(arrays, "params/"), meta["config"], under(arrays, "inputs/")), arrays
+
+
+@pytest.fixture
+def agree(record_property):
+    """Asserts that two arrays agree, and shows by how much in `pytest -v`."""
+
+    def check(what, got, want, atol):
+        error = float(np.abs(np.asarray(got, np.float64) - want).max())
+        record_property(f"error {what}", f"{error:.0e}")
+        assert np.shape(got) == np.shape(want)
+        assert error <= atol, f"{what}: {error:.1e} > {atol}"
+
+    return check
+
+
+@partial(jax.jit, static_argnums=0)
+def run(config, params, clip):
+    """Output unobserved, Output in training, Output observed and all tokens after the last norm."""
+    model, variables = MBT(config), {"params": params}
+    plain = model.apply(variables, clip)
+    train = model.apply(variables, clip, train=True)
+    seen, state = model.apply(variables, clip, mutable=["intermediates"])
+    encoded = state["intermediates"]["encoded"][0].values()
+    return plain, train, seen, jnp.concatenate(list(encoded), axis=1)
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_logits_and_tokens_are_those_of_scenic(name, agree):
+    config, params, clip, want = case(name)
+    plain, train, seen, encoded = run(config, params, clip)
+    agree("logits", plain.logits, want["logits"], 1e-5)
+    agree("observed", seen.logits, want["logits"], 1e-5)
+    agree("encoded", encoded, want["encoded"], 5e-5)
+    if "train_logits" in want:
+        agree("train", train.logits, want["train_logits"], 1e-5)
+    for stream, logits in under(want, "train_logits/").items():
+        agree(f"train {stream}", train.stream_logits[STREAMS[stream]], logits, 1e-5)
+
+
+def probe(a):
+    return np.sum(a.ravel() * np.cos(0.1 + np.arange(a.size)))
+
+
+def test_the_base_model_at_full_width_gives_the_logits_of_scenic(agree):
+    meta, want = golden("fwd_mbtb_light")
+    rng, tree = np.random.RandomState(meta["seed"]), {}
+    for name, shape in zip(want["param_names"], want["param_shapes"], strict=True):
+        z = rng.standard_normal(ast.literal_eval(str(shape)))
+        value = 1 + 0.1 * z if name.endswith("/scale") else meta["std"] * z
+        tree[str(name)] = np.float32(np.float16(value))
+    rng, shapes = np.random.RandomState(meta["seed"] + 100_000), meta["input_shapes"]
+    rgb = rng.uniform(-1, 1, shapes["rgb"])
+    inputs = {"rgb": rgb, "spectrogram": rng.standard_normal(shapes["spectrogram"])}
+    inputs = {k: np.float32(np.float16(x)) for k, x in inputs.items()}
+    drawn = [probe(np.float64(inputs[m])) for m in inputs] + [probe(np.float64(tree["cls"]))]
+    index = list(want["param_names"]).index("cls")
+    np.testing.assert_allclose(drawn, [*want["input_probes"], want["param_probes"][index]])
+
+    config, params, clip = ours(tree, meta["config"], inputs)
+    assert sum(x.size for x in jax.tree.leaves(params)) == want["n_params"] == 173_215_247
+    output = jax.jit(MBT(config).apply)({"params": params}, clip)
+    agree("logits", output.logits, want["logits"], 2e-5)
+    for stream, logits in under(want, "train_logits/").items():
+        agree(stream, output.stream_logits[STREAMS[stream]], logits, 2e-5)
+
+
+def sigmoid_loss(logits, labels, smoothing=0.0, mask=None):
+    labels = labels * (1 - smoothing) + smoothing / labels.shape[-1]
+    losses = -labels * jax.nn.log_sigmoid(logits) - (1 - labels) * jax.nn.log_sigmoid(-logits)
+    mask = jnp.ones(len(labels)) if mask is None else mask
+    return (losses.sum(-1) * mask).sum() / (mask.sum() + 1e-8)
+
+
+def in_scenic_names(tree, config):
+    """{Scenic's name: array in Scenic's shape} of our parameters, or of their gradients."""
+    named = {}
+    for name, x in flatten(tree):
+        parts, shape = scenic_names(name, config), scenic_shape(name, x.shape, config)
+        if len(parts) == 3:
+            split = np.moveaxis(np.reshape(x, (*shape[:-2], 3, *shape[-2:])), -3, 0)
+        else:
+            split = [np.reshape(x, shape)]
+        named |= dict(zip(parts, split, strict=True))
+    return named
+
+
+@pytest.mark.parametrize("when", ["eval", "train"])
+@pytest.mark.parametrize("name", GRADIENT)
+def test_gradients_are_those_of_scenic(name, when, agree):
+    config, params, clip, want = case(name)
+    labels = under(want, "labels/")
+
+    def loss(params):
+        output = MBT(config).apply({"params": params}, clip, train=when == "train")
+        if when == "eval":
+            return sigmoid_loss(output.logits, labels["eval"])
+        return sum(
+            sigmoid_loss(output.stream_logits[s], labels[m], 0.3, want["batch_mask"]) / 2
+            for m, s in STREAMS.items()
+        )
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params)
+    got = in_scenic_names(gradient, config)
+    names = list(want[f"grad_{when}/names"])
+    norms, probes = want[f"grad_{when}/norms"], want[f"grad_{when}/probes"]
+    assert sorted(got) == sorted(names)
+    agree("loss / loss", value / want[f"loss_{when}"], 1.0, 1e-5)
+    scale = norms.max()
+    agree("norms / largest", [np.linalg.norm(got[k]) / scale for k in names], norms / scale, 1e-5)
+    agree("probes / largest", [probe(got[k]) / scale for k in names], probes / scale, 1e-5)
+    full = under(want, f"grad_{when}/full/")
+    agree("leaves", max(np.abs(got[k] - x).max() for k, x in full.items()), 0.0, 5e-6)
+
+
+def test_stochastic_depth_drops_the_branches_that_scenic_drops(agree):
+    config, params, clip, want = case("drop_bottleneck")
+    scenic = {"spec": "spectrogram", "rgb": "rgb", "attention_drop": "attn", "mlp_drop": "mlp"}
+    used = []
+
+    def recorded(call, args, kwargs, context):
+        if not isinstance(context.module, StochasticDepth) or context.module.rate == 0:
+            return call(*args, **kwargs)
+        block, branch = context.module.path
+        stream, _, layer = block.split("_")
+        used.append(f"drop/{layer}/{scenic[stream]}/{scenic[branch]}")
+        return args[0] * (1 - want[used[-1]][:, None, None])
+
+    with nn.intercept_methods(recorded):
+        output = MBT(config).apply({"params": params}, clip, train=True)
+    assert sorted(used) == sorted(k for k in want if k.startswith("drop/"))
+    agree("eval", MBT(config).apply({"params": params}, clip).logits, want["logits"], 1e-5)
+    for stream, logits in under(want, "train_logits/").items():
+        agree(stream, output.stream_logits[STREAMS[stream]], logits, 1e-5)
+
+
+def test_sampled_frames_are_exactly_those_of_scenic():
+    _, want = golden("temporal_indices")
+    pairs = itertools.product(enumerate(want["num_frames"]), enumerate(want["n_sampled"]))
+    for (i, frames), (j, wanted) in pairs:
+        indices = want["indices"][i, j, : want["count"][i, j]]
+        np.testing.assert_array_equal(sampled_frames(int(frames), int(wanted)), indices)
+
+
+# The model once more, in float64 NumPy, from its description and in Scenic's names.
+
+
+def np_norm(p, x):
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+
+
+def np_gelu(x):
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def np_block(p, x):
+    p = {k: under(p, f"{k}/") for k in ("LayerNorm_0", "LayerNorm_1")} | p
+    attention = {k: x for k, x in under(p, "MultiHeadDotProductAttention_0/").items()}
+    y = np_norm(p["LayerNorm_0"], x)
+    q, k, v = (
+        np.einsum("bnd,dhe->bhne", y, attention[f"{part}/kernel"])
+        + attention[f"{part}/bias"][None, :, None]
+        for part in ("query", "key", "value")
+    )
+    weights = np.exp(q @ np.swapaxes(k, -1, -2) / np.sqrt(q.shape[-1]))
+    weights /= weights.sum(-1, keepdims=True)
+    x = x + np.einsum("bhne,hed->bnd", weights @ v, attention["out/kernel"]) + attention["out/bias"]
+    y = np_norm(p["LayerNorm_1"], x)
+    y = np_gelu(y @ p["MlpBlock_0/Dense_0/kernel"] + p["MlpBlock_0/Dense_0/bias"])
+    return x + y @ p["MlpBlock_0/Dense_1/kernel"] + p["MlpBlock_0/Dense_1/bias"]
+
+
+def np_embed(p, model, modality, x):
+    suffix = "" if modality == "rgb" else f"_{modality}"
+    kernel = p[f"embedding{suffix}/kernel"]
+    if modality == "rgb" and kernel.ndim == 4:
+        kernel, step = kernel[None], x.shape[1] / (model["n_sampled_frames"] + 1)
+        times = np.round(np.arange(step, x.shape[1], step, dtype=np.float32)).astype(int)
+        x = x[:, np.clip(times, 0, x.shape[1] - 1)]
+    size = kernel.shape[:-2]
+    corners = [range(0, n - s + 1, s) for n, s in zip(x.shape[1:], size, strict=False)]
+    tokens = [
+        np.tensordot(
+            x[(slice(None), *(slice(c, c + s) for c, s in zip(corner, size, strict=True)))],
+            kernel,
+            len(size) + 1,
+        )
+        for corner in itertools.product(*corners)
+    ]
+    x = np.stack(tokens, 1) + p[f"embedding{suffix}/bias"]
+    if model["classifier"] == "token":
+        alone = len(model["modality_fusion"]) == 1 or modality == "rgb"
+        cls = p["cls" if alone else f"cls{modality}"]
+        x = np.concatenate([np.repeat(cls, len(x), 0), x], 1)
+    return x + p[f"Transformer/posembed_input{suffix}/pos_embedding"]
+
+
+def np_mbt(p, model, inputs, train=False):
+    """(logits, {modality: logits}) by REFERENCE semantics; a missing modality is left out."""
+    p = {k: np.float64(x) for k, x in p.items()}
+    order = [m for m in model["modality_fusion"] if m in inputs]
+    x = {m: np_embed(p, model, m, np.float64(inputs[m])) for m in order}
+    bottleneck = np.repeat(p["bottleneck"], len(x[order[0]]), 0) if "bottleneck" in p else None
+
+    def block(layer, modality, y):
+        shared = modality == "rgb" or model["share_encoder"]
+        name = f"Transformer/encoderblock_{layer}{'' if shared else '_' + modality}/"
+        return np_block(under(p, name), y)
+
+    for layer in range(model["num_layers"]):
+        alone = layer < model["fusion_layer"] or len(model["modality_fusion"]) == 1
+        off = model["use_bottleneck"] and not (train or model["test_with_bottlenecks"])
+        if alone or off:
+            x = {m: block(layer, m, x[m]) for m in order}
+        elif model["use_bottleneck"]:
+            y = {m: block(layer, m, np.concatenate([x[m], bottleneck], 1)) for m in order}
+            bottleneck = np.mean([y[m][:, x[m].shape[1] :] for m in order], 0)
+            x = {m: y[m][:, : x[m].shape[1]] for m in order}
+        elif model["share_encoder"]:
+            y = block(layer, "rgb", np.concatenate([x[m] for m in order], 1))
+            cuts = np.cumsum([x[m].shape[1] for m in order])[:-1]
+            x = dict(zip(order, np.split(y, cuts, 1), strict=True))
+        else:
+            context = {m: [x[o] for o in order if o != m] for m in order}
+            y = {m: block(layer, m, np.concatenate([*context[m], x[m]], 1)) for m in order}
+            x = {m: y[m][:, -x[m].shape[1] :] for m in order}
+
+    def classify(tokens):
+        pool = {"token": lambda t: t[:, 0], "gap": lambda t: t.mean(1)}
+        pool |= {"gmp": lambda t: t.max(1), "gsp": lambda t: t.sum(1)}
+        y = pool[model["classifier"]](np_norm(under(p, "Transformer/encoder_norm/"), tokens))
+        if model["representation_size"]:
+            y = np.tanh(y @ p["pre_logits/kernel"] + p["pre_logits/bias"])
+        return y @ p["output_projection/kernel"] + p["output_projection/bias"]
+
+    each = {m: classify(x[m]) for m in order}
+    if model["classifier"] == "token":
+        return np.mean(list(each.values()), 0), each
+    return classify(np.concatenate([x[m] for m in order], 1)), each
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_the_restatement_in_numpy_is_scenics_model(name, agree):
+    meta, want = golden(name)
+    tree, inputs = under(want, "params/"), under(want, "inputs/")
+    agree("logits", np_mbt(tree, meta["config"], inputs)[0], want["logits_f64"], 1e-12)
+
+
+SMALL = {
+    "hidden_size": 16,
+    "num_layers": 3,
+    "num_heads": 2,
+    "mlp_dim": 24,
+    "num_classes": 5,
+    "modality_fusion": ("spectrogram", "rgb"),
+    "fusion_layer": 1,
+    "use_bottleneck": True,
+    "n_bottlenecks": 3,
+    "test_with_bottlenecks": True,
+    "share_encoder": False,
+    "classifier": "token",
+    "representation_size": None,
+    "temporal_encoding_method": "3d_conv",
+    "n_sampled_frames": 2,
+}
+CROSS = {"use_bottleneck": False}
+VARIANTS = {  # name: (changes to SMALL, frames, height, width)
+    "cross": (CROSS, 4, 16, 24),
+    "cross_picture_first": (CROSS | {"modality_fusion": ("rgb", "spectrogram")}, 4, 16, 24),
+    "cross_max": (CROSS | {"classifier": "gmp"}, 4, 16, 24),
+    "vanilla_from_the_start": (CROSS | {"share_encoder": True, "fusion_layer": 0}, 4, 16, 24),
+    "vanilla_sum": (CROSS | {"share_encoder": True, "classifier": "gsp"}, 4, 16, 24),
+    "shared_bottleneck": ({"share_encoder": True}, 4, 16, 24),
+    "early_bottleneck": ({"fusion_layer": 0}, 4, 16, 24),
+    "one_bottleneck": ({"n_bottlenecks": 0}, 4, 16, 24),
+    "max": ({"classifier": "gmp"}, 4, 16, 24),
+    "sum": ({"classifier": "gsp"}, 4, 16, 24),
+    "mean_of_representation": ({"classifier": "gap", "representation_size": 6}, 4, 16, 24),
+    "fusing_in_training_only": ({"test_with_bottlenecks": False}, 4, 16, 24),
+    "sampled_8_to_3": ({"temporal_encoding_method": "temporal_sampling"}, 8, 16, 24),
+    "sampled_9_to_2": ({"temporal_encoding_method": "temporal_sampling"}, 9, 16, 24),
+    "not_tiling": ({}, 5, 23, 29),
+    "sound_alone_shared": ({"modality_fusion": ("spectrogram",), "share_encoder": True}, 4, 16, 24),
+}
+
+
+def variant(name):
+    """(Scenic's tree with random arrays, its config, its inputs)."""
+    changes, frames, height, width = VARIANTS[name]
+    model = SMALL | changes
+    rng = np.random.default_rng(len(name))
+    inputs = {
+        "rgb": rng.normal(size=(2, frames, height, width, 3)).astype(np.float32),
+        "spectrogram": rng.normal(size=(2, 19, 16, 3)).astype(np.float32),
+    }
+    inputs = {m: inputs[m] for m in model["modality_fusion"]}
+    d, h, e, token = 16, 2, 8, model["classifier"] == "token"
+    sampled = model["temporal_encoding_method"] == "temporal_sampling"
+    tokens = {"rgb": (frames // 2) * (height // 8) * (width // 8), "spectrogram": 2 * 2}
+    tokens["rgb"] = {8: 3, 9: 2}[frames] * 6 if sampled else tokens["rgb"]
+    kernels = {"rgb": (8, 8, 3, d) if sampled else (2, 8, 8, 3, d), "spectrogram": (8, 8, 3, d)}
+    features = model["representation_size"] or d
+    shapes = {"output_projection/kernel": (features, 5), "output_projection/bias": (5,)}
+    shapes |= {f"Transformer/encoder_norm/{k}": (d,) for k in ("scale", "bias")}
+    if model["representation_size"]:
+        shapes |= {"pre_logits/kernel": (d, 6), "pre_logits/bias": (6,)}
+    if model["use_bottleneck"]:
+        shapes["bottleneck"] = (1, model["n_bottlenecks"] + token, d)
+    for m in inputs:
+        suffix = "" if m == "rgb" else f"_{m}"
+        shapes |= {f"embedding{suffix}/kernel": kernels[m], f"embedding{suffix}/bias": (d,)}
+        shapes[f"Transformer/posembed_input{suffix}/pos_embedding"] = (1, tokens[m] + token, d)
+        if token:
+            shapes["cls" if m == "rgb" or len(inputs) == 1 else f"cls{m}"] = (1, 1, d)
+        for layer in range(3):
+            block = f"Transformer/encoderblock_{layer}{'' if model['share_encoder'] else suffix}"
+            attention = f"{block}/MultiHeadDotProductAttention_0"
+            for part in ("query", "key", "value"):
+                shapes |= {
+                    f"{attention}/{part}/kernel": (d, h, e),
+                    f"{attention}/{part}/bias": (h, e),
+                }
+            shapes |= {f"{attention}/out/kernel": (h, e, d), f"{attention}/out/bias": (d,)}
+            shapes |= {
+                f"{block}/LayerNorm_{i}/{k}": (d,) for i in (0, 1) for k in ("scale", "bias")
+            }
+            for i, (n, k) in enumerate([(d, 24), (24, d)]):
+                dense = f"{block}/MlpBlock_0/Dense_{i}"
+                shapes |= {f"{dense}/kernel": (n, k), f"{dense}/bias": (k,)}
+    tree = {k: rng.normal(k.endswith("/scale"), 0.15, size=s) for k, s in shapes.items()}
+    return {k: x.astype(np.float32) for k, x in tree.items()}, model, inputs
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_without_a_file_follow_the_restatement(name, agree):
+    tree, model, inputs = variant(name)
+    plain, train, seen, _ = run(*ours(tree, model, inputs))
+    for what, output in {"eval": plain, "observed": seen, "train": train}.items():
+        logits, each = np_mbt(tree, model, inputs, train=what == "train")
+        agree(what, output.logits, logits, 1e-5)
+        for modality, stream_logits in each.items():
+            np.testing.assert_allclose(
+                output.stream_logits[STREAMS[modality]], stream_logits, rtol=0, atol=1e-5
+            )
+
+
+@pytest.mark.parametrize("missing", ["rgb", "spectrogram"])
+@pytest.mark.parametrize("name", ["cross", "early_bottleneck", "shared_bottleneck", "sum"])
+def test_a_missing_stream_leaves_the_other_with_the_bottlenecks(name, missing, agree):
+    tree, model, inputs = variant(name)
+    config, params, clip = ours(tree, model, inputs)
+    clip = clip._replace(**{STREAMS[missing]: None})
+    output = jax.jit(MBT(config).apply)({"params": params}, clip)
+    del inputs[missing]
+    agree("logits", output.logits, np_mbt(tree, model, inputs)[0], 1e-5)
+    assert STREAMS[missing] not in output.stream_logits
