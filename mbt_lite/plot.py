@@ -23,8 +23,8 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FixedLocator, NullLocator
 from PIL import Image
 
-from mbt_lite.config import FrontEnd
-from mbt_lite.features import hz_to_mel, mel_to_hz
+from mbt_lite.config import ClipConfig, FrontEnd
+from mbt_lite.features import View, hz_to_mel, mel_to_hz
 
 INK = "#33363d"
 FAINT = "#d9dbe0"
@@ -39,6 +39,7 @@ CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 SOUND_MAP = "magma"
 ATTENTION_MAP = "inferno"
 HERTZ = (125, 250, 500, 1000, 2000, 4000)
+SIDE = 1.35  # inches, width of a frame in a strip
 
 
 # Spectrograms
@@ -50,29 +51,33 @@ def spectrogram(
     ax: Axes | None = None,
     title: str | None = None,
     colorbar: bool = True,
+    start: float = 0.0,
 ) -> Axes:
     """Axes with a log-mel spectrogram [N, M] or [N, M, 3]: seconds across, pitch upwards.
 
     With `front_end` the vertical axis is marked in hertz; without, in mel bins, one every 10 ms.
+    The clock shows `start` (seconds) at the left edge.
     """
     ax = ax or _figure(6.4, 2.8).subplots()
-    image = _draw_sound(ax, spec, front_end, SOUND_MAP)
+    image = _draw_sound(ax, spec, front_end, SOUND_MAP, start)
     if colorbar:
         _colorbar(ax, image, "log-mel")
     return _finish(ax, title)
 
 
-def spectrogram_alt(spec: Num[Any, "N M *channels"], front_end: FrontEnd | None = None) -> str:
+def spectrogram_alt(
+    spec: Num[Any, "N M *channels"], front_end: FrontEnd | None = None, start: float = 0.0
+) -> str:
     """A sentence such as "spectrogram, 2.0 s, loudest at 0.6 s near 880 Hz"."""
     values, front = _one_channel(spec), front_end or FrontEnd()
-    start = f"spectrogram, {len(values) * front.hop:.1f} s"
+    length = f"spectrogram, {len(values) * front.hop:.1f} s"
     if np.ptp(values) < 1e-6:
-        return f"{start}, the same level throughout"
+        return f"{length}, the same level throughout"
     row, mel = _peak(values)
-    return f"{start}, loudest at {row * front.hop:.1f} s near {_pitch(mel, front_end)}"
+    return f"{length}, loudest at {start + row * front.hop:.1f} s near {_pitch(mel, front_end)}"
 
 
-def _draw_sound(ax: Axes, spec, front_end: FrontEnd | None, cmap: str):
+def _draw_sound(ax: Axes, spec, front_end: FrontEnd | None, cmap: str, start: float):
     """The image of a spectrogram; its pixel (row, column) is (mel bin, spectrogram frame)."""
     values = _one_channel(spec)
     image = ax.imshow(
@@ -81,7 +86,7 @@ def _draw_sound(ax: Axes, spec, front_end: FrontEnd | None, cmap: str):
         aspect="auto",
         interpolation="nearest",
         cmap=cmap,
-        extent=_sound_extent(values, front_end),
+        extent=_sound_extent(values, front_end, start),
     )
     ax.set(xlabel="time (s)", ylabel="mel bin" if front_end is None else "frequency (Hz)")
     if front_end is not None:
@@ -92,10 +97,10 @@ def _draw_sound(ax: Axes, spec, front_end: FrontEnd | None, cmap: str):
     return image
 
 
-def _sound_extent(values, front_end: FrontEnd | None) -> tuple[float, float, float, float]:
+def _sound_extent(values, front_end: FrontEnd | None, start: float):
     """Edges in seconds and mel bins, so that tick k stands at the middle of bin k."""
     frames, mels = values.shape
-    return 0.0, frames * (front_end or FrontEnd()).hop, -0.5, mels - 0.5
+    return start, start + frames * (front_end or FrontEnd()).hop, -0.5, mels - 0.5
 
 
 def _mel_bin(hz: float, front: FrontEnd) -> float:
@@ -126,6 +131,78 @@ def _one_channel(spec) -> np.ndarray:
 # Attention
 
 
+def attention(
+    view: View,
+    maps,
+    clip_config: ClipConfig,
+    layer: int = -1,
+    head: int | None = None,
+    slot: int | None = None,
+) -> Figure:
+    """A figure of what `maps`, an `inference.AttentionMaps`, read in one layer of `view`'s clip.
+
+    Frames above, spectrogram below, on the file's clock; small triangles mark on the sound when
+    the frames were on show. `head` and `slot` (query token) as in `AttentionMaps.mean`.
+    """
+    shown = {s: maps.mean(s, layer, head, slot) for s in _streams(maps)}
+    heights = {"rgb": _strip_height(view.rgb, shown["rgb"]) if "rgb" in shown else 0, "spec": 2.8}
+    heights = [heights[stream] for stream in shown]
+    figure = _figure(6.4, sum(heights) + 0.35)
+    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+    times = None
+    for part, (stream, values) in zip(parts, shown.items(), strict=True):
+        if stream == "rgb":
+            times = _strip(part, view.rgb, values, view.times)
+            continue
+        front_end, start = clip_config.front_end, view.start
+        ax = attention_on_spectrogram(view.spec, values, front_end, part.subplots(), start=start)
+        if times is not None:
+            _mark(ax, times)
+    figure.suptitle(_reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
+    return figure
+
+
+def attention_alt(
+    view: View,
+    maps,
+    clip_config: ClipConfig,
+    layer: int = -1,
+    head: int | None = None,
+    slot: int | None = None,
+) -> str:
+    """A sentence that says what is read, and where in the frames and in the sound most."""
+    parts = [_reading(maps, layer, head, slot)]
+    if "rgb" in _streams(maps):
+        parts.append(attention_on_frames_alt(maps.mean("rgb", layer, head, slot), view.times))
+    if "spec" in _streams(maps):
+        front, values = clip_config.front_end, maps.mean("spec", layer, head, slot)
+        seconds = len(view.spec) * front.hop
+        parts.append(attention_on_spectrogram_alt(values, seconds, front, view.start))
+    return "; ".join(parts)
+
+
+def _streams(maps) -> list[str]:
+    return [stream for stream in ("rgb", "spec") if getattr(maps, stream) is not None]
+
+
+def _reading(maps, layer: int, head: int | None, slot: int | None) -> str:
+    """Whose attention it is, such as "what the bottleneck reads in layer 4, slot 0"."""
+    who = "the bottleneck" if maps.query == "bottleneck" else "the class token"
+    parts = [f"what {who} reads in layer {maps.layers[layer]}"]
+    parts += [f"head {head}"] if head is not None else []
+    parts += [f"slot {slot}"] if slot is not None else []
+    return ", ".join(parts)
+
+
+def _mark(ax: Axes, times: Sequence[float]) -> None:
+    """Small triangles along the top edge at these times; those beyond the sound are left out."""
+    left, right = ax.get_xlim()
+    inside = [time for time in times if left <= time <= right]
+    top = ax.get_xaxis_transform()
+    ax.plot(inside, [1.03] * len(inside), "v", transform=top, color=INK, ms=4, clip_on=False)
+    ax.set_xlim(left, right)
+
+
 def attention_on_frames(
     frames: Num[Any, "T H W 3"],
     maps: Real[Any, "t y x"],
@@ -138,29 +215,40 @@ def attention_on_frames(
     `frames` are uint8 or floats in [-1, 1]. A map stands for T // t frames in a row, of which the
     first is shown, with its time from `times` (seconds, one per frame) below.
     """
+    columns = min(columns, len(maps))
+    height = _strip_height(frames, maps, columns) + bool(title) * 0.3
+    figure = _figure(columns * SIDE + 0.9, height)
+    _strip(figure, frames, maps, times, columns)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", color=INK, size=11)
+    return figure
+
+
+def _strip_height(frames, maps, columns: int = 8) -> float:
+    """The height in inches of `_strip` at its natural width."""
+    rows = -(-len(maps) // columns)
+    return rows * (SIDE * frames.shape[1] / frames.shape[2] + 0.3)
+
+
+def _strip(figure, frames, maps, times, columns: int = 8):
+    """The times of the frames that are drawn into a figure or a part of one, or None."""
     frames, maps = _as_uint8(frames), np.asarray(maps, np.float32)
     shown = _first_frames(len(frames), len(maps))
     columns = min(columns, len(maps))
-    rows = -(-len(maps) // columns)
-    height, width = frames.shape[1:3]
-    side = 1.35
-    figure = _figure(columns * side + 0.9, rows * (side * height / width + 0.3) + bool(title) * 0.3)
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(-(-len(maps) // columns), columns, squeeze=False)
     scale = _scale(maps)
     for ax in axes.flat[len(maps) :]:
         ax.remove()
     for ax, index, attention in zip(axes.flat, shown, maps, strict=False):
         ax.imshow(_grey(frames[index]), interpolation="nearest")
-        _overlay(ax, upsample(attention, (height, width)), scale)
+        _overlay(ax, upsample(attention, frames.shape[1:3]), scale)
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(
             f"frame {index}" if times is None else f"{times[index]:.2f} s", color=INK, size=9
         )
         _quiet(ax)
     _colorbar(list(axes.flat[: len(maps)]), ScalarMappable(scale, ATTENTION_MAP), "attention")
-    if title:
-        figure.suptitle(title, x=0.01, ha="left", color=INK, size=11)
-    return figure
+    return None if times is None else [times[index] for index in shown]
 
 
 def attention_on_frames_alt(
@@ -185,10 +273,14 @@ def attention_on_spectrogram(
     front_end: FrontEnd | None = None,
     ax: Axes | None = None,
     title: str | None = None,
+    start: float = 0.0,
 ) -> Axes:
-    """Axes with a grey spectrogram under an attention map [time, mel], on the same seconds."""
+    """Axes with a grey spectrogram under an attention map [time, mel], on the same seconds.
+
+    The clock shows `start` (seconds) at the left edge.
+    """
     ax = ax or _figure(6.4, 2.8).subplots()
-    _draw_sound(ax, spec, front_end, "gray")
+    _draw_sound(ax, spec, front_end, "gray", start)
     values, maps = _one_channel(spec), np.asarray(maps, np.float32)
     image = _overlay(
         ax,
@@ -196,27 +288,30 @@ def attention_on_spectrogram(
         _scale(maps),
         origin="lower",
         aspect="auto",
-        extent=_sound_extent(values, front_end),
+        extent=_sound_extent(values, front_end, start),
     )
     _colorbar(ax, ScalarMappable(image.norm, ATTENTION_MAP), "attention")
     return _finish(ax, title)
 
 
 def attention_on_spectrogram_alt(
-    maps: Real[Any, "time mel"], seconds: float, front_end: FrontEnd | None = None
+    maps: Real[Any, "time mel"],
+    seconds: float,
+    front_end: FrontEnd | None = None,
+    start: float = 0.0,
 ) -> str:
     """A sentence that says when, and near which pitch, the attention to the sound is highest."""
     maps = np.asarray(maps, np.float32)
-    start = f"attention over {seconds:.1f} s of sound"
+    length = f"attention over {seconds:.1f} s of sound"
     if np.ptp(maps) < 1e-9:
-        return f"{start}, spread evenly"
+        return f"{length}, spread evenly"
     row, mel = _peak(maps)
-    when = (row + 0.5) / maps.shape[0] * seconds
+    when = start + (row + 0.5) / maps.shape[0] * seconds
     part = ("low", "middle", "high")[3 * mel // maps.shape[1]]
     if front_end is None:
-        return f"{start}, highest near {when:.1f} s in the {part} pitches"
+        return f"{length}, highest near {when:.1f} s in the {part} pitches"
     centre = round((mel + 0.5) / maps.shape[1] * front_end.mels)
-    return f"{start}, highest near {when:.1f} s and {_pitch(centre, front_end)}"
+    return f"{length}, highest near {when:.1f} s and {_pitch(centre, front_end)}"
 
 
 def upsample(attention: Real[Any, "y x"], size: tuple[int, int]) -> np.ndarray:

@@ -9,8 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from mbt_lite import plot
-from mbt_lite.config import FrontEnd
-from mbt_lite.features import log_mel
+from mbt_lite.config import ClipConfig, FrontEnd
+from mbt_lite.features import View, log_mel, normalise
+from mbt_lite.inference import AttentionMaps
 
 FRONT = FrontEnd()
 RNG = np.random.default_rng(0)
@@ -155,6 +156,53 @@ def test_the_words_for_attention_name_time_and_place():
     assert "spread evenly" in plot.attention_on_frames_alt(np.ones((4, 3, 3)))
     sound = plot.attention_on_spectrogram_alt(grid((10, 8), peak=(3, 7)), seconds=2.0)
     assert sound == "attention over 2.0 s of sound, highest near 0.7 s in the high pitches"
+
+
+def seen_and_heard(start: float, frames: int = 8):
+    """A `View` with a tone of 1 kHz in the middle of its sound, and the `ClipConfig` it fits."""
+    spec, times = tone(1000, start=1.0), start + np.arange(frames) * 0.25
+    rgb, wave = np.zeros((frames, 24, 24, 3), np.uint8), np.zeros(32_000, np.float32)
+    clip = normalise(rgb, spec, FRONT)
+    return View(clip, rgb, times, spec, wave, start, ()), ClipConfig(spec_frames=200)
+
+
+def maps_of(**peaks) -> AttentionMaps:
+    """Maps of layers 2 and 3 with two heads and two slots, whose peak is in layer 3, slot 1."""
+    shapes = {"rgb": (2, 2, 2, 4, 3, 3), "spec": (2, 2, 2, 10, 8)}
+    made = {s: grid(shapes[s], (1, slice(None), 1, *peak)) for s, peak in peaks.items()}
+    return AttentionMaps((2, 3), "bottleneck", made.get("rgb"), made.get("spec"))
+
+
+def test_attention_to_frames_and_sound_stand_on_the_clock_of_the_file():
+    view, clip_config = seen_and_heard(start=3.0)
+    maps = maps_of(rgb=(2, 0, 2), spec=(5, 6))
+    figure = plot.attention(view, maps, clip_config, slot=1)
+    panels = [ax for ax in figure.axes if ax.images and ax.get_xlabel()]
+    assert [ax.get_xlabel() for ax in panels[:4]] == ["3.00 s", "3.50 s", "4.00 s", "4.50 s"]
+    assert panels[4].get_xlim() == (3.0, 5.0)
+    np.testing.assert_allclose(panels[4].lines[-1].get_xdata(), [3.0, 3.5, 4.0, 4.5])
+    assert figure.get_suptitle() == "what the bottleneck reads in layer 3, slot 1"
+    assert plot.attention_alt(view, maps, clip_config, slot=1) == (
+        "what the bottleneck reads in layer 3, slot 1; attention over 4 frames, highest at 4.00 s, "
+        "at the top right; attention over 2.0 s of sound, highest near 4.1 s and 4724 Hz"
+    )
+
+
+def test_another_layer_is_another_picture():
+    view, clip_config = seen_and_heard(start=0.0)
+    maps = maps_of(rgb=(2, 0, 2), spec=(5, 6))
+    pictures = [plot._png(plot.attention(view, maps, clip_config, layer)) for layer in (0, 1)]
+    assert pictures[0] != pictures[1]
+    assert "spread evenly" in plot.attention_alt(view, maps, clip_config, layer=0)
+
+
+@pytest.mark.parametrize(("stream", "panels"), [("rgb", 4), ("spec", 1)])
+def test_a_model_of_one_stream_gets_the_panels_of_that_stream(stream, panels):
+    view, clip_config = seen_and_heard(start=0.0)
+    maps = maps_of(**{stream: (2, 0, 2) if stream == "rgb" else (5, 6)})
+    figure = plot.attention(view, maps, clip_config)
+    assert sum(bool(ax.images and ax.get_xlabel()) for ax in figure.axes) == panels
+    assert plot.attention_alt(view, maps, clip_config).count("attention over") == 1
 
 
 def test_bars_are_as_long_as_the_probabilities_and_the_most_probable_is_on_top():
