@@ -201,17 +201,20 @@ def _refuse(url, flags, options):
 
 def _streams(container):
     """The picture and the sound to use, or None; a cover picture is not a video."""
-    usable = [s for s in container.streams if s.type in ("video", "audio") and s.codec_context]
-    moving = [s for s in usable if s.type == "video" and not _is_cover(s)]
-    best = container.streams.best("video")
-    video = best if best in moving else next(iter(moving), None)
-    best = container.streams.best("audio", video) or container.streams.best("audio")
-    audio = best or next((s for s in usable if s.type == "audio"), None)
+    usable = [s for s in container.streams if s.codec_context and not _is_cover(s)]
+    video = _best(container, "video", usable)
+    audio = _best(container, "audio", usable, video)
     for stream in filter(None, (video, audio)):
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
     return video, audio
     return video, audio
+
+
+def _best(container, kind: str, usable: list, related=None):
+    """The stream that libav prefers, or else the first of its kind that has a decoder."""
+    best = container.streams.best(kind, related) or container.streams.best(kind)
+    return best if best in usable else next((s for s in usable if s.type == kind), None)
 
 
 def _is_cover(stream) -> bool:
@@ -569,6 +572,8 @@ def _upright(image, matrix) -> np.ndarray:
 
 def _mono(frame) -> np.ndarray:
     """The mean of all channels, float32 [n]."""
+    if frame.format.is_planar and frame.layout.nb_channels > 8:
+        frame = av.AudioResampler("flt").resample(frame)[0]  # PyAV miscounts so many planes
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T  # [C, n]
