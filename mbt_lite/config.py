@@ -1,7 +1,7 @@
 """Frozen dataclasses that say what a model, a clip and a training run are.
 
-`dataclasses.replace(BASE, fusion_layer=10)` is the whole config system: a config is a value, derived
-numbers are properties, and what cannot work is refused in a sentence when the config is made.
+`dataclasses.replace(BASE, fusion_layer=10)` is the whole config system: a config is a value,
+derived numbers are properties, and what cannot work is refused in a sentence when it is made.
 """
 
 import dataclasses
@@ -45,13 +45,13 @@ class FrontEnd:
     def __post_init__(self):
         _require(
             self.window_samples <= self.fft,
-            f"front end {self.name!r}: a window of {self.window_samples} samples does not fit an FFT "
-            f"of {self.fft}; use fft={1 << (self.window_samples - 1).bit_length()} or more.",
+            f"front end {self.name!r}: a window of {self.window_samples} samples does not fit an "
+            f"FFT of {self.fft}; use fft={1 << (self.window_samples - 1).bit_length()} or more.",
         )
         _require(
             0 <= self.low < self.high <= self.rate / 2,
-            f"front end {self.name!r}: mel edges {self.low}-{self.high} Hz must rise and stay under "
-            f"half of the {self.rate} Hz sampling rate.",
+            f"front end {self.name!r}: mel edges {self.low}-{self.high} Hz must rise and stay "
+            f"under half of the {self.rate} Hz sampling rate.",
         )
         _require(self.offset > 0, f"front end {self.name!r}: silence needs a log offset above 0.")
         _require(self.std > 0, f"front end {self.name!r}: std must be above 0.")
@@ -103,7 +103,7 @@ class ClipConfig:
 
 
 def sampled_frames(frames: int, wanted: int) -> np.ndarray:
-    """[about `wanted`] indices of evenly spread frames, the ends left out; all if there are no more.
+    """[about `wanted`] indices of evenly spread frames, ends left out; all if too few.
 
     For some pairs this gives one more than wanted (8 frames, 2 wanted: 3), because rounding in
     float32 lets the end in. Position embeddings were trained with that count, so it stays.
@@ -215,8 +215,8 @@ class TrainConfig:
     """How a model is trained."""
 
     steps: int = 10_000
-    batch: int = 64
-    learning_rate: float = 1e-3
+    batch: int = 32
+    learning_rate: float = 1.5e-3
     warmup: int = 500  # steps
     weight_decay: float = 0.05
     clip_norm: float = 1.0
@@ -263,14 +263,23 @@ BASE = MBTConfig()  # the released audio-visual checkpoints: 175,009,295 paramet
 WORLD = MBTConfig(
     classes=31,
     width=96,
-    depth=5,
+    depth=4,
     heads=4,
     mlp_dim=288,
-    fusion_layer=2,
+    fusion_layer=1,
     bottlenecks=4,
     rgb_shape=(8, 48, 48),
-    rgb_patch=(2, 8, 8),
+    rgb_patch=(2, 12, 12),
     spec_shape=(200, 128),
-    spec_patch=(20, 16),
+    spec_patch=(25, 16),
 )
-WORLD_CLIP = ClipConfig(frames=8, fps=4.0, stride=1, size=48, resize=48, spec_frames=200)
+WORLD_FRONT_END = FrontEnd("world", fft=1024, mean=-1.05, std=1.68)
+WORLD_CLIP = ClipConfig(
+    frames=8,
+    fps=4.0,
+    stride=1,
+    size=48,
+    resize=48,
+    spec_frames=200,
+    front_end=WORLD_FRONT_END,
+)

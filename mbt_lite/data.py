@@ -1,4 +1,4 @@
-"""Endless batches of training clips, deterministic in (seed, step), prepared in worker processes."""
+"""Batches of training clips, deterministic in (seed, step), prepared in worker processes."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,6 @@ from absl import flags
 
 from mbt_lite import world
 from mbt_lite.config import ClipConfig, Experiment
-
 
 EVALUATION_BATCH = 50  # clips
 

@@ -151,7 +151,7 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
         starts = [0.0]
     else:
         last = max(total - length, 0.0)
-        starts = [last / 2] if views == 1 else list(np.linspace(0, last, views))
+        starts = [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
     return [
         make_view(media.read(path, s, length, short_side=config.resize), config) for s in starts
     ]
@@ -172,7 +172,7 @@ def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
 def make_view(found: media.Media, config: ClipConfig) -> View:
     """The `View` of a window that `media.read` gave."""
     notes = list(found.notes)
-    wave = _fit_wave(found, config, notes)
+    start, wave = _fit_wave(found, config, notes)
     times, rgb = _fit_frames(found, config, notes)
     spec = log_mel(wave, config.front_end)[: config.spec_frames]
     return View(
@@ -181,21 +181,21 @@ def make_view(found: media.Media, config: ClipConfig) -> View:
         times=found.start + times,
         spec=spec,
         wave=wave,
-        start=found.start,
+        start=found.start + start,
         notes=tuple(notes),
     )
 
 
-def _fit_wave(found: media.Media, config: ClipConfig, notes: list[str]) -> np.ndarray:
-    """The sound around the window's middle, exactly as long as the model wants."""
+def _fit_wave(found: media.Media, config: ClipConfig, notes: list[str]):
+    """Start within the window, in s, and wave [S] of the sound around the window's middle."""
     samples = config.spec_frames * config.front_end.hop_samples
     wave, length = found.wave, found.duration
     if not len(wave):
-        return np.zeros(samples, np.float32)
+        return 0.0, np.zeros(samples, np.float32)
     if length < config.sound_seconds - 0.05:
         notes.append(f"{length:.1f} s of sound looped to {config.sound_seconds:g} s")
     first = max(round((length - config.sound_seconds) / 2 * found.rate), 0)
-    return np.take(wave, first + np.arange(samples), mode="wrap")
+    return first / found.rate, np.take(wave, first + np.arange(samples), mode="wrap")
 
 
 def _fit_frames(found: media.Media, config: ClipConfig, notes: list[str]):

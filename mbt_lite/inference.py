@@ -119,6 +119,18 @@ class Classifier:
         shown = tuple(query_layers(self.config, query, layers))
         return AttentionMaps(shown, query, grids.get("rgb"), grids.get("spec"))
 
+    def save(self, path) -> Path:
+        """The path of a safetensors file with the weights and all that `load` needs to know."""
+        return checkpoint.save(
+            path,
+            self.params,
+            self.config,
+            clip=self.clip_config,
+            labels=self.labels,
+            licence="Apache-2.0",
+            card=self.card,
+        )
+
     def _only_own(self, clip: Clip) -> Clip:
         """The clip without streams that this model does not have."""
         return Clip(**{s: getattr(clip, s) for s in self.config.streams})

@@ -1,5 +1,6 @@
 """Training: losses, schedule, one pure step, and a visible loop that can be interrupted."""
 
+import dataclasses
 import json
 import time
 from functools import partial
@@ -13,7 +14,7 @@ import optax
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
-from mbt_lite import checkpoint, data, metrics, world
+from mbt_lite import data, metrics, world
 from mbt_lite.config import Experiment, TrainConfig, from_dict, to_dict
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
@@ -45,7 +46,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
     return optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, weight_decay=config.weight_decay, mask=matrices),
+        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=matrices),
     )
 
 
@@ -97,19 +98,23 @@ def fit(experiment: Experiment, workdir) -> Run:
     _remember(experiment, folder / "experiment.json")
     options = ocp.CheckpointManagerOptions(max_to_keep=2)
     with ocp.CheckpointManager(folder / "state", options=options) as saved:
-        state = _newest(saved, jax.eval_shape(init_state, experiment)) or init_state(experiment)
+        state = _newest(saved, jax.eval_shape(partial(init_state, experiment))) or init_state(
+            experiment
+        )
         records = _read_records(folder / "metrics.jsonl", before=int(state.step))
         state = _loop(experiment, state, saved, records, folder / "metrics.jsonl")
-    classifier = Classifier(experiment.model, state.ema, experiment.clip, world.LABELS)
-    checkpoint.save(
-        folder / "model.safetensors",
-        state.ema,
-        experiment.model,
-        clip=experiment.clip,
-        labels=world.LABELS,
-        card={"name": experiment.name, "training": to_dict(experiment.train)},
-    )
+    classifier = _without_parts(experiment, state.ema)
+    classifier.save(folder / "model.safetensors")
     return Run(classifier, records, folder)
+
+
+def _without_parts(experiment: Experiment, params: dict) -> Classifier:
+    """The classifier of the world's own labels: the columns that only helped in training go."""
+    count = len(world.LABELS)
+    head = {name: leaf[..., :count] for name, leaf in params["head"].items()}
+    model = dataclasses.replace(experiment.model, classes=count)
+    card = {"name": experiment.name, "training": to_dict(experiment.train)}
+    return Classifier(model, {**params, "head": head}, experiment.clip, world.LABELS, card)
 
 
 def _loop(experiment, state, saved, records, log_path) -> State:
@@ -126,6 +131,8 @@ def _loop(experiment, state, saved, records, log_path) -> State:
             if step % config.log_every == 0 or step == config.steps:
                 seconds, clock = time.perf_counter() - clock, time.perf_counter()
                 row = _row(step, losses, seconds, config.batch)
+                if step % config.save_every == 0 or step == config.steps:
+                    row |= _validation(experiment, state.ema)
                 losses = []
                 records.append(row)
                 print(json.dumps(row), file=log, flush=True)
@@ -135,6 +142,12 @@ def _loop(experiment, state, saved, records, log_path) -> State:
             bar.update()
     saved.wait_until_finished()
     return state
+
+
+def _validation(experiment: Experiment, params: dict) -> dict:
+    """Scores of the averaged weights on 200 clips that training never shows."""
+    scores = evaluate(_without_parts(experiment, params), "world:validation", 200, quiet=True)
+    return {name: round(value, 4) for name, value in scores["both streams"].items()}
 
 
 def _row(step: int, losses: list[dict], seconds: float, batch: int) -> dict:
@@ -170,7 +183,9 @@ def _read_records(path: Path, before: int) -> list[dict]:
     return rows
 
 
-def evaluate(classifier: Classifier, source: str = "world:test", count: int = 2000) -> dict:
+def evaluate(
+    classifier: Classifier, source: str = "world:test", count: int = 2000, quiet: bool = False
+) -> dict:
     """Scores on unseen clips of the micro-world, with both streams and with either one blanked.
 
     For each condition: mAP over the classes *seen*, *heard*, *both*, and the accuracy with which
@@ -183,7 +198,9 @@ def evaluate(classifier: Classifier, source: str = "world:test", count: int = 20
     clips = data.world_clips(classifier.clip_config, split, count)
     asked = {"both streams": None, "sound alone": "rgb", "picture alone": "spec"}
     logits, truth, visible = {k: [] for k in asked}, [], []
-    for batch in tqdm(clips, total=-(-count // data.EVALUATION_BATCH), desc=source, unit="batch"):
+    for batch in tqdm(
+        clips, total=-(-count // data.EVALUATION_BATCH), desc=source, unit="batch", disable=quiet
+    ):
         clip = normalise(batch["rgb"], batch["spec"], classifier.clip_config.front_end)
         for condition, blanked in asked.items():
             logits[condition].append(classifier.logits(clip, without=blanked))

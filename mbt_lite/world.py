@@ -30,7 +30,7 @@ from mbt_lite.features import log_mel
 
 SECONDS = 2.0
 RATE = 16_000  # Hz
-SHAPES = ("circle", "square", "triangle", "cross")
+SHAPES = ("circle", "ring", "cross", "ladder")
 MOTIONS = ("rises", "falls", "arcs", "dips")
 EVENTS = ("bell", "hiss", "knocking", "chirping")
 BOTH = ("siren", "thunder", "rain")
@@ -41,6 +41,7 @@ LABELS = (
     *BOTH,
     *(f"{shape} sings" for shape in SHAPES),
 )
+PARTS = (*(f"{shape} seen" for shape in SHAPES), *(f"something {motion}" for motion in MOTIONS))
 KINDS = {
     "seen": range(0, 16),
     "heard": range(16, 24),
@@ -127,6 +128,12 @@ class Scene:
         """The true labels as a multi-hot row [31]."""
         return np.isin(LABELS, self.names).astype(np.float32)
 
+    @property
+    def parts(self) -> np.ndarray:
+        """What a model is also asked in training, shapes apart from motions, multi-hot [8]."""
+        seen = self.labels[KINDS["seen"]].reshape(len(SHAPES), len(MOTIONS))
+        return np.concatenate([seen.max(1), seen.max(0)])
+
 
 def scene(seed: int, index: int) -> Scene:
     """The scene number `index` of the world `seed`."""
@@ -163,12 +170,12 @@ def _things(rng: np.random.Generator) -> tuple[Thing, ...]:
         Thing(
             shape=str(shape),
             contour=Contour(str(motion), _bend(rng)),
-            colour=tuple(float(c) for c in rng.permutation([rng.uniform(0.75, 1), *rng.random(2)])),
-            radius=float(rng.uniform(0.1, 0.14)),
+            colour=tuple(float(c) for c in rng.permutation([1.0, *rng.uniform(0.45, 1.0, 2)])),
+            radius=float(rng.uniform(0.115, 0.155)),
             x=float(lane + rng.uniform(-0.25, 0.25) * (1 / count - 0.3)),
             sway=float(rng.uniform(-0.03, 0.03)),
             height=float(rng.uniform(0.46, 0.54)),
-            swing=float(rng.uniform(0.2, 0.32)),
+            swing=float(rng.uniform(0.2, 0.3)),
             tilt=float(rng.uniform(-0.15, 0.15)),
         )
         for shape, motion, lane in zip(shapes, motions, lanes, strict=True)
@@ -224,17 +231,14 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
     """Signed distance to the outline, negative inside."""
     if shape == "circle":
         return np.sqrt(x * x + y * y) - np.float32(r)
-    if shape == "square":
-        return np.maximum(np.abs(x), np.abs(y)) - np.float32(0.88 * r)
-    if shape == "triangle":
-        slope = np.float32(0.866) * np.abs(x) - np.float32(0.5) * y
-        return np.maximum(slope - np.float32(0.6 * r), y - np.float32(0.8 * r))
-    x, y, arm = np.abs(x), np.abs(y), np.float32(0.36 * r)
-    long = np.float32(1.15 * r)
-    return np.minimum(
-        np.maximum(x - long, y - arm),
-        np.maximum(y - long, x - arm),
-    )
+    if shape == "ring":
+        return np.abs(np.sqrt(x * x + y * y) - np.float32(0.75 * r)) - np.float32(0.3 * r)
+    long, arm = np.float32(1.15 * r), np.float32(0.36 * r)
+    x, y = np.abs(x), np.abs(y)
+    if shape == "cross":
+        return np.minimum(np.maximum(x - long, y - arm), np.maximum(y - long, x - arm))
+    rungs = np.minimum(np.abs(y - np.float32(0.8 * r)), y) - np.float32(0.2 * r)  # a ladder
+    return np.maximum(x - r, rungs)
 
 
 def _lamp(scene: Scene, rng, times, size) -> tuple[np.ndarray, np.ndarray]:
@@ -408,10 +412,11 @@ SPLITS = {"train": 0, "test": 1, "validation": 2}
 
 
 def sample(scene: Scene, clip: ClipConfig, rng: np.random.Generator | None = None) -> dict:
-    """What the loader hands on: rgb uint8 [T, H, W, 3], spec float32 [N, M], labels [31].
+    """What the loader hands on: rgb uint8 [T, H, W, 3], spec float32 [N, M], labels.
 
     With `rng` the clip is roughened as cameras and codecs do, and now and then a stream is blanked
-    (black frames, digital silence) so that the model learns what one sense alone can tell.
+    (black frames, digital silence) so that the model learns what one sense alone can tell; the
+    labels [31] are then followed by the parts [8].
     """
     times = (np.arange(clip.frames) + 0.5) * clip.frame_step
     blank = rng.random() if rng else 1.0
@@ -424,7 +429,7 @@ def sample(scene: Scene, clip: ClipConfig, rng: np.random.Generator | None = Non
     return {
         "rgb": picture,
         "spec": log_mel(sound, clip.front_end)[: clip.spec_frames],
-        "labels": scene.labels,
+        "labels": np.concatenate([scene.labels, scene.parts]) if rng else scene.labels,
     }
 
 
