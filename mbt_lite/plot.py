@@ -138,6 +138,7 @@ def attention(
     layer: int = -1,
     head: int | None = None,
     slot: int | None = None,
+    colorbar: bool = True,
 ) -> Figure:
     """A figure of what `maps`, an `inference.AttentionMaps`, read in one layer of `view`'s clip.
 
@@ -152,10 +153,10 @@ def attention(
     times = None
     for part, (stream, values) in zip(parts, shown.items(), strict=True):
         if stream == "rgb":
-            times = _strip(part, view.rgb, values, view.times)
+            times = _strip(part, view.rgb, values, view.times, colorbar=colorbar)
             continue
-        front_end, start = clip_config.front_end, view.start
-        ax = attention_on_spectrogram(view.spec, values, front_end, part.subplots(), start=start)
+        ax, look = part.subplots(), {"colorbar": colorbar, "start": view.start}
+        attention_on_spectrogram(view.spec, values, clip_config.front_end, ax, **look)
         if times is not None:
             _mark(ax, times)
     figure.suptitle(_reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
@@ -209,6 +210,7 @@ def attention_on_frames(
     times: Sequence[float] | np.ndarray | None = None,
     title: str | None = None,
     columns: int = 8,
+    colorbar: bool = True,
 ) -> Figure:
     """A figure with one frame per map, the map laid over it in colour on one common scale.
 
@@ -217,8 +219,8 @@ def attention_on_frames(
     """
     columns = min(columns, len(maps))
     height = _strip_height(frames, maps, columns) + bool(title) * 0.3
-    figure = _figure(columns * SIDE + 0.9, height)
-    _strip(figure, frames, maps, times, columns)
+    figure = _figure(columns * SIDE + 0.9 * colorbar, height)
+    _strip(figure, frames, maps, times, columns, colorbar)
     if title:
         figure.suptitle(title, x=0.01, ha="left", color=INK, size=11)
     return figure
@@ -230,7 +232,7 @@ def _strip_height(frames, maps, columns: int = 8) -> float:
     return rows * (SIDE * frames.shape[1] / frames.shape[2] + 0.3)
 
 
-def _strip(figure, frames, maps, times, columns: int = 8):
+def _strip(figure, frames, maps, times, columns: int = 8, colorbar: bool = True):
     """The times of the frames that are drawn into a figure or a part of one, or None."""
     frames, maps = _as_uint8(frames), np.asarray(maps, np.float32)
     shown = _first_frames(len(frames), len(maps))
@@ -247,7 +249,8 @@ def _strip(figure, frames, maps, times, columns: int = 8):
             f"frame {index}" if times is None else f"{times[index]:.2f} s", color=INK, size=9
         )
         _quiet(ax)
-    _colorbar(list(axes.flat[: len(maps)]), ScalarMappable(scale, ATTENTION_MAP), "attention")
+    if colorbar:
+        _colorbar(list(axes.flat[: len(maps)]), ScalarMappable(scale, ATTENTION_MAP), "attention")
     return None if times is None else [times[index] for index in shown]
 
 
@@ -273,6 +276,7 @@ def attention_on_spectrogram(
     front_end: FrontEnd | None = None,
     ax: Axes | None = None,
     title: str | None = None,
+    colorbar: bool = True,
     start: float = 0.0,
 ) -> Axes:
     """Axes with a grey spectrogram under an attention map [time, mel], on the same seconds.
@@ -290,7 +294,8 @@ def attention_on_spectrogram(
         aspect="auto",
         extent=_sound_extent(values, front_end, start),
     )
-    _colorbar(ax, ScalarMappable(image.norm, ATTENTION_MAP), "attention")
+    if colorbar:
+        _colorbar(ax, ScalarMappable(image.norm, ATTENTION_MAP), "attention")
     return _finish(ax, title)
 
 
