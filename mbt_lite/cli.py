@@ -27,7 +27,7 @@ Model = Annotated[str, arg(help="An embedded model's name, a weights file or a r
 
 @dataclass(frozen=True)
 class Predict:
-    """What is seen and heard in clips: the most probable labels, and what each stream alone says."""
+    """What is seen and heard in clips: the likeliest labels, and what each stream alone says."""
 
     clips: Positional[tuple[Path, ...]]
     """Video or sound files."""

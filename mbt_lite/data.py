@@ -1,5 +1,6 @@
 """Batches of training clips, deterministic in (seed, step), prepared in worker processes."""
 
+import os
 from collections.abc import Iterator
 
 import grain
@@ -38,6 +39,7 @@ def batches(experiment: Experiment, start: int = 0, workers: int = 1) -> Iterato
     dataset = grain.MapDataset.source(WorldSource(experiment)).batch(experiment.train.batch)
     rest = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if workers:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a worker's matrices are too small
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=8)
         rest = rest.mp_prefetch(options)
     return iter(rest)

@@ -160,4 +160,19 @@ def load(source: str | Path = "world-tiny", **overrides) -> Classifier:
             names = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
             raise ValueError(f"{source} is neither a file nor an embedded model ({names}).")
     config, params, meta = checkpoint.load(path, **overrides)
-    return Classifier(config, params, meta["clip"], meta["labels"], meta.get("card"))
+    labels = meta["labels"] or [f"class {i}" for i in range(config.classes)]
+    clip_config = meta["clip"] or _clip_config(config)
+    return Classifier(config, params, clip_config, labels, meta.get("card"))
+
+
+def _clip_config(config: MBTConfig) -> ClipConfig:
+    """The released models' way to see and hear, in the size that a model without one asks for."""
+    frames, size, _ = config.rgb_shape
+    stride = max(1, round(64 / frames))  # 2.56 s at 25 frames per second, as released
+    return ClipConfig(
+        frames=frames,
+        stride=stride,
+        size=size,
+        resize=max(size, round(size * 256 / 224)),
+        spec_frames=config.spec_shape[0],
+    )

@@ -1,0 +1,110 @@
+"""What a classifier answers, with a random model of the world's geometry."""
+
+import jax
+import numpy as np
+import pytest
+
+from mbt_lite import features, media, world
+from mbt_lite.config import BASE, WORLD, WORLD_CLIP
+from mbt_lite.inference import Classifier, _clip_config, load
+from mbt_lite.model import Clip, init_params
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    params = init_params(WORLD, jax.random.key(0))
+    head = params["head"]
+    random = jax.random.normal(jax.random.key(1), head["kernel"].shape)
+    params = {**params, "head": {**head, "kernel": random}}  # a fresh head is zero
+    return Classifier(WORLD, params, WORLD_CLIP, world.LABELS)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    scene, path = world.scene(1, 3), tmp_path_factory.mktemp("clips") / "scene.mp4"
+    times = np.arange(50) / 25
+    media.write(path, world.frames(scene, times, 96), 25.0, world.wave(scene))
+    return path
+
+
+def test_a_file_and_its_clip_get_the_same_answer(classifier, path):
+    clip = features.read_clip(path, classifier.clip_config)
+    by_path, by_clip = classifier.predict(path), classifier.predict(clip)
+    np.testing.assert_array_equal(by_path.probabilities, by_clip.probabilities)
+    assert by_path.top(3) == by_clip.top(3)
+    probabilities = [p for _, p in by_path.top(31)]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_a_stream_alone_does_not_know_the_other(classifier, path):
+    clip = features.read_clip(path, classifier.clip_config)
+    other = clip._replace(rgb=-clip.rgb)
+    first, second = classifier.predict(clip), classifier.predict(other)
+    assert not np.allclose(first.probabilities, second.probabilities)
+    assert not np.allclose(first.streams["rgb"].probabilities, second.streams["rgb"].probabilities)
+    np.testing.assert_array_equal(
+        first.streams["spec"].probabilities, second.streams["spec"].probabilities
+    )
+
+
+def test_views_average_the_logits_of_windows_over_the_file(classifier, tmp_path):
+    scenes, times = [world.scene(1, i) for i in (5, 6)], np.arange(50) / 25
+    frames = np.concatenate([world.frames(s, times, 64) for s in scenes])
+    wave = np.concatenate([world.wave(s) for s in scenes])
+    media.write(tmp_path / "long.mp4", frames, 25.0, wave)
+    views = features.read_views(tmp_path / "long.mp4", classifier.clip_config, views=2)
+    assert [round(view.start, 1) for view in views] == [0.0, 2.0]
+    logits = [classifier.logits(jax.tree.map(lambda x: x[None], view.clip)) for view in views]
+    answer = classifier.predict(tmp_path / "long.mp4", views=2)
+    expected = 1 / (1 + np.exp(-np.mean(logits, axis=(0, 1))))
+    np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+
+
+def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
+    maps = classifier.attention(path)
+    assert maps.layers == (1, 2, 3)
+    assert maps.rgb.shape == (3, WORLD.heads, WORLD.bottlenecks, *WORLD.rgb_grid)
+    assert maps.spec.shape == (3, WORLD.heads, WORLD.bottlenecks, *WORLD.spec_grid)
+    assert (maps.rgb >= 0).all() and maps.rgb.sum((-1, -2, -3)).max() < 1
+    last = classifier.attention(path, layers=(-1,))
+    np.testing.assert_allclose(last.rgb[0], maps.rgb[-1], atol=1e-6)
+    np.testing.assert_allclose(maps.mean("spec"), maps.spec[-1].mean((0, 1)), rtol=1e-5)
+    np.testing.assert_allclose(maps.mean("rgb", 0, head=1, slot=2), maps.rgb[0, 1, 2])
+
+
+def test_a_saved_model_answers_as_before(classifier, path, tmp_path):
+    classifier.save(tmp_path / "model.safetensors")
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        again = load(source)
+        assert again.labels == world.LABELS and again.clip_config == WORLD_CLIP
+        np.testing.assert_array_equal(
+            again.predict(path).probabilities, classifier.predict(path).probabilities
+        )
+
+
+def test_a_single_stream_model_takes_a_whole_clip(path):
+    from dataclasses import replace
+
+    config = replace(WORLD, streams=("spec",))
+    params = init_params(config, jax.random.key(0))
+    classifier = Classifier(config, params, WORLD_CLIP, world.LABELS)
+    answer = classifier.predict(features.read_clip(path, WORLD_CLIP))
+    assert np.isfinite(answer.probabilities).all() and answer.streams == {}
+
+
+def test_wrong_sources_are_refused_in_a_sentence(classifier, tmp_path):
+    with pytest.raises(ValueError, match="nowhere is neither a file nor an embedded model"):
+        load("nowhere")
+    with pytest.raises(ValueError, match="3 labels do not fit a head of 31"):
+        Classifier(WORLD, classifier.params, WORLD_CLIP, ("a", "b", "c"))
+    with pytest.raises(media.MediaError, match="no.mp4"):
+        classifier.predict(tmp_path / "no.mp4")
+    empty = Clip(rgb=np.zeros((8, 48, 47, 3)), spec=np.zeros((200, 128, 3)))
+    with pytest.raises(ValueError, match="this model wants"):
+        classifier.predict(empty)
+
+
+def test_a_foreign_model_gets_clips_of_its_own_size():
+    clip = _clip_config(BASE)
+    assert (clip.frames, clip.stride, clip.size, clip.resize) == (32, 2, 224, 256)
+    assert (clip.spec_frames, clip.video_seconds, clip.sound_seconds) == (800, 2.56, 8.0)
