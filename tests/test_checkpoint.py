@@ -1,0 +1,260 @@
+"""Weights arrive whole or not at all, and say what they are."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from mbt_lite.checkpoint import flatten, from_scenic, load, save, scenic_names, scenic_shape
+from mbt_lite.config import BASE, ClipConfig, FrontEnd
+from mbt_lite.model import MBT, Clip, init_params
+
+GOLDEN = Path(__file__).parent / "golden"
+SHAPES = {"rgb_shape": (4, 8, 12), "spec_shape": (12, 8)}
+TINY = replace(
+    BASE,
+    classes=3,
+    width=8,
+    depth=2,
+    heads=2,
+    mlp_dim=8,
+    fusion_layer=1,
+    rgb_shape=(2, 8, 8),
+    rgb_patch=(2, 4, 4),
+    spec_shape=(8, 8),
+    spec_patch=(4, 4),
+)
+TINY_CONFIG = {
+    "modality_fusion": ("spectrogram", "rgb"),
+    "num_layers": 2,
+    "fusion_layer": 1,
+    "use_bottleneck": True,
+    "share_encoder": False,
+    "classifier": "token",
+}
+TINY_SHAPES = {"rgb_shape": (2, 8, 8), "spec_shape": (8, 8)}
+
+
+def scenic_tree(config):
+    """A Scenic tree, flat, of random arrays."""
+    rng = np.random.default_rng(0)
+    return {
+        part: rng.normal(size=scenic_shape(name, x.shape, config)).astype("f4")
+        for name, x in flatten(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+        for part in scenic_names(name, config)
+    }
+
+
+@pytest.fixture(scope="module")
+def params():
+    return from_scenic(scenic_tree(TINY), TINY_CONFIG, **TINY_SHAPES)[1]
+
+
+def nested(flat):
+    tree = {}
+    for name, x in flat.items():
+        *path, leaf = name.split("/")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = x
+    return tree
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
+
+
+@pytest.mark.parametrize("name", ["ckpt_old", "ckpt_new"])
+@pytest.mark.parametrize("file", ["", "checkpoint_123"])
+def test_a_scenic_checkpoint_gives_scenics_logits(name, file, record_property):
+    config, params, meta = load(GOLDEN / name / file, fusion_layer=1, **SHAPES)
+    want = np.load(GOLDEN / f"{name}_expected.npz", allow_pickle=False)
+    clip = Clip(want["inputs/rgb"], want["inputs/spectrogram"])
+    output = jax.jit(MBT(config).apply)({"params": params}, clip)
+    error = np.abs(output.logits - want["logits"]).max()
+    record_property("error logits", f"{error:.0e}")
+    assert error <= 1e-5
+    assert meta == {"clip": None, "labels": None, "licence": None}
+
+
+def test_of_several_checkpoints_the_latest_is_read(tmp_path):
+    for step in (9, 10):
+        shutil.copy(GOLDEN / "ckpt_new/checkpoint_123", tmp_path / f"checkpoint_{step}")
+    (tmp_path / "checkpoint_9").write_bytes(b"not this one")
+    assert load(tmp_path, fusion_layer=1, **SHAPES)[0].depth == 2
+
+
+def test_flat_and_nested_trees_and_npz_files_are_the_same(tmp_path):
+    tree = scenic_tree(TINY)
+    config, params = from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
+    assert config == TINY
+    assert same(params, from_scenic(nested(tree), TINY_CONFIG, **TINY_SHAPES)[1])
+    assert same(params, from_scenic({"params": nested(tree)}, TINY_CONFIG, **TINY_SHAPES)[1])
+    np.savez(tmp_path / "tree.npz", **tree)
+    assert same(params, load(tmp_path / "tree.npz", fusion_layer=1, **TINY_SHAPES)[1])
+
+
+def test_a_config_may_nest_its_temporal_encoding_as_scenic_does():
+    config = replace(TINY, rgb_shape=(8, 8, 8), rgb_patch=(1, 4, 4), rgb_sampled=2)
+    nested_config = TINY_CONFIG | {
+        "patches": {"size": [4, 4, 1]},
+        "temporal_encoding_config": {"method": "temporal_sampling", "n_sampled_frames": 2},
+        "stochastic_droplayer_rate": 0.3,
+    }
+    shapes = TINY_SHAPES | {"rgb_shape": (8, 8, 8)}
+    made, _ = from_scenic(scenic_tree(config), nested_config, **shapes)
+    assert made == replace(config, drop_path=0.3)
+    with pytest.raises(ValueError, match=r"config.classifier says \['0'\]"):
+        from_scenic(scenic_tree(TINY), TINY_CONFIG | {"classifier": "0"}, **TINY_SHAPES)
+
+
+def test_everything_that_does_not_fit_is_told_at_once():
+    tree = scenic_tree(TINY)
+    gone = "Transformer/encoderblock_1_spectrogram/MlpBlock_0/Dense_1/bias"
+    bent = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0/out/kernel"
+    del tree[gone]
+    tree["pre_logits_old/bias"] = np.zeros(3, "f4")
+    tree[bent] = tree[bent].swapaxes(0, 2)
+    with pytest.raises(ValueError) as refusal:
+        from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
+    message = str(refusal.value)
+    assert f"missing (1): {gone}" in message
+    assert "unused (1): pre_logits_old/bias" in message
+    assert f"mis-shaped (1): {bent} is float32 (8, 4, 2), should be float (2, 4, 8)" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["bottleneck", "cls", "clsspectrogram", "embedding/kernel", "output_projection/bias"]
+)
+def test_no_array_may_be_missing(name):
+    tree = scenic_tree(TINY)
+    del tree[name]
+    with pytest.raises(ValueError, match=name):
+        from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
+
+
+def test_a_lost_last_layer_is_noticed():
+    tree = {k: x for k, x in scenic_tree(TINY).items() if "encoderblock_1" not in k}
+    with pytest.raises(ValueError, match="missing .32.: Transformer/encoderblock_1"):
+        from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
+
+
+def test_integers_are_no_weights():
+    tree = scenic_tree(TINY)
+    tree["cls"] = np.zeros((1, 1, 8), "i4")
+    with pytest.raises(ValueError, match="cls is int32"):
+        from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
+
+
+@pytest.mark.parametrize("stream", ["rgb", "spec"])
+def test_the_unused_bottleneck_of_a_single_stream_is_accepted(stream):
+    config = replace(TINY, streams=(stream,), fusion="late", fusion_layer=2)
+    tree = scenic_tree(config)
+    assert "cls" in tree and "clsspectrogram" not in tree
+    shape = {f"{stream}_shape": config.shape(stream)}
+    _, params = from_scenic(tree, **shape)
+    _, again = from_scenic(tree | {"bottleneck": np.zeros((1, 5, 8), "f4")}, **shape)
+    assert same(params, again)
+
+
+def test_what_a_file_does_not_say_is_the_papers_and_is_said():
+    config = replace(BASE, width=12, depth=10, mlp_dim=8, classes=3)
+    with pytest.warns(
+        UserWarning, match="fusion_layer .taken: 8.*spec_shape.*rgb_shape.*32, 224, 224"
+    ):
+        made, _ = from_scenic(scenic_tree(config))
+    assert made == config
+
+
+def test_an_open_grid_is_asked_for():
+    with pytest.raises(ValueError, match=r"4 tokens of 'rgb'.*rgb_shape=\(frames, height, width\)"):
+        from_scenic(scenic_tree(TINY), TINY_CONFIG, spec_shape=(8, 8))
+
+
+CLIP = ClipConfig(frames=2, size=8, resize=8, front_end=FrontEnd(name="ours", mean=-4.5))
+
+
+@pytest.fixture
+def saved(tmp_path, params):
+    card = {"data": "made up", "mAP": 0.5}
+    return save(
+        tmp_path / "new/tiny.safetensors",
+        params,
+        TINY,
+        clip=CLIP,
+        labels=("bell", "dog", "rain"),
+        licence="CC0-1.0",
+        card=card,
+    )
+
+
+def test_saved_weights_come_back_exactly_with_what_was_said_about_them(saved, params):
+    config, again, meta = load(saved)
+    assert config == TINY and same(params, again)
+    assert meta["clip"] == CLIP and meta["labels"] == ["bell", "dog", "rain"]
+    assert meta["licence"] == "CC0-1.0" and meta["card"] == {"data": "made up", "mAP": 0.5}
+    assert list(saved.parent.iterdir()) == [saved]
+    assert load(saved, fusion_layer=0)[0] == replace(TINY, fusion_layer=0)
+
+
+def test_half_precision_files_load_as_float32(tmp_path, params):
+    half = jax.tree.map(lambda x: x.astype("float16"), params)
+    config, again, _ = load(save(tmp_path / "half.safetensors", half, TINY))
+    assert {str(x.dtype) for x in jax.tree.leaves(again)} == {"float32"}
+    assert same(half, again)
+
+
+def test_weights_that_do_not_fit_are_neither_written_nor_read(saved, params, tmp_path):
+    with pytest.raises(ValueError, match="was not written.*\n.*missing.*block_2"):
+        save(tmp_path / "deep.safetensors", params, replace(TINY, depth=3))
+    with pytest.raises(ValueError, match="2 labels do not name 3 classes"):
+        save(tmp_path / "labels.safetensors", params, TINY, labels=("bell", "dog"))
+    assert not list(tmp_path.glob("*.safetensors*"))
+    with pytest.raises(ValueError, match="mis-shaped.*head/bias"):
+        load(saved, classes=4)
+    with pytest.raises(ValueError, match="no field colour"):
+        load(saved, colour="red")
+
+
+def foreign_safetensors(path, whole):
+    safetensors.numpy.save_file({"w": np.zeros(3, "f4")}, path)
+
+
+def with_bad_config(path, whole):
+    metadata = {"format": "mbt_lite", "config": json.dumps({"depth": -1}), "clip": "null"}
+    safetensors.numpy.save_file({"w": np.zeros(3, "f4")}, path, metadata)
+
+
+BAD = {  # name: (how to write it, what the message says)
+    "empty": (lambda path, whole: path.write_bytes(b""), "has 0 bytes"),
+    "page.html": (lambda path, whole: path.write_text("<html>404</html>"), "no whole checkpoint"),
+    "cut": (
+        lambda path, whole: path.write_bytes(
+            (GOLDEN / "ckpt_new/checkpoint_123").read_bytes()[:-9]
+        ),
+        "read as msgpack: .*incomplete",
+    ),
+    "cut.safetensors": (lambda path, whole: path.write_bytes(whole[:-9]), "no whole safetensors"),
+    "foreign.safetensors": (foreign_safetensors, "not mbt_lite's"),
+    "config.safetensors": (with_bad_config, "depth=-1"),
+    "pickle.npz": (lambda path, whole: np.savez(path, a=np.array([{}, None])), "allow_pickle"),
+    "other.npz": (lambda path, whole: np.savez(path, a=np.zeros(3)), "is no MBT: .*'a'"),
+    "folder": (lambda path, whole: path.mkdir(), "folder without checkpoint_"),
+    "nothing": (lambda path, whole: None, "does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_refused_by_name_in_a_sentence(name, saved, tmp_path):
+    write, message = BAD[name]
+    write(tmp_path / name, saved.read_bytes())
+    with pytest.raises(ValueError, match=message) as refusal:
+        load(tmp_path / name)
+    assert str(tmp_path / name) in str(refusal.value)
