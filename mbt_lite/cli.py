@@ -20,6 +20,7 @@ EXAMPLES = {
     "world": "mbt-lite world --out clips -n 20",
     "train": "mbt-lite train --config mbt_lite/configs/world.py --workdir runs/world",
     "evaluate": "mbt-lite evaluate --model world-tiny --data world:test",
+    "bench": "mbt-lite bench",
 }
 Debug = Annotated[bool, arg(help="Show the traceback of an error.")]
 Model = Annotated[str, arg(help="An embedded model's name, a weights file or a run folder.")]
@@ -191,6 +192,22 @@ class Evaluate:
         return 0
 
 
+@dataclass(frozen=True)
+class Bench:
+    """Speed of the parts on this machine, each beside an alternative."""
+
+    json: bool = False
+    """JSON instead of a table."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import bench
+
+        measured = bench.measure()
+        print(json.dumps(measured, indent=1) if self.json else bench.table(measured))
+        return 0
+
+
 def _split_overrides(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
     """The command's own options, and those of the experiment (`--train.steps 100`)."""
     dotted = [i for i, word in enumerate(arguments) if word.startswith("--") and "." in word]
@@ -212,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
         "world": World,
         "train": Train,
         "evaluate": Evaluate,
+        "bench": Bench,
     }
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"

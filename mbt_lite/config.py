@@ -214,7 +214,7 @@ class MBTConfig:
 class TrainConfig:
     """How a model is trained."""
 
-    steps: int = 10_000
+    steps: int = 9_000
     batch: int = 32
     learning_rate: float = 1.5e-3
     warmup: int = 500  # steps
@@ -273,7 +273,7 @@ WORLD = MBTConfig(
     spec_shape=(200, 128),
     spec_patch=(25, 16),
 )
-WORLD_FRONT_END = FrontEnd("world", fft=1024, mean=-1.05, std=1.68)
+WORLD_FRONT_END = FrontEnd("world", fft=1024, mean=-1.04, std=1.69)
 WORLD_CLIP = ClipConfig(
     frames=8,
     fps=4.0,

@@ -27,9 +27,9 @@ FRONT_ENDS = {
     front.name: front
     for front in (
         WORLD_FRONT_END,
-        FrontEnd("ln-magnitude", offset=1e-6, mean=-1.79, std=1.73),
-        FrontEnd("ln-magnitude-floor", offset=1e-2, mean=-1.65, std=1.60),
-        FrontEnd("ln-power", power=2, offset=1e-6, mean=-3.84, std=3.45),
+        FrontEnd("ln-magnitude", offset=1e-6, mean=-1.78, std=1.73),
+        FrontEnd("ln-magnitude-floor", offset=1e-2, mean=-1.64, std=1.61),
+        FrontEnd("ln-power", power=2, offset=1e-6, mean=-3.80, std=3.45),
     )
 }
 

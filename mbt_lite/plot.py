@@ -38,7 +38,7 @@ COLOURS = {  # sound and picture in Okabe and Ito's palette, told apart with any
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 SOUND_MAP = "magma"
 ATTENTION_MAP = "inferno"
-HERTZ = (125, 250, 500, 1000, 2000, 4000)
+HERTZ = (250, 500, 1000, 2000, 4000)
 SIDE = 1.35  # inches, width of a frame in a strip
 
 
@@ -458,6 +458,25 @@ def curves(
     ax.grid(axis="y", color=FAINT, lw=0.7)
     ax.set_axisbelow(True)
     return _finish(ax, title)
+
+
+KINDS = ("mAP seen", "mAP heard", "mAP both", "matched accuracy")
+
+
+def training(records: Iterable[Mapping[str, Any]]) -> Figure:
+    """Figure of a run on the micro-world: the loss, and the validation scores by kind of class."""
+    records = list(records)
+    figure = _figure(10.0, 3.4)
+    loss, scores = figure.subplots(1, 2)
+    curves(records, ("loss",), loss, "training loss, summed over classes")
+    curves(records, KINDS, scores, "200 validation clips")
+    scores.set(ylim=(0, 1.02))
+    return figure
+
+
+def training_alt(records: Iterable[Mapping[str, Any]]) -> str:
+    """A sentence that says where the loss and each score of a run start and end."""
+    return curves_alt(records, ("loss", *KINDS))
 
 
 def curves_alt(

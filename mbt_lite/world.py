@@ -341,12 +341,14 @@ def _decay(start: float, seconds: float) -> np.ndarray:
 
 
 def _bell(rng: np.random.Generator) -> np.ndarray:
-    hz, t = rng.uniform(1200, 1800), _clock()
+    """A strike, then partials of a bell that no voice has, ringing away."""
+    hz, start, t = rng.uniform(1200, 1800), rng.uniform(0, 1.2), _clock()
     partials = sum(
         a * np.sin(np.float32(2 * np.pi * hz * k) * t)
-        for k, a in ((1, 1.0), (1.51, 0.6), (2.63, 0.5))
+        for k, a in ((1, 1.0), (1.51, 0.6), (2.63, 0.6), (4.17, 0.6))
     )
-    return 0.2 * partials * _decay(rng.uniform(0, 1.2), 0.3)
+    strike = 0.6 * _cut(rng, "white") * _decay(start, 0.015)
+    return 0.25 * (partials * _decay(start, 0.4) + strike)
 
 
 def _hiss(rng: np.random.Generator) -> np.ndarray:
@@ -396,7 +398,7 @@ def wave(scene: Scene) -> np.ndarray:
         sound = sound + _sing(scene.tone)
     makers = {"bell": _bell, "hiss": _hiss, "knocking": _knocking, "chirping": _chirping}
     for event in scene.events:
-        sound = sound + makers[event](rng)
+        sound = sound + 10 ** rng.uniform(-0.2, 0.2) * makers[event](rng)
     if "siren" in scene.both:
         sound = sound + _wail(scene)
     if "thunder" in scene.both:

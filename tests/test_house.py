@@ -21,7 +21,7 @@ LEVELS = {
     2: ["features", "checkpoint", "augment", "sharding"],
     3: ["world", "records", "inference", "plot"],
     4: ["data", "explain"],
-    5: ["train", "configs"],
+    5: ["train", "bench", "configs"],
     6: ["widgets", "cli"],
     7: ["__main__"],
 }

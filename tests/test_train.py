@@ -26,7 +26,9 @@ def few_clips_and_no_workers(monkeypatch):
     """Data in this process, and a validation of ten clips."""
     batches, evaluate = data.batches, train.evaluate
     monkeypatch.setattr(data, "batches", lambda e, start: batches(e, start, workers=0))
-    monkeypatch.setattr(train, "evaluate", lambda c, d, n=10, **more: evaluate(c, d, 10, **more))
+    monkeypatch.setattr(
+        train, "evaluate", lambda c, d="world:test", n=10, **more: evaluate(c, d, 10, **more)
+    )
 
 
 def test_the_loss_is_summed_over_classes_and_averaged_over_clips(experiment):
@@ -92,6 +94,9 @@ def test_a_finished_run_is_a_model_to_load(experiment, tmp_path):
     assert again.card["training"]["steps"] == 4
     jax.tree.map(np.testing.assert_array_equal, again.params, run.classifier.params)
     assert "matched accuracy" in run.records[-1]
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "| matched accuracy | " in card and "on 10 clips of `world:test`" in card
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
 
 
 def test_a_folder_of_another_experiment_is_refused(experiment, tmp_path):

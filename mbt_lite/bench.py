@@ -1,0 +1,92 @@
+"""Speed on this machine, each figure beside a named alternative timed in the same run."""
+
+import time
+from collections.abc import Callable
+from itertools import repeat
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbt_lite import features, world
+from mbt_lite.config import WORLD_CLIP
+from mbt_lite.inference import Classifier, load
+
+
+def measure(rounds: int = 7) -> dict[str, dict]:
+    """Per part: median seconds of ours and of the alternative, taken in turn, and their ratio."""
+    classifier = load()
+    return {
+        name: compare(ours, other, what, rounds)
+        for name, ours, what, other in (*_front_end(), *_world(), *_answers(classifier))
+    }
+
+
+def compare(ours: Callable, other: Callable, what: str, rounds: int) -> dict:
+    """Medians of two calls that alternate, after one warm-up each; `ratio` above 1: ours faster."""
+    ours(), other()
+    times = np.array([[_seconds(ours), _seconds(other)] for _ in repeat(None, rounds)])
+    mine, theirs = np.median(times, axis=0)
+    ratios = times[:, 1] / times[:, 0]
+    return {
+        "seconds": float(mine),
+        "alternative": what,
+        "alternative_seconds": float(theirs),
+        "ratio": float(np.median(ratios)),
+        "spread": [float(ratios.min()), float(ratios.max())],
+    }
+
+
+def _seconds(call: Callable) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def _front_end():
+    """Log-mels of 32 waves of 8 s: jitted in one batch, against NumPy one by one."""
+    front = WORLD_CLIP.front_end
+    waves = np.random.default_rng(0).normal(0, 0.1, (32, 8 * front.rate)).astype(np.float32)
+    yield (
+        "log-mel, 32 x 8 s",
+        lambda: features.log_mels(waves, front),
+        "NumPy, wave by wave",
+        lambda: [features.log_mel(wave, front) for wave in waves],
+    )
+
+
+def _world():
+    """32 clips of the micro-world, features included, against the budget of 150 clips a second."""
+    yield (
+        "32 world clips with features",
+        lambda: [world.sample(world.scene(0, i), WORLD_CLIP).keys() for i in range(32)],
+        "sleeping 32/150 s, the budget",
+        lambda: time.sleep(32 / 150),
+    )
+
+
+def _answers(classifier: Classifier):
+    """32 clips through the embedded model in one batch, against one by one."""
+    samples = [world.sample(world.scene(1, i), classifier.clip_config) for i in range(32)]
+    rgb, spec = (np.stack([sample[key] for sample in samples]) for key in ("rgb", "spec"))
+    clip = features.normalise(rgb, spec, classifier.clip_config.front_end)
+    singles = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i : i + 1]), clip) for i in range(32)]
+    yield (
+        "32 clips answered in one batch",
+        lambda: classifier.logits(clip),
+        "one by one",
+        lambda: [classifier.logits(single) for single in singles],
+    )
+
+
+def table(measured: dict[str, dict]) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| what | ours | alternative | ratio (lowest-highest) |", "| --- | --- | --- | --- |"]
+    for name, row in measured.items():
+        low, high = row["spread"]
+        lines.append(
+            f"| {name} | {row['seconds'] * 1e3:.1f} ms "
+            f"| {row['alternative']}: {row['alternative_seconds'] * 1e3:.1f} ms "
+            f"| {row['ratio']:.2f} ({low:.2f}-{high:.2f}) |"
+        )
+    return "\n".join(lines)
