@@ -1,0 +1,114 @@
+"""The command line as a person uses it: results on stdout, sentences on stderr, exit codes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbt_lite import cli, media, world
+
+SAMPLES = Path(__file__).parent.parent / "data_samples"
+
+
+def test_predict_prints_labels_and_what_each_stream_alone_says(capsys):
+    assert cli.main(["predict", str(SAMPLES / "circle_sings.mp4"), "--top", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "circle_sings.mp4" in out and "circle sings" in out
+    assert "sound alone:" in out and "picture alone:" in out
+
+
+def test_a_bad_file_gets_its_line_and_the_others_their_answers(capsys, tmp_path):
+    (tmp_path / "text.mp4").write_text("no video")
+    files = [tmp_path / "text.mp4", SAMPLES / "ring_sings_with_bell.mp4", tmp_path / "none.mp4"]
+    assert cli.main(["predict", *map(str, files), "--json"]) == 1
+    out, err = capsys.readouterr()
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [Path(row["file"]) for row in rows] == files
+    assert "error" in rows[0] and "error" in rows[2]
+    assert np.isfinite(list(rows[1]["top"].values())).all()
+    assert set(rows[1]["streams"]) == {"spec", "rgb"}
+    assert err.count("mbt-lite: ") == 2 and "Traceback" not in err
+
+
+def test_predict_looks_where_it_is_told_to(capsys, tmp_path):
+    scenes, times = [world.scene(1, i) for i in (0, 4)], np.arange(50) / 25
+    frames = np.concatenate([world.frames(s, times, 96) for s in scenes])
+    media.write(tmp_path / "two.mp4", frames, 25.0, np.concatenate([world.wave(s) for s in scenes]))
+    answers = []
+    for start in ("0", "2"):
+        assert cli.main(["predict", str(tmp_path / "two.mp4"), "--start", start, "--json"]) == 0
+        answers.append(json.loads(capsys.readouterr().out)["top"])
+    assert answers[0] != answers[1]
+
+
+def test_attention_becomes_a_picture(capsys, tmp_path):
+    out = tmp_path / "map.png"
+    assert cli.main(["attention", str(SAMPLES / "circle_sings.mp4"), "--out", str(out)]) == 0
+    with Image.open(out) as image:
+        assert min(image.size) > 200
+    assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
+    wrong = tmp_path / "map.txt"
+    assert cli.main(["attention", str(SAMPLES / "circle_sings.mp4"), "--out", str(wrong)]) == 1
+    assert "only .png" in capsys.readouterr().err
+
+
+def test_world_renders_clips_with_labels_and_key(capsys, tmp_path):
+    assert cli.main(["world", "--out", str(tmp_path), "-n", "2", "--size", "64"]) == 0
+    names = {p.name for p in tmp_path.iterdir()}
+    assert names == {"world_0000.mp4", "world_0001.mp4", "labels.csv", "key.json"}
+    rows = (tmp_path / "labels.csv").read_text().splitlines()[1:]
+    scene = world.scene(world.SPLITS["test"], 0)
+    assert rows[0] == "world_0000.mp4," + "|".join(scene.names)
+    key = json.loads((tmp_path / "key.json").read_text())["world_0000.mp4"]
+    assert len(key["times"]) == 50 == len(media.read(tmp_path / "world_0000.mp4").frames)
+
+
+def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
+    config = Path(cli.__file__).parent / "configs" / "world.py"
+    fields = ["--train.steps", "-1", "--model.depth", "2"]
+    work = ["--config", str(config), "--workdir", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", *work, "--model.dept", "2"])
+    assert stop.value.code == 2
+    assert cli.main(["train", *work, *fields]) == 1
+    assert "mbt-lite: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "line, sentence",
+    [
+        ("predict", "no clip given"),
+        ("predict x.mp4 --model nowhere", "neither a file nor an embedded model"),
+        ("evaluate --data moon:test", "use one of world:"),
+        ("world --out x --split moon", "choose one of train"),
+        ("train --config nowhere.py --workdir x", "is no file"),
+        ("attention nowhere.mp4 --out x.png", "nowhere.mp4"),
+    ],
+)
+def test_the_inputs_fault_is_a_sentence_and_exit_code_1(
+    capsys, monkeypatch, tmp_path, line, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(line.split()) == 1
+    err = capsys.readouterr().err
+    assert sentence in err and err.count("\n") == 1 and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_wrong_command_line_is_exit_code_2(capsys):
+    assert cli.main([]) == 0
+    assert "examples:" in capsys.readouterr().out
+    assert cli.main(["dance"]) == 2
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["predict", "x.mp4", "--tops", "3"])
+    assert stop.value.code == 2
+
+
+def test_every_command_explains_itself_with_an_example(capsys):
+    for name, example in cli.EXAMPLES.items():
+        with pytest.raises(SystemExit) as stop:
+            cli.main([name, "--help"])
+        assert stop.value.code == 0
+        assert example.split(" --")[0] in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,91 @@
+"""The embedded model keeps what its card promises."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbt_lite import features, metrics, train, world
+from mbt_lite.inference import WEIGHTS, load
+
+SAMPLES = Path(__file__).parent.parent / "data_samples"
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load()
+
+
+def check(scores: dict, slack: float) -> None:
+    """The promises; `slack` widens them where fewer clips measure them."""
+    both, chance = scores["both streams"], scores["chance of matched"]
+    assert min(both[f"mAP {kind}"] for kind in ("seen", "heard", "both")) >= 0.97 - slack
+    assert both["matched accuracy"] >= 0.95 - slack
+    for alone in ("sound alone", "picture alone"):
+        assert abs(scores[alone]["matched accuracy"] - chance[alone]) <= 0.05 + slack
+
+
+def test_it_answers_unseen_clips_and_is_at_chance_where_one_sense_cannot_tell(classifier):
+    check(train.evaluate(classifier, "world:test", 300, quiet=True), slack=0.03)
+
+
+@pytest.mark.slow
+def test_it_keeps_the_promises_of_its_card_on_2000_clips(classifier):
+    check(train.evaluate(classifier, "world:test", 2000, quiet=True), slack=0.0)
+
+
+def test_its_card_carries_the_scores_that_are_measured(classifier):
+    card = (WEIGHTS / "world-tiny.md").read_text()
+    parameters = sum(leaf.size for leaf in _leaves(classifier.params))
+    assert f"{parameters:,} parameters" in card and "| matched accuracy | " in card
+    assert (WEIGHTS / "world-tiny.safetensors").stat().st_size < 5e6
+
+
+def _leaves(tree):
+    return [x for v in tree.values() for x in (_leaves(v) if isinstance(v, dict) else [v])]
+
+
+def test_it_names_what_the_world_samples_show(classifier):
+    with (SAMPLES / "labels.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["labels"]]
+    assert len(rows) >= 6
+    for row in rows:
+        answer = classifier.predict(SAMPLES / row["file"])
+        found = {label for label, probability in answer.top(12) if probability > 0.5}
+        assert found == set(row["labels"].split("|")), row["file"]
+
+
+def rendered_and_direct(classifier, folder, count: int):
+    """Logits of clips rendered to mp4 and read back, of the same clips direct, and the truth."""
+    scenes = [world.scene(world.SPLITS["test"], i) for i in range(count)]
+    world.render(scenes, folder)
+    front = classifier.clip_config.front_end
+    read, direct = [], []
+    for number, scene in enumerate(scenes):
+        clip = features.read_clip(folder / f"world_{number:04d}.mp4", classifier.clip_config)
+        sample = world.sample(scene, classifier.clip_config)
+        made = features.normalise(sample["rgb"][None], sample["spec"][None], front)
+        read.append(classifier.logits(clip._replace(rgb=clip.rgb[None], spec=clip.spec[None])))
+        direct.append(classifier.logits(made))
+    truth = np.stack([scene.labels for scene in scenes])
+    return np.concatenate(read), np.concatenate(direct), truth
+
+
+def scores(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """mAP of seen, heard and both, and the matched accuracy."""
+    return np.array(list(train._world_scores(logits, truth).values()))
+
+
+def test_a_file_is_answered_like_the_clip_it_was_rendered_from(classifier, tmp_path):
+    read, direct, truth = rendered_and_direct(classifier, tmp_path, 30)
+    agree = ((read > 0) == (direct > 0)).mean()
+    assert agree > 0.98
+    hits = [metrics.top_k(x, truth, 1) for x in (read, direct)]
+    assert abs(hits[0] - hits[1]) <= 0.05
+
+
+@pytest.mark.slow
+def test_files_score_within_two_points_of_direct_clips_on_200(classifier, tmp_path):
+    read, direct, truth = rendered_and_direct(classifier, tmp_path, 200)
+    assert np.abs(scores(read, truth) - scores(direct, truth)).max() <= 0.02
