@@ -12,6 +12,7 @@ import csv
 import io
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from dataclasses import replace
@@ -160,7 +161,7 @@ def report(view: features.View) -> str:
     if len(found) == 2:  # then both together are that one
         del found["both"]
     end, parts = view.start + classifier.clip_config.sound_seconds, []
-    notes = [f"the model took the seconds {view.start:.1f} to {end:.1f}", *view.notes]
+    notes = [f"the model looked at seconds {view.start:.1f} to {end:.1f}", *view.notes]
     if "sound alone" in found:
         alt = plot.spectrogram_alt(view.spec, front, view.start)
         ax = plot.spectrogram(view.spec, front, colorbar=False, start=view.start)
@@ -284,6 +285,7 @@ classifier, layers = ready(options().model)
 demo = page()
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # so that the uploads go then, too
     theme = gr.themes.Default(primary_hue="indigo", neutral_hue="slate")
     look = {"theme": theme, "css": CSS, "footer_links": ["api", "settings"], "run_history": False}
     bounds = {"max_file_size": "200mb", "state_session_capacity": 100}
