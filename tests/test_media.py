@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 
+from mbt_lite import tracks
 from mbt_lite.media import RATE, MediaError, probe, read, write
 
 FPS = 25
@@ -445,6 +446,13 @@ def test_a_whole_long_file_is_refused_but_a_window_is_read(tmp_path):
     with pytest.raises(MediaError, match="start= and duration="):
         read(tmp_path / "a.mkv")
     np.testing.assert_allclose(read(tmp_path / "a.mkv", 4000, 10).times, [0, 1], atol=1e-2)
+
+
+def test_a_file_that_holds_more_than_its_header_says_is_refused_on_the_way(clip, monkeypatch):
+    for limit, fps in ((600_000, None), (300_000, 1)):  # bytes: less than the frames, than the wave
+        monkeypatch.setattr(tracks, "MAX_BYTES", limit)
+        with pytest.raises(MediaError, match="clip.mp4 takes more than .* start= and duration="):
+            read(clip, fps=fps)
 
 
 def test_a_window_past_the_end_is_refused(clip):

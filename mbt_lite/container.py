@@ -1,0 +1,135 @@
+"""A media file opened on its own, the streams in it that are used, and the clock they share.
+
+Nothing but the named file is ever opened. t = 0 of a file is the earliest time stamp of the picture
+and the sound that are used (a run-in of less than 0.1 s before 0 is hidden, as players do).
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import av
+
+RATE = 16_000  # Hz, of every wave
+MAX_PIXELS = 8192 * 8192  # of one frame; more is refused before it is decoded
+
+# Containers that hold what they play. Play lists and descriptions (hls, dash, concat, sdp, ...),
+# devices and numbered pictures are absent: they would make libav open something else.
+CONTAINERS = (
+    "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,ivf,obu,av1,h261,h263,h264,"
+    "hevc,vvc,m4v,vc1,mjpeg,dv,gxf,mxf,nut,rm,swf,wtv,nsv,yuv4mpegpipe,smjpeg,flic,wav,w64,aiff,"
+    "au,caf,mp3,aac,ac3,eac3,dts,truehd,flac,tta,wv,ape,amr,amrnb,amrwb,voc,mpc,mpc8,jpeg_pipe,"
+    "png_pipe,webp_pipe,bmp_pipe,tiff_pipe,ppm_pipe,pgm_pipe,pbm_pipe,pam_pipe,j2k_pipe"
+)
+REFERENCES = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"<smil", b"v=0", b"[playlist]")
+TITLES = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+FAILURES = (av.FFmpegError, OSError, ValueError, RuntimeError, EOFError, MemoryError)
+
+
+class MediaError(ValueError):
+    """A file that cannot be used: one sentence with its name, the cause and the remedy."""
+
+
+# ---- opening ----
+
+
+@contextlib.contextmanager
+def opened(path) -> Iterator[av.container.InputContainer]:
+    """The container at `path`, closed at the end of the block; `MediaError` where there is none."""
+    with _file(path) as file:
+        head = file.read(512)
+        file.seek(0)
+        if not head:
+            raise MediaError(f"{path} is empty (0 bytes); copy or download it again.")
+        with _container(path, file, head) as container:
+            yield container
+
+
+def _file(path) -> BinaryIO:
+    """The regular file at `path`; a pipe or a device is not even opened, for it could block."""
+    try:
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode):
+            return open(path, "rb")
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaError(f"{path} cannot be opened: {reason}; check the name.") from None
+    kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+    raise MediaError(f"{path} is {kind}; name one video file.")
+
+
+def _container(path, file, head: bytes) -> av.container.InputContainer:
+    try:
+        return av.open(
+            file,
+            options={"format_whitelist": CONTAINERS, "max_pixels": str(MAX_PIXELS)},
+            container_options={"protocol_whitelist": "none"},
+            io_open=_refuse,
+            **TITLES,
+        )
+    except FAILURES:
+        if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(REFERENCES):
+            cause = "points to other files, which are never opened; give the video itself"
+        else:
+            cause = "is no video or sound that can be read, or its header is lost; get it again"
+        raise MediaError(f"{path} {cause}.") from None
+
+
+def _refuse(url, flags, options):
+    raise PermissionError("a media file may not open another one")
+
+
+# ---- streams ----
+
+
+def chosen(container):
+    """The picture and the sound to use, each None where there is none; a cover is not a video."""
+    usable = [s for s in container.streams if s.codec_context and not is_cover(s)]
+    video = _best(container, "video", usable)
+    audio = _best(container, "audio", usable, video)
+    for stream in filter(None, (video, audio)):
+        stream.thread_type = "AUTO"
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+    return video, audio
+
+
+def _best(container, kind: str, usable: list, related=None):
+    """The stream that libav prefers, or else the first of its kind that has a decoder."""
+    best = container.streams.best(kind, related) or container.streams.best(kind)
+    return best if best in usable else next((s for s in usable if s.type == kind), None)
+
+
+def is_cover(stream) -> bool:
+    """Whether a stream is the cover picture of a sound file."""
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
+
+
+# ---- the clock ----
+
+
+def in_seconds(stream, value) -> float | None:
+    """`value` ticks of the stream's time base in seconds; None stays None."""
+    return None if value is None else float(value * stream.time_base)
+
+
+def frame_rate(video) -> float:
+    """Frames per second as the header has them, 240 at most."""
+    return min(float(video.average_rate or video.guessed_rate or 25), 240.0)
+
+
+def zero(*streams) -> float:
+    """The time stamp, in seconds, that is t = 0 of the file."""
+    starts = [in_seconds(s, s.start_time) for s in streams if s and s.start_time is not None]
+    zero = min(starts, default=0.0)
+    return 0.0 if -0.1 < zero < 0 else zero
+
+
+def total_seconds(container, *streams) -> float | None:
+    """Seconds from t = 0 to the end of the streams, as the header has it; None: unknown."""
+    used = [s for s in streams if s]
+    if all(s.duration and s.start_time is not None for s in used):
+        ends = [in_seconds(s, s.start_time + s.duration) for s in used]
+        return max(ends, default=0.0) - zero(*used) or None
+    return container.duration / 1e6 if (container.duration or 0) > 0 else None

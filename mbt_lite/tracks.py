@@ -1,0 +1,293 @@
+"""One stream decoded onto the clock of a window: the chosen frames, or mono sound at 16 kHz."""
+
+import contextlib
+import math
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from mbt_lite.container import FAILURES, RATE, frame_rate, in_seconds
+
+MAX_BYTES = 2 << 30  # of the frames and the wave of one read
+SLACK = 10.0  # s that one stream may be stored behind the other; a longer jump is doubted
+NEAR = 1e-3  # s within which two instants are the same: containers round to a millisecond
+GAP = 0.03  # s of missing sound that are taken for rounding
+OVERLAP = 0.1  # s that sound may run ahead of its time stamps before they win
+RETRIES = 32  # failed reads in a row after which the rest of a file is given up
+
+
+class TooLarge(Exception):
+    """More than `MAX_BYTES` came out; none of `FAILURES`, so that it ends the reading."""
+
+
+def pump(container, tracks, length: float) -> None:
+    """Feed the tracks until the window is full or the file, or what can be read of it, ends."""
+    by_index, failures = {track.stream.index: track for track in tracks}, 0
+    while failures < RETRIES:
+        try:
+            for packet in container.demux([track.stream for track in tracks]):
+                failures, track = 0, by_index[packet.stream.index]
+                if track.beyond(packet, length + SLACK):
+                    return _drain(tracks)
+                track.feed(packet)
+                if all(track.done for track in tracks):
+                    return
+            return
+        except FAILURES:
+            failures += 1
+            tracks[0].damaged += failures == 1
+    _drain(tracks)
+
+
+def _drain(tracks) -> None:
+    """Take what the decoders still hold back."""
+    for track in tracks:
+        track.feed(None)
+
+
+class Track:
+    """One stream being decoded onto the window's clock; a kind says `seconds` and `take`."""
+
+    padding = 0.0  # s that a codec may add at the end
+
+    def __init__(self, stream, length: float, origin: float, sought: bool, end: float):
+        self.stream, self.length = stream, length  # s, of the window
+        self.origin = origin  # s: the time stamp that is time 0 of the window
+        self.sought, self.end = sought, end  # whether decoding began on the way; s, of the file
+        self.begin = max(0.0, (in_seconds(stream, stream.start_time) or 0.0) - origin)
+        last = in_seconds(stream, stream.duration and stream.duration + (stream.start_time or 0))
+        self.over = last is not None and last <= origin  # the stream ended before the window
+        self.first = self.expected = None  # s: time of the first frame, and of the next one
+        self.packets = self.good = self.damaged = self.corrupt = self.jumps = self.changes = 0
+        self.done, self.until = False, -math.inf
+
+    @property
+    def late(self) -> bool:
+        """Whether seeking went past what the window needs."""
+        if self.first is None:
+            return self.sought and not self.over
+        return self.sought and self.first > self.begin + GAP
+
+    def feed(self, packet) -> None:
+        """Place what a packet holds; None: what the decoder still keeps back."""
+        if self.done:
+            return
+        self.packets += 1
+        try:
+            frames = packet.decode() if packet else self.stream.decode(None)
+        except FAILURES:  # what seeking cut off does not count
+            self.damaged += not self.sought or self.first is not None
+            return
+        for frame in frames:
+            with contextlib.suppress(av.FFmpegError):
+                self.place(frame)
+
+    @property
+    def usable(self) -> bool:
+        """Whether frames came out, and not just by chance out of a scrambled stream."""
+        scrambled = self.damaged >= max(5, 0.8 * self.packets) or (self.damaged and not self.good)
+        return self.first is not None and not scrambled
+
+    def finish_at(self, total: float | None, start: float) -> float:
+        """Where the stream ends in the window, s; a codec's padding after the end is no sound."""
+        padding = self.until + start - (total or math.inf)
+        return self.until - padding if 0 < padding < self.padding else self.until
+
+    def beyond(self, packet, length: float) -> bool:
+        """Whether a packet lies more than `length` seconds after the window's start."""
+        return packet.dts is not None and in_seconds(self.stream, packet.dts) - self.origin > length
+
+    def place(self, frame) -> None:
+        """Give a frame its time, keep count of it, and take it if the window wants it."""
+        time = self.time(in_seconds(self.stream, frame.pts))
+        self.first = time if self.first is None else self.first
+        self.expected = time + self.seconds(frame)
+        self.until = max(self.until, self.expected)
+        self.corrupt += time >= 0 and frame.is_corrupt
+        self.good += not frame.is_corrupt
+        self.done = time >= self.length - NEAR
+        if not self.done:
+            self.take(frame, time)
+
+    def time(self, stamp: float | None) -> float:
+        """Seconds after the window's start; a stamp that jumps absurdly is replaced."""
+        if stamp is None:
+            return self.expected or 0.0
+        time, expected = stamp - self.origin, self.expected
+        if expected is None:
+            expected = time if self.sought or time < SLACK else 0.0
+        if time < expected - 1 or time > max(expected + SLACK, self.end):
+            self.origin += time - expected
+            self.jumps += 1
+            return expected
+        return time
+
+
+def _check(size: int) -> None:
+    if size > MAX_BYTES:
+        raise TooLarge
+
+
+class Picture(Track):
+    """The chosen frames, each at its time."""
+
+    def __init__(self, *args, fps: float | None, short_side: int | None, promised: int):
+        super().__init__(*args)
+        self.fps, self.short_side, self.promised = fps, short_side, promised
+        self.frames, self.times, self.steps = np.zeros((0, 0, 0, 3), np.uint8), [], []
+        self.held = None  # time and frame on show
+        self.served = 0  # instants k / fps that have their nearest frame
+        self.scale = VideoReformatter()
+        self.stored = self.size = None  # width and height of the first frame, stored and reduced
+        self.matrix, self.step = np.eye(2), 1 / frame_rate(self.stream)
+
+    def seconds(self, frame) -> float:
+        """How long a frame is on show, as the header has it."""
+        return self.step
+
+    def take(self, frame, time: float) -> None:
+        """Put a frame on show, which settles the one before it; one out of order is dropped."""
+        if self.held and time <= self.held[0]:
+            return
+        if self.held:
+            self.steps.append(time - self.held[0])
+            self.settle(time if self.fps is None else (self.held[0] + time) / 2)
+        self.held = time, frame
+
+    def settle(self, until: float) -> None:
+        """Keep the frame on show if it is wanted up to this instant."""
+        instants = 0 if self.fps is None else math.floor(until * self.fps) + 1
+        if until > NEAR if self.fps is None else instants > self.served:
+            self.keep(*self.held)
+        self.served = max(self.served, instants)
+
+    def keep(self, time: float, frame) -> None:
+        """Add a frame to the answer: reduced, RGB and upright."""
+        if self.stored is None:
+            self.matrix = display_matrix(frame)
+            self.size = reduced(frame.width, frame.height, self.short_side)
+            self.stored = frame.width, frame.height
+        self.changes += (frame.width, frame.height) != self.stored
+        area = Interpolation.AREA | Interpolation.ACCURATE_RND
+        rgb = self.scale.reformat(frame, *self.size, "rgb24", interpolation=area, threads=1)
+        upright = _upright(rgb.to_ndarray(), self.matrix)  # [H, W, 3]
+        if len(self.times) == len(self.frames):
+            self.grow(upright.shape)
+        self.frames[len(self.times)] = upright
+        self.times.append(time)
+
+    def grow(self, shape: tuple[int, int, int]) -> None:
+        """Room for what the header promises, then for twice as much; untouched room is free."""
+        count, size = len(self.frames), math.prod(shape)
+        _check((count + 1) * size)
+        count = min(max(self.promised, 2 * count, 16), MAX_BYTES // size)
+        frames = np.empty((count, *shape), np.uint8)
+        frames[: len(self.frames)] = self.frames.reshape(-1, *shape)
+        self.frames = frames
+
+    def finish(self) -> tuple[np.ndarray, np.ndarray]:
+        """Frames uint8 [T, H, W, 3] and times [T]; a picture that ended earlier gives its last."""
+        with contextlib.suppress(av.FFmpegError):
+            if self.held:
+                self.settle(min(self.length, self.held[0] + self.step) - NEAR)
+                if not self.times:
+                    self.keep(*self.held)
+        return self.frames[: len(self.times)], np.array(self.times, np.float64)
+
+
+class Sound(Track):
+    """Runs of unbroken sound at 16 kHz, each with the time it starts at."""
+
+    padding = 0.2
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.length += GAP  # a little more, for the resampling filter
+        self.runs, self.size = [], 0  # (time, bytes of float32), and their sum
+        self.rate, self.cursor, self.resampler = None, -math.inf, None
+
+    def seconds(self, frame) -> float:
+        """How long a frame sounds."""
+        return frame.samples / frame.sample_rate
+
+    def take(self, frame, time: float) -> None:
+        """Go on with the run of sound, or begin another after a gap or a change of rate."""
+        if frame.sample_rate != self.rate or not -OVERLAP < time - self.cursor < GAP:
+            self.flush()
+            self.changes += self.rate not in (None, frame.sample_rate)
+            self.rate, self.cursor = frame.sample_rate, time
+            self.resampler = av.AudioResampler("flt", "mono", RATE)
+            self.runs.append((time, bytearray()))
+        mono = av.AudioFrame.from_ndarray(_mono(frame)[None], "flt", "mono")
+        mono.sample_rate = self.rate
+        self.cursor += self.seconds(frame)
+        self.push(mono)
+
+    def push(self, mono) -> None:
+        """Resample a mono frame to 16 kHz onto the run; None: what the filter still holds back."""
+        for frame in self.resampler.resample(mono):
+            if frame is not None:
+                self.runs[-1][1].extend(frame.to_ndarray().tobytes())
+                self.size += 4 * frame.samples
+                _check(self.size)
+
+    def flush(self) -> None:
+        if self.resampler:
+            self.push(None)
+
+    def finish(self, length: float) -> np.ndarray:
+        """Wave float32 [S] of `length` seconds, silent where there is no sound."""
+        self.flush()
+        wave = np.zeros(round(length * RATE), np.float32)
+        for time, data in self.runs:
+            at, run = round(time * RATE), np.frombuffer(data, np.float32)
+            np.clip(np.nan_to_num(run, copy=False), -1, 1, out=run)
+            run = run[max(0, -at) :][: max(0, len(wave) - max(0, at))]
+            wave[max(0, at) :][: len(run)] = run
+        return wave
+
+
+# ---- pixels and samples ----
+
+
+def reduced(width: int, height: int, short_side: int | None) -> tuple[int, int]:
+    """Width and height with the shorter one at most `short_side`."""
+    scale = min(1.0, (short_side or math.inf) / max(1, min(width, height)))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def display_matrix(frame) -> np.ndarray:
+    """The display matrix [2, 2] as signs: x' = x m[0,0] + y m[1,0], y' = x m[0,1] + y m[1,1]."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if data is None:
+        return np.eye(2)
+    matrix = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
+    straight = abs(matrix[0, 0]) + abs(matrix[1, 1]) >= abs(matrix[0, 1]) + abs(matrix[1, 0])
+    return np.sign(matrix) * (np.eye(2) if straight else np.eye(2)[::-1])
+
+
+def turns(matrix) -> bool:
+    """Whether a display matrix swaps width and height."""
+    return bool(matrix[0, 1])
+
+
+def _upright(image, matrix) -> np.ndarray:
+    """The image [H, W, 3] as the display matrix wants it shown."""
+    image = image.swapaxes(0, 1) if turns(matrix) else image
+    right, down = matrix.sum(axis=0)  # signs of x' and y'
+    return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
+
+
+def _mono(frame) -> np.ndarray:
+    """The mean of all channels, float32 [n]."""
+    if frame.format.is_planar and frame.layout.nb_channels > 8:
+        frame = av.AudioResampler("flt").resample(frame)[0]  # PyAV miscounts so many planes
+    samples = frame.to_ndarray()
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T  # [C, n]
+    if samples.dtype.kind in "iu":
+        bits = 8 * samples.dtype.itemsize - 1
+        offset = 128.0 if samples.dtype.kind == "u" else 0.0
+        samples = (samples.astype(np.float32) - offset) / 2.0**bits
+    return samples.mean(axis=0, dtype=np.float32)
