@@ -188,7 +188,8 @@ class Evaluate:
         from mbt_lite.inference import load
         from mbt_lite.train import evaluate
 
-        print(json.dumps(evaluate(load(self.model), self.data, self.count), indent=1))
+        source, _, split = self.data.partition(":")
+        print(json.dumps(evaluate(load(self.model), source, split or "test", self.count), indent=1))
         return 0
 
 

@@ -14,7 +14,7 @@ import optax
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
-from mbt_lite import data, metrics, plot, world
+from mbt_lite import data, plot, world
 from mbt_lite.config import Experiment, TrainConfig, from_dict, to_dict
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
@@ -184,14 +184,16 @@ def _loop(experiment, state, saved, records, log_path) -> State:
                 bar.set_postfix({k: row[k] for k in ("loss", "clips_per_s")})
             if step % config.save_every == 0 or step == config.steps:
                 saved.save(step, args=ocp.args.StandardSave(state))
+                saved.wait_until_finished()  # before the next step reuses the state's memory
             bar.update()
-    saved.wait_until_finished()
     return state
 
 
 def _validation(experiment: Experiment, params: dict) -> dict:
     """Scores of the averaged weights on 200 clips that training never shows."""
-    scores = evaluate(_without_parts(experiment, params), "world:validation", 200, quiet=True)
+    scores = evaluate(
+        _without_parts(experiment, params), experiment.data, "validation", 200, quiet=True
+    )
     return {name: round(value, 4) for name, value in scores["both streams"].items()}
 
 
@@ -229,41 +231,32 @@ def _read_records(path: Path, before: int) -> list[dict]:
 
 
 def evaluate(
-    classifier: Classifier, source: str = "world:test", count: int = 2000, quiet: bool = False
+    classifier: Classifier,
+    source: str = "world",
+    split: str = "test",
+    count: int = 2000,
+    quiet: bool = False,
 ) -> dict:
-    """Scores on unseen clips of the micro-world, with both streams and with either one blanked.
+    """Scores on the first `count` clips of a split, with both streams and with either one blanked.
 
-    For each condition: mAP over the classes *seen*, *heard*, *both*, and the accuracy with which
-    the singing shape is named (`matched`, over clips that have one); `chance` is what the picture
-    alone and the sound alone allow at best.
+    The micro-world is the only source. For each condition: `world.scores`; and as "chance of
+    matched" what the picture alone and the sound alone allow at best.
     """
-    name, _, split = source.partition(":")
-    if name != "world" or split not in world.SPLITS:
-        raise ValueError(f"data {source!r} is unknown; use one of world:{'|'.join(world.SPLITS)}.")
+    if source != "world" or split not in world.SPLITS:
+        known = ", ".join(f"world:{name}" for name in world.SPLITS)
+        raise ValueError(f"data {source}:{split} is unknown; use one of {known}.")
     clips = data.world_clips(classifier.clip_config, split, count)
-    asked = {"both streams": None, "sound alone": "rgb", "picture alone": "spec"}
-    logits, truth, visible = {k: [] for k in asked}, [], []
-    for batch in tqdm(
-        clips, total=-(-count // data.EVALUATION_BATCH), desc=source, unit="batch", disable=quiet
-    ):
+    batches = -(-count // data.EVALUATION_BATCH)
+    conditions = {"both streams": None, "sound alone": "rgb", "picture alone": "spec"}
+    logits, truth, visible = {name: [] for name in conditions}, [], []
+    for batch in tqdm(clips, f"{source}:{split}", batches, unit="batch", disable=quiet):
         clip = normalise(batch["rgb"], batch["spec"], classifier.clip_config.front_end)
-        for condition, blanked in asked.items():
-            logits[condition].append(classifier.logits(clip, without=blanked))
+        for name, blanked in conditions.items():
+            logits[name].append(classifier.logits(clip, without=blanked))
         truth.append(batch["labels"])
         visible.append(batch["visible"])
     truth, visible = np.concatenate(truth), np.concatenate(visible)
-    scores = {k: _world_scores(np.concatenate(v), truth) for k, v in logits.items()}
-    sung = truth[:, list(world.KINDS["matched"])].any(1)
+    scores = {name: world.scores(np.concatenate(parts), truth) for name, parts in logits.items()}
+    sung = truth[:, world.KINDS["matched"]].any(1)
     chance = {"picture alone": float((1 / visible[sung]).mean()), "sound alone": 0.25}
-    return {"data": source, "clips": count, **scores, "chance of matched": chance}
-
-
-def _world_scores(logits: np.ndarray, truth: np.ndarray) -> dict:
-    kinds = {kind: list(columns) for kind, columns in world.KINDS.items()}
-    sung = truth[:, kinds["matched"]].any(1)
-    maps = {
-        f"mAP {kind}": metrics.mean_average_precision(logits[:, columns], truth[:, columns])
-        for kind, columns in kinds.items()
-    }
-    matched = metrics.top_k(logits[sung][:, kinds["matched"]], truth[sung][:, kinds["matched"]])
-    return {**maps, "matched accuracy": matched}
+    return {"data": f"{source}:{split}", "clips": count, **scores, "chance of matched": chance}

@@ -13,7 +13,7 @@ shapes by a uniform shuffle. So the picture leaves every visible shape equally l
 (1 / number of shapes) and the sound leaves every kind of shape equally likely (1 / 4).
 
 Everything follows from (seed, index). A `Scene` is a description without resolution: training
-renders it small and at once, `write` renders it large into an mp4 file.
+renders it small and at once, `render` makes large mp4 files of it.
 """
 
 import json
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import media
+from mbt_lite import media, metrics
 from mbt_lite.config import ClipConfig
 from mbt_lite.features import log_mel
 
@@ -42,11 +42,11 @@ LABELS = (
     *(f"{shape} sings" for shape in SHAPES),
 )
 PARTS = (*(f"{shape} seen" for shape in SHAPES), *(f"something {motion}" for motion in MOTIONS))
-KINDS = {
-    "seen": range(0, 16),
-    "heard": range(16, 24),
-    "both": range(24, 27),
-    "matched": range(27, 31),
+KINDS = {  # kind: its columns among the labels
+    "seen": slice(0, 16),
+    "heard": slice(16, 24),
+    "both": slice(24, 27),
+    "matched": slice(27, 31),
 }
 
 
@@ -448,6 +448,22 @@ def _roughen(picture: np.ndarray, sound: np.ndarray, rng: np.random.Generator):
     grain = rng.standard_normal(video.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0, 5))
     video = video * np.float32(rng.uniform(0.9, 1.1)) + grain + np.float32(rng.uniform(-8, 8))
     return np.clip(video, 0, 255).astype(np.uint8), sound * np.float32(10 ** rng.uniform(-0.3, 0.0))
+
+
+def scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """mAP per kind of class, and how often the singing shape is named; both arrays [clips, 31].
+
+    "matched accuracy" counts the clips in which a shape sings: is its logit the highest of the
+    four?
+    """
+    found = {
+        f"mAP {kind}": metrics.mean_average_precision(logits[:, columns], truth[:, columns])
+        for kind, columns in KINDS.items()
+    }
+    matched = KINDS["matched"]
+    sung = truth[:, matched].any(1)
+    accuracy = metrics.top_k(logits[sung, matched], truth[sung, matched])
+    return {**found, "matched accuracy": accuracy}
 
 
 def render(scenes: Iterable[Scene], folder, size: int = 160, fps: float = 25.0) -> Path:

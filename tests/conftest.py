@@ -2,7 +2,7 @@
 
 
 def pytest_report_teststatus(report):
-    numbers = [f"{k} {v}" for k, v in report.user_properties if k.startswith("error")]
+    numbers = [f"{k} {v}" for k, v in getattr(report, "user_properties", ()) if k.startswith("error")]
     if report.when == "call" and report.passed and numbers:
         return "passed", ".", (f"PASSED {', '.join(numbers)}", {"green": True})
     return None

@@ -81,7 +81,7 @@ def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
     [
         ("predict", "no clip given"),
         ("predict x.mp4 --model nowhere", "neither a file nor an embedded model"),
-        ("evaluate --data moon:test", "use one of world:"),
+        ("evaluate --data moon:test", "data moon:test is unknown"),
         ("world --out x --split moon", "choose one of train"),
         ("train --config nowhere.py --workdir x", "is no file"),
         ("attention nowhere.mp4 --out x.png", "nowhere.mp4"),

@@ -27,7 +27,9 @@ def few_clips_and_no_workers(monkeypatch):
     batches, evaluate = data.batches, train.evaluate
     monkeypatch.setattr(data, "batches", lambda e, start: batches(e, start, workers=0))
     monkeypatch.setattr(
-        train, "evaluate", lambda c, d="world:test", n=10, **more: evaluate(c, d, 10, **more)
+        train,
+        "evaluate",
+        lambda c, d="world", s="test", n=10, **more: evaluate(c, d, s, 10, **more),
     )
 
 
@@ -128,13 +130,13 @@ def test_only_matrices_decay():
 
 def test_scores_tell_a_perfect_model_from_a_blind_one():
     truth = np.stack([world.scene(1, i).labels for i in range(300)])
-    perfect = train._world_scores(truth, truth)
+    perfect = world.scores(truth, truth)
     assert all(score == 1.0 for score in perfect.values())
-    blind = train._world_scores(np.random.default_rng(0).random(truth.shape), truth)
+    blind = world.scores(np.random.default_rng(0).random(truth.shape), truth)
     assert 0.15 < blind["matched accuracy"] < 0.35
 
 
 def test_unknown_data_is_refused(experiment, tmp_path):
     run = train.fit(experiment, tmp_path)
-    with pytest.raises(ValueError, match="world:train|validation|test"):
-        train.evaluate(run.classifier, "moon:test")
+    with pytest.raises(ValueError, match="moon:test is unknown; use one of world:train"):
+        train.evaluate(run.classifier, "moon")

@@ -79,9 +79,9 @@ def test_a_later_instant_is_the_same_whichever_others_are_asked_for():
 
 
 def test_the_kinds_divide_the_labels():
-    covered = [index for kind in KINDS.values() for index in kind]
+    covered = [i for columns in KINDS.values() for i in range(len(LABELS))[columns]]
     assert covered == list(range(len(LABELS))) and len(set(LABELS)) == len(LABELS)
-    named = {kind: [LABELS[index] for index in indices] for kind, indices in KINDS.items()}
+    named = {kind: list(LABELS[columns]) for kind, columns in KINDS.items()}
     assert named["seen"] == [f"{shape} {motion}" for shape in SHAPES for motion in MOTIONS]
     assert named["heard"] == [f"pitch {m}" for m in MOTIONS] + [f"{e} heard" for e in EVENTS]
     assert named["both"] == list(BOTH)
@@ -97,7 +97,7 @@ def test_the_label_row_marks_exactly_the_names():
 
 def test_a_scene_has_one_seen_label_per_shape_and_at_most_one_pitch_and_one_singer():
     for scene in scenes(300):
-        per_kind = {kind: int(scene.labels[list(KINDS[kind])].sum()) for kind in KINDS}
+        per_kind = {kind: int(scene.labels[KINDS[kind]].sum()) for kind in KINDS}
         assert per_kind["seen"] == len(scene.things) in (2, 3)
         assert per_kind["heard"] == (scene.tone is not None) + len(scene.events)
         assert per_kind["both"] == len(scene.both)
