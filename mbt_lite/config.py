@@ -214,7 +214,7 @@ class MBTConfig:
 class TrainConfig:
     """How a model is trained."""
 
-    steps: int = 9_000
+    steps: int = 4_000
     batch: int = 32
     learning_rate: float = 1.5e-3
     warmup: int = 500  # steps
