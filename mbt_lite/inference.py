@@ -78,25 +78,27 @@ class Classifier:
 
         Of a file, `views` windows are read, evenly spread (or one from `start` seconds on), and
         their logits averaged. `streams` tells what the model answers when the other stream is
-        blanked. Raises `media.MediaError` for a file that cannot be used.
+        blanked; a stream in which the file has nothing (no sound, black) is left out. Raises
+        `media.MediaError` for a file that cannot be used.
         """
         if isinstance(clip, Clip):
-            return self._answer([clip], ())
+            return self._answer([clip], self.config.streams, ())
         found = features.read_views(clip, self.clip_config, views, start)
         notes = tuple(dict.fromkeys(note for view in found for note in view.notes))
-        return self._answer([view.clip for view in found], notes)
+        full = {"rgb": any(v.rgb.any() for v in found), "spec": any(v.wave.any() for v in found)}
+        streams = [stream for stream in self.config.streams if full[stream]]
+        return self._answer([view.clip for view in found], streams, notes)
 
-    def _answer(self, clips: list[Clip], notes: tuple[str, ...]) -> Prediction:
+    def _answer(self, clips: list[Clip], streams, notes: tuple[str, ...]) -> Prediction:
         batch = _stack([self._only_own(clip) for clip in clips])
-        streams = self.config.streams
 
         def prediction(without=None, **more):
             logits = self.logits(batch, without).mean(0)
             return Prediction(self.labels, 1 / (1 + np.exp(-logits)), **more)
 
         alone = {}
-        if len(streams) == 2:
-            alone = {streams[0]: prediction(streams[1]), streams[1]: prediction(streams[0])}
+        for stream in streams if len(self.config.streams) == 2 else ():
+            alone[stream] = prediction(next(s for s in self.config.streams if s != stream))
         return prediction(streams=alone, notes=notes)
 
     def attention(

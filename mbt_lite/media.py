@@ -179,7 +179,8 @@ def _decode(container, path, window, preroll, fps, short_side):
     promised = _count(video, ahead, fps)
     _refuse_large(path, video, promised, 4 * RATE * ahead if audio else 0, short_side)
     origin = zero(video, audio) + window.start
-    sought = window.start > preroll and _seek(container, video or audio, origin - preroll)
+    guide = video if video and (video.codec_context.pix_fmt or not audio) else audio
+    sought = window.start > preroll and _seek(container, guide, origin - preroll)
     shared = window.length, origin, sought, (total or 0.0) - window.start
     thin = {"fps": fps, "short_side": short_side, "promised": promised}
     picture = video and Picture(video, *shared, **thin)

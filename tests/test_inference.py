@@ -60,6 +60,13 @@ def test_views_average_the_logits_of_windows_over_the_file(classifier, tmp_path)
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
 
 
+def test_a_stream_without_content_is_not_asked(classifier, tmp_path):
+    frames = world.frames(world.scene(1, 3), np.arange(50) / 25, 96)
+    media.write(tmp_path / "silent.mp4", frames, 25.0)
+    answer = classifier.predict(tmp_path / "silent.mp4")
+    assert set(answer.streams) == {"rgb"} and "no sound" in answer.notes
+
+
 def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
     maps = classifier.attention(path)
     assert maps.layers == (1, 2, 3)

@@ -484,3 +484,16 @@ def test_probe_tells_size_rate_and_length(clip):
     assert (info.width, info.height, info.fps, info.sample_rate) == (64, 48, 25.0, RATE)
     assert info.duration == pytest.approx(8, abs=1e-3)
     assert info.has_video and info.has_audio and info.rotation == 0
+
+
+def test_a_window_has_its_sound_though_the_picture_is_lost(tmp_path):
+    frames = np.random.default_rng(0).integers(0, 255, (150, 64, 64, 3)).astype(np.uint8)
+    wave = (0.3 * np.sin(0.2 * np.arange(6 * 16_000))).astype(np.float32)
+    write(tmp_path / "whole.mp4", frames, 25.0, wave)
+    damaged = bytearray((tmp_path / "whole.mp4").read_bytes())
+    sizes = damaged.find(b"stsz") + 12  # of the picture's samples, the first track in the file
+    damaged[sizes : sizes + 400] = bytes(400)
+    (tmp_path / "lost.mp4").write_bytes(damaged)
+    found = read(tmp_path / "lost.mp4", 3, 2)
+    assert len(found.frames) == 0 and np.abs(found.wave).max() > 0.25
+    assert any("no picture" in note for note in found.notes)
