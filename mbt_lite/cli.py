@@ -5,6 +5,7 @@ Exit codes: 0 all well, 1 the input's fault, 2 a wrong command line.
 
 import dataclasses
 import json
+import os
 import runpy
 import sys
 from dataclasses import dataclass
@@ -248,6 +249,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     try:
         return dataclasses.replace(made, rest=rest).run() if rest else made.run()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, OSError) as error:
         if made.debug:
             raise
