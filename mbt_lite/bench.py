@@ -57,7 +57,7 @@ def _front_end():
 
 def _world(folder: Path):
     """16 clips of the micro-world made on the fly, against the same clips read from mp4 files."""
-    world.render((world.scene(0, i) for i in range(16)), folder)
+    world.render([world.scene(0, i) for i in range(16)], folder)
     files = [folder / f"world_{i:04d}.mp4" for i in range(16)]
     yield (
         "16 world clips with features",

@@ -134,15 +134,12 @@ class World:
     debug: Debug = False
 
     def run(self) -> int:
-        from tqdm import tqdm
-
         from mbt_lite import world
 
         if self.split not in world.SPLITS:
             raise ValueError(f"--split {self.split}: choose one of {', '.join(world.SPLITS)}.")
-        scenes = (world.scene(world.SPLITS[self.split], index) for index in range(self.n))
-        clips = tqdm(scenes, total=self.n, desc=str(self.out), unit="clip")
-        world.render(clips, self.out, self.size)
+        scenes = [world.scene(world.SPLITS[self.split], index) for index in range(self.n)]
+        world.render(scenes, self.out, self.size)
         print(self.out)
         return 0
 

@@ -17,12 +17,13 @@ renders it small and at once, `render` makes large mp4 files of it.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
 from mbt_lite import media, metrics
 from mbt_lite.config import ClipConfig
@@ -466,7 +467,7 @@ def scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return {**found, "matched accuracy": accuracy}
 
 
-def render(scenes: Iterable[Scene], folder, size: int = 160, fps: float = 25.0) -> Path:
+def render(scenes: Sequence[Scene], folder, size: int = 160, fps: float = 25.0) -> Path:
     """The folder with each scene as an mp4 file (H.264 + AAC), labels.csv and key.json.
 
     `key.json` holds, per file, the boxes of the singing shape by time and the pitch it sings.
@@ -474,7 +475,7 @@ def render(scenes: Iterable[Scene], folder, size: int = 160, fps: float = 25.0) 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows, keys = ["file,labels"], {}
-    for number, one in enumerate(scenes):
+    for number, one in enumerate(tqdm(scenes, str(folder), unit="clip", disable=None)):
         name = f"world_{number:04d}.mp4"
         times = np.arange(round(SECONDS * fps)) / fps
         media.write(folder / name, frames(one, times, size), fps, wave(one), RATE)
