@@ -30,9 +30,10 @@ class WorldSource:
 
 
 def batches(experiment: Experiment, start: int = 0, workers: int = 1) -> Iterator[dict]:
-    """Batches from step `start` on: rgb uint8 [B, T, H, W, 3], spec [B, N, M], labels [B, C].
+    """The run's batches from step `start` on: rgb uint8 [B, T, H, W, 3], spec [B, N, M], labels.
 
-    The order does not depend on `workers`; 0 prepares in this process.
+    They are prepared in worker processes, or with 0 workers in this one, which gives the same
+    order as 1; Grain deals the batches of several workers out in another order.
     """
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that only absl programs set
@@ -40,6 +41,8 @@ def batches(experiment: Experiment, start: int = 0, workers: int = 1) -> Iterato
     rest = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
     if workers:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a worker's matrices are too small
+        # At exit Python's tracker removes what Grain still shares, and would warn of it.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=8)
         rest = rest.mp_prefetch(options)
     return iter(rest)

@@ -168,9 +168,7 @@ def _loop(experiment, state, saved, records, log_path) -> State:
     losses, clock = [], time.perf_counter()
     bar = tqdm(total=config.steps, initial=first, unit="step", desc=experiment.name)
     with bar, log_path.open("a") as log:
-        for step, batch in zip(
-            range(first + 1, config.steps + 1), data.batches(experiment, first), strict=False
-        ):
+        for step, batch in enumerate(data.batches(experiment, first), first + 1):
             state, result = train_step(state, batch, experiment)
             losses.append(result)
             if step % config.log_every == 0 or step == config.steps:
