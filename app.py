@@ -52,10 +52,11 @@ BOTTLENECK = """<h2>What is a bottleneck?</h2>
 <rect x="315" y="140"/><rect x="425" y="140"/></g><g fill="#7c89b8"><circle cx="284" cy="102"/>
 <circle cx="404" cy="102"/></g><text y="54">picture</text><text y="164">sound</text>
 <text x="165" y="109">bottleneck</text></svg>
-<p>Picture and sound are cut into small patches, which pass {depth} layers, numbered from 0. Before
-layer {fusion_layer} each side is by itself. From there on they may talk, but only through
-{bottlenecks} slots: each side writes there what it found, and reads what the other side wrote. So
-only what matters gets through.</p>"""
+<p>Picture and sound are cut into small patches. In the first layers each side is by itself; later
+they may talk, but only through a few slots: each side writes there what it found, and reads what
+the other side wrote. So only little gets through. This model has {depth} layers, numbered from 0, and
+{bottlenecks} slots from layer {fusion_layer} on; what the slots read in the last layer nobody reads
+any more, so it is not shown.</p>"""
 CSS = """
 .fillable.app {max-width: 980px !important}
 .lead {font-size: 1.1em; max-width: 46em; line-height: 1.5}

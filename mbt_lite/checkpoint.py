@@ -88,6 +88,7 @@ def save(
     partial_file = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         safetensors.numpy.save_file(arrays, partial_file, metadata)
+        partial_file.chmod(0o644)
         os.replace(partial_file, path)
     finally:
         partial_file.unlink(missing_ok=True)

@@ -49,6 +49,8 @@ class Predict:
 
         if not self.clips:
             raise ValueError("no clip given; try: " + EXAMPLES["predict"])
+        if self.top < 1 or self.views < 1:
+            raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
         classifier, failed = load(self.model), 0
         for path in self.clips:
             try:
@@ -95,8 +97,8 @@ class Attention:
     model: Model = "world-tiny"
     query: str = "bottleneck"
     """bottleneck or cls."""
-    layer: int = -1
-    """Which of the layers that have the query; -1 is the last."""
+    layer: int | None = None
+    """The layer, counted from 0; without it the last one whose reading matters."""
     start: float | None = None
     """Take the window from this second on instead of the middle."""
     debug: Debug = False
@@ -110,8 +112,9 @@ class Attention:
             raise ValueError(f"--out {self.out}: only .png pictures can be written.")
         classifier = load(self.model)
         view = read_views(self.clip, classifier.clip_config, start=self.start)[0]
-        maps = classifier.attention(view.clip, self.query)
-        figure = plot.attention(view, maps, classifier.clip_config, self.layer)
+        layers = None if self.layer is None else (self.layer,)
+        maps = classifier.attention(view.clip, self.query, layers)
+        figure = plot.attention(view, maps, classifier.clip_config)
         temporary = self.out.with_name(f".{self.out.name}.part")
         figure.savefig(temporary, format="png", dpi=120)
         temporary.replace(self.out)
@@ -138,6 +141,10 @@ class World:
 
         if self.split not in world.SPLITS:
             raise ValueError(f"--split {self.split}: choose one of {', '.join(world.SPLITS)}.")
+        if self.n < 1 or self.size < 32 or self.size % 2:
+            raise ValueError(
+                f"-n {self.n} must be 1 or more, --size {self.size} even and 32 or more."
+            )
         scenes = [world.scene(world.SPLITS[self.split], index) for index in range(self.n)]
         world.render(scenes, self.out, self.size)
         print(self.out)
@@ -209,7 +216,8 @@ class Bench:
 
 def _split_overrides(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
     """The command's own options, and those of the experiment (`--train.steps 100`)."""
-    dotted = [i for i, word in enumerate(arguments) if word.startswith("--") and "." in word]
+    names = [word.partition("=")[0] for word in arguments]
+    dotted = [i for i, name in enumerate(names) if name.startswith("--") and "." in name]
     cut = min(dotted, default=len(arguments))
     return arguments[:cut], tuple(arguments[cut:])
 
@@ -218,6 +226,13 @@ def _overview(commands: dict) -> str:
     lines = [f"  {name:10} {command.__doc__.splitlines()[0]}" for name, command in commands.items()]
     examples = [f"  {example}" for example in EXAMPLES.values()]
     return "\n".join(["usage: mbt-lite COMMAND [-h] ...", "", *lines, "", "examples:", *examples])
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says to a person; of the system's errors, which file and why."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {str(error.strerror).lower()}; choose another path."
+    return str(error)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -232,9 +247,12 @@ def main(arguments: list[str] | None = None) -> int:
     }
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
-    if name not in commands:
+    if name in ("-h", "--help"):
         print(_overview(commands))
-        return 0 if name in ("-h", "--help") else 2
+        return 0
+    if name not in commands:
+        print(f"mbt-lite: no command {name!r}; there are {', '.join(commands)}.", file=sys.stderr)
+        return 2
     own, rest = arguments[1:], ()
     if name == "train":
         own, rest = _split_overrides(own)
@@ -252,8 +270,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         if made.debug:
             raise
-        print(f"mbt-lite: {error}", file=sys.stderr)
+        print(f"mbt-lite: {_sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("mbt-lite: interrupted.", file=sys.stderr)
+        print("mbt-lite: interrupted; nothing half-written was left.", file=sys.stderr)
         return 130

@@ -225,6 +225,15 @@ class TrainConfig:
     save_every: int = 500  # steps
     seed: int = 0
 
+    def __post_init__(self):
+        counts = (self.steps, self.batch, self.log_every, self.save_every)
+        _require(
+            min(counts) > 0,
+            f"steps, batch, log_every and save_every are {counts}; each must be 1 or more.",
+        )
+        _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be above 0.")
+        _require(0 <= self.ema < 1, f"ema={self.ema} must lie in 0..1, 1 left out.")
+
 
 @dataclass(frozen=True)
 class Experiment:

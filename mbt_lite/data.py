@@ -1,6 +1,7 @@
 """Batches of training clips, deterministic in (seed, step), prepared in worker processes."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import grain
@@ -44,8 +45,12 @@ def batches(experiment: Experiment, start: int = 0, workers: int = 1) -> Iterato
         # At exit Python's tracker removes what Grain still shares, and would warn of it.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=8)
-        rest = rest.mp_prefetch(options)
+        rest = rest.mp_prefetch(options, worker_init_fn=_leave_interrupts_to_the_parent)
     return iter(rest)
+
+
+def _leave_interrupts_to_the_parent(worker: int, workers: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def world_clips(clip: ClipConfig, split: str, count: int) -> Iterator[dict]:

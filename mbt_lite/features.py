@@ -155,6 +155,8 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
     at `start` seconds. A file shorter than a window is looped, as the reference does (its sampling
     wraps around), and `View.notes` says so. Raises `media.MediaError` where nothing can be used.
     """
+    if views < 1 or (views > 1 and start is not None):
+        raise ValueError(f"{views} views: ask for one or more, and for one only with a start.")
     total = media.probe(path).duration
     length = max(config.video_seconds, config.sound_seconds)
     if start is not None:

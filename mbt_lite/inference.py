@@ -45,7 +45,10 @@ class AttentionMaps:
     spec: np.ndarray | None
 
     def mean(self, stream: str, layer: int = -1, head: int | None = None, slot: int | None = None):
-        """One map over the stream's grid: the mean over heads and query tokens not named."""
+        """One map over the stream's grid: the mean over heads and query tokens not named.
+
+        `layer` is a place in `layers`, not a number of the model's layers.
+        """
         maps = getattr(self, stream)[layer]  # [H, Q, ...]
         maps = maps.mean(0) if head is None else maps[head]
         return maps.mean(0) if slot is None else maps[slot]
@@ -107,7 +110,8 @@ class Classifier:
         """The `AttentionMaps` of a video file's middle or of a `Clip` without batch axis.
 
         `query` is "bottleneck" (its slots, in fused layers) or "cls" (each stream's class token);
-        `layers` counts from 0, or from the end when negative; None: all that have the query.
+        `layers` counts from 0, or from the end when negative; None: all that have the query, but
+        the last one of the bottleneck, whose reading no answer depends on.
         """
         if not isinstance(clip, Clip):
             clip = features.read_views(clip, self.clip_config)[0].clip
@@ -153,10 +157,12 @@ def load(source: str | Path = "world-tiny", **overrides) -> Classifier:
     `overrides` set what array shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError
     with a sentence where the file does not hold a whole model.
     """
+    if (Path(source) / "experiment.json").exists() and not _finished(Path(source)):
+        raise ValueError(f"the training in {source} has not finished; give its command again.")
     path = WEIGHTS / f"{source}.safetensors"
     if not path.exists():
         path = Path(source)
-        if (path / "model.safetensors").is_file():
+        if _finished(path):
             path = path / "model.safetensors"
         elif not path.exists():
             names = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
@@ -165,6 +171,10 @@ def load(source: str | Path = "world-tiny", **overrides) -> Classifier:
     labels = meta["labels"] or [f"class {i}" for i in range(config.classes)]
     clip_config = meta["clip"] or _clip_config(config)
     return Classifier(config, params, clip_config, labels, meta.get("card"))
+
+
+def _finished(run: Path) -> bool:
+    return (run / "model.safetensors").is_file()
 
 
 def _clip_config(config: MBTConfig) -> ClipConfig:

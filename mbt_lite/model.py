@@ -316,7 +316,10 @@ def attention_rows(
 
 
 def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) -> list[int]:
-    """The layers to show, counted from 0; refuses queries that have no token there."""
+    """The layers to show, counted from 0; refuses queries that have no token there.
+
+    By default the bottleneck's last layer is left out: nobody reads what it reads there.
+    """
     depth = range(config.depth)
     if query == "cls" and config.pool != "token":
         raise ValueError(f"a model that pools by {config.pool!r} has no class token to ask.")
@@ -324,7 +327,8 @@ def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) ->
         raise ValueError(f"query={query!r}: ask 'bottleneck' or 'cls'.")
     bottled = config.fusion == "bottleneck"
     able = [i for i in depth if query == "cls" or bottled and config.fuses(i, training=False)]
-    wanted = able if layers is None else [i + config.depth * (i < 0) for i in layers]
+    useful = able[:-1] or able if query == "bottleneck" else able
+    wanted = useful if layers is None else [i + config.depth * (i < 0) for i in layers]
     if not wanted or not set(wanted) <= set(able):
         raise ValueError(f"query={query!r} has tokens in layers {able} here, not in {layers}.")
     return wanted

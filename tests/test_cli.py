@@ -67,19 +67,26 @@ def test_world_renders_clips_with_labels_and_key(capsys, tmp_path):
 
 def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
     config = Path(cli.__file__).parent / "configs" / "world.py"
-    fields = ["--train.steps", "-1", "--model.depth", "2"]
     work = ["--config", str(config), "--workdir", str(tmp_path / "run")]
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", *work, "--model.dept", "2"])
-    assert stop.value.code == 2
-    assert cli.main(["train", *work, *fields]) == 1
-    assert "mbt-lite: " in capsys.readouterr().err
+    for field, said in (
+        (["--model.dept", "2"], "model.depth"),
+        (["--train.steps", "-1"], "1 or more"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["train", *work, *field])
+        assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     "line, sentence",
     [
         ("predict", "no clip given"),
+        ("predict x.mp4 --views 0", "--views 0"),
+        ("attention x.mp4 --out nowhere/x.png --layer 9", "x.mp4"),
+        ("world --out x -n 0", "-n 0 must be 1 or more"),
+        ("evaluate --count 0", "0 clips cannot be scored"),
+        ("train --config=nowhere.py --workdir=x.1 --train.steps 2", "is no file"),
         ("predict x.mp4 --model nowhere", "neither a file nor an embedded model"),
         ("evaluate --data moon:test", "data moon:test is unknown"),
         ("world --out x --split moon", "choose one of train"),
@@ -101,6 +108,7 @@ def test_a_wrong_command_line_is_exit_code_2(capsys):
     assert cli.main([]) == 0
     assert "examples:" in capsys.readouterr().out
     assert cli.main(["dance"]) == 2
+    assert "no command 'dance'" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
         cli.main(["predict", "x.mp4", "--tops", "3"])
     assert stop.value.code == 2

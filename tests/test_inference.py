@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import features, media, world
+from mbt_lite import features, media, model, world
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP
 from mbt_lite.inference import Classifier, _clip_config, load
 from mbt_lite.model import Clip, init_params
@@ -69,14 +69,42 @@ def test_a_stream_without_content_is_not_asked(classifier, tmp_path):
 
 def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
     maps = classifier.attention(path)
-    assert maps.layers == (1, 2, 3)
-    assert maps.rgb.shape == (3, WORLD.heads, WORLD.bottlenecks, *WORLD.rgb_grid)
-    assert maps.spec.shape == (3, WORLD.heads, WORLD.bottlenecks, *WORLD.spec_grid)
+    assert maps.layers == (1, 2)
+    assert maps.rgb.shape == (2, WORLD.heads, WORLD.bottlenecks, *WORLD.rgb_grid)
+    assert maps.spec.shape == (2, WORLD.heads, WORLD.bottlenecks, *WORLD.spec_grid)
     assert (maps.rgb >= 0).all() and maps.rgb.sum((-1, -2, -3)).max() < 1
-    last = classifier.attention(path, layers=(-1,))
-    np.testing.assert_allclose(last.rgb[0], maps.rgb[-1], atol=1e-6)
+    one = classifier.attention(path, layers=(-2,))
+    assert one.layers == (2,)
+    np.testing.assert_allclose(one.rgb[0], maps.rgb[-1], atol=1e-6)
     np.testing.assert_allclose(maps.mean("spec"), maps.spec[-1].mean((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(maps.mean("rgb", 0, head=1, slot=2), maps.rgb[0, 1, 2])
+
+
+def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path, monkeypatch):
+    clip = features.read_views(path, classifier.clip_config)[0].clip
+    batch = jax.tree.map(lambda x: x[None], clip)
+    plain = classifier.logits(batch)
+    weights, places, z = model.attention_weights, [], WORLD.bottlenecks
+
+    def blind(q, k):
+        """Attention whose bottleneck, in one block, reads itself and nothing else."""
+        found = weights(q, k)
+        places.append(len(places))
+        if places[-1] not in cut:
+            return found
+        return found.at[:, :, -z:, :-z].set(0)
+
+    monkeypatch.setattr(model, "attention_weights", blind)
+    changes = {}
+    for layer in range(WORLD.depth):
+        cut, places[:] = (
+            {2 * layer, 2 * layer + 1},
+            [],
+        )  # blocks run layer by layer, stream by stream
+        output = model.MBT(WORLD).apply({"params": classifier.params}, batch)
+        changes[layer] = float(np.abs(output.logits - plain).max())
+    shown = classifier.attention(path).layers
+    assert shown == tuple(i for i in range(WORLD.fusion_layer, WORLD.depth) if changes[i] > 1e-4)
 
 
 def test_a_saved_model_answers_as_before(classifier, path, tmp_path):

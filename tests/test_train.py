@@ -1,6 +1,8 @@
 """Training steps, runs that can be interrupted, and scores, at tiny size."""
 
 import json
+import os
+import signal
 from dataclasses import replace
 
 import jax
@@ -89,6 +91,25 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(experiment, tmp_path, m
     assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
 
 
+def test_ctrl_c_saves_the_step_it_falls_into(experiment, tmp_path, monkeypatch):
+    step = train.train_step
+
+    def interrupted_at_three(state, batch, experiment):
+        if int(state.step) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(state, batch, experiment)
+
+    rare = replace(experiment, train=replace(experiment.train, save_every=100))
+    monkeypatch.setattr(train, "train_step", interrupted_at_three)
+    with pytest.raises(KeyboardInterrupt):
+        train.fit(rare, tmp_path)
+    assert [path.name for path in (tmp_path / "state").iterdir() if path.name.isdigit()] == ["3"]
+    with pytest.raises(ValueError, match="has not finished"):
+        load(tmp_path)
+    monkeypatch.setattr(train, "train_step", step)
+    assert [row["step"] for row in train.fit(rare, tmp_path).records] == [1, 2, 3, 4]
+
+
 def test_a_finished_run_is_a_model_to_load(experiment, tmp_path):
     run = train.fit(experiment, tmp_path / "run")
     again = load(tmp_path / "run")
@@ -134,6 +155,14 @@ def test_scores_tell_a_perfect_model_from_a_blind_one():
     assert all(score == 1.0 for score in perfect.values())
     blind = world.scores(np.random.default_rng(0).random(truth.shape), truth)
     assert 0.15 < blind["matched accuracy"] < 0.35
+
+
+def test_settings_that_cannot_work_are_refused_before_a_folder_is_made(experiment, tmp_path):
+    with pytest.raises(ValueError, match="each must be 1 or more"):
+        replace(experiment.train, batch=0)
+    with pytest.raises(ValueError, match="data moon:train is unknown"):
+        train.fit(replace(experiment, data="moon"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_unknown_data_is_refused(experiment, tmp_path):
