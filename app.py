@@ -54,9 +54,9 @@ BOTTLENECK = """<h2>What is a bottleneck?</h2>
 <text x="165" y="109">bottleneck</text></svg>
 <p>Picture and sound are cut into small patches. In the first layers each side is by itself; later
 they may talk, but only through a few slots: each side writes there what it found, and reads what
-the other side wrote. So only little gets through. This model has {depth} layers, numbered from 0, and
-{bottlenecks} slots from layer {fusion_layer} on; what the slots read in the last layer nobody reads
-any more, so it is not shown.</p>"""
+the other side wrote. So only little gets through. This model has {depth} layers, numbered from 0,
+and {bottlenecks} slots from layer {fusion_layer} on; what the slots read in the last layer nobody
+reads any more, so it is not shown.</p>"""
 CSS = """
 .fillable.app {max-width: 980px !important}
 .lead {font-size: 1.1em; max-width: 46em; line-height: 1.5}

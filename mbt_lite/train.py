@@ -178,6 +178,7 @@ def _loop(experiment, state, saved, records, log_path) -> State:
             state, result = train_step(state, batch, experiment)
             losses.append(result)
             if step % config.log_every == 0 or step == last:
+                jax.block_until_ready(state)
                 row = _row(step, losses, time.perf_counter() - clock, config.batch)
                 if step % config.save_every == 0 or step == last:
                     row |= _validation(experiment, state.ema)
