@@ -117,7 +117,7 @@ def test_a_clip_is_read_and_left_as_it_was():
     assert all(np.array_equal(a, b) for a, b in zip(before, clip, strict=True))
 
 
-def test_attention_written_out_equals_flax():
+def test_attention_written_out_and_fused_equal_flax(monkeypatch):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 9, 16)), jnp.float32)
     ours, flax = Attention(4, 0.0, "float32"), nn.MultiHeadDotProductAttention(4)
     params = flax.init(jax.random.key(0), x)["params"]
@@ -128,7 +128,13 @@ def test_attention_written_out_equals_flax():
     }
     wanted = flax.apply({"params": params}, x)
     written, state = ours.apply({"params": params_ours}, x, False, mutable=["intermediates"])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # where the fused one is taken
+    fused_calls, fused_one = [], jax.nn.dot_product_attention
+    monkeypatch.setattr(
+        jax.nn, "dot_product_attention", lambda *qkv: fused_calls.append(1) or fused_one(*qkv)
+    )
     fused = ours.apply({"params": params_ours}, x, False)
+    assert fused_calls
     np.testing.assert_allclose(written, wanted, atol=1e-5)
     np.testing.assert_allclose(fused, wanted, atol=1e-5)
     weights = state["intermediates"]["weights"][0]

@@ -64,7 +64,7 @@ jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  
 
 @partial(jit, static_argnums=0)
 def run(config, params, clip):
-    """Output in evaluation (attention written out) and in training (fused), all encoded tokens."""
+    """Output in evaluation and in training, and all encoded tokens."""
     model, variables = MBT(config), {"params": params}
     evaluated, state = model.apply(variables, clip, mutable=["intermediates"])
     encoded = state["intermediates"]["encoded"][0].values()
@@ -82,6 +82,17 @@ def test_logits_and_tokens_are_those_of_scenic(name, agree):
         agree("train", train.logits, want["train_logits"], 1e-5)
     for stream, logits in under(want, "train_logits/").items():
         agree(f"train {stream}", train.stream_logits[STREAMS[stream]], logits, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["fwd_bottleneck_strong", "fwd_vanilla_shared"])
+def test_fused_attention_gives_the_logits_of_scenic(name, agree, monkeypatch):
+    config, params, clip, want = case(name)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    taken, fused = [], jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *x: taken.append(1) or fused(*x))
+    output = MBT(config).apply({"params": params}, clip)
+    assert taken
+    agree("logits", output.logits, want["logits"], 1e-5)
 
 
 def probe(a):
