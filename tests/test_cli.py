@@ -66,7 +66,7 @@ def test_world_renders_clips_with_labels_and_key(capsys, tmp_path):
 
 
 def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
-    config = Path(cli.__file__).parent / "configs" / "world.py"
+    config = Path(cli.__file__).parent.parent / "configs" / "world.py"
     work = ["--config", str(config), "--workdir", str(tmp_path / "run")]
     for field, said in (
         (["--model.dept", "2"], "model.depth"),
@@ -115,8 +115,8 @@ def test_a_wrong_command_line_is_exit_code_2(capsys):
 
 
 def test_every_command_explains_itself_with_an_example(capsys):
-    for name, example in cli.EXAMPLES.items():
+    for name, command in cli.COMMANDS.items():
         with pytest.raises(SystemExit) as stop:
             cli.main([name, "--help"])
         assert stop.value.code == 0
-        assert example.split(" --")[0] in " ".join(capsys.readouterr().out.split())
+        assert command.example.split(" --")[0] in " ".join(capsys.readouterr().out.split())

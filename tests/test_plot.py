@@ -191,7 +191,8 @@ def test_attention_to_frames_and_sound_stand_on_the_clock_of_the_file():
 def test_another_layer_is_another_picture():
     view, clip_config = seen_and_heard(start=0.0)
     maps = maps_of(rgb=(2, 0, 2), spec=(5, 6))
-    pictures = [plot._png(plot.attention(view, maps, clip_config, layer)) for layer in (0, 1)]
+    drawn = [plot.attention(view, maps, clip_config, layer) for layer in (0, 1)]
+    pictures = [plot.style.to_png(figure) for figure in drawn]
     assert pictures[0] != pictures[1]
     assert "spread evenly" in plot.attention_alt(view, maps, clip_config, layer=0)
 

@@ -1,0 +1,78 @@
+"""`mbt-lite …`: every command prints results on stdout, progress on stderr, errors as sentences.
+
+Exit codes: 0 all well, 1 the input's fault, 2 a wrong command line.
+"""
+
+import dataclasses
+import os
+import sys
+
+import tyro
+
+from mbt_lite.cli.answers import Attention, Predict
+from mbt_lite.cli.evaluate import Evaluate
+from mbt_lite.cli.runs import Bench, Train, World
+
+COMMANDS = {
+    "predict": Predict,
+    "attention": Attention,
+    "world": World,
+    "train": Train,
+    "evaluate": Evaluate,
+    "bench": Bench,
+}
+
+
+def _split_overrides(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
+    """The command's own options, and those of the experiment (`--train.steps 100`)."""
+    names = [word.partition("=")[0] for word in arguments]
+    dotted = [i for i, name in enumerate(names) if name.startswith("--") and "." in name]
+    cut = min(dotted, default=len(arguments))
+    return arguments[:cut], tuple(arguments[cut:])
+
+
+def _overview() -> str:
+    lines = [f"  {name:10} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
+    examples = [f"  {command.example}" for command in COMMANDS.values()]
+    return "\n".join(["usage: mbt-lite COMMAND [-h] ...", "", *lines, "", "examples:", *examples])
+
+
+def _sentence(error: Exception) -> str:
+    """What an error says to a person; of the system's errors, which file and why."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {str(error.strerror).lower()}; choose another path."
+    return str(error)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    name = arguments[0] if arguments else "--help"
+    if name in ("-h", "--help"):
+        print(_overview())
+        return 0
+    if name not in COMMANDS:
+        print(f"mbt-lite: no command {name!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    own, rest = arguments[1:], ()
+    if name == "train":
+        own, rest = _split_overrides(own)
+    made = tyro.cli(
+        COMMANDS[name],
+        args=own,
+        prog=f"mbt-lite {name}",
+        description=f"{COMMANDS[name].__doc__}\n\nExample: {COMMANDS[name].example}",
+    )
+    try:
+        return dataclasses.replace(made, rest=rest).run() if rest else made.run()
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        if made.debug:
+            raise
+        print(f"mbt-lite: {_sentence(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("mbt-lite: interrupted; nothing half-written was left.", file=sys.stderr)
+        return 130

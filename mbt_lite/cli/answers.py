@@ -1,0 +1,110 @@
+"""What a model answers about clips, and what it looks at."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tyro.conf import Positional
+
+from mbt_lite.cli.options import Debug, Model
+
+
+@dataclass(frozen=True)
+class Predict:
+    """What is seen and heard in clips: the likeliest labels, and what each stream alone says."""
+
+    example: ClassVar[str] = "mbt-lite predict data_samples/*.mp4 --top 3"
+
+    clips: Positional[tuple[Path, ...]]
+    """Video or sound files."""
+    model: Model = "world-tiny"
+    top: int = 5
+    """How many labels to print."""
+    views: int = 1
+    """Windows per file, evenly spread, their logits averaged."""
+    start: float | None = None
+    """Take one window from this second on instead."""
+    json: bool = False
+    """One JSON object a line instead of text."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite.inference import load
+
+        if not self.clips:
+            raise ValueError("no clip given; try: " + self.example)
+        if self.top < 1 or self.views < 1:
+            raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
+        classifier, failed = load(self.model), 0
+        for path in self.clips:
+            try:
+                answer = classifier.predict(path, self.views, self.start)
+            except (ValueError, OSError) as error:
+                failed += 1
+                self._fail(path, error)
+            else:
+                self._show(path, answer)
+        return int(failed > 0)
+
+    def _fail(self, path: Path, error: Exception) -> None:
+        if self.debug:
+            raise error
+        if self.json:
+            print(json.dumps({"file": str(path), "error": str(error)}), flush=True)
+        print(f"mbt-lite: {error}", file=sys.stderr, flush=True)
+
+    def _show(self, path: Path, answer) -> None:
+        if self.json:
+            streams = {name: dict(one.top(self.top)) for name, one in answer.streams.items()}
+            row = {"top": dict(answer.top(self.top)), "streams": streams, "notes": answer.notes}
+            print(json.dumps({"file": str(path), **row}), flush=True)
+            return
+        print(path)
+        for label, probability in answer.top(self.top):
+            print(f"  {probability:5.1%}  {label}")
+        for name, one in answer.streams.items():
+            best = ", ".join(f"{label} {p:.0%}" for label, p in one.top(3))
+            print(f"  {'sound' if name == 'spec' else 'picture'} alone: {best}")
+        for note in answer.notes:
+            print(f"  note: {note}")
+        sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A picture of what the bottleneck (or a class token) reads in a clip."""
+
+    example: ClassVar[str] = "mbt-lite attention data_samples/circle_sings.mp4 --out map.png"
+
+    clip: Positional[Path]
+    """A video file."""
+    out: Path
+    """Where the PNG goes."""
+    model: Model = "world-tiny"
+    query: str = "bottleneck"
+    """bottleneck or cls."""
+    layer: int | None = None
+    """The layer, counted from 0; without it the last one whose reading matters."""
+    start: float | None = None
+    """Take the window from this second on instead of the middle."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import plot
+        from mbt_lite.features import read_views
+        from mbt_lite.inference import load
+
+        if self.out.suffix != ".png":
+            raise ValueError(f"--out {self.out}: only .png pictures can be written.")
+        classifier = load(self.model)
+        view = read_views(self.clip, classifier.clip_config, start=self.start)[0]
+        layers = None if self.layer is None else (self.layer,)
+        maps = classifier.attention(view.clip, self.query, layers)
+        figure = plot.attention(view, maps, classifier.clip_config)
+        temporary = self.out.with_name(f".{self.out.name}.part")
+        figure.savefig(temporary, format="png", dpi=120)
+        temporary.replace(self.out)
+        print(self.out)
+        return 0

@@ -1,0 +1,8 @@
+"""Options that several commands share."""
+
+from typing import Annotated
+
+from tyro.conf import arg
+
+Debug = Annotated[bool, arg(help="Show the traceback of an error.")]
+Model = Annotated[str, arg(help="A name of the zoo, a weights file, a folder or hf://user/repo.")]

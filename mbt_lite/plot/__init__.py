@@ -1,0 +1,52 @@
+"""Arrays → Axes: spectrograms, attention over frames and sound, probabilities, training curves.
+
+A function here draws: it does not decode, predict or show. One panel comes back as `Axes`, a strip
+of panels as `Figure`. Without `ax` the figure is made outside pyplot, so that threads of a server
+do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Every picture has a
+function `..._alt` beside it that says in words what the data shows.
+"""
+
+from mbt_lite.plot.maps import (
+    ATTENTION_MAP,
+    attention,
+    attention_alt,
+    attention_on_frames,
+    attention_on_frames_alt,
+    attention_on_spectrogram,
+    attention_on_spectrogram_alt,
+    upsample,
+)
+from mbt_lite.plot.scores import (
+    bars,
+    bars_alt,
+    compare_bars,
+    curves,
+    curves_alt,
+    training,
+    training_alt,
+)
+from mbt_lite.plot.sound import SOUND_MAP, spectrogram, spectrogram_alt
+from mbt_lite.plot.style import COLOURS, CYCLE
+
+__all__ = [
+    "ATTENTION_MAP",
+    "COLOURS",
+    "CYCLE",
+    "SOUND_MAP",
+    "attention",
+    "attention_alt",
+    "attention_on_frames",
+    "attention_on_frames_alt",
+    "attention_on_spectrogram",
+    "attention_on_spectrogram_alt",
+    "bars",
+    "bars_alt",
+    "compare_bars",
+    "curves",
+    "curves_alt",
+    "spectrogram",
+    "spectrogram_alt",
+    "training",
+    "training_alt",
+    "upsample",
+]

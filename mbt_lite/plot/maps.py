@@ -1,0 +1,260 @@
+"""Attention over frames and sound.
+
+T frames   t y x attention grid   N spectrogram frames   M mel bins
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Num, Real
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mbt_lite.config import ClipConfig, FrontEnd
+from mbt_lite.features import View
+from mbt_lite.plot.sound import draw_sound, one_channel, peak, pitch, sound_extent
+from mbt_lite.plot.style import INK, add_colorbar, finish, hide_frame, new_figure
+
+ATTENTION_MAP = "inferno"
+SIDE = 1.35  # inches, width of a frame in a strip
+
+
+def attention(
+    view: View,
+    maps,
+    clip_config: ClipConfig,
+    layer: int = -1,
+    head: int | None = None,
+    slot: int | None = None,
+    colorbar: bool = True,
+) -> Figure:
+    """A figure of what `maps`, an `inference.AttentionMaps`, read in one layer of `view`'s clip.
+
+    Frames above, spectrogram below, on the file's clock; small triangles mark on the sound when
+    the frames were on show. `head` and `slot` (query token) as in `AttentionMaps.mean`.
+    """
+    shown = {s: maps.mean(s, layer, head, slot) for s in _streams(maps)}
+    heights = {"rgb": _strip_height(view.rgb, shown["rgb"]) if "rgb" in shown else 0, "spec": 2.8}
+    heights = [heights[stream] for stream in shown]
+    figure = new_figure(6.4, sum(heights) + 0.35)
+    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+    times = None
+    for part, (stream, values) in zip(parts, shown.items(), strict=True):
+        if stream == "rgb":
+            times = _strip(part, view.rgb, values, view.times, colorbar=colorbar)
+            continue
+        ax, look = part.subplots(), {"colorbar": colorbar, "start": view.start}
+        attention_on_spectrogram(view.spec, values, clip_config.front_end, ax, **look)
+        if times is not None:
+            _mark(ax, times)
+    figure.suptitle(_reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
+    return figure
+
+
+def attention_alt(
+    view: View,
+    maps,
+    clip_config: ClipConfig,
+    layer: int = -1,
+    head: int | None = None,
+    slot: int | None = None,
+) -> str:
+    """A sentence that says what is read, and where in the frames and in the sound most."""
+    parts = [_reading(maps, layer, head, slot)]
+    if "rgb" in _streams(maps):
+        parts.append(attention_on_frames_alt(maps.mean("rgb", layer, head, slot), view.times))
+    if "spec" in _streams(maps):
+        front, values = clip_config.front_end, maps.mean("spec", layer, head, slot)
+        seconds = len(view.spec) * front.hop
+        parts.append(attention_on_spectrogram_alt(values, seconds, front, view.start))
+    return "; ".join(parts)
+
+
+def _streams(maps) -> list[str]:
+    return [stream for stream in ("rgb", "spec") if getattr(maps, stream) is not None]
+
+
+def _reading(maps, layer: int, head: int | None, slot: int | None) -> str:
+    """Whose attention it is, such as "what the bottleneck reads in layer 4, slot 0"."""
+    who = "the bottleneck" if maps.query == "bottleneck" else "the class token"
+    parts = [f"what {who} reads in layer {maps.layers[layer]}"]
+    parts += [f"head {head}"] if head is not None else []
+    parts += [f"slot {slot}"] if slot is not None else []
+    return ", ".join(parts)
+
+
+def _mark(ax: Axes, times: Sequence[float]) -> None:
+    """Small triangles along the top edge at these times; those beyond the sound are left out."""
+    left, right = ax.get_xlim()
+    inside = [time for time in times if left <= time <= right]
+    top = ax.get_xaxis_transform()
+    ax.plot(inside, [1.03] * len(inside), "v", transform=top, color=INK, ms=4, clip_on=False)
+    ax.set_xlim(left, right)
+
+
+def attention_on_frames(
+    frames: Num[Any, "T H W 3"],
+    maps: Real[Any, "t y x"],
+    times: Sequence[float] | np.ndarray | None = None,
+    title: str | None = None,
+    columns: int = 8,
+    colorbar: bool = True,
+) -> Figure:
+    """A figure with one frame per map, the map laid over it in colour on one common scale.
+
+    `frames` are uint8 or floats in [-1, 1]. A map stands for T // t frames in a row, of which the
+    first is shown, with its time from `times` (seconds, one per frame) below.
+    """
+    columns = min(columns, len(maps))
+    height = _strip_height(frames, maps, columns) + bool(title) * 0.3
+    figure = new_figure(columns * SIDE + 0.9 * colorbar, height)
+    _strip(figure, frames, maps, times, columns, colorbar)
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", color=INK, size=11)
+    return figure
+
+
+def _strip_height(frames, maps, columns: int = 8) -> float:
+    """The height in inches of `_strip` at its natural width."""
+    rows = -(-len(maps) // columns)
+    return rows * (SIDE * frames.shape[1] / frames.shape[2] + 0.3)
+
+
+def _strip(figure, frames, maps, times, columns: int = 8, colorbar: bool = True):
+    """The times of the frames that are drawn into a figure or a part of one, or None."""
+    frames, maps = _as_uint8(frames), np.asarray(maps, np.float32)
+    shown = _first_frames(len(frames), len(maps))
+    columns = min(columns, len(maps))
+    axes = figure.subplots(-(-len(maps) // columns), columns, squeeze=False)
+    scale = _scale(maps)
+    for ax in axes.flat[len(maps) :]:
+        ax.remove()
+    for ax, index, attention in zip(axes.flat, shown, maps, strict=False):
+        ax.imshow(_grey(frames[index]), interpolation="nearest")
+        _overlay(ax, upsample(attention, frames.shape[1:3]), scale)
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(
+            f"frame {index}" if times is None else f"{times[index]:.2f} s", color=INK, size=9
+        )
+        hide_frame(ax)
+    if colorbar:
+        add_colorbar(
+            list(axes.flat[: len(maps)]), ScalarMappable(scale, ATTENTION_MAP), "attention"
+        )
+    return None if times is None else [times[index] for index in shown]
+
+
+def attention_on_frames_alt(
+    maps: Real[Any, "t y x"], times: Sequence[float] | np.ndarray | None = None
+) -> str:
+    """A sentence that says when and where on the picture the attention is highest."""
+    maps = np.asarray(maps, np.float32)
+    start = f"attention over {len(maps)} frames"
+    if np.ptp(maps) < 1e-9:
+        return f"{start}, spread evenly"
+    index, y, x = peak(maps)
+    if times is None:
+        when = f"in frame {index + 1} of {len(maps)}"
+    else:
+        when = f"at {times[_first_frames(len(times), len(maps))[index]]:.2f} s"
+    return f"{start}, highest {when}, {_place(y, x, maps.shape[1:])}"
+
+
+def attention_on_spectrogram(
+    spec: Num[Any, "N M *channels"],
+    maps: Real[Any, "time mel"],
+    front_end: FrontEnd | None = None,
+    ax: Axes | None = None,
+    title: str | None = None,
+    colorbar: bool = True,
+    start: float = 0.0,
+) -> Axes:
+    """Axes with a grey spectrogram under an attention map [time, mel], on the same seconds.
+
+    The clock shows `start` (seconds) at the left edge.
+    """
+    ax = ax or new_figure(6.4, 2.8).subplots()
+    draw_sound(ax, spec, front_end, "gray", start)
+    values, maps = one_channel(spec), np.asarray(maps, np.float32)
+    image = _overlay(
+        ax,
+        upsample(maps, values.shape).T,
+        _scale(maps),
+        origin="lower",
+        aspect="auto",
+        extent=sound_extent(values, front_end, start),
+    )
+    if colorbar:
+        add_colorbar(ax, ScalarMappable(image.norm, ATTENTION_MAP), "attention")
+    return finish(ax, title)
+
+
+def attention_on_spectrogram_alt(
+    maps: Real[Any, "time mel"],
+    seconds: float,
+    front_end: FrontEnd | None = None,
+    start: float = 0.0,
+) -> str:
+    """A sentence that says when, and near which pitch, the attention to the sound is highest."""
+    maps = np.asarray(maps, np.float32)
+    length = f"attention over {seconds:.1f} s of sound"
+    if np.ptp(maps) < 1e-9:
+        return f"{length}, spread evenly"
+    row, mel = peak(maps)
+    when = start + (row + 0.5) / maps.shape[0] * seconds
+    part = ("low", "middle", "high")[3 * mel // maps.shape[1]]
+    if front_end is None:
+        return f"{length}, highest near {when:.1f} s in the {part} pitches"
+    centre = round((mel + 0.5) / maps.shape[1] * front_end.mels)
+    return f"{length}, highest near {when:.1f} s and {pitch(centre, front_end)}"
+
+
+def upsample(attention: Real[Any, "y x"], size: tuple[int, int]) -> np.ndarray:
+    """A map stretched bilinearly to `size` (rows, columns), as if it covered the whole picture."""
+    image = Image.fromarray(np.asarray(attention, np.float32))
+    return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _overlay(ax: Axes, attention, scale: Normalize, **where):
+    """An image whose opacity follows the attention: what is not attended to stays visible."""
+    opacity = np.clip(scale(attention), 0, 1) ** 0.7 * 0.85
+    return ax.imshow(attention, cmap=ATTENTION_MAP, norm=scale, alpha=opacity, **where)
+
+
+def _first_frames(frames: int, maps: int) -> range:
+    """The index of the first frame of each map; frames that fill no map at the end are left out."""
+    if not 0 < maps <= frames:
+        raise ValueError(f"{maps} maps do not fit {frames} frames: each map needs a frame or more.")
+    return range(0, frames // maps * maps, frames // maps)
+
+
+def _as_uint8(frames) -> np.ndarray:
+    """Frames [T, H, W, 3] as bytes, from bytes or from floats in [-1, 1]."""
+    frames = np.asarray(frames)
+    if frames.dtype == np.uint8:
+        return frames
+    return np.clip((frames.astype(np.float32) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
+
+
+def _grey(frame: np.ndarray) -> np.ndarray:
+    """A frame with half of its colour taken out, so that colour means attention."""
+    luma = frame @ np.array([0.299, 0.587, 0.114])
+    return (0.5 * frame + 0.5 * luma[..., None]).astype(np.uint8)
+
+
+def _scale(maps: np.ndarray) -> Normalize:
+    """One colour scale for all maps, from no attention to the most there is."""
+    return Normalize(0, float(maps.max()) if maps.max() > 0 else 1.0)
+
+
+def _place(y: int, x: int, size: tuple[int, int]) -> str:
+    """A cell of a grid in words: "top left", "centre", "bottom right"."""
+    row = ("top", "middle", "bottom")[3 * y // size[0]]
+    column = ("left", "centre", "right")[3 * x // size[1]]
+    if row == "middle":
+        return "in the centre" if column == "centre" else f"on the {column}"
+    return f"at the {row} {column}"
