@@ -1,0 +1,111 @@
+"""What a model costs, counted from its architecture: parameters, multiply-adds, operations.
+
+N tokens   D width   H heads   M width of the MLP   C classes
+"""
+
+from typing import NamedTuple
+
+# Operations that are no multiply-add of a matrix product, as XLA counts them: one each for an
+# addition or a multiplication, none for exp and tanh, which it lists apart.
+NORM = 7  # a value of a LayerNorm: sum, square, its sum; minus, times 1/std, times scale, plus bias
+SOFTMAX = 5  # a score: over sqrt(d), maximum, minus, sum, divided by it
+GELU = 8  # a value: its cube, times 0.044715, plus itself, times sqrt(2 / pi); then plus 1, half of it
+
+
+class Cost(NamedTuple):
+    """What one model costs; the last two are for answering one clip."""
+
+    parameters: int
+    macs: int  # multiply-adds of its matrix products
+    flops: int  # operations, two for a multiply-add, with norms, softmax and activations
+
+    @property
+    def gmacs(self) -> float:
+        return self.macs / 1e9
+
+    @property
+    def gflops(self) -> float:
+        return self.flops / 1e9
+
+
+def count(config) -> Cost:
+    """The `Cost` of an `MBTConfig`, at test time, without making a parameter or an array.
+
+    Joint attention with separate encoders is counted as the original code runs it: each stream's
+    block goes over the tokens of all streams, and the others' results are thrown away.
+    """
+    runs = [length for layer in range(config.depth) for length in sequences(config, layer)]
+    macs, other = _ends(config)
+    macs += sum(_block_macs(config, length) for length in runs)
+    other += sum(_block_other(config, length) for length in runs)
+    return Cost(_parameters(config), macs, 2 * macs + other)
+
+
+def tokens(config, stream: str) -> int:
+    """Tokens of a stream, its class token included."""
+    return config.patches(stream) + (config.pool == "token")
+
+
+def sequences(config, layer: int) -> list[int]:
+    """The length of every sequence that goes through a block of this layer, at test time."""
+    lengths = [tokens(config, stream) for stream in config.streams]
+    if not config.fuses(layer, training=False):
+        return lengths
+    if config.fusion == "bottleneck":
+        return [length + config.bottlenecks for length in lengths]
+    return [sum(lengths)] * (1 if config.shared_encoder else len(lengths))
+
+
+def _block_macs(config, length: int) -> int:
+    dense = length * config.width * (4 * config.width + 2 * config.mlp_dim)
+    return dense + 2 * length**2 * config.width
+
+
+def _block_other(config, length: int) -> int:
+    biases_and_residuals = 5 * config.width + config.mlp_dim + 2 * config.width
+    values = 2 * NORM * config.width + GELU * config.mlp_dim + biases_and_residuals
+    return length * values + SOFTMAX * config.heads * length**2
+
+
+def _ends(config) -> tuple[int, int]:
+    """(multiply-adds, other operations) of what lies before and after the blocks."""
+    patches = {stream: config.patches(stream) for stream in config.streams}
+    values = sum(tokens(config, stream) for stream in config.streams) * config.width
+    macs = sum(n * _patch_size(config, s) * config.width for s, n in patches.items())
+    macs += _heads(config) * _head_size(config)
+    pooling = 0 if config.pool == "token" else 2 * values
+    return macs, (NORM + 2) * values + pooling
+
+
+def _heads(config) -> int:
+    """How often the head is applied: to each stream, and to all together where they are pooled."""
+    return len(config.streams) + (config.pool != "token")
+
+
+def _head_size(config) -> int:
+    if not config.representation:
+        return config.width * config.classes
+    return config.representation * (config.width + config.classes)
+
+
+def _patch_size(config, stream: str) -> int:
+    """Numbers in one patch, three channels each."""
+    size = 3
+    for side in config.patch(stream):
+        size *= side
+    return size
+
+
+def _parameters(config) -> int:
+    width, mlp = config.width, config.mlp_dim
+    block = 4 * width + 4 * width * (width + 1) + 2 * width * mlp + mlp + width
+    encoders = 1 if config.shared_encoder else len(config.streams)
+    total = encoders * config.depth * block + 2 * width  # the last two are the final norm's
+    for stream in config.streams:
+        total += (_patch_size(config, stream) + 1) * width  # patch embedding
+        total += tokens(config, stream) * width  # positions
+        total += (config.pool == "token") * width  # class token
+    if config.fusion == "bottleneck" and len(config.streams) > 1:
+        total += config.bottlenecks * width
+    biases = (config.representation or 0) + config.classes
+    return total + _head_size(config) + biases
