@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 # Operations that are no multiply-add of a matrix product, as XLA counts them: one each for an
 # addition or a multiplication, none for exp and tanh, which it lists apart.
-NORM = 7  # a value of a LayerNorm: sum, square, its sum; minus, times 1/std, times scale, plus bias
+NORM = 7  # a value of a LayerNorm: sum, square, its sum; minus, over std, times scale, plus bias
 SOFTMAX = 5  # a score: over sqrt(d), maximum, minus, sum, divided by it
-GELU = 8  # a value: its cube, times 0.044715, plus itself, times sqrt(2 / pi); then plus 1, half of it
+GELU = 8  # a value: cube, times 0.044715, plus itself, times sqrt(2 / pi); plus 1, times half of it
 
 
 class Cost(NamedTuple):

@@ -96,15 +96,10 @@ class Attention:
         from mbt_lite.features import read_views
         from mbt_lite.inference import load
 
-        if self.out.suffix != ".png":
-            raise ValueError(f"--out {self.out}: only .png pictures can be written.")
         classifier = load(self.model)
         view = read_views(self.clip, classifier.clip_config, start=self.start)[0]
         layers = None if self.layer is None else (self.layer,)
         maps = classifier.attention(view.clip, self.query, layers)
         figure = plot.attention(view, maps, classifier.clip_config)
-        temporary = self.out.with_name(f".{self.out.name}.part")
-        figure.savefig(temporary, format="png", dpi=120)
-        temporary.replace(self.out)
-        print(self.out)
+        print(plot.save(figure, self.out))
         return 0

@@ -6,6 +6,7 @@ do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Eve
 function `..._alt` beside it that says in words what the data shows.
 """
 
+from mbt_lite.plot.cost import cost, cost_alt
 from mbt_lite.plot.maps import (
     ATTENTION_MAP,
     attention,
@@ -26,7 +27,7 @@ from mbt_lite.plot.scores import (
     training_alt,
 )
 from mbt_lite.plot.sound import SOUND_MAP, spectrogram, spectrogram_alt
-from mbt_lite.plot.style import COLOURS, CYCLE
+from mbt_lite.plot.style import COLOURS, CYCLE, save
 
 __all__ = [
     "ATTENTION_MAP",
@@ -42,8 +43,11 @@ __all__ = [
     "bars",
     "bars_alt",
     "compare_bars",
+    "cost",
+    "cost_alt",
     "curves",
     "curves_alt",
+    "save",
     "spectrogram",
     "spectrogram_alt",
     "training",

@@ -1,7 +1,9 @@
 """What all pictures share: paper, colours that any colour vision tells apart, quiet axes."""
 
 import io
+import os
 from functools import partial
+from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -59,3 +61,16 @@ def add_colorbar(axes, image, label: str) -> None:
     bar.outline.set_visible(False)
     bar.ax.tick_params(colors=INK, labelsize=8.5, length=2, width=0.7)
     bar.set_label(label, color=INK, size=9.5)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """The path of a new PNG, whole or not there at all; other endings are refused."""
+    if path.suffix.lower() != ".png":
+        raise ValueError(f"--out {path}: only .png pictures can be written.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(temporary, format="png")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

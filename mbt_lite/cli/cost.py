@@ -1,0 +1,69 @@
+"""What a model costs, and the picture of what fusing costs."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mbt_lite.cli.options import Debug, Model
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters and operations of a model, and of the same model fused otherwise."""
+
+    example: ClassVar[str] = "mbt-lite cost --model as500k-rgb-spec --out cost.png"
+
+    model: Model = "as500k-rgb-spec"
+    out: Path | None = None
+    """Where the picture goes: GFLOPs over fusion layer and over bottleneck tokens."""
+    json: bool = False
+    """JSON instead of a table."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite.inference import config_of
+
+        config = config_of(self.model)
+        rows = _rows(config)
+        if self.json:
+            print(json.dumps(rows, indent=1))
+        else:
+            print(_table(rows))
+        if self.out is not None:
+            self._draw(config)
+        return 0
+
+    def _draw(self, config) -> None:
+        from mbt_lite import plot
+
+        if len(config.streams) < 2:
+            raise ValueError(f"{self.model} has one stream and nothing to fuse; leave out --out.")
+        print(plot.save(plot.cost(config), self.out))
+
+
+def _rows(config) -> list[dict]:
+    """The model itself; with two streams also every other way to fuse them."""
+    ways = {"as it is": {}}
+    if len(config.streams) == 2:
+        ways |= {
+            "bottleneck": {"fusion": "bottleneck"},
+            "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
+            "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
+            "late": {"fusion": "late", "shared_encoder": False},
+        }
+    costs = {name: dataclasses.replace(config, **way).cost() for name, way in ways.items()}
+    return [
+        {"fusion": name, "parameters": c.parameters, "GMACs": c.gmacs, "GFLOPs": c.gflops}
+        for name, c in costs.items()
+    ]
+
+
+def _table(rows: list[dict]) -> str:
+    lines = [f"{'fusion':24} {'parameters':>13} {'GMACs':>9} {'GFLOPs':>9}   (one clip)"]
+    lines += [
+        f"{row['fusion']:24} {row['parameters']:13,} {row['GMACs']:9,.2f} {row['GFLOPs']:9,.2f}"
+        for row in rows
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""What a model costs: as counted of the original, by XLA, and by hand."""
+
+import json
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import pytest
+
+from mbt_lite import plot
+from mbt_lite.config import BASE, WORLD
+from mbt_lite.model import MBT, blank_clip, init_params
+
+RECORDED = json.loads((Path(__file__).parent / "golden/flops.json").read_text())
+LIGHT = {"rgb_shape": (8, 224, 224), "rgb_patch": (1, 16, 16)}
+FUSIONS = {
+    "bottleneck": {},
+    "vanilla": {"fusion": "joint", "shared_encoder": True},
+    "cross": {"fusion": "joint"},
+    "none": {"fusion": "late"},
+}
+STREAMS = {"spectrogram+rgb": ("spec", "rgb"), "rgb": ("rgb",), "spectrogram": ("spec",)}
+
+
+def config_of(row: dict):
+    return replace(
+        BASE,
+        streams=STREAMS[row["mods"]],
+        fusion_layer=row["fusion_layer"],
+        bottlenecks=row["B"] + 1,  # Scenic adds one where it pools by class token
+        **FUSIONS[row["fusion"]],
+        **(LIGHT if row["size"] == "light" else {}),
+    )
+
+
+def name_of(row: dict) -> str:
+    return "-".join(str(row[key]) for key in ("size", "mods", "fusion", "fusion_layer", "B"))
+
+
+def test_the_original_was_recorded_at_every_fusion_layer():
+    assert {row["fusion_layer"] for row in RECORDED} == set(range(13))
+
+
+@pytest.mark.parametrize("row", RECORDED, ids=name_of)
+def test_the_count_is_that_of_the_original_model(row):
+    cost = config_of(row).cost()
+    assert cost.parameters == row["params"]
+    assert 2 * cost.macs == row["matmul_flops"]
+    assert cost.flops == pytest.approx(row["flops"], rel=0.005)
+
+
+VARIANTS = {
+    "released": BASE,
+    "embedded": WORLD,
+    "mean": replace(BASE, pool="mean"),
+    "pre-logits": replace(BASE, representation=100, **LIGHT),
+    "bottlenecks off at test": replace(BASE, bottlenecks_at_test=False),
+    "frames sampled inside": replace(BASE, rgb_patch=(1, 16, 16), rgb_sampled=8),
+    "shared encoder": replace(BASE, shared_encoder=True, fusion_layer=0, bottlenecks=1025),
+    "joint, mean": replace(BASE, fusion="joint", pool="mean", fusion_layer=3),
+    "sound only": replace(BASE, streams=("spec",), fusion="late"),
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_count_is_xlas_for_our_model_within_two_percent(name, record_property):
+    config = VARIANTS[name]
+    params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    clip = jax.eval_shape(partial(blank_clip, config))
+    forward = jax.jit(lambda params, clip: MBT(config).apply({"params": params}, clip).logits)
+    counted = forward.lower(params, clip).cost_analysis()["flops"]
+    cost = config.cost()
+    record_property("error GFLOPs", f"{cost.flops / counted - 1:.0e}")
+    assert cost.parameters == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
+    assert cost.flops == pytest.approx(counted, rel=0.02)
+
+
+# Multiply-adds worked out by hand from the paper's architecture, in 1e9, to about one unit.
+BY_HAND = [  # spectrogram frames, frames, fusion layer; bottleneck, joint, joint with two encoders
+    (400, 8, 0, [198, 209, 417]),
+    (400, 8, 8, [198, 201, 271]),
+    (800, 8, 8, [217, 225, 304]),
+    (800, 32, 8, [489, 504, 681]),
+]
+
+
+@pytest.mark.parametrize("time, frames, layer, expected", BY_HAND)
+def test_multiply_adds_are_those_worked_out_by_hand(time, frames, layer, expected):
+    sizes = LIGHT if frames == 8 else {}
+    base = replace(BASE, spec_shape=(time, 128), fusion_layer=layer, **sizes)
+    kinds = [FUSIONS[kind] for kind in ("bottleneck", "vanilla", "cross")]
+    found = [replace(base, **kind).cost().gmacs for kind in kinds]
+    assert found == pytest.approx(expected, abs=1)
+
+
+def test_the_picture_shows_what_the_alt_text_says():
+    figure = plot.cost(BASE)
+    layers, widths = figure.axes
+    lines = {line.get_label(): line.get_ydata() for line in layers.get_lines()}
+    assert [len(values) for values in lines.values()] == [13, 13, 13]
+    assert lines["bottleneck, 5 tokens"][8] == pytest.approx(BASE.cost().gflops)
+    assert widths.get_lines()[0].get_ydata()[0] < widths.get_lines()[0].get_ydata()[-1]
+    words = plot.cost_alt(BASE)
+    assert "988 at layer 8" in words and "2,155" in words
