@@ -16,7 +16,7 @@ PACKAGE = ROOT / "mbt_lite"
 
 # A module imports only from lower levels; a package, such as `plot`, stands for every file in it.
 LEVELS = {
-    0: ["cost", "metrics", "container"],
+    0: ["cost", "metrics", "container", "download"],
     1: ["config"],
     2: ["tracks", "encode", "model", "layouts"],
     3: ["media", "checkpoint", "augment", "sharding"],
