@@ -1,9 +1,22 @@
 """Facts about the scores, against scikit-learn and against hand-made rankings."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from mbt_lite.metrics import average_precision, average_precisions, mean_average_precision, top_k
+from mbt_lite.metrics import (
+    among_top_k,
+    average_precision,
+    average_precisions,
+    cross_entropy,
+    mean_average_precision,
+    pair_among_top_k,
+    precision_recall,
+    top_k,
+)
+
+GOLDEN = Path(__file__).parent / "golden" / "scores.npz"  # what Scenic's own functions gave
 
 
 def rankings(count=200, clips=50):
@@ -65,3 +78,57 @@ def test_any_of_several_true_classes_counts_for_top_k():
     scores = np.array([[0.1, 0.7, 0.2]])
     assert top_k(scores, np.array([[1, 1, 0]]), 1) == 1
     assert top_k(scores, np.array([[1, 0, 1]]), 1) == 0
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_average_precision_is_the_references_and_absent_classes_are_no_zeros(golden):
+    each = average_precisions(golden["map_logits"], golden["map_labels"])
+    np.testing.assert_allclose(each, golden["ap"], atol=1e-9)
+    ours = mean_average_precision(golden["map_logits"], golden["map_labels"])
+    assert ours == pytest.approx(float(golden["map_absent_skipped"]), abs=1e-9)
+    assert np.nan_to_num(each).mean() == pytest.approx(float(golden["map_absent_as_0"]), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", ["multihead", "multihead_nomask"])
+@pytest.mark.parametrize("k, suffix", [(1, ""), (5, "_top_5")])
+def test_verb_noun_and_action_are_counted_as_the_reference_counts_them(golden, name, k, suffix):
+    rows = golden["mask"] > 0 if name == "multihead" else slice(None)
+    verbs = int(golden["class_splits"][0])
+    logits, truth = golden["heads_logits"][rows], golden["heads_truth"][rows]
+    heads = (logits[:, :verbs], logits[:, verbs:]), (truth[:, :verbs], truth[:, verbs:])
+    found = {
+        "verb": among_top_k(heads[0][0], heads[1][0], k),
+        "noun": among_top_k(heads[0][1], heads[1][1], k),
+        "verb-noun": pair_among_top_k(*heads, k),
+    }
+    for head, right in found.items():
+        counted = golden[f"{name}/{head}_accuracy{suffix}"]  # how many right, of how many
+        assert [right.sum(), len(right)] == counted.tolist(), head
+
+
+def test_the_best_pair_is_the_best_of_each_head_and_the_true_one_may_follow():
+    verbs, nouns = np.array([[2.0, 0.0]]), np.array([[0.0, 1.0, -3.0]])
+    first = np.array([[1, 0]]), np.array([[1, 0, 0]])  # sum 2.0: second best after 3.0
+    assert [bool(pair_among_top_k((verbs, nouns), first, k)[0]) for k in (1, 2)] == [False, True]
+    level = np.zeros((1, 2)), np.zeros((1, 3))
+    last = np.array([[0, 1]]), np.array([[0, 0, 1]])  # of six equal pairs
+    assert [bool(pair_among_top_k(level, last, k)[0]) for k in (5, 6)] == [False, True]
+
+
+def test_precision_and_recall_are_those_of_scikit_learn():
+    reference = pytest.importorskip("sklearn.metrics").precision_recall_curve
+    for scores, truth in rankings(count=20):
+        precision, recall = precision_recall(scores, truth)
+        theirs = reference(truth, scores)
+        np.testing.assert_allclose(precision[::-1], theirs[0][:-1], atol=1e-12)
+        np.testing.assert_allclose(recall[::-1], theirs[1][:-1], atol=1e-12)
+
+
+def test_cross_entropy_is_summed_over_classes_and_stays_finite():
+    logits, truth = np.array([[0.0, 0.0], [1e4, -1e4]]), np.array([[1.0, 0.0], [0.0, 0.0]])
+    np.testing.assert_allclose(cross_entropy(logits, truth), [2 * np.log(2), 1e4])
