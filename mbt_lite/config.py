@@ -15,6 +15,8 @@ from mbt_lite.cost import Cost, count
 STREAMS = ("spec", "rgb")
 POOLS = ("token", "mean", "max", "sum")
 FUSIONS = ("bottleneck", "joint", "late")
+COMPRESSIONS = ("log", "none")
+TAPERS = ("hamming", "hann")
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -27,8 +29,7 @@ class FrontEnd:
     """From a waveform to a log-mel spectrogram.
 
     The paper (section 4.2) fixes 16 kHz mono, a 25 ms Hamming window every 10 ms and 128 mel bins;
-    the FFT size, the edges of the mel scale, the offset in the logarithm and the amplitude scale
-    were never published, so they are fields here and presets live in `features.FRONT_ENDS`.
+    all else was never published, so it is fields here and presets live in `features.FRONT_ENDS`.
     """
 
     name: str = "log-mel"
@@ -40,24 +41,36 @@ class FrontEnd:
     low: float = 60.0  # Hz, lower edge of the first mel filter
     high: float = 7_800.0  # Hz, upper edge of the last one
     power: int = 1  # 1: magnitude, 2: power
-    offset: float = 1e-3  # added before the natural logarithm, waveform in [-1, 1]
+    offset: float = 1e-3  # added before the natural logarithm
     mean: float = 0.0  # of the log-mel values over the data the preset was measured on
     std: float = 1.0
+    compression: str = "log"  # or "none": the mel energies themselves, without offset
+    scale: float = 1.0  # what full scale, 1 in the waveform, counts as; 32768 with 16-bit samples
+    pre_emphasis: float = 0.0  # share of the previous sample taken off each sample
+    taper: str = "hamming"  # or "hann"
+    centred: bool = False  # frame k lies around sample k * hop; otherwise it begins there
 
     def __post_init__(self):
-        _require(
+        def require(condition, sentence):
+            _require(condition, f"front end {self.name!r}: {sentence}")
+
+        require(
             self.window_samples <= self.fft,
-            f"front end {self.name!r}: a window of {self.window_samples} samples does not fit an "
-            f"FFT of {self.fft}; use fft={1 << (self.window_samples - 1).bit_length()} or more.",
+            f"a window of {self.window_samples} samples does not fit an FFT of {self.fft}; "
+            f"use fft={1 << (self.window_samples - 1).bit_length()} or more.",
         )
-        _require(
+        require(
             0 <= self.low < self.high <= self.rate / 2,
-            f"front end {self.name!r}: mel edges {self.low}-{self.high} Hz must rise and stay "
-            f"under half of the {self.rate} Hz sampling rate.",
+            f"mel edges {self.low}-{self.high} Hz must rise and stay under half of the "
+            f"{self.rate} Hz sampling rate.",
         )
-        _require(self.offset > 0, f"front end {self.name!r}: silence needs a log offset above 0.")
-        _require(self.std > 0, f"front end {self.name!r}: std must be above 0.")
-        _require(self.power in (1, 2), f"front end {self.name!r}: power is 1 or 2.")
+        require(self.offset > 0, "silence needs a log offset above 0.")
+        require(self.std > 0, "std must be above 0.")
+        require(self.power in (1, 2), "power is 1 or 2.")
+        require(self.compression in COMPRESSIONS, f"compression is one of {COMPRESSIONS}.")
+        require(self.scale > 0, "the amplitude scale must be above 0.")
+        require(0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 left out.")
+        require(self.taper in TAPERS, f"taper is one of {TAPERS}.")
 
     @property
     def window_samples(self) -> int:
@@ -66,6 +79,16 @@ class FrontEnd:
     @property
     def hop_samples(self) -> int:
         return round(self.hop * self.rate)
+
+    @property
+    def lead_samples(self) -> int:
+        """Samples of the first frame that lie before the sound."""
+        return self.window_samples // 2 if self.centred else 0
+
+    @property
+    def silence(self) -> float:
+        """What digital silence becomes, before it is standardised."""
+        return math.log(self.offset) if self.compression == "log" else 0.0
 
 
 @dataclass(frozen=True)

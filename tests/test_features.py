@@ -8,14 +8,16 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import features, media
-from mbt_lite.config import ClipConfig, FrontEnd
+from mbt_lite import features, media, world
+from mbt_lite.config import WORLD_FRONT_END, ClipConfig, FrontEnd, from_dict, to_dict
 from mbt_lite.media import RATE, Media
 
 FRONT_ENDS = {
+    **features.FRONT_ENDS,
     "default": FrontEnd(),
-    "long": FrontEnd(fft=1024, low=0.0, high=8000.0),
-    "power": FrontEnd(power=2, mels=64, offset=1e-2),
+    "whole band": FrontEnd(fft=1024, low=0.0, high=8000.0),
+    "fewer bins": FrontEnd(power=2, mels=64, offset=1e-2),
+    "centred, emphasised": FrontEnd(centred=True, pre_emphasis=0.9),
 }
 # Four frames at 4 per second, one second of sound, no rescaling.
 CLIP = ClipConfig(frames=4, fps=4.0, stride=1, size=16, resize=16, spec_frames=100)
@@ -49,14 +51,20 @@ def shown(found, config=CLIP):
 # --- log-mel -------------------------------------------------------------------------------------
 
 
+def assert_same_sound(theirs, ours, front):
+    """Both sum in float32, so energies may differ by some 1e-6 of the loudest bin of the frame."""
+    assert ours.shape == theirs.shape
+    if front.compression == "log":
+        theirs, ours = (np.exp(values.astype(np.float64)) for values in (theirs, ours))
+    loudest = np.maximum(ours, 1e-6).max(1, keepdims=True)
+    np.testing.assert_allclose(theirs / loudest, ours / loudest, atol=5e-6)
+
+
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
 @pytest.mark.parametrize("wave", [noise(), speechlike()], ids=["noise", "tone"])
 def test_the_log_mel_of_the_accelerator_is_that_of_the_loader(front, wave):
-    # Both sum in float32: energies differ by about 1e-6 of the loudest bin, and log(energy +
-    # offset) turns a difference d into at most d / offset.
-    ours, theirs = features.log_mel(wave, front), np.asarray(features.log_mels(wave, front))
-    assert ours.shape == theirs.shape
-    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+    theirs = np.asarray(features.log_mels(wave, front))
+    assert_same_sound(theirs, features.log_mel(wave, front), front)
 
 
 def test_log_mels_of_a_batch_are_those_of_its_waves():
@@ -66,6 +74,7 @@ def test_log_mels_of_a_batch_are_those_of_its_waves():
         np.testing.assert_allclose(one, features.log_mel(wave, FrontEnd()), atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:Empty filters")  # narrower than a bin of the FFT; so be it
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
 def test_mel_filters_are_those_of_librosa(front):
     librosa = pytest.importorskip("librosa")
@@ -79,16 +88,46 @@ def test_mel_filters_are_those_of_librosa(front):
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
 def test_the_log_mel_is_that_of_librosa(front):
     librosa = pytest.importorskip("librosa")
-    wave = speechlike()
+    wave = speechlike().astype(np.float64)
+    if front.pre_emphasis:  # zi=[0]: silence before the sound
+        wave = librosa.effects.preemphasis(wave, coef=front.pre_emphasis, zi=[0.0])
     before = (front.fft - front.window_samples) // 2  # librosa centres a window in its FFT
-    padded = np.pad(wave, (before, front.fft)).astype(np.float64)
+    before += front.window_samples // 2 if front.centred else 0
     spectrum = librosa.stft(
-        padded, n_fft=front.fft, hop_length=front.hop_samples, win_length=front.window_samples,
-        window="hamming", center=False,
+        front.scale * np.pad(wave, (before, front.fft)),
+        n_fft=front.fft, hop_length=front.hop_samples, win_length=front.window_samples,
+        window=front.taper, center=False,
     )  # fmt: skip
-    ours = features.log_mel(wave, front)
+    ours = features.log_mel(speechlike(), front)
     energy = np.abs(spectrum[:, : len(ours)].T) ** front.power @ features.mel_filters(front)
-    np.testing.assert_allclose(ours, np.log(energy + front.offset), atol=1e-4)
+    theirs = energy if front.compression == "none" else np.log(energy + front.offset)
+    assert_same_sound(theirs, ours, front)
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+def test_frames_centred_in_librosas_own_way_are_our_centred_frames():
+    librosa = pytest.importorskip("librosa")
+    front = FrontEnd(centred=True, fft=400)  # FFT and window of one length, as centring means it
+    theirs = librosa.feature.melspectrogram(
+        y=speechlike(), sr=RATE, n_fft=400, hop_length=160, window="hamming", center=True,
+        power=1.0, n_mels=128, fmin=60, fmax=7800, htk=True, norm=None,
+    )  # fmt: skip
+    ours = features.log_mel(speechlike(), front)
+    assert_same_sound(np.log(theirs.T[:100] + 1e-3), ours, front)
+
+
+def test_decibels_are_natural_logarithms_up_to_a_factor():
+    librosa = pytest.importorskip("librosa")
+    power = features.log_mel(speechlike(), FrontEnd(power=2, compression="none"))
+    decibels = librosa.power_to_db(power, amin=1e-30, top_db=None)
+    ours = features.log_mel(speechlike(), FrontEnd(power=2, offset=1e-30))
+    np.testing.assert_allclose(decibels, ours * 10 / math.log(10), atol=1e-3)
+
+
+def test_sixteen_bit_scale_is_a_gain_and_a_larger_offset():
+    raised = features.log_mel(speechlike(), FrontEnd(scale=32768.0, offset=1.0))
+    plain = features.log_mel(speechlike(), FrontEnd(offset=1 / 32768))
+    np.testing.assert_allclose(raised, plain + math.log(32768), atol=1e-4)
 
 
 @pytest.mark.parametrize("samples", [1, 159, 160, 161, 400, 16_000, 16_001])
@@ -101,9 +140,11 @@ def test_there_is_one_spectrogram_frame_for_each_begun_hop(samples):
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
 def test_silence_is_the_logarithm_of_the_offset_and_full_scale_noise_is_finite(front):
     silence = features.log_mel(np.zeros(RATE, np.float32), front)
-    np.testing.assert_allclose(silence, math.log(front.offset), atol=1e-5)
+    expected = math.log(front.offset) if front.compression == "log" else 0.0
+    np.testing.assert_allclose(silence, expected, atol=1e-5)
     loud = features.log_mel(np.sign(noise()), front)
-    assert np.isfinite(loud).all() and loud.min() > silence.max()
+    heard = features.mel_filters(front).any(0)  # a filter between two bins of the FFT hears nothing
+    assert np.isfinite(loud).all() and loud[:, heard].min() > silence.max()
 
 
 @pytest.mark.parametrize("hz", [200, 1000, 5000])
@@ -129,6 +170,40 @@ def test_statistics_are_mean_and_deviation_over_all_values_of_all_waves():
     values = np.concatenate([features.log_mel(w, FrontEnd()).ravel() for w in waves])
     expected = values.mean(dtype=np.float64), values.std(dtype=np.float64)
     assert features.statistics(waves, FrontEnd()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in features.FRONT_ENDS if n != "linear-mel"])
+def test_the_statistics_of_a_preset_are_those_of_a_hundred_scenes_of_the_world(name, hundred):
+    front = features.FRONT_ENDS[name]
+    assert features.statistics(hundred, front) == pytest.approx((front.mean, front.std), abs=0.006)
+
+
+@pytest.fixture(scope="module")
+def hundred():
+    return [world.wave(world.scene(world.SPLITS["train"], index)) for index in range(100)]
+
+
+def test_linear_mel_has_the_statistics_of_the_released_weights():
+    front = features.front_end("linear-mel")
+    assert (front.mean, front.std, front.compression) == (1.102, 2.762, "none")
+
+
+def test_a_preset_is_found_by_name_also_with_statistics_of_ones_own():
+    assert features.front_end("yamnet") is features.FRONT_ENDS["yamnet"]
+    own = features.front_end("yamnet:-1.6:1.5")
+    assert own == replace(features.FRONT_ENDS["yamnet"], mean=-1.6, std=1.5)
+
+
+@pytest.mark.parametrize("name", ["yamet", "yamnet:1", "yamnet:a:b", "yamnet:1:2:3", ""])
+def test_an_unknown_preset_is_answered_with_the_known_ones(name):
+    with pytest.raises(ValueError, match=rf"^front end '{name}' is unknown; use one of linear-mel"):
+        features.front_end(name)
+
+
+def test_the_front_end_of_files_written_before_its_newer_fields_is_unchanged():
+    newer = {"compression", "scale", "pre_emphasis", "taper", "centred"}
+    old = {k: v for k, v in to_dict(WORLD_FRONT_END).items() if k not in newer}
+    assert from_dict(FrontEnd, old) == WORLD_FRONT_END
 
 
 # --- sampling ------------------------------------------------------------------------------------
@@ -280,8 +355,8 @@ def test_with_the_statistics_of_the_data_log_mels_have_mean_0_and_deviation_1():
 
 
 @pytest.mark.parametrize("stream, other", [("rgb", "spec"), ("spec", "rgb")])
-def test_a_blanked_stream_is_what_black_frames_or_silence_would_give(stream, other):
-    front = replace(FrontEnd(), mean=-2.0, std=1.5)
+@pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
+def test_a_blanked_stream_is_what_black_frames_or_silence_would_give(stream, other, front):
     grey = np.full((2, 4, 4, 3), 90, np.uint8)
     clip = features.normalise(grey, features.log_mel(noise(), front), front)
     silence = features.log_mel(np.zeros(RATE, np.float32), front)
@@ -303,6 +378,10 @@ def test_a_blanked_stream_is_what_black_frames_or_silence_would_give(stream, oth
         ({"offset": 0.0}, r"silence needs a log offset above 0"),
         ({"std": 0.0}, r"std must be above 0"),
         ({"power": 3}, r"power is 1 or 2"),
+        ({"compression": "cube"}, r"compression is one of \('log', 'none'\)"),
+        ({"taper": "kaiser"}, r"taper is one of \('hamming', 'hann'\)"),
+        ({"scale": 0.0}, r"the amplitude scale must be above 0"),
+        ({"pre_emphasis": 1.0}, r"pre_emphasis must lie in 0..1, 1 left out"),
     ],
 )
 def test_a_front_end_that_cannot_work_is_refused_in_a_sentence(change, sentence):
