@@ -16,12 +16,12 @@ PACKAGE = ROOT / "mbt_lite"
 
 # A module imports only from lower levels; a package, such as `plot`, stands for every file in it.
 LEVELS = {
-    0: ["cost", "metrics", "container", "download"],
-    1: ["config"],
-    2: ["tracks", "encode", "model", "layouts"],
+    0: ["cost", "flaxfile", "metrics", "container", "download"],
+    1: ["config", "hub"],
+    2: ["tracks", "encode", "model", "layouts", "scenic"],
     3: ["media", "checkpoint", "augment", "sharding"],
     4: ["features", "vit"],
-    5: ["world", "records", "zoo", "tables"],
+    5: ["card", "world", "records", "zoo", "tables"],
     6: ["inference"],
     7: ["plot"],
     8: ["data", "explain", "doctor"],

@@ -12,6 +12,7 @@ import tyro
 from mbt_lite.cli.answers import Attention, Predict
 from mbt_lite.cli.evaluate import Evaluate
 from mbt_lite.cli.runs import Bench, Train, World
+from mbt_lite.cli.zoo import Zoo
 
 COMMANDS = {
     "predict": Predict,
@@ -20,6 +21,7 @@ COMMANDS = {
     "train": Train,
     "evaluate": Evaluate,
     "bench": Bench,
+    "zoo": Zoo,
 }
 
 
