@@ -124,9 +124,9 @@ def answers(view: features.View) -> dict[str, dict[str, float]]:
 
 
 def predict(video: str) -> dict:
-    """Probabilities by label for "both", "sound alone" and "picture alone", and "notes"."""
+    """Probabilities by label for "both", "sound alone" and "picture alone", "notes", "caution"."""
     view = read(video)
-    return {**answers(view), "notes": list(view.notes)}
+    return {**answers(view), "notes": list(view.notes), "caution": classifier.caution}
 
 
 def panel(name: str, probabilities: dict[str, float]) -> str:
@@ -169,6 +169,8 @@ def report(view: features.View) -> str:
         caption = "The sound it heard: time runs to the right, pitch upwards, bright is loud."
         parts.append(picture(ax.figure, 2.4, alt, caption))
     rows = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    if classifier.caution:
+        rows += f"<li><b>About this model</b>: {escape(classifier.caution)}</li>"
     parts.append(f'<div class="notes"><h3>About this file</h3><ul>{rows}</ul></div>')
     bars = [panel(name, probabilities) for name, probabilities in found.items()]
     return grid(bars, 230) + grid(parts, 380)

@@ -1,7 +1,9 @@
 """A trained model that answers: `load`, `Classifier`, `Prediction`, `AttentionMaps`."""
 
+import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -9,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import checkpoint, features
-from mbt_lite.config import ClipConfig, MBTConfig
+from mbt_lite import checkpoint, features, zoo
+from mbt_lite.card import model_card
+from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
 from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
-
-WEIGHTS = Path(__file__).parent / "weights"
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Prediction:
     probabilities: np.ndarray  # [C]
     streams: dict[str, "Prediction"] = field(default_factory=dict)  # what each stream alone says
     notes: tuple[str, ...] = ()  # what was unusual about the file
+    caution: str = ""  # what to know of the model before believing it
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """The most probable labels with their probabilities, best first."""
@@ -97,7 +99,8 @@ class Classifier:
 
         def prediction(without=None, **more):
             logits = self.logits(batch, without).mean(0)
-            return Prediction(self.labels, 1 / (1 + np.exp(-logits)), **more)
+            answer = 1 / (1 + np.exp(-logits))
+            return Prediction(self.labels, answer, caution=self.caution, **more)
 
         alone = {}
         for stream in streams if len(self.config.streams) == 2 else ():
@@ -125,17 +128,32 @@ class Classifier:
         shown = tuple(query_layers(self.config, query, layers))
         return AttentionMaps(shown, query, grids.get("rgb"), grids.get("spec"))
 
-    def save(self, path) -> Path:
-        """The path of a safetensors file with the weights and all that `load` needs to know."""
-        return checkpoint.save(
-            path,
-            self.params,
-            self.config,
-            clip=self.clip_config,
-            labels=self.labels,
-            licence="Apache-2.0",
-            card=self.card,
-        )
+    @property
+    def caution(self) -> str:
+        """What to know of the weights before believing their answers; empty if nothing special."""
+        return self.card.get("caution") or ""
+
+    def save(self, path: str | Path, dtype: str = "float32") -> Path:
+        """The path of a folder to share, or of one weights file where it ends in .safetensors.
+
+        The folder gets model.safetensors, config.json and a README.md that is its model card;
+        `load` reads both kinds, and everything it needs is in the safetensors file alone. With
+        dtype "bfloat16" the file is half as large, and rounded.
+        """
+        path = Path(path)
+        card = {name: value for name, value in self.card.items() if name != "licence"}
+        about = {"clip": self.clip_config, "labels": self.labels, "card": card}
+        about |= {"licence": self.card.get("licence")}
+        if path.suffix == ".safetensors":
+            return checkpoint.save(path, self.params, self.config, dtype=dtype, **about)
+        target = path / "model.safetensors"
+        checkpoint.save(target, self.params, self.config, dtype=dtype, **about)
+        values = {"format": "mbt_lite", "model": to_dict(self.config), **about}
+        values["clip"] = to_dict(self.clip_config)
+        _write(path / "config.json", json.dumps(values, indent=1) + "\n")
+        words = model_card(self.config, self.clip_config, self.labels, self.card, dtype)
+        _write(path / "README.md", words)
+        return path
 
     def _only_own(self, clip: Clip) -> Clip:
         """The clip without streams that this model does not have."""
@@ -151,40 +169,82 @@ def _stack(clips: list[Clip]) -> Clip:
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *clips)
 
 
-def load(source: str | Path = "world-tiny", **overrides) -> Classifier:
-    """The `Classifier` of an embedded model's name, a weights file, or a run folder.
+def _write(path: Path, text: str) -> None:
+    """The file whole, or as it was."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
-    `overrides` set what array shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError
-    with a sentence where the file does not hold a whole model.
+
+def load(
+    source: str | Path = "world-tiny", *, front_end: str | FrontEnd | None = None, **overrides
+) -> Classifier:
+    """The `Classifier` of a name of the zoo, a weights file, a folder or "hf://user/repo".
+
+    A released model's weights are fetched and converted on first use. `front_end` names a preset
+    of `features.FRONT_ENDS` to hear with instead of the model's own; `overrides` set what array
+    shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError with a sentence where no
+    whole model can be had.
     """
-    if (Path(source) / "experiment.json").exists() and not _finished(Path(source)):
+    config, params, meta = checkpoint.load(weights(source), **overrides)
+    foreign = meta["clip"] is None
+    card = {**(meta.get("card") or {}), "licence": meta["licence"]}
+    card |= {name: meta[name] for name in ("name", "source") if meta.get(name)}
+    clip_config = _released_clip(config) if foreign else meta["clip"]
+    labels, nameless = _labels(meta["labels"], config.classes)
+    cautions = [zoo.CAUTION if foreign else meta.get("caution") or card.get("caution"), nameless]
+    card["caution"] = " ".join(filter(None, cautions))
+    if front_end is not None:
+        clip_config = replace(clip_config, front_end=_front_end(front_end))
+    return Classifier(config, params, clip_config, labels, card)
+
+
+def weights(source: str | Path) -> Path:
+    """The file or folder to read; a zoo name or hub reference is fetched first."""
+    if str(source).startswith("hf://"):
+        return zoo.hub_file(str(source))
+    path = Path(source)
+    if (path / "experiment.json").exists() and not (path / "model.safetensors").is_file():
         raise ValueError(f"the training in {source} has not finished; give its command again.")
-    path = WEIGHTS / f"{source}.safetensors"
-    if not path.exists():
-        path = Path(source)
-        if _finished(path):
-            path = path / "model.safetensors"
-        elif not path.exists():
-            names = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
-            raise ValueError(f"{source} is neither a file nor an embedded model ({names}).")
-    config, params, meta = checkpoint.load(path, **overrides)
-    labels = meta["labels"] or [f"class {i}" for i in range(config.classes)]
-    clip_config = meta["clip"] or _clip_config(config)
-    return Classifier(config, params, clip_config, labels, meta.get("card"))
+    if path.exists():
+        return path
+    try:
+        name = zoo.entry(str(source)).name
+    except ValueError as error:
+        raise ValueError(f"{source} is no file, and {error}") from None
+    return zoo.fetch(name)
 
 
-def _finished(run: Path) -> bool:
-    return (run / "model.safetensors").is_file()
+def _labels(known: Sequence[str] | None, classes: int) -> tuple[Sequence[str], str]:
+    """The classes' names, AudioSet's where a file of 527 has none; and why they are but numbers."""
+    if known:
+        return known, ""
+    numbers = [f"class {i}" for i in range(classes)]
+    if classes != BASE.classes:
+        return numbers, "The file does not name its classes."
+    try:
+        return zoo.audioset_labels(), ""
+    except (ValueError, OSError) as error:
+        return numbers, f"The classes have no names yet: {error}"
 
 
-def _clip_config(config: MBTConfig) -> ClipConfig:
+def _released_clip(config: MBTConfig) -> ClipConfig:
     """The released models' way to see and hear, in the size that a model without one asks for."""
     frames, size, _ = config.rgb_shape
-    stride = max(1, round(64 / frames))  # 2.56 s at 25 frames per second, as released
-    return ClipConfig(
+    return replace(
+        zoo.released_clip(),
         frames=frames,
-        stride=stride,
+        stride=max(1, round(64 / frames)),  # 2.56 s at 25 frames per second, as released
         size=size,
         resize=max(size, round(size * 256 / 224)),
         spec_frames=config.spec_shape[0],
     )
+
+
+def _front_end(wanted: str | FrontEnd) -> FrontEnd:
+    if isinstance(wanted, FrontEnd):
+        return wanted
+    if wanted not in features.FRONT_ENDS:
+        known = ", ".join(features.FRONT_ENDS)
+        raise ValueError(f"there is no front end {wanted!r}; the presets are {known}.")
+    return features.FRONT_ENDS[wanted]

@@ -87,7 +87,7 @@ def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
         ("world --out x -n 0", "-n 0 must be 1 or more"),
         ("evaluate --count 0", "0 clips cannot be scored"),
         ("train --config=nowhere.py --workdir=x.1 --train.steps 2", "is no file"),
-        ("predict x.mp4 --model nowhere", "neither a file nor an embedded model"),
+        ("predict x.mp4 --model nowhere", "nowhere is no file, and the zoo has no 'nowhere'"),
         ("evaluate --data moon:test", "data moon:test is unknown"),
         ("world --out x --split moon", "choose one of train"),
         ("train --config nowhere.py --workdir x", "is no file"),

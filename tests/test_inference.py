@@ -1,12 +1,14 @@
 """What a classifier answers, with a random model of the world's geometry."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from mbt_lite import features, media, model, world
-from mbt_lite.config import BASE, WORLD, WORLD_CLIP
-from mbt_lite.inference import Classifier, _clip_config, load
+from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, from_dict
+from mbt_lite.inference import Classifier, _released_clip, load
 from mbt_lite.model import Clip, init_params
 
 
@@ -128,7 +130,10 @@ def test_a_single_stream_model_takes_a_whole_clip(path):
 
 
 def test_wrong_sources_are_refused_in_a_sentence(classifier, tmp_path):
-    with pytest.raises(ValueError, match="nowhere is neither a file nor an embedded model"):
+    with pytest.raises(
+        ValueError,
+        match="nowhere is no file, and the zoo has no 'nowhere'. It has .*as500k-rgb-spec",
+    ):
         load("nowhere")
     with pytest.raises(ValueError, match="3 labels do not fit a head of 31"):
         Classifier(WORLD, classifier.params, WORLD_CLIP, ("a", "b", "c"))
@@ -140,6 +145,48 @@ def test_wrong_sources_are_refused_in_a_sentence(classifier, tmp_path):
 
 
 def test_a_foreign_model_gets_clips_of_its_own_size():
-    clip = _clip_config(BASE)
+    clip = _released_clip(BASE)
     assert (clip.frames, clip.stride, clip.size, clip.resize) == (32, 2, 224, 256)
     assert (clip.spec_frames, clip.video_seconds, clip.sound_seconds) == (800, 2.56, 8.0)
+
+
+def test_a_shared_folder_answers_as_before_and_says_what_it_is(classifier, path, tmp_path):
+    cautious = Classifier(
+        WORLD,
+        classifier.params,
+        WORLD_CLIP,
+        world.LABELS,
+        {"name": "bells", "licence": "CC0-1.0", "caution": "Made of random numbers."},
+    )
+    folder = cautious.save(tmp_path / "bells")
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    again = load(folder)
+    assert again.card == cautious.card and again.labels == world.LABELS
+    answer = again.predict(path)
+    np.testing.assert_array_equal(answer.probabilities, cautious.predict(path).probabilities)
+    assert answer.caution == answer.streams["rgb"].caution == "Made of random numbers."
+    values = json.loads((folder / "config.json").read_text())
+    assert from_dict(MBTConfig, values["model"]) == WORLD
+    assert from_dict(ClipConfig, values["clip"]) == WORLD_CLIP
+    card = (folder / "README.md").read_text()
+    assert "license: cc0-1.0" in card and "Made of random numbers." in card
+    assert f"{WORLD.cost().parameters:,} parameters" in card and "circle rises" in card
+
+
+def test_half_precision_halves_the_file_and_hardly_changes_the_answer(classifier, path, tmp_path):
+    whole = classifier.save(tmp_path / "whole.safetensors")
+    half = classifier.save(tmp_path / "half.safetensors", dtype="bfloat16")
+    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    difference = load(half).predict(path).probabilities - classifier.predict(path).probabilities
+    assert 0 < np.abs(difference).max() < 0.02
+
+
+def test_another_front_end_is_heard_with_when_asked_for(classifier, tmp_path):
+    folder = classifier.save(tmp_path / "model")
+    assert load(folder, front_end="vggish").clip_config.front_end.name == "vggish"
+    with pytest.raises(ValueError, match="no front end 'loud'; the presets are .*vggish"):
+        load(folder, front_end="loud")

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug, Model
+from mbt_lite.cli.options import Debug, FrontEndName, Model
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Predict:
     """Windows per file, evenly spread, their logits averaged."""
     start: float | None = None
     """Take one window from this second on instead."""
+    front_end: FrontEndName = None
     json: bool = False
     """One JSON object a line instead of text."""
     debug: Debug = False
@@ -37,7 +38,7 @@ class Predict:
             raise ValueError("no clip given; try: " + self.example)
         if self.top < 1 or self.views < 1:
             raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
-        classifier, failed = load(self.model), 0
+        classifier, failed = load(self.model, front_end=self.front_end), 0
         for path in self.clips:
             try:
                 answer = classifier.predict(path, self.views, self.start)
@@ -46,6 +47,8 @@ class Predict:
                 self._fail(path, error)
             else:
                 self._show(path, answer)
+        if classifier.caution and not self.json:
+            print(f"caution: {classifier.caution}")
         return int(failed > 0)
 
     def _fail(self, path: Path, error: Exception) -> None:
@@ -59,6 +62,7 @@ class Predict:
         if self.json:
             streams = {name: dict(one.top(self.top)) for name, one in answer.streams.items()}
             row = {"top": dict(answer.top(self.top)), "streams": streams, "notes": answer.notes}
+            row |= {"caution": answer.caution}
             print(json.dumps({"file": str(path), **row}), flush=True)
             return
         print(path)
@@ -89,6 +93,7 @@ class Attention:
     """The layer, counted from 0; without it the last one whose reading matters."""
     start: float | None = None
     """Take the window from this second on instead of the middle."""
+    front_end: FrontEndName = None
     debug: Debug = False
 
     def run(self) -> int:
@@ -96,10 +101,12 @@ class Attention:
         from mbt_lite.features import read_views
         from mbt_lite.inference import load
 
-        classifier = load(self.model)
+        classifier = load(self.model, front_end=self.front_end)
         view = read_views(self.clip, classifier.clip_config, start=self.start)[0]
         layers = None if self.layer is None else (self.layer,)
         maps = classifier.attention(view.clip, self.query, layers)
         figure = plot.attention(view, maps, classifier.clip_config)
         print(plot.save(figure, self.out))
+        if classifier.caution:
+            print(f"caution: {classifier.caution}", file=sys.stderr)
         return 0
