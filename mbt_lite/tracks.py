@@ -281,13 +281,18 @@ def _upright(image, matrix) -> np.ndarray:
 
 def _mono(frame) -> np.ndarray:
     """The mean of all channels, float32 [n]."""
+    return samples(frame).mean(axis=0, dtype=np.float32)
+
+
+def samples(frame) -> np.ndarray:
+    """The channels of a frame of sound, float32 [C, n], full scale at 1."""
     if frame.format.is_planar and frame.layout.nb_channels > 8:
         frame = av.AudioResampler("flt").resample(frame)[0]  # PyAV miscounts so many planes
-    samples = frame.to_ndarray()
+    values = frame.to_ndarray()
     if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T  # [C, n]
-    if samples.dtype.kind in "iu":
-        bits = 8 * samples.dtype.itemsize - 1
-        offset = 128.0 if samples.dtype.kind == "u" else 0.0
-        samples = (samples.astype(np.float32) - offset) / 2.0**bits
-    return samples.mean(axis=0, dtype=np.float32)
+        values = values.reshape(-1, frame.layout.nb_channels).T  # [C, n]
+    if values.dtype.kind in "iu":
+        bits = 8 * values.dtype.itemsize - 1
+        offset = 128.0 if values.dtype.kind == "u" else 0.0
+        values = (values.astype(np.float32) - offset) / 2.0**bits
+    return values
