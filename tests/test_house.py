@@ -18,7 +18,7 @@ PACKAGE = ROOT / "mbt_lite"
 LEVELS = {
     0: ["cost", "flaxfile", "metrics", "container", "download"],
     1: ["config", "hub"],
-    2: ["tracks", "encode", "model", "layouts", "scenic"],
+    2: ["tracks", "encode", "model", "layouts", "scenic", "journal"],
     3: ["media", "checkpoint", "augment", "sharding"],
     4: ["features", "vit"],
     5: ["card", "world", "records", "zoo", "tables"],
