@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mbt_lite.checkpoint import flatten, from_scenic, load, save, scenic_names, scenic_shape
+from mbt_lite.checkpoint import flatten, from_scenic, load, save
 from mbt_lite.config import BASE, ClipConfig, FrontEnd
 from mbt_lite.model import MBT, Clip, init_params
+from mbt_lite.scenic import scenic_names, scenic_shape
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = {"rgb_shape": (4, 8, 12), "spec_shape": (12, 8)}
@@ -239,14 +240,14 @@ BAD = {  # name: (how to write it, what the message says)
         lambda path, whole: path.write_bytes(
             (GOLDEN / "ckpt_new/checkpoint_123").read_bytes()[:-9]
         ),
-        "read as msgpack: .*incomplete",
+        "read as msgpack: it ends . bytes too early",
     ),
     "cut.safetensors": (lambda path, whole: path.write_bytes(whole[:-9]), "no whole safetensors"),
     "foreign.safetensors": (foreign_safetensors, "not mbt_lite's"),
     "config.safetensors": (with_bad_config, "depth=-1"),
     "pickle.npz": (lambda path, whole: np.savez(path, a=np.array([{}, None])), "allow_pickle"),
     "other.npz": (lambda path, whole: np.savez(path, a=np.zeros(3)), "is no MBT: .*'a'"),
-    "folder": (lambda path, whole: path.mkdir(), "folder without checkpoint_"),
+    "folder": (lambda path, whole: path.mkdir(), "folder without model.safetensors or checkpoint_"),
     "nothing": (lambda path, whole: None, "does not exist"),
 }
 
