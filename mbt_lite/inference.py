@@ -14,6 +14,7 @@ import numpy as np
 from mbt_lite import checkpoint, features, zoo
 from mbt_lite.card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
+from mbt_lite.hub import hub_file
 from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
 
 
@@ -202,7 +203,7 @@ def load(
 def weights(source: str | Path) -> Path:
     """The file or folder to read; a zoo name or hub reference is fetched first."""
     if str(source).startswith("hf://"):
-        return zoo.hub_file(str(source))
+        return hub_file(str(source))
     path = Path(source)
     if (path / "experiment.json").exists() and not (path / "model.safetensors").is_file():
         raise ValueError(f"the training in {source} has not finished; give its command again.")

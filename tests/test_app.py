@@ -14,14 +14,14 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import checkpoint, media, world
+from mbt_lite import checkpoint, media, world, zoo
 from mbt_lite.config import WORLD, WORLD_CLIP
-from mbt_lite.inference import WEIGHTS, load
+from mbt_lite.inference import load
 from mbt_lite.model import init_params
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = Path("/usr/bin/chromium")
-EMBEDDED = WEIGHTS / "world-tiny.safetensors"
+EMBEDDED = zoo.converted(zoo.entry("world-tiny"))
 
 gradio_client = pytest.importorskip("gradio_client")
 
@@ -99,7 +99,7 @@ def ask(client, path: Path):
 def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clips, model):
     answer = ask(client, clips["clip"])
     expected = load(model).predict(clips["clip"])
-    assert list(answer) == ["both", "sound alone", "picture alone", "notes"]
+    assert list(answer) == ["both", "sound alone", "picture alone", "notes", "caution"]
     assert answer["notes"] == list(expected.notes)
     streams = {"both": expected, "sound alone": expected.streams["spec"]}
     streams["picture alone"] = expected.streams["rgb"]
@@ -114,7 +114,7 @@ def test_a_program_sees_one_endpoint(client):
 
 def test_a_file_without_sound_gets_no_answer_of_the_sound(client, clips):
     answer = ask(client, clips["silent"])
-    assert list(answer) == ["both", "picture alone", "notes"]
+    assert list(answer) == ["both", "picture alone", "notes", "caution"]
     assert "no sound" in answer["notes"]
     assert answer["both"] == pytest.approx(answer["picture alone"], abs=1e-5)
 

@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import cli, media, world
+from mbt_lite import checkpoint, cli, media, world, zoo
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
@@ -120,3 +121,29 @@ def test_every_command_explains_itself_with_an_example(capsys):
             cli.main([name, "--help"])
         assert stop.value.code == 0
         assert command.example.split(" --")[0] in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_cost_of_a_model_is_printed_beside_other_ways_to_fuse(capsys, tmp_path):
+    picture = tmp_path / "cost.png"
+    assert cli.main(["cost", "--json", "--out", str(picture)]) == 0
+    rows, _, path = capsys.readouterr().out.rpartition("\n]\n")
+    rows = {row["fusion"]: row for row in json.loads(rows + "\n]")}
+    assert rows["as it is"]["parameters"] == 175_009_295
+    assert rows["joint, an encoder each"]["GFLOPs"] > 1.3 * rows["bottleneck"]["GFLOPs"]
+    assert path.strip() == str(picture) and picture.stat().st_size > 10_000
+    assert cli.main(["cost", "--model", "as-mini-rgb", "--out", str(picture)]) == 1
+    assert "nothing to fuse" in capsys.readouterr().err
+
+
+def test_weights_are_converted_there_and_back_unchanged(capsys, tmp_path):
+    scenic, again = tmp_path / "scenic.npz", tmp_path / "again.safetensors"
+    embedded = zoo.converted(zoo.entry("world-tiny"))
+    assert cli.main(["convert", "world-tiny", str(scenic)]) == 0
+    sizes = ["--rgb-shape", "8", "48", "48", "--spec-shape", "200", "128", "--fusion-layer", "1"]
+    assert cli.main(["convert", str(scenic), str(again), *sizes]) == 0
+    assert capsys.readouterr().out.split() == [str(scenic), str(again)]
+    (config, params, _), (same_config, same_params, _) = map(checkpoint.load, (embedded, again))
+    assert config == same_config
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, same_params)))
+    assert cli.main(["convert", str(scenic), str(tmp_path / "model.h5")]) == 1
+    assert "ends in none of .safetensors" in capsys.readouterr().err

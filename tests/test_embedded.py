@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mbt_lite
 from mbt_lite import features, metrics, train, world
-from mbt_lite.inference import WEIGHTS, load
+from mbt_lite.inference import load
 
+WEIGHTS = Path(mbt_lite.__file__).parent / "weights"
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
 

@@ -10,6 +10,9 @@ import sys
 import tyro
 
 from mbt_lite.cli.answers import Attention, Predict
+from mbt_lite.cli.convert import Convert
+from mbt_lite.cli.cost import Cost
+from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.evaluate import Evaluate
 from mbt_lite.cli.runs import Bench, Train, World
 from mbt_lite.cli.zoo import Zoo
@@ -17,9 +20,12 @@ from mbt_lite.cli.zoo import Zoo
 COMMANDS = {
     "predict": Predict,
     "attention": Attention,
+    "doctor": Doctor,
     "world": World,
     "train": Train,
     "evaluate": Evaluate,
+    "convert": Convert,
+    "cost": Cost,
     "bench": Bench,
     "zoo": Zoo,
 }

@@ -23,9 +23,11 @@ class Cost:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite.inference import config_of
+        from mbt_lite import checkpoint, zoo
+        from mbt_lite.inference import weights
 
-        config = config_of(self.model)
+        entry = zoo.find(self.model)
+        config = entry.config if entry else checkpoint.load(weights(self.model))[0]
         rows = _rows(config)
         if self.json:
             print(json.dumps(rows, indent=1))
