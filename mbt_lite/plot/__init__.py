@@ -7,6 +7,7 @@ function `..._alt` beside it that says in words what the data shows.
 """
 
 from mbt_lite.plot.cost import cost, cost_alt
+from mbt_lite.plot.doctor import doctor, doctor_alt
 from mbt_lite.plot.maps import (
     ATTENTION_MAP,
     attention,
@@ -47,6 +48,8 @@ __all__ = [
     "cost_alt",
     "curves",
     "curves_alt",
+    "doctor",
+    "doctor_alt",
     "save",
     "spectrogram",
     "spectrogram_alt",

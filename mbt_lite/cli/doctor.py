@@ -1,0 +1,78 @@
+"""Whether clips are fit for a model, and what to do where they are not."""
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tyro.conf import Positional
+
+from mbt_lite.cli.options import Debug, Model
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Whether clips are fit for a model, in plain words: what was found, and what to do.
+
+    The exit code is 0 where all are fit, warnings or not, and 1 where one is not.
+    """
+
+    example: ClassVar[str] = "mbt-lite doctor data_samples/bell.mp4 --out bell.png"
+
+    clips: Positional[tuple[Path, ...]]
+    """Video or sound files."""
+    model: Model = "world-tiny"
+    out: Path | None = None
+    """Also draw what was seen and heard: a .png, or a folder for several clips."""
+    json: bool = False
+    """One JSON object a line instead of text."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from tqdm import tqdm
+
+        from mbt_lite import doctor
+        from mbt_lite.inference import load
+
+        if not self.clips:
+            raise ValueError("no clip given; try: " + self.example)
+        pictures = _pictures(self.clips, self.out)
+        model, sick = load(self.model), 0
+        for path in tqdm(self.clips, unit="clip", disable=len(self.clips) < 2, leave=False):
+            report = doctor.examine(path, model.clip_config, model.config.streams)
+            sick += not report.fit
+            text = json.dumps(doctor.to_dict(report)) if self.json else doctor.note(report)
+            tqdm.write(text, file=sys.stdout)
+            sys.stdout.flush()
+            if path in pictures:
+                _draw(report, pictures[path])
+        return int(sick > 0)
+
+
+def _pictures(clips: tuple[Path, ...], out: Path | None) -> dict[Path, Path]:
+    """The picture of each clip: `out` itself, or in that folder, `bell.mp4.png` for `bell.mp4`."""
+    if out is None:
+        return {}
+    if out.suffix.lower() == ".png":
+        if len(clips) > 1:
+            raise ValueError(f"--out {out} is one picture for {len(clips)} clips; name a folder.")
+        return {clips[0]: out}
+    names = [clip.name for clip in clips]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice and len(set(clips)) == len(clips):
+        raise ValueError(f"several clips are called {twice[0]}; give them in separate commands.")
+    out.mkdir(parents=True, exist_ok=True)
+    return {clip: out / f"{clip.name}.png" for clip in clips}
+
+
+def _draw(report, path: Path) -> None:
+    """Save the picture of a report, if there was anything to see or to hear."""
+    from tqdm import tqdm
+
+    from mbt_lite import plot
+
+    said = f"{report.path} gives nothing to draw."
+    if report.view is not None:
+        said = f"drawn: {plot.save(plot.doctor(report), path)}"
+    tqdm.write(said, file=sys.stderr)

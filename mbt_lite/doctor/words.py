@@ -1,0 +1,118 @@
+"""The doctor's note: a report as a person reads it, and as a program does."""
+
+import math
+
+from mbt_lite.doctor.measure import Report
+
+CHANNELS = {1: "mono", 2: "stereo"}
+MANY = 30  # views that a person would still ask for
+
+
+def note(report: Report) -> str:
+    """Lines of text: the verdict, what the file holds, what the model gets, findings, advice."""
+    lines = [f"{report.path}: {report.verdict}"]
+    lines += [f"  {name:8} {fact}" for name, fact in facts(report).items()]
+    for finding in report.findings:
+        lines.append(f"  {finding.severity}: {finding.found}")
+        lines += [f"    {finding.do}"] if finding.do else []
+    return "\n".join(lines)
+
+
+def facts(report: Report) -> dict[str, str]:
+    """What the file holds and what the model gets of it, a line each, as far as it could be read.
+
+    Its keys are among picture, sound, model and level.
+    """
+    lines = {}
+    if report.info and report.info.has_video:
+        lines["picture"] = _picture(report)
+    if report.info and report.info.has_audio:
+        lines["sound"] = _sound(report)
+    if report.view:
+        lines["model"] = _model(report)
+    if "mean_off" in report.statistics and "spec" in report.streams:
+        lines["level"] = _level(report)
+    return lines
+
+
+def _picture(report: Report) -> str:
+    info, stream = report.info, report.survey.picture
+    parts = [info.video_codec, f"{info.width} x {info.height}"]
+    if stream and stream.rate:
+        parts.append(f"{stream.rate:.3g} frames/s{' (varying)' if stream.varies else ''}")
+    parts += [f"turned by {abs(info.rotation)} degrees"] if info.rotation else []
+    return ", ".join(parts + _span(stream))
+
+
+def _sound(report: Report) -> str:
+    info = report.info
+    channels = CHANNELS.get(info.channels, f"{info.channels} channels")
+    rate = f"{info.sample_rate / 1000:g} kHz"
+    return ", ".join(
+        [info.audio_codec.removesuffix("float"), rate, channels, *_span(report.survey.sound)]
+    )
+
+
+def _span(stream) -> list[str]:
+    """Where a stream lies on the file's clock."""
+    if stream is None:
+        return ["nothing in it"]
+    if stream.start < 0.1:
+        return [_clock(stream.end)] if stream.packets > 1 else ["a single one"]
+    return [f"from {_clock(stream.start)} to {_clock(stream.end)}"]
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as "8.0 s", or "2:00:00" from ten minutes on."""
+    if seconds < 600:
+        return f"{seconds:.1f} s"
+    return f"{seconds // 3600:.0f}:{seconds // 60 % 60:02.0f}:{seconds % 60:02.0f}"
+
+
+def _model(report: Report) -> str:
+    """Where the model looks, and what of the picture it sees."""
+    start, length = report.found.start, report.found.duration
+    line = f"looks at {start:.1f}-{start + length:.1f} s"
+    if report.info.has_video and "rgb" in report.streams:
+        line += f", {report.config.frames} frames, {_cut(report)}"
+    if report.views > MANY:
+        return f"{line}; all of the file would take {report.views:,} views"
+    return f"{line}; all of the file with --views {report.views}" if report.views > 1 else line
+
+
+def _cut(report: Report) -> str:
+    """What of the picture the model does not see."""
+    sides = zip(report.kept, ("left and right", "top and bottom"), strict=True)
+    parts = [f"{(1 - kept) / 2:.0%} cut off {where}" for kept, where in sides if kept < 0.99]
+    return " and ".join(parts) or "the whole picture"
+
+
+def _level(report: Report) -> str:
+    numbers = report.statistics
+    if numbers["loudness"] == -math.inf:
+        return "silence"
+    off = numbers["mean_off"]
+    side = "above" if off > 0 else "below"
+    return (
+        f"{numbers['loudness']:.0f} dB; spectrogram {abs(off):.1f} standard deviations {side} "
+        f"the usual, {numbers['spread']:.1f} times its spread"
+    )
+
+
+def to_dict(report: Report) -> dict:
+    """The report as plain dictionaries, lists and numbers, ready for JSON; silence is null dB."""
+    return {
+        "file": str(report.path),
+        "fit": report.fit,
+        "verdict": report.verdict,
+        "facts": facts(report),
+        "findings": [vars(finding) for finding in report.findings],
+        "statistics": _finite(report.statistics),
+        "looks": [_finite(vars(look)) for look in report.looks],
+        "views": report.views,
+        "kept": {"width": report.kept[0], "height": report.kept[1]},
+    }
+
+
+def _finite(numbers: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
