@@ -86,12 +86,12 @@ class _Partial:
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
-    def begin(self, answer: http.client.HTTPResponse) -> None:
-        """Start anew with this answer."""
+    def begin(self, answer: http.client.HTTPResponse, total: int | None) -> None:
+        """Start anew with this answer, which has so many bytes."""
         found = {
             "etag": answer.headers["ETag"],
             "modified": answer.headers["Last-Modified"],
-            "total": answer.length,
+            "total": total,
         }
         same = found.items() <= self.signs.items()
         ignored = same and (self.resumable or not self.signs["ranges"])  # only the rest was wanted
@@ -259,10 +259,11 @@ def _receive(part: _Partial, answer, at_least: int, spare: int) -> None:
             raise _Again("the file on the server has changed meanwhile")
         chunk = answer.read1(CHUNK)
     else:
+        total = answer.length  # counts down while it is read
         chunk = answer.read1(CHUNK)
         if answer.headers.get_content_type() == "text/html" or PAGE.match(chunk):
             raise DownloadError(_sentence(part, "a web page comes instead of the file"))
-        part.begin(answer)
+        part.begin(answer, total)
     total = part.signs["total"]
     _check_before(part, total, at_least, spare)
     _store(part, answer, chunk)

@@ -57,6 +57,11 @@ class Entry:
         """Whether the weights are the paper's authors', with all that is open about them."""
         return self.url is not None
 
+    @property
+    def caution(self) -> str | None:
+        """What must be said beside its predictions."""
+        return CAUTION if self.released and "spec" in self.config.streams else None
+
 
 def released_clip() -> ClipConfig:
     """What the released models eat: 2.56 s of picture, 8 s of sound, and the likeliest front end.
@@ -303,7 +308,7 @@ def _save(found: Entry, dtype: str, made: Path, config, params, sha256: str | No
         licence=found.licence,
         name=found.name,
         source={"url": found.url, "sha256": sha256},
-        caution=CAUTION,
+        caution=found.caution,
     )
 
 

@@ -5,6 +5,7 @@ import math
 import re
 import textwrap
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -54,8 +55,8 @@ class Download:
         print(path)
         for note in noted:
             print(f"note: {note.message}")
-        if zoo.entry(self.name).released:
-            print(f"note: {zoo.CAUTION}")
+        if caution := zoo.entry(self.name).caution:
+            print(f"note: {caution}")
         return 0
 
 
@@ -157,7 +158,7 @@ def _entry_facts(entry) -> dict:
         facts["url"] = entry.url
         facts["put_at"] = str(zoo.cache_folder() / entry.file)
         facts["checksum"] = _checksum(entry)
-        facts["caution"] = zoo.CAUTION
+        facts["caution"] = entry.caution
         facts["arrays"] = _arrays(entry.config)
     here = [path for path in zoo.all_converted(entry) if path.exists()]
     return facts | (_held(here[0])[1] if here else {})
@@ -255,8 +256,8 @@ def _text(facts: dict) -> str:
     rows += [("geometry", line) for line in _geometry(facts["config"])]
     cost = f"{facts['gflops']:,.4g} GFLOPs ({facts['gmacs']:,.4g} GMACs) a clip"
     rows.append(("cost", f"{facts['parameters']:,} parameters, {cost}"))
-    rows += [("clip", line) for line in _clip(facts["clip"])]
-    rows += [("caution", facts.get("caution"))]
+    rows += [("clip", line) for line in _clip(facts["clip"], facts["config"]["streams"])]
+    rows += [("caution", line) for line in textwrap.wrap(facts.get("caution") or "", 86)]
     rows += [("labels", facts["labels"]), ("licence", facts["licence"])]
     rows += [("source", json.dumps(facts["source"]) if facts.get("source") else None)]
     rows += [("here", facts.get("here"))] + [("", line) for line in _by_hand(facts)]
@@ -267,12 +268,10 @@ def _text(facts: dict) -> str:
 
 
 def _lay_out(rows: list[tuple[str, str]]) -> str:
-    """Rows in two columns; a name is given once, long text is wrapped."""
+    """Rows in two columns; a name is given once."""
     lines, before = [], None
     for name, value in rows:
-        pieces = textwrap.wrap(value, 100, break_long_words=False, break_on_hyphens=False)
-        names = ["" if name == before else name, *[""] * len(pieces)]
-        lines += [f"{name:14}{text}" for name, text in zip(names, pieces, strict=False)]
+        lines.append(f"{'' if name == before else name:14}{value}")
         before = name or before
     return "\n".join(lines)
 
@@ -291,16 +290,21 @@ def _geometry(config: dict) -> list[str]:
     return lines
 
 
-def _clip(clip: dict | None) -> list[str]:
+def _clip(clip: dict | None, streams: Sequence[str]) -> list[str]:
     if clip is None:
         return ["not said in the file"]
-    front = clip["front_end"]
-    return [
-        f"{clip['frames']} frames at {clip['fps'] / clip['stride']:g} a second, "
-        f"{clip['size']} x {clip['size']} pixels of a short side of {clip['resize']}",
-        f"{clip['spec_frames']} spectrogram frames, one each {1000 * front['hop']:g} ms",
-        f'front end "{front["name"]}", mean {front["mean"]:g}, deviation {front["std"]:g}',
-    ]
+    front, lines = clip["front_end"], []
+    if "rgb" in streams:
+        lines.append(
+            f"{clip['frames']} frames at {clip['fps'] / clip['stride']:g} a second, "
+            f"{clip['size']} x {clip['size']} pixels of a short side of {clip['resize']}"
+        )
+    if "spec" in streams:
+        lines += [
+            f"{clip['spec_frames']} spectrogram frames, one each {1000 * front['hop']:g} ms",
+            f'front end "{front["name"]}", mean {front["mean"]:g}, deviation {front["std"]:g}',
+        ]
+    return lines
 
 
 def _by_hand(facts: dict) -> list[str]:

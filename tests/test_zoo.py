@@ -1,0 +1,745 @@
+"""Every fault of a network with exactly what it leaves on the disk, then the models by name."""
+
+import base64
+import csv
+import dataclasses
+import hashlib
+import json
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from faulty_server import cut, deaf, endless, good, page, serving, stall, status
+from flax import serialization, traverse_util
+
+from mbt_lite import checkpoint, cli, download, zoo
+from mbt_lite.config import BASE
+from mbt_lite.model import init_params
+
+DATA = np.random.default_rng(0).bytes(100_000)
+OTHER = np.random.default_rng(1).bytes(90_000)
+SIGN = {"ETag": '"one"'}
+KEPT = {"file.partial", "file.partial.json"}
+DONE = {"file", "file.sha256"}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "WAITS", (0.01, 0.01))
+    with serving() as made:
+        yield made
+
+
+def left(folder: Path) -> set[str]:
+    """Every file in a folder."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(url: str, folder: Path, **how) -> str:
+    """The sentence with which a download is refused."""
+    with pytest.raises(download.DownloadError) as error:
+        download.download(url, folder / "file", **how)
+    sentence = str(error.value)
+    assert sentence.startswith(url) and "\n" not in sentence
+    return sentence
+
+
+def run_download(url: str, folder: Path, before: str = "") -> subprocess.Popen:
+    """The same in another process."""
+    program = (
+        f"{before}\nfrom pathlib import Path\nfrom mbt_lite.download import download\n"
+        f"download({url!r}, Path({str(folder / 'file')!r}))"
+    )
+    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
+
+
+def test_a_file_comes_whole_with_its_checksum_beside_it(server, tmp_path):
+    path = download.download(server.url("/f", good(DATA)), tmp_path / "new" / "file")
+    assert path.read_bytes() == DATA
+    assert left(path.parent) == DONE
+    expected = f"{hashlib.sha256(DATA).hexdigest()}  file\n"  # the format of sha256sum
+    assert (path.parent / "file.sha256").read_text() == expected
+    assert download.verify(path) == download.remembered(path)
+
+
+def test_after_a_cut_only_the_rest_is_fetched(server, tmp_path):
+    url = server.url("/f", cut(DATA, 30_000, **SIGN), good(DATA, **SIGN))
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.ranges() == [None, "bytes=30000-"]
+    assert server.requests[1][1]["If-Range"] == '"one"'
+    assert left(tmp_path) == DONE
+
+
+def test_what_came_before_the_connection_failed_for_good_serves_the_next_call(server, tmp_path):
+    broken = [cut(DATA, 30_000, **SIGN), status(503), status(503)]
+    url = server.url("/f", *broken, good(DATA, **SIGN))
+    sentence = refused(url, tmp_path)
+    assert "503" in sentence and f"{tmp_path / 'file.partial'} keeps the 30 kB" in sentence
+    assert left(tmp_path) == KEPT
+    assert (tmp_path / "file.partial").read_bytes() == DATA[:30_000]
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.ranges() == [None, *["bytes=30000-"] * 3]
+    assert left(tmp_path) == DONE
+
+
+def test_a_stall_is_given_up_and_the_rest_fetched_anew(server, tmp_path):
+    url = server.url("/f", stall(DATA, 40_000, **SIGN), good(DATA, **SIGN))
+    started = time.monotonic()
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert time.monotonic() - started < 5
+    assert server.ranges() == [None, "bytes=40000-"]
+    assert left(tmp_path) == DONE
+
+
+def test_a_server_that_always_stalls_ends_in_a_sentence(server, tmp_path):
+    url = server.url("/f", stall(DATA, 0, **SIGN))
+    assert "silent for 0.3 s" in refused(url, tmp_path)
+    assert len(server.requests) == 3  # one, and one after each of two waits
+    assert left(tmp_path) == set()
+
+
+def test_many_cuts_do_not_matter_while_the_file_gets_on(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "PROGRESS", 10_000)
+
+    def part(i):
+        def answer(request):
+            start = 20_000 * i
+            told = f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"
+            request.head(206, Content_Length=len(DATA) - start, Content_Range=told, **SIGN)
+            request.body(DATA[start : start + 20_000])
+
+        return answer
+
+    url = server.url("/f", cut(DATA, 20_000, **SIGN), *[part(i) for i in range(1, 5)])
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert len(server.requests) == 5 > 1 + len(download.WAITS)
+    assert left(tmp_path) == DONE
+
+
+def test_a_length_told_too_large_is_corrected_by_the_server_itself(server, tmp_path):
+    url = server.url("/f", deaf(DATA, length=200_000, **SIGN), good(DATA, **SIGN))
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.ranges() == [None, "bytes=100000-"]
+    assert left(tmp_path) == DONE
+
+
+def test_a_length_told_too_large_for_ever_leaves_nothing(server, tmp_path):
+    url = server.url("/f", deaf(DATA, length=200_000, **SIGN))
+    assert "only 100,000 of 200,000 bytes came" in refused(url, tmp_path)
+    assert left(tmp_path) == set()
+
+
+def test_a_length_told_too_small_is_found_out_by_the_checksum_that_storage_tells(server, tmp_path):
+    md5 = base64.b64encode(hashlib.md5(DATA).digest()).decode()
+    told = {"x_goog_hash": f"crc32c=AAAAAA==,md5={md5}"}
+    assert "damaged" in refused(server.url("/f", deaf(DATA, length=60_000, **told)), tmp_path)
+    assert left(tmp_path) == set()
+    download.download(server.url("/f", good(DATA, **told)), tmp_path / "file")
+    assert left(tmp_path) == DONE
+
+
+def test_a_file_that_is_far_too_small_is_refused_before_it_is_read(server, tmp_path):
+    assert "100,000 bytes are too few" in refused(
+        server.url("/f", stall(DATA, 10)), tmp_path, at_least=500_000
+    )
+    assert "are too few" in refused(server.url("/f", endless(DATA)), tmp_path, at_least=500_000)
+    assert "0 bytes are too few" in refused(server.url("/f", good(b"")), tmp_path)
+    assert left(tmp_path) == set()
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/octet-stream"])
+def test_a_web_page_is_not_the_file(server, tmp_path, kind):
+    sentence = refused(server.url("/f", page(kind)), tmp_path)
+    assert "a web page comes instead" in sentence and str(tmp_path / "file") in sentence
+    assert len(server.requests) == 1
+    assert left(tmp_path) == set()
+
+
+def test_a_web_page_does_not_cost_what_had_come_before(server, tmp_path):
+    url = server.url("/f", cut(DATA, 30_000, **SIGN), page(), good(DATA, **SIGN))
+    assert "a web page" in refused(url, tmp_path)
+    assert left(tmp_path) == KEPT
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.ranges()[-1] == "bytes=30000-"
+
+
+@pytest.mark.parametrize("code", [403, 404])
+def test_a_refusal_is_not_tried_again(server, tmp_path, code):
+    assert f"the server answers {code}" in refused(server.url("/f", status(code)), tmp_path)
+    assert len(server.requests) == 1
+    assert left(tmp_path) == set()
+
+
+def test_a_busy_server_is_tried_again_when_it_says(server, tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    url = server.url("/f", status(503, Retry_After=7), status(503, Retry_After=999), good(DATA))
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert waits == [7, download.LONGEST_WAIT]
+    assert left(tmp_path) == DONE
+    assert "503" in refused(server.url("/g", status(503)), tmp_path / "other")
+    assert left(tmp_path / "other") == set()
+
+
+def test_a_server_that_ignores_ranges_gives_all_anew(server, tmp_path):
+    url = server.url("/f", cut(DATA, 30_000, **SIGN), deaf(DATA, **SIGN))
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.ranges() == [None, "bytes=30000-"]
+    assert left(tmp_path) == DONE
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["If-Range obeyed", "If-Range ignored"])
+def test_a_file_that_changes_between_attempts_is_never_mixed(server, tmp_path, honest):
+    new = good(OTHER, honest, ETag='"two"')
+    url = server.url("/f", cut(DATA, 30_000, **SIGN), new)
+    assert download.download(url, tmp_path / "file").read_bytes() == OTHER
+    assert left(tmp_path) == DONE
+
+
+def test_a_file_that_changes_its_length_is_never_mixed_even_without_a_sign(server, tmp_path):
+    url = server.url("/f", cut(DATA, 30_000), good(OTHER))
+    assert download.download(url, tmp_path / "file").read_bytes() == OTHER
+    assert server.ranges() == [None, "bytes=30000-", None]
+
+
+def test_a_weak_sign_gives_way_to_the_date(server, tmp_path):
+    date = {"Last_Modified": "Mon, 23 Nov 2020 10:00:00 GMT", "ETag": 'W/"one"'}
+    url = server.url("/f", cut(DATA, 30_000, **date), good(DATA, **date))
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.requests[1][1]["If-Range"] == date["Last_Modified"]
+
+
+def test_a_part_of_another_address_or_without_its_note_is_not_used(server, tmp_path):
+    for note in ("{", json.dumps({"url": "http://elsewhere/f", "etag": '"one"', "ranges": True})):
+        (tmp_path / "file.partial").write_bytes(OTHER[:500])
+        (tmp_path / "file.partial.json").write_text(note)
+        path = download.download(server.url("/f", good(DATA, **SIGN)), tmp_path / "file")
+        assert path.read_bytes() == DATA
+        assert server.ranges()[-1] is None
+        assert left(tmp_path) == DONE
+
+
+def test_a_file_whose_length_is_not_told_comes_too(server, tmp_path):
+    path = download.download(server.url("/f", endless(DATA)), tmp_path / "file")
+    assert path.read_bytes() == DATA
+    assert left(tmp_path) == DONE
+
+
+def test_another_file_than_the_first_time_is_refused(server, tmp_path):
+    path = download.download(server.url("/f", good(DATA)), tmp_path / "file")
+    path.unlink()
+    sentence = refused(server.url("/f", good(OTHER)), tmp_path)
+    assert "another file came than the first time" in sentence
+    assert left(tmp_path) == {"file.sha256"}
+    assert download.remembered(path) == hashlib.sha256(DATA).hexdigest()
+    path.write_bytes(OTHER)
+    with pytest.raises(ValueError, match="is not what came the first time.*Delete it"):
+        download.verify(path)
+
+
+def test_without_network_one_sentence_says_what_to_fetch_and_where_to_put_it(tmp_path, server):
+    url = server.url("/f", good(DATA)).replace(str(server.server_port), "9")  # nobody listens
+    started = time.monotonic()
+    sentence = refused(url, tmp_path)
+    assert "no connection" in sentence
+    assert f"fetch it elsewhere and put it at {tmp_path / 'file'}." in sentence
+    assert time.monotonic() - started < 2
+    assert left(tmp_path) == set()
+
+
+def test_a_disk_without_room_is_refused_before_anything_is_written(server, tmp_path, monkeypatch):
+    free = shutil.disk_usage(tmp_path)._replace(free=150_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
+    url = server.url("/f", good(DATA))
+    sentence = refused(url, tmp_path, spare=60_000)
+    assert "160 kB are needed" in sentence and "150 kB are free" in sentence
+    assert left(tmp_path) == set()
+    download.download(url, tmp_path / "file", spare=50_000)
+    assert left(tmp_path) == DONE
+
+
+def test_a_file_that_outgrows_its_quota_keeps_what_came_and_goes_on_later(server, tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
+
+    url = server.url("/f", good(DATA, **SIGN))
+    program = (
+        "import sys; from pathlib import Path; from mbt_lite import download\n"
+        f"try: download.download({url!r}, Path({str(tmp_path / 'file')!r}))\n"
+        "except download.DownloadError as error: sys.exit(str(error))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=limit
+    )
+    assert ran.returncode == 1
+    assert "the disk is full: 30 kB more are needed" in ran.stderr
+    assert f"{tmp_path / 'file.partial'} keeps the 70 kB" in ran.stderr
+    assert left(tmp_path) == KEPT
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.ranges() == [None, "bytes=70000-"]
+    assert left(tmp_path) == DONE
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only an administrator can make a small disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_small_disk_is_never_filled_by_halves(server, small_disk):
+    assert "100 kB are needed" in refused(server.url("/f", good(DATA)), small_disk)
+    assert left(small_disk) == set()
+    sentence = refused(server.url("/g", endless(DATA)), small_disk)  # only writing finds it out
+    assert "the disk is full" in sentence and "keeps" not in sentence
+    assert left(small_disk) == set()
+    assert "keeps the 61" in refused(server.url("/h", endless(DATA, **SIGN)), small_disk)
+    assert left(small_disk) == KEPT
+
+
+@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_what_an_interrupted_download_has_is_resumed(server, tmp_path, blow):
+    url = server.url("/f", stall(DATA, 50_000, **SIGN), good(DATA, **SIGN))
+    part = tmp_path / "file.partial"
+    with run_download(url, tmp_path) as process:
+        while not (part.exists() and part.stat().st_size == 50_000):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(blow)
+        said = process.stderr.read()
+    assert process.returncode == -blow
+    assert blow is signal.SIGKILL or f"interrupted. {part} keeps the 50 kB" in said
+    assert left(tmp_path) == KEPT
+    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert server.ranges() == [None, "bytes=50000-"]
+    assert left(tmp_path) == DONE
+
+
+TINY = dataclasses.replace(
+    BASE,
+    width=16,
+    depth=2,
+    heads=2,
+    mlp_dim=32,
+    fusion_layer=1,
+    rgb_shape=(2, 224, 224),  # one tubelet deep
+    spec_shape=(32, 128),
+)
+NAMES = ["Speech", *[f"class {i}" for i in range(1, 137)], "Music"]
+NAMES += [f"class {i}" for i in range(138, 527)]
+PUBLISHED = "mbtb32_as-500k_rgb-spec"
+LOCK = f".{PUBLISHED}.lock"
+READY = {"as500k-rgb-spec.safetensors", f"{PUBLISHED}.sha256", LOCK}
+LABELS = {"classes.csv", "classes.csv.sha256", ".classes.csv.lock"}
+
+
+def table(names: list[str]) -> bytes:
+    """A stand-in for AudioSet's list of classes."""
+    rows = [f'{i},/m/{i},"{name}"' for i, name in enumerate(names)]
+    return "\n".join(["index,mid,display_name", *rows]).encode()
+
+
+@pytest.fixture(scope="session")
+def published() -> tuple[dict, bytes]:
+    """(our parameters, the bytes) of a small model in the layout of the released files."""
+    shapes = jax.eval_shape(partial(init_params, TINY), jax.random.key(0))
+    rng = np.random.default_rng(2)
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+    params["head"]["bias"] = np.linspace(-9, -7, 527, dtype=np.float32)
+    params["head"]["bias"][[0, 137]] = -1, -2
+    return params, flax_file(params)
+
+
+def flax_file(params: dict) -> bytes:
+    target = traverse_util.unflatten_dict(checkpoint.to_scenic(TINY, params), sep="/")
+    momentum = jax.tree.map(lambda array: {"momentum": np.zeros_like(array)}, target)
+    optimizer = {"target": target, "state": {"step": np.int32(7), "param_states": momentum}}
+    rest = {"global_step": 7, "model_state": {}, "accum_train_time": 1.5}
+    rng = np.zeros(2, np.uint32)
+    return serialization.to_bytes({"optimizer": optimizer, "rng": rng, **rest})
+
+
+@pytest.fixture
+def offer(server, tmp_path, monkeypatch):
+    """A way to say what the network answers for the small model and for the class names."""
+    monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path))
+
+    def put(*answers, labels=None):
+        url = server.url(f"/{PUBLISHED}", *answers)
+        fields = {"url": url, "config": TINY}
+        entry = dataclasses.replace(zoo.ENTRIES["as500k-rgb-spec"], **fields)
+        monkeypatch.setitem(zoo.ENTRIES, "as500k-rgb-spec", entry)
+        names = server.url("/csv/classes.csv", labels or good(table(NAMES)))
+        monkeypatch.setattr(zoo, "LABELS", names)
+
+    return put
+
+
+def asked(server) -> int:
+    """How often the model itself was requested."""
+    return sum(path == f"/{PUBLISHED}" for path, _ in server.requests)
+
+
+def equal(one: dict, other: dict, rounding: float = 0.0) -> bool:
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=rounding, atol=0), one, other)
+    return all(jax.tree.leaves(same))
+
+
+def test_the_zoo_has_the_six_released_models_and_the_embedded_one():
+    mAP = {name: entry.mAP for name, entry in zoo.ENTRIES.items()}
+    assert mAP == {  # the README of Scenic's MBT
+        "as-mini-spec": 30.9,
+        "as-mini-rgb": 27.0,
+        "as-mini-rgb-spec": 43.9,
+        "as500k-spec": 44.0,
+        "as500k-rgb": 33.9,
+        "as500k-rgb-spec": 52.3,
+        "world-tiny": None,
+    }
+    parameters = {"spec": 86_360_591, "rgb": 89_051_663, "rgb-spec": 175_009_295}
+    for entry in zoo.ENTRIES.values():
+        if entry.released:
+            streams = entry.file.rpartition("_")[2]
+            assert entry.url == f"https://storage.googleapis.com/scenic-bucket/mbt/{entry.file}"
+            assert entry.config.cost().parameters == parameters[streams]
+            assert sorted(entry.config.streams) == streams.split("-")
+            assert (entry.clip.front_end.mean, entry.clip.front_end.std) == (1.102, 2.762)
+            assert (entry.caution is None) == (streams == "rgb")
+
+
+def test_the_arrays_expected_of_each_released_model_are_its_parameters():
+    for name in ("as500k-rgb-spec", "as500k-spec"):
+        config = zoo.ENTRIES[name].config
+        shapes = zoo.expected_arrays(config)
+        assert sum(np.prod(shape) for shape in shapes.values()) == config.cost().parameters
+        assert len(shapes) == (397 if name == "as500k-rgb-spec" else 200)
+    assert shapes["cls"] == (1, 1, 768)  # a lone stream has the plain name
+    block = "Transformer/encoderblock_11_spectrogram/MultiHeadDotProductAttention_0"
+    assert shapes[f"{block}/query/kernel"] == (768, 12, 64)
+
+
+@pytest.mark.parametrize(
+    "name, plain",
+    [
+        ("as500k-rgb", "as500k-rgb"),
+        ("as-500k-rgb", "as500k-rgb"),
+        ("AS-500K_spec", "as500k-spec"),
+        ("mbtb32_as-500k_rgb-spec", "as500k-rgb-spec"),
+        ("mbtb32_as-mini_spec", "as-mini-spec"),
+        ("asmini-rgb", "as-mini-rgb"),
+    ],
+)
+def test_a_model_goes_by_its_plain_and_its_published_name(name, plain):
+    assert zoo.entry(name).name == plain
+
+
+def test_a_name_that_is_none_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="no 'as500-rgb'. Did you mean as500k-rgb "):
+        zoo.entry("as500-rgb")
+    with pytest.raises(ValueError, match="no 'resnet'. It has as-mini-spec, .*world-tiny"):
+        zoo.entry("resnet")
+    assert zoo.find("resnet") is None
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
+    for name in ("MBT_LITE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert zoo.cache_folder() == tmp_path / ".cache" / "mbt_lite"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert zoo.cache_folder() == tmp_path / "xdg" / "mbt_lite"
+    monkeypatch.setenv("MBT_LITE_CACHE", "~/mine")
+    assert zoo.cache_folder() == tmp_path / "mine"
+
+
+def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_path, capsys):
+    params, data = published
+    offer(good(data))
+    path = zoo.fetch(PUBLISHED)
+    assert path == tmp_path / "as500k-rgb-spec.safetensors"
+    assert left(tmp_path) == READY | LABELS  # the download itself is gone
+    assert path.stat().st_size < 0.55 * len(data)  # no optimiser any more
+    config, loaded, meta = checkpoint.load(path)
+    assert config == TINY and equal(loaded, params)
+    assert meta["labels"] == NAMES and meta["clip"] == zoo.released_clip()
+    assert meta["name"] == "as500k-rgb-spec" and meta["licence"].startswith("Apache-2.0")
+    assert meta["source"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert meta["caution"] == zoo.CAUTION
+    assert zoo.fetch("as500k-rgb-spec") == path and asked(server) == 1
+    assert zoo.state(zoo.entry(PUBLISHED)) == "float32"
+
+
+def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, published, tmp_path):
+    params, data = published
+    offer(good(data))
+    full, half = zoo.fetch(PUBLISHED), zoo.fetch(PUBLISHED, "bfloat16")
+    assert asked(server) == 1
+    assert half.name == "as500k-rgb-spec-bf16.safetensors"
+    assert half.stat().st_size < 0.6 * full.stat().st_size
+    assert equal(checkpoint.load(half)[1], params, rounding=2**-8)
+    sources = [checkpoint.load(path)[2]["source"] for path in (full, half)]
+    assert sources[0] == sources[1]
+    for path in (full, half):
+        path.unlink()
+    assert zoo.fetch(PUBLISHED, "bfloat16") == half and not full.exists()  # straight away
+    assert asked(server) == 2
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
+        zoo.fetch(PUBLISHED, "int8")
+    with pytest.raises(ValueError, match="embedded"):
+        zoo.fetch("world-tiny", "bfloat16")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [PUBLISHED, f"{PUBLISHED}/checkpoint_0", "as500k-rgb-spec/checkpoint_0"],
+)
+def test_a_file_put_by_hand_needs_no_network_and_stays(offer, published, tmp_path, place):
+    params, data = published
+    offer(status(404), labels=status(404))
+    (tmp_path / place).parent.mkdir(exist_ok=True)
+    (tmp_path / place).write_bytes(data)
+    with pytest.warns(UserWarning, match="kept without class names: .*404"):
+        path = zoo.fetch("as500k-rgb-spec")
+    _, loaded, meta = checkpoint.load(path)
+    assert equal(loaded, params) and meta["labels"] is None
+    assert left(tmp_path) == READY | {place, ".classes.csv.lock"}
+    assert download.remembered(tmp_path / PUBLISHED) == hashlib.sha256(data).hexdigest()
+
+
+def test_a_file_put_by_hand_that_is_something_else_is_refused_and_stays(offer, tmp_path):
+    offer(status(404))
+    (tmp_path / PUBLISHED).write_bytes(b"\x81\xa1x\x01")  # a map, of no model
+    with pytest.raises(ValueError, match="(?s)file was left where it is: delete it"):
+        zoo.fetch(PUBLISHED)
+    assert left(tmp_path) == {PUBLISHED, LOCK}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda data: deaf(data, length=int(0.7 * len(data))),
+        lambda data: good(data + b"\0"),
+        lambda data: good(b"\x00" + data),
+        lambda data: good(bytes(len(data))),
+        lambda data: page("application/octet-stream"),
+        lambda data: good(data[:5000]),
+    ],
+    ids=["length too small", "more behind", "more before", "zeros", "page", "far too small"],
+)
+def test_what_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, answer):
+    offer(answer(published[1]))
+    with pytest.raises(download.DownloadError, match=f"put it at {tmp_path / PUBLISHED}"):
+        zoo.fetch(PUBLISHED)
+    assert left(tmp_path) == {LOCK}
+
+
+def test_a_model_that_came_by_pieces_is_whole(server, offer, published, tmp_path):
+    params, data = published
+    offer(cut(data, len(data) // 3, **SIGN), status(503), good(data, **SIGN))
+    assert equal(checkpoint.load(zoo.fetch(PUBLISHED))[1], params)
+    assert left(tmp_path) == READY | LABELS
+
+
+def test_a_later_download_must_be_the_same_file_as_the_first(offer, published, tmp_path):
+    params, data = published
+    offer(good(data))
+    zoo.fetch(PUBLISHED).unlink()
+    offer(good(flax_file(jax.tree.map(lambda x: x + 1, params))))
+    with pytest.raises(download.DownloadError, match="another file came than the first time"):
+        zoo.fetch(PUBLISHED)
+    assert left(tmp_path) == READY - {"as500k-rgb-spec.safetensors"} | LABELS
+
+
+def test_two_processes_download_and_convert_once(server, offer, published, tmp_path):
+    def slowly(request):
+        time.sleep(0.5)  # the other one comes meanwhile
+        good(published[1])(request)
+
+    offer(slowly)
+    program = (
+        "import dataclasses, sys; from mbt_lite import zoo; import test_zoo\n"
+        "url, zoo.LABELS, name = sys.argv[1:]\n"
+        "entry = dataclasses.replace(zoo.ENTRIES[name], url=url, config=test_zoo.TINY)\n"
+        "zoo.ENTRIES[name] = entry; sys.stdin.readline(); print(zoo.fetch(name), flush=True)"
+    )
+    entry = zoo.ENTRIES["as500k-rgb-spec"]
+    command = [sys.executable, "-c", program, entry.url, zoo.LABELS, entry.name]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    both = [
+        subprocess.Popen(command, cwd=Path(__file__).parent, text=True, **pipes) for _ in range(2)
+    ]
+    said = [process.communicate("go\n") for process in both]
+    assert [out.strip() for out, _ in said] == [str(zoo.converted(entry))] * 2, said
+    assert asked(server) == 1
+    assert left(tmp_path) == READY | LABELS
+
+
+def test_a_lock_that_another_holds_is_waited_for_and_said(tmp_path, capfd):
+    path = tmp_path / "file"
+    program = (
+        "import sys; from pathlib import Path; from mbt_lite.download import locked\n"
+        "with locked(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.readline()"
+    )
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", program, str(path)], **pipes) as holder:
+        assert holder.stdout.readline() == "mine\n"
+        waiter = subprocess.Popen([sys.executable, "-c", program, str(path)], **pipes)
+        with waiter:
+            while "waiting: another process is fetching file" not in capfd.readouterr().err:
+                assert waiter.poll() is None
+                time.sleep(0.05)
+            holder.stdin.write("\n")
+            holder.stdin.flush()
+            assert waiter.stdout.readline() == "mine\n"
+            waiter.communicate("\n")
+    assert left(tmp_path) == {".file.lock"}
+
+
+def test_class_names_are_fetched_once_and_kept(server, offer, tmp_path):
+    offer(status(404))
+    assert zoo.audioset_labels() == zoo.audioset_labels() == tuple(NAMES)
+    assert [path for path, _ in server.requests] == ["/csv/classes.csv"]
+    assert left(tmp_path) == LABELS
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        table(NAMES[:-1]),
+        table(NAMES).replace(b"index,mid", b"mid,index"),
+        table(NAMES).replace(b"\n5,", b"\n6,"),
+        table([*NAMES[:-1], ""]),
+        b"index\n1",
+        bytes(500),
+        b"\xff\xfe" * 300,
+    ],
+    ids=["one short", "other header", "other order", "a name missing", "short", "zeros", "binary"],
+)
+def test_a_list_that_is_not_the_527_classes_is_refused_in_a_sentence(offer, tmp_path, data):
+    offer(status(404), labels=good(data))
+    with pytest.raises(download.DownloadError, match="not the list of 527 classes .*put it at"):
+        zoo.audioset_labels()
+    assert left(tmp_path) == {".classes.csv.lock"}
+    (tmp_path / "classes.csv").write_bytes(data)
+    with pytest.raises(ValueError, match="not the list of 527 classes .*replace it by http"):
+        zoo.audioset_labels()
+
+
+def test_names_with_commas_are_read(tmp_path):
+    path = tmp_path / "names.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = [("index", "mid", "display_name"), (0, "/m/0", "Speech"), (1, "/m/1", "Man, male")]
+        csv.writer(file).writerows(rows)
+    assert zoo.read_labels(path, count=2) == ("Speech", "Man, male")
+
+
+def test_without_names_and_network_a_sentence_says_what_to_fetch(offer, tmp_path):
+    offer(status(404), labels=status(404))
+    with pytest.raises(download.DownloadError) as error:
+        zoo.audioset_labels()
+    assert zoo.LABELS in str(error.value) and str(tmp_path / "classes.csv") in str(error.value)
+    assert left(tmp_path) == {".classes.csv.lock"}
+
+
+def test_the_table_of_models_says_whose_numbers_it_shows(offer, published, capsys):
+    offer(good(published[1]))
+    zoo.fetch(PUBLISHED)
+    capsys.readouterr()
+    assert cli.main(["zoo", "list"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert "mAP (Scenic README)" in head and len(rows) == len(zoo.ENTRIES)
+    assert rows[5].split()[:3] == ["as500k-rgb-spec", "spec", "rgb"] and rows[5].endswith("float32")
+    assert "not here" in rows[0] and rows[6].endswith("embedded")
+    assert cli.main(["zoo", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["as500k-spec"]["mAP_scenic_readme"] == 44.0
+    assert rows["as500k-spec"]["parameters"] == 86_360_591
+
+
+def test_a_model_that_is_not_here_is_shown_without_network(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path))
+    monkeypatch.setattr(download, "download", None)  # nobody may call it
+    assert cli.main(["zoo", "show", "as500k-rgb-spec"]) == 0
+    out = capsys.readouterr().out
+    assert "52.3 (Scenic README, not measured here)" in out
+    assert "397 are expected, 175,009,295 numbers" in out
+    assert f"put it at {tmp_path / PUBLISHED}" in out
+    assert "was never published" in out and "mbt-lite calibrate" in " ".join(out.split())
+    line = "Transformer/encoderblock_*_spectrogram/LayerNorm_0/scale (768,)  x 12"
+    assert line in out and "encoderblock_0" not in out
+    assert left(tmp_path) == set()
+
+
+def test_a_model_that_is_here_is_shown_with_its_checksum_and_its_largest_biases(
+    offer, published, tmp_path, capsys
+):
+    offer(status(404))
+    (tmp_path / PUBLISHED).write_bytes(published[1])
+    zoo.fetch(PUBLISHED)
+    capsys.readouterr()
+    assert cli.main(["zoo", "show", PUBLISHED]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "0 Speech -1.000, 137 Music -2.000, 526 class 526 -7.000" in out
+    assert "largest head biases are 0 (Speech) and 137 (Music), as in AudioSet's official" in out
+    assert f"sha256 {hashlib.sha256(published[1]).hexdigest()}: the file here agrees" in out
+    (tmp_path / PUBLISHED).write_bytes(published[1][:-1])
+    assert cli.main(["zoo", "show", PUBLISHED]) == 1
+    assert "is not what came the first time" in " ".join(capsys.readouterr().out.split())
+
+
+def test_other_largest_biases_leave_the_order_of_classes_open(offer, published, tmp_path, capsys):
+    params, _ = published
+    bias = np.roll(params["head"]["bias"], 3)
+    offer(good(flax_file({**params, "head": {**params["head"], "bias": bias}})))
+    path = zoo.fetch(PUBLISHED)
+    capsys.readouterr()
+    assert cli.main(["zoo", "show", str(path)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "largest head biases are 3 and 140, not 0 (Speech) and 137 (Music)" in out
+
+
+def test_show_tells_what_is_in_a_file_of_any_layout(published, tmp_path, capsys):
+    path = tmp_path / "anything"
+    path.write_bytes(published[1])
+    assert cli.main(["zoo", "show", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["config"]["width"] == TINY.width and facts["parameters"] == TINY.cost().parameters
+    assert facts["clip"] is None and facts["labels"] == "none in the file"
+    assert "does not say" in facts["notes"][0]
+    embedded = str(zoo.converted(zoo.entry("world-tiny")))
+    assert cli.main(["zoo", "show", embedded]) == 0
+    out = capsys.readouterr().out
+    assert "31 names in the file" in out and 'front end "world"' in out
+    assert cli.main(["zoo", "show", "as500-rgb"]) == 1
+    assert "Did you mean as500k-rgb" in capsys.readouterr().err
+    assert cli.main(["zoo", "show", str(tmp_path / "none.npz")]) == 1
+    assert "does not exist" in capsys.readouterr().err
+
+
+def test_download_prints_the_path_and_what_is_open_about_the_model(
+    offer, published, tmp_path, capsys
+):
+    offer(good(published[1]))
+    assert cli.main(["zoo", "download", PUBLISHED]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == str(tmp_path / "as500k-rgb-spec.safetensors")
+    assert zoo.CAUTION in out
+    offer(status(403))
+    assert cli.main(["zoo", "download", "as500k-rgb-spec", "--dtype", "bfloat16"]) == 0
+    (tmp_path / "as500k-rgb-spec.safetensors").unlink()
+    assert cli.main(["zoo", "download", "as500k-rgb-spec"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
