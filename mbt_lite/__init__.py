@@ -25,7 +25,8 @@ _HOMES = {
     "Classifier": "inference",
     "Prediction": "inference",
     "load": "inference",
-    "evaluate": "train",
+    "from_vit": "vit",
+    "evaluate": "evaluation",
     "fit": "train",
     "configs": "configs",  # the package of experiments itself
 }

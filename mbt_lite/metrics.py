@@ -1,5 +1,7 @@
 """Scores of predictions, in NumPy."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -41,8 +43,11 @@ def among_top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> np.ndarray
 
 
 def top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
-    """Share of clips with a true class among the k highest scores; scores and truth [clips, C]."""
-    return float(among_top_k(scores, truth, k).mean())
+    """Share of clips with a true class among the k highest scores; scores and truth [clips, C].
+
+    nan where there are no clips.
+    """
+    return float(among_top_k(scores, truth, k).mean()) if len(scores) else float("nan")
 
 
 def pair_among_top_k(
@@ -67,3 +72,42 @@ def pair_among_top_k(
 def cross_entropy(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Sigmoid cross entropy of each clip [clips], summed over classes, in nats."""
     return np.sum(np.logaddexp(0, logits) - logits * truth, axis=1)
+
+
+def label_heads(labels: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """{"verb": its columns, "noun": its columns} where every label begins "verb:" or "noun:"."""
+    starts = np.array([label.partition(":")[0] for label in labels])
+    heads = {head: np.flatnonzero(starts == head) for head in ("verb", "noun")}
+    whole = sum(map(len, heads.values())) == len(labels)
+    return heads if whole and all(map(len, heads.values())) else None
+
+
+def best_is_true(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Whether the highest logit is that of a true class [clips]; of verbs and nouns, of both."""
+    heads = label_heads(labels) or {"": np.arange(len(labels))}
+    each = [among_top_k(logits[:, c], truth[:, c]) for c in heads.values()]
+    return np.all(each, axis=0)
+
+
+def label_scores(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
+    """mAP, top-1 and (of more than five classes) top-5; logits and truth [clips, C].
+
+    Of labels "verb:..." and "noun:..." top-1 and top-5 are counted per head among the clips that
+    have one, and for the action, verb and noun together, among the clips that have both.
+    """
+    found, heads = {"mAP": mean_average_precision(logits, truth)}, label_heads(labels)
+    if heads is None:
+        return found | _top("", logits, truth)
+    told = {head: truth[:, columns].any(1) for head, columns in heads.items()}
+    for head, columns in heads.items():
+        clips = np.ix_(told[head], columns)
+        found |= _top(f"{head} ", logits[clips], truth[clips])
+    both = np.all(list(told.values()), axis=0)
+    pair = [tuple(x[np.ix_(both, columns)] for columns in heads.values()) for x in (logits, truth)]
+    right = {k: pair_among_top_k(*pair, k) for k in (1, 5)}
+    return found | {f"action top-{k}": float(r.mean()) for k, r in right.items() if len(r)}
+
+
+def _top(name: str, logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    ks = (1, 5) if logits.shape[1] > 5 else (1,)
+    return {f"{name}top-{k}": top_k(logits, truth, k) for k in ks}

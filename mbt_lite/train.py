@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mbt_lite import data, plot, world
 from mbt_lite.config import Experiment, TrainConfig, from_dict, to_dict
+from mbt_lite.evaluation import evaluate
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
 from mbt_lite.model import MBT, Output, init_params
@@ -98,7 +99,9 @@ def fit(experiment: Experiment, workdir) -> Run:
     the whole state and, at the end, `model.safetensors` with its card: `README.md` and
     `curves.png`. A folder that was begun with other settings is refused.
     """
-    _check_source(experiment.data)
+    if f"{experiment.data}:train" not in data.WORLD:
+        known = ", ".join(data.WORLD)
+        raise ValueError(f"data {experiment.data}:train is unknown; use one of {known}.")
     folder = Path(workdir).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     _remember(experiment, folder / "experiment.json")
@@ -214,7 +217,7 @@ def _noting_interrupts():
 def _validation(experiment: Experiment, params: dict) -> dict:
     """Scores of the averaged weights on 200 clips that training never shows."""
     scores = evaluate(
-        _without_parts(experiment, params), experiment.data, "validation", 200, quiet=True
+        _without_parts(experiment, params), f"{experiment.data}:validation", count=200, quiet=True
     )
     return {name: round(value, 4) for name, value in scores["both streams"].items()}
 
@@ -250,41 +253,3 @@ def _read_records(path: Path, before: int) -> list[dict]:
     rows = [row for row in rows if row["step"] <= before]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
-
-
-def _check_source(source: str, split: str = "train") -> None:
-    if source != "world" or split not in world.SPLITS:
-        known = ", ".join(f"world:{name}" for name in world.SPLITS)
-        raise ValueError(f"data {source}:{split} is unknown; use one of {known}.")
-
-
-def evaluate(
-    classifier: Classifier,
-    source: str = "world",
-    split: str = "test",
-    count: int = 2000,
-    quiet: bool = False,
-) -> dict:
-    """Scores on the first `count` clips of a split, with both streams and with either one blanked.
-
-    The micro-world is the only source. For each condition: `world.scores`; and as "chance of
-    matched" what the picture alone and the sound alone allow at best.
-    """
-    _check_source(source, split)
-    if count < 1:
-        raise ValueError(f"{count} clips cannot be scored; ask for one or more.")
-    clips = data.world_clips(classifier.clip_config, split, count)
-    batches = -(-count // data.EVALUATION_BATCH)
-    conditions = {"both streams": None, "sound alone": "rgb", "picture alone": "spec"}
-    logits, truth, visible = {name: [] for name in conditions}, [], []
-    for batch in tqdm(clips, f"{source}:{split}", batches, unit="batch", disable=quiet):
-        clip = normalise(batch["rgb"], batch["spec"], classifier.clip_config.front_end)
-        for name, blanked in conditions.items():
-            logits[name].append(classifier.logits(clip, without=blanked))
-        truth.append(batch["labels"])
-        visible.append(batch["visible"])
-    truth, visible = np.concatenate(truth), np.concatenate(visible)
-    scores = {name: world.scores(np.concatenate(parts), truth) for name, parts in logits.items()}
-    sung = truth[:, world.KINDS["matched"]].any(1)
-    chance = {"picture alone": float((1 / visible[sung]).mean()), "sound alone": 0.25}
-    return {"data": f"{source}:{split}", "clips": count, **scores, "chance of matched": chance}

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import mbt_lite
-from mbt_lite import features, metrics, train, world
+from mbt_lite import features, metrics, world
+from mbt_lite.evaluation import evaluate
 from mbt_lite.inference import load
 
 WEIGHTS = Path(mbt_lite.__file__).parent / "weights"
@@ -36,7 +37,7 @@ def card_scores() -> dict[str, list[float]]:
 
 
 def test_it_answers_unseen_clips_and_is_at_chance_where_one_sense_cannot_tell(classifier):
-    scores = train.evaluate(classifier, count=300, quiet=True)
+    scores = evaluate(classifier, count=300, quiet=True)
     check(scores, slack=0.03)
     conditions = ("both streams", "sound alone", "picture alone")
     for name, values in card_scores().items():
@@ -46,7 +47,7 @@ def test_it_answers_unseen_clips_and_is_at_chance_where_one_sense_cannot_tell(cl
 
 @pytest.mark.slow
 def test_it_keeps_the_promises_of_its_card_on_2000_clips(classifier):
-    scores = train.evaluate(classifier, count=2000, quiet=True)
+    scores = evaluate(classifier, count=2000, quiet=True)
     check(scores, slack=0.0)
     conditions = ("both streams", "sound alone", "picture alone")
     for name, values in card_scores().items():

@@ -1,29 +1,62 @@
 """Scores of a model on labelled data."""
 
 import json
+import shlex
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
-from mbt_lite.cli.options import Debug, Model
+from mbt_lite.cli.options import Debug, FrontEndName, Model
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Scores of a model on labelled data, as JSON."""
+    """Scores of a model on labelled data as JSON, and a report as a web page.
 
-    example: ClassVar[str] = "mbt-lite evaluate --model world-tiny --data world:test"
+    With --report an interrupted evaluation goes on where it stopped.
+    """
+
+    example: ClassVar[str] = (
+        "mbt-lite evaluate --model world-tiny --data data_samples --report report"
+    )
 
     model: Model = "world-tiny"
     data: str = "world:test"
-    """world:train, world:validation or world:test."""
-    count: int = 2000
-    """How many clips."""
+    """world:train, world:validation, world:test; a table (CSV); a folder of labelled clips."""
+    views: int = 4
+    """Windows per file, evenly spread, their logits averaged."""
+    batch: int = 8
+    """Windows that go through the model at once."""
+    count: int | None = None
+    """How many clips, the first ones; otherwise all, of the micro-world 2000."""
+    report: Path | None = None
+    """A folder for report.html, scores.json and the answers so far."""
+    front_end: FrontEndName = None
     debug: Debug = False
 
     def run(self) -> int:
+        from mbt_lite.evaluation import evaluate
         from mbt_lite.inference import load
-        from mbt_lite.train import evaluate
 
-        source, _, split = self.data.partition(":")
-        print(json.dumps(evaluate(load(self.model), source, split or "test", self.count), indent=1))
-        return 0
+        scores = evaluate(
+            load(self.model, front_end=self.front_end),
+            self.data,
+            views=self.views,
+            batch=self.batch,
+            count=self.count,
+            folder=self.report,
+            command=self._command(),
+        )
+        print(json.dumps(scores, indent=1, allow_nan=False))
+        for note in scores["left out"]:
+            print(f"mbt-lite: {self.data}: {note}.", file=sys.stderr)
+        for failed in scores["failed"]:
+            print(f"mbt-lite: {failed['error']}", file=sys.stderr)
+        return int(bool(scores["failed"]))
+
+    def _command(self) -> str:
+        options = {"model": self.model, "data": self.data, "views": self.views}
+        options |= {"count": self.count, "front-end": self.front_end, "report": self.report}
+        given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
+        return shlex.join(["mbt-lite", "evaluate", *(word for pair in given for word in pair)])

@@ -6,8 +6,17 @@ do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Eve
 function `..._alt` beside it that says in words what the data shows.
 """
 
+from mbt_lite.plot.calibration import calibration, calibration_alt
 from mbt_lite.plot.cost import cost, cost_alt
 from mbt_lite.plot.doctor import doctor, doctor_alt
+from mbt_lite.plot.evaluation import (
+    conditions,
+    conditions_alt,
+    precision_recall,
+    precision_recall_alt,
+    turned,
+    turned_alt,
+)
 from mbt_lite.plot.maps import (
     ATTENTION_MAP,
     attention,
@@ -43,17 +52,25 @@ __all__ = [
     "attention_on_spectrogram_alt",
     "bars",
     "bars_alt",
+    "calibration",
+    "calibration_alt",
     "compare_bars",
+    "conditions",
+    "conditions_alt",
     "cost",
     "cost_alt",
     "curves",
     "curves_alt",
     "doctor",
     "doctor_alt",
+    "precision_recall",
+    "precision_recall_alt",
     "save",
     "spectrogram",
     "spectrogram_alt",
     "training",
     "training_alt",
+    "turned",
+    "turned_alt",
     "upsample",
 ]
