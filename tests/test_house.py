@@ -28,8 +28,9 @@ LEVELS = {
     9: ["report"],
     10: ["evaluation", "calibrate"],
     11: ["train", "bench", "configs"],
-    12: ["widgets", "cli"],
-    13: ["__main__"],
+    12: ["blind"],
+    13: ["widgets", "cli"],
+    14: ["__main__"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
 

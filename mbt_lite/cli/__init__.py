@@ -10,6 +10,7 @@ import sys
 import tyro
 
 from mbt_lite.cli.answers import Attention, Predict
+from mbt_lite.cli.calibrate import Calibrate
 from mbt_lite.cli.convert import Convert
 from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.doctor import Doctor
@@ -24,6 +25,7 @@ COMMANDS = {
     "world": World,
     "train": Train,
     "evaluate": Evaluate,
+    "calibrate": Calibrate,
     "convert": Convert,
     "cost": Cost,
     "bench": Bench,

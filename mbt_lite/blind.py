@@ -1,0 +1,158 @@
+"""The blind test of `calibrate`: does it find a front end that it was not told?
+
+For every preset a small model that only hears is trained through that preset, on sounds of the
+micro-world. `calibrate_waves` then gets the model, held-out sounds with their labels, and nothing
+of the preset's name or numbers.
+
+The micro-world's sounds all have some noise behind them and are all about equally loud, which hides
+what sets recipes apart in real files: the quiet parts. So each sound here is turned down by 0 to
+40 dB, half of them begin or end with digital silence of up to half a second, as cut video does,
+and all are rounded to 16 bits, as files are.
+"""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm import tqdm
+
+from mbt_lite import features, world
+from mbt_lite.calibrate import Calibration, calibrate_waves
+from mbt_lite.config import WORLD, WORLD_CLIP, Experiment, FrontEnd, TrainConfig
+from mbt_lite.inference import Classifier
+from mbt_lite.train import init_state, train_step
+
+HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels that sound tells
+LABELS = world.LABELS[HEARD]
+UNTOLD = FrontEnd("untold")  # what the model's file says of its front end
+
+# One experiment for all presets, so that it compiles once: spectrograms come standardised.
+EXPERIMENT = Experiment(
+    "blind",
+    replace(
+        WORLD,
+        streams=("spec",),
+        classes=len(LABELS),
+        width=64,
+        depth=2,
+        heads=4,
+        mlp_dim=128,
+        fusion_layer=0,
+    ),
+    replace(WORLD_CLIP, front_end=UNTOLD),
+    TrainConfig(steps=600, batch=32, learning_rate=2e-3, warmup=60, ema=0.98),
+)
+TRAINING, HELD_OUT = 3000, 300  # sounds
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What `calibrate_waves` made of a model trained through `hidden`."""
+
+    hidden: str
+    calibration: Calibration
+    seconds: float  # of training and calibration
+
+    @property
+    def answer(self) -> str:
+        """ "found": `hidden`, or what gives the same input, ranks first and nothing else ties with
+        it; "tied": other recipes are not told apart from it by these sounds; else "missed".
+        """
+        same = {self.hidden}.union(*(g for g in self.calibration.alike if self.hidden in g))
+        ties = {row.front_end.name for row in self.calibration.ties}
+        if ties <= same:
+            return "found"
+        return "tied" if ties & same else "missed"
+
+
+def sounds(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first `count` sounds of a split, int16 [N, S], and their labels [N, 11]."""
+    seed = world.SPLITS[split]
+    scenes = [world.scene(seed, index) for index in range(count)]
+    waves = [_recorded(world.wave(scene), seed, index) for index, scene in enumerate(scenes)]
+    return np.stack(waves), np.stack([scene.labels[HEARD] for scene in scenes])
+
+
+def _recorded(wave: np.ndarray, seed: int, index: int) -> np.ndarray:
+    """The sound turned down, perhaps cut, and rounded to 16 bits."""
+    rng = np.random.default_rng([seed, index, 5])
+    wave = wave * 10 ** rng.uniform(-2, 0)
+    cut = int(rng.uniform(0, 0.5) * world.RATE)
+    side = rng.integers(4)
+    if side < 2:
+        wave[slice(cut) if side else slice(len(wave) - cut, None)] = 0
+    return np.round(wave * 32767).astype(np.int16)
+
+
+def train_through(
+    front: FrontEnd, waves: np.ndarray, labels: np.ndarray, experiment: Experiment = EXPERIMENT
+) -> Classifier:
+    """A `Classifier` of sounds that heard them through `front`, and does not say so."""
+    specs = np.stack([features.log_mel(wave / np.float32(32768), front) for wave in waves])
+    specs = specs[:, : experiment.clip.spec_frames]
+    specs = (specs - float(specs.mean(dtype=np.float64))) / float(specs.std(dtype=np.float64))
+    state, rng = init_state(experiment), np.random.default_rng(experiment.train.seed)
+    blind = np.zeros((experiment.train.batch, 0), np.uint8)
+    for _ in range(experiment.train.steps):
+        chosen = rng.integers(len(specs), size=experiment.train.batch)
+        batch = {"rgb": blind, "spec": specs[chosen], "labels": labels[chosen]}
+        state, _ = train_step(state, batch, experiment)
+    return Classifier(experiment.model, state.ema, experiment.clip, LABELS)
+
+
+def prove(
+    presets: Sequence[str] | None = None,
+    *,
+    against: Sequence[str] | None = None,
+    experiment: Experiment = EXPERIMENT,
+    training: int = TRAINING,
+    held_out: int = HELD_OUT,
+    quiet: bool = False,
+) -> list[Trial]:
+    """A `Trial` for each hidden preset (None: all), ranked `against` others (None: all)."""
+    waves, labels = sounds("train", training)
+    unheard, truth = sounds("test", held_out)
+    trials = []
+    for name in tqdm(presets or list(features.FRONT_ENDS), "hidden presets", disable=quiet):
+        begun = time.perf_counter()
+        classifier = train_through(features.front_end(name), waves, labels, experiment)
+        found = calibrate_waves(classifier, unheard, truth, against, quiet=True)
+        trials.append(Trial(name, found, time.perf_counter() - begun))
+    return trials
+
+
+def table(trials: Sequence[Trial]) -> str:
+    """Which preset was found for each hidden one, in Markdown."""
+    lines = [
+        "| hidden | answer | ranks first | tied with it | log-likelihood of hidden "
+        "| of the best outside the ties | mAP with hidden | s |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(_line(trial) for trial in trials),
+    ]
+    counts = {a: sum(t.answer == a for t in trials) for a in ("found", "tied", "missed")}
+    said = ", ".join(f"{count} {answer}" for answer, count in counts.items())
+    return "\n".join([*lines, "", f"{len(trials)} hidden presets: {said}."])
+
+
+def _line(trial: Trial) -> str:
+    found = trial.calibration
+    hidden = next(row for row in found.rows if row.front_end.name == trial.hidden)
+    ties = ", ".join(row.label for row in found.ties if row is not found.best) or "none"
+    other = next((row for row in found.rows if not row.tied), None)
+    outside = f"{other.log_likelihood:.2f} ({other.label})" if other else "none"
+    return (
+        f"| {trial.hidden} | {trial.answer} | {found.best.label} | {ties} "
+        f"| {hidden.log_likelihood:.2f} | {outside} | {hidden.mean_average_precision:.3f} "
+        f"| {trial.seconds:.0f} |"
+    )
+
+
+def to_json(trials: Sequence[Trial]) -> str:
+    """Every trial with its whole ranking."""
+    rows = [
+        {"hidden": t.hidden, "answer": t.answer, "seconds": t.seconds, **t.calibration.to_dict()}
+        for t in trials
+    ]
+    return json.dumps(rows, indent=1)

@@ -1,0 +1,78 @@
+"""Which front end a model was trained with, asked of its own answers."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from mbt_lite.cli.options import Debug, Model
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """Front ends ranked by how well a model answers through each, on labelled clips.
+
+    The released weights came without the recipe of their spectrograms: try yours. --prove trains
+    small models through hidden recipes instead and shows which of them are found (20 minutes).
+    """
+
+    example: ClassVar[str] = (
+        "mbt-lite calibrate --model as500k-rgb-spec --data my_clips"
+    )
+
+    model: Model = "as500k-rgb-spec"
+    data: Path | None = None
+    """A table (CSV) of labelled clips, a folder with labels.csv, or a folder of class folders."""
+    views: int = 1
+    """Windows per file, evenly spread, their logits averaged."""
+    presets: tuple[str, ...] = ()
+    """Only these; without it, all. With --prove: which to hide."""
+    out: Path | None = None
+    """Where a picture of the ranking goes (PNG)."""
+    prove: bool = False
+    """Hide each preset in a small model, and look for it."""
+    json: bool = False
+    """JSON instead of a table."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite.features import front_end
+
+        for name in self.presets:
+            front_end(name)
+        return self._prove() if self.prove else self._calibrate()
+
+    def _calibrate(self) -> int:
+        from mbt_lite import plot
+        from mbt_lite.calibrate import calibrate
+        from mbt_lite.inference import load
+
+        if self.data is None or self.views < 1:
+            raise ValueError(f"labelled clips are needed, and 1 view or more; try: {self.example}")
+        if self.out is not None and self.out.suffix.lower() != ".png":
+            raise ValueError(f"--out {self.out}: only .png pictures can be written.")
+        found = calibrate(load(self.model), self.data, self.presets or None, views=self.views)
+        if self.json:
+            print(json.dumps(found.to_dict(), indent=1))
+        else:
+            print(found.table())
+            print(_use(self.model, found))
+        if self.out is not None:
+            plot.save(plot.calibration(found), self.out)
+        return 0
+
+    def _prove(self) -> int:
+        from mbt_lite import blind
+
+        trials = blind.prove(self.presets or None)
+        print(blind.to_json(trials) if self.json else blind.table(trials))
+        return 0
+
+
+def _use(model: str, found) -> str:
+    """How to answer through the front end that was found."""
+    name = found.best.argument
+    return (
+        f"Use it: mbt-lite predict CLIP --model {model} --front-end {name}\n"
+        f'    or: mbt.load("{model}", front_end="{name}")'
+    )

@@ -1,0 +1,59 @@
+"""Front ends ranked: a `calibrate.Calibration`."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mbt_lite.plot.style import CYCLE, FAINT, INK, finish, new_figure
+
+TIED, BEHIND = CYCLE[2], CYCLE[0]
+
+
+def calibration(result) -> Figure:
+    """A figure of log-likelihood and mAP through every front end, the likeliest on top.
+
+    A bar is the 95 % interval of the difference to the best; rows that cannot be told from the
+    likeliest are filled.
+    """
+    figure = new_figure(9.6, 1.1 + 0.24 * len(result.rows))
+    nats, points = figure.subplots(1, 2, sharey=True)
+    _dots(nats, result, "log_likelihood")
+    _dots(points, result, "mean_average_precision")
+    nats.set_yticks(range(len(result.rows)), [row.label for row in result.rows])
+    nats.invert_yaxis()
+    finish(nats, f"{result.clips} clips through {len(result.rows)} front ends")
+    finish(points, None)
+    nats.set_xlabel("log-likelihood (nats per clip)")
+    points.set_xlabel(f"mAP over {result.classes} classes")
+    return figure
+
+
+def calibration_alt(result) -> str:
+    """A sentence that names the best, what ties with it, and the first that does not."""
+    best = result.best
+    ties = [row.label for row in result.ties if row is not best]
+    others = [row for row in result.rows if not row.tied]
+    parts = [
+        f"{len(result.rows)} front ends ranked on {result.clips} clips",
+        f"best is {best.label} with log-likelihood {best.log_likelihood:.2f} and mAP "
+        f"{best.mean_average_precision:.3f}",
+        f"tied with it: {', '.join(ties) or 'none'}",
+    ]
+    if others:
+        first, last = others[0], others[-1]
+        parts.append(f"next {first.label} with {first.log_likelihood:.2f}")
+        parts.append(f"last {last.label} with {last.log_likelihood:.2f}")
+    return "; ".join(parts)
+
+
+def _dots(ax: Axes, result, measure: str) -> None:
+    """One row per front end: its score, and where the interval of its difference puts it."""
+    best = max(getattr(row, measure) for row in result.rows)
+    for place, row in enumerate(result.rows):
+        colour = TIED if row.tied else BEHIND
+        low, high = getattr(row, f"{measure}_behind")
+        ax.plot([best - high, best - low], [place, place], color=colour, lw=2.2, alpha=0.6)
+        face = colour if row.tied else "white"
+        ax.plot(getattr(row, measure), place, "o", color=colour, mfc=face, ms=5.5)
+    ax.axvline(best, color=INK, lw=0.7, ls=":")
+    ax.grid(axis="y", color=FAINT, lw=0.7)
+    ax.set_axisbelow(True)

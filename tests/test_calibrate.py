@@ -1,0 +1,293 @@
+"""Calibration: a model's answers tell which front end it was trained with."""
+
+import csv
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from mbt_lite import blind, calibrate, cli, features, media, metrics, plot, tables, world
+from mbt_lite.calibrate import calibrate_waves
+from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
+from mbt_lite.features import FRONT_ENDS
+from mbt_lite.inference import Classifier, load
+from mbt_lite.model import init_params
+
+RNG = np.random.default_rng(0)
+HEARS = replace(blind.EXPERIMENT.model, width=32, depth=1, mlp_dim=32)
+SMALL = replace(
+    blind.EXPERIMENT, model=HEARS, train=replace(blind.EXPERIMENT.train, steps=300, warmup=30)
+)
+FEW = ("ln-magnitude-1e-6", "ln-power-1e-6", "linear-mel")
+
+
+def untrained(model=HEARS, clip=blind.EXPERIMENT.clip, labels=blind.LABELS) -> Classifier:
+    """A classifier whose answers depend on what it hears, but are worth nothing."""
+    params = init_params(model, jax.random.key(0))
+    kernel = params["head"]["kernel"]  # zero at first
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), kernel.shape)
+    return Classifier(model, params, clip, labels)
+
+
+@pytest.fixture(scope="module")
+def sounds():
+    return blind.sounds("test", 24)
+
+
+# --- measures ------------------------------------------------------------------------------------
+
+
+def test_the_log_likelihood_is_minus_the_cross_entropy_summed_over_the_classes():
+    logits, truth = RNG.standard_normal((20, 7), np.float32), RNG.integers(2, size=(20, 7))
+    expected = -optax.sigmoid_binary_cross_entropy(logits, truth).sum(-1)
+    np.testing.assert_allclose(calibrate.log_likelihood(logits, truth), expected, rtol=1e-5)
+
+
+def test_the_map_of_a_resample_is_that_of_clips_repeated_as_often_as_they_were_drawn():
+    scores, truth = RNG.standard_normal((30, 4)).round(1), RNG.integers(2, size=(30, 4))
+    weights = RNG.multinomial(30, np.full(30, 1 / 30), 5)
+    found = calibrate._resampled_map(scores, truth, weights)
+    for value, drawn in zip(found, weights, strict=True):
+        again = np.repeat(scores, drawn, axis=0), np.repeat(truth, drawn, axis=0)
+        assert value == pytest.approx(metrics.mean_average_precision(*again), abs=1e-12)
+
+
+def test_a_class_without_a_positive_in_a_resample_does_not_count_there():
+    scores, truth = RNG.standard_normal((3, 2)), np.array([[1, 0], [1, 0], [0, 1]])
+    found = calibrate._resampled_map(scores, truth, np.array([[2, 1, 0], [1, 1, 1]]))
+    assert found[0] == 1.0  # only the first class, and all clips have it
+    assert found[1] == pytest.approx(metrics.mean_average_precision(scores, truth))
+
+
+def test_statistics_of_a_front_end_are_those_of_the_given_sound(sounds):
+    waves, truth = sounds
+    found = calibrate_waves(untrained(), waves, truth, FEW, quiet=True)
+    floats = [wave / np.float32(32768) for wave in waves]
+    for row in found.rows:
+        front, preset = row.front_end, FRONT_ENDS[row.front_end.name]
+        measured = features.statistics(floats, preset)
+        expected = measured if row.own_statistics else (1.102, 2.762)
+        assert (front.mean, front.std) == pytest.approx(expected, rel=1e-4)
+        assert row.own_statistics or front.name == "linear-mel"
+    assert len(found.rows) == len(FEW) + 1  # linear-mel also with Scenic's own numbers
+
+
+def test_stored_statistics_are_used_where_they_are_asked_for(sounds):
+    found = calibrate_waves(untrained(), *sounds, FEW, own_statistics=False, quiet=True)
+    assert {row.front_end for row in found.rows} == {FRONT_ENDS[name] for name in FEW}
+
+
+# --- what cannot be told apart -------------------------------------------------------------------
+
+
+def test_a_gain_and_the_base_of_a_logarithm_are_gone_after_standardisation(sounds):
+    fronts = [FrontEnd(offset=1 / 32768), FRONT_ENDS["ln-int16"], FrontEnd(offset=1e-2)]
+    wanted = [replace(front, low=60.0, fft=512) for front in fronts]
+    _, _, distances = calibrate._statistics(untrained(), sounds[0], wanted, quiet=True)
+    assert distances[0, 1] < 1e-3 < calibrate.ALIKE < distances[0, 2]
+
+
+def test_the_distance_of_two_front_ends_is_the_root_mean_square_of_their_difference(sounds):
+    waves = sounds[0][:3]
+    fronts = [FRONT_ENDS["yamnet"], FRONT_ENDS["linear-mel"]]
+    means, deviations, distances = calibrate._statistics(untrained(), waves, fronts, quiet=True)
+    specs = [
+        np.stack([features.log_mel(wave / np.float32(32768), front) for wave in waves])
+        for front in fronts
+    ]
+    a, b = ((s - m) / d for s, m, d in zip(specs, means, deviations, strict=True))
+    assert distances[0, 1] == pytest.approx(np.sqrt(np.mean((a - b) ** 2)), rel=1e-5)
+
+
+def test_offsets_under_the_noise_of_every_clip_give_the_same_input_and_are_said_to():
+    noisy = RNG.uniform(-1, 1, (4, 32_000)).astype(np.float32)
+    presets = ("ln-magnitude-1e-10", "ln-magnitude-1e-6", "ln-magnitude-1e-2")
+    truth = np.eye(4, len(blind.LABELS))
+    found = calibrate_waves(untrained(), noisy, truth, presets[:2], quiet=True)
+    assert found.alike == (presets[:2],)
+    assert f"whatever the model: {presets[0]}, {presets[1]}." in found.table()
+
+
+# --- ranking -------------------------------------------------------------------------------------
+
+
+def test_front_ends_are_ranked_and_the_best_falls_behind_itself_by_nothing(sounds):
+    found = calibrate_waves(untrained(), *sounds, FEW, quiet=True)
+    values = [row.log_likelihood for row in found.rows]
+    assert values == sorted(values, reverse=True)
+    assert found.best.log_likelihood_behind == (0, 0) and found.best in found.ties
+    for row in found.rows:
+        low, high = row.log_likelihood_behind
+        assert low <= values[0] - row.log_likelihood <= high
+        assert row.tied == (low <= 0)
+
+
+def test_windows_of_one_clip_are_averaged_before_they_count(sounds):
+    waves, truth = sounds
+    twice = calibrate_waves(
+        untrained(), np.repeat(waves, 2, axis=0), truth, FEW, owner=np.repeat(np.arange(24), 2),
+        quiet=True,
+    )  # fmt: skip
+    once = calibrate_waves(untrained(), waves, truth, FEW, quiet=True)
+    assert twice.clips == once.clips == 24
+    for a, b in zip(twice.rows, once.rows, strict=True):
+        assert a.label == b.label
+        assert a.log_likelihood == pytest.approx(b.log_likelihood, rel=1e-4)
+
+
+def test_what_was_found_can_be_given_back_by_name(sounds):
+    found = calibrate_waves(untrained(), *sounds, FEW, quiet=True)
+    for row in found.rows:
+        again = features.front_end(row.argument)
+        assert (again.mean, again.std) == pytest.approx(
+            (row.front_end.mean, row.front_end.std), rel=1e-3
+        )
+        assert replace(again, mean=0.0, std=1.0) == replace(row.front_end, mean=0.0, std=1.0)
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(tmp_path):
+    """A folder of four clips of the world, one silent and one that is no video."""
+    rows = []
+    for index in range(4):
+        scene = world.scene(1, index)
+        path = tmp_path / f"{index}.mp4"
+        media.write(path, np.zeros((8, 32, 32, 3), np.uint8), 4, world.wave(scene))
+        rows.append((path.name, "|".join(scene.names)))
+    silence = np.zeros(2 * world.RATE, np.float32)
+    media.write(tmp_path / "silent.mp4", np.zeros((8, 32, 32, 3), np.uint8), 4, silence)
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    rows += [("silent.mp4", world.LABELS[16]), ("broken.mp4", world.LABELS[17])]
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("file", "labels"), *rows])
+    return tmp_path
+
+
+@pytest.mark.filterwarnings("ignore:.*labels unknown to the model")  # those of the picture
+def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, monkeypatch):
+    read, opened = media.read, []
+    monkeypatch.setattr(
+        media, "read", lambda path, *a, **k: opened.append(path) or read(path, *a, **k)
+    )
+    found = calibrate.calibrate(untrained(), labelled, FEW, quiet=True)
+    heard = [path.name for path in opened if path.name != "broken.mp4"]
+    assert sorted(heard) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "silent.mp4"]
+    assert found.clips == 4
+    assert len(found.notes) == 2 and "silent.mp4 is silent" in found.notes[0]
+    assert "broken.mp4" in found.notes[1]
+
+    items = tables.read(labelled, blind.LABELS).items[:4]
+    views = [features.read_views(item.path, blind.EXPERIMENT.clip)[0] for item in items]
+    waves, truth = np.stack([v.wave for v in views]), np.stack([item.truth for item in items])
+    assert found.rows == calibrate_waves(untrained(), waves, truth, FEW, quiet=True).rows
+
+
+@pytest.mark.filterwarnings("ignore:.*labels unknown to the model")
+def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
+    items = tables.read(labelled, world.LABELS).items[:2]
+    found = calibrate.calibrate(load(), items, ("world",), quiet=True)
+    views = [features.read_views(item.path, WORLD_CLIP)[0] for item in items]
+    mean, std = features.statistics([view.wave for view in views], WORLD_CLIP.front_end)
+    front = replace(WORLD_CLIP.front_end, mean=mean, std=std)
+    clip = features.normalise(
+        np.stack([v.rgb for v in views]), np.stack([v.spec for v in views]), front
+    )
+    expected = calibrate.log_likelihood(
+        load().logits(clip), np.stack([item.truth for item in items])
+    ).mean()
+    assert found.best.log_likelihood == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_nothing_but_silence_is_refused_in_a_sentence(labelled):
+    items = tables.read(labelled, world.LABELS).items[4:]
+    with pytest.raises(ValueError, match="no clip is left to calibrate on; left out: .*silent"):
+        calibrate.calibrate(untrained(), items, FEW, quiet=True)
+
+
+def test_a_model_without_ears_is_refused_in_a_sentence(labelled):
+    deaf = untrained(replace(WORLD, streams=("rgb",), depth=1), WORLD_CLIP, world.LABELS)
+    with pytest.raises(ValueError, match="no sound stream"):
+        calibrate.calibrate(deaf, labelled, FEW, quiet=True)
+
+
+# --- command and picture -------------------------------------------------------------------------
+
+
+def test_the_command_ranks_says_how_to_go_on_and_draws(labelled, tmp_path, capsys):
+    picture = tmp_path / "c.png"
+    command = ["calibrate", "--model", "world-tiny", "--data", str(labelled), "--out", str(picture)]
+    assert cli.main([*command, "--presets", "world", "linear-mel"]) == 0
+    out = capsys.readouterr().out
+    assert "linear-mel (1.102, 2.762)" in out and "left out: " in out
+    assert "Use it: mbt-lite predict CLIP --model world-tiny --front-end " in out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    argument = out.split("--front-end ")[1].split()[0]
+    assert features.front_end(argument).name in ("world", "linear-mel")
+
+
+def test_the_command_answers_programs_in_json(labelled, capsys):
+    command = ["calibrate", "--model", "world-tiny", "--data", str(labelled), "--json"]
+    assert cli.main([*command, "--presets", "world"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["clips"] == 4 and found["expected"]["name"] == "world"
+    assert found["rows"][0]["argument"].startswith("world:")
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        ([], "labelled clips are needed"),
+        (["--data", "x", "--presets", "none"], "front end 'none' is unknown"),
+        (["--data", "x", "--out", "x.gif"], "only .png"),
+        (["--data", "nowhere", "--model", "world-tiny"], "neither a table"),
+    ],
+)
+def test_the_command_refuses_in_a_sentence(more, sentence, capsys):
+    assert cli.main(["calibrate", *more]) == 1
+    assert sentence in capsys.readouterr().err
+
+
+def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
+    found = calibrate_waves(untrained(), *sounds, FEW, quiet=True)
+    nats, points = plot.calibration(found).axes
+    assert [t.get_text() for t in nats.get_yticklabels()] == [row.label for row in found.rows]
+    marks = [line.get_xdata()[0] for line in nats.lines if line.get_marker() == "o"]
+    assert marks == [row.log_likelihood for row in found.rows]
+    marks = [line.get_xdata()[0] for line in points.lines if line.get_marker() == "o"]
+    assert marks == [row.mean_average_precision for row in found.rows]
+    words = plot.calibration_alt(found)
+    assert f"best is {found.best.label}" in words and "4 front ends ranked on 24 clips" in words
+
+
+# --- the blind test ------------------------------------------------------------------------------
+
+
+def test_a_model_that_was_trained_through_a_hidden_front_end_does_not_say_so():
+    waves, labels = blind.sounds("train", 8)
+    short = replace(SMALL, train=replace(SMALL.train, steps=1))
+    classifier = blind.train_through(FRONT_ENDS["kaldi"], waves, labels, short)
+    assert classifier.clip_config.front_end == blind.UNTOLD and not classifier.card
+
+
+def test_a_hidden_front_end_is_found():
+    hidden = ("linear-mel", "ln-magnitude-1e-2", "lingvo")
+    trials = blind.prove(
+        hidden[::2], against=hidden, experiment=SMALL, training=600, held_out=100, quiet=True
+    )
+    assert [trial.answer for trial in trials] == ["found"] * 2
+    assert "2 hidden presets: 2 found" in blind.table(trials)
+    assert [row["hidden"] for row in json.loads(blind.to_json(trials))] == ["linear-mel", "lingvo"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_every_hidden_front_end_is_found_or_tied_with_the_first():
+    trials = blind.prove(quiet=True)
+    assert [trial.hidden for trial in trials] == list(FRONT_ENDS)
+    assert {trial.hidden: trial.answer for trial in trials if trial.answer == "missed"} == {}
