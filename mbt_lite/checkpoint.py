@@ -127,12 +127,23 @@ def to_scenic(config: MBTConfig, params: Mapping) -> dict[str, np.ndarray]:
     return arrays
 
 
+def nest(arrays: Iterable[tuple[str, np.ndarray]]) -> dict:
+    """Our tree of float32 leaves from flat arrays."""
+    leaves = {name: jnp.asarray(np.asarray(x, np.float32)) for name, x in arrays}
+    return traverse_util.unflatten_dict(leaves, sep="/")
+
+
+def leaf_shapes(config: MBTConfig) -> dict[str, jax.ShapeDtypeStruct]:
+    """{name: shape} of every parameter of the model, without making one."""
+    return dict(flatten(jax.eval_shape(partial(init_params, config), jax.random.key(0))))
+
+
 def _convert(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, dict]:
     """(config, params) of flat Scenic arrays, or one ValueError with all that does not fit."""
     config, assumed = scenic.geometry(arrays, known, source)
     if len(config.streams) == 1:
         arrays.pop("bottleneck", None)  # Scenic makes it for single streams too and never uses it
-    params = _nest(scenic.to_ours(arrays, config, _leaves(config), source))
+    params = nest(scenic.to_ours(arrays, config, leaf_shapes(config), source))
     if assumed:
         assumed = " nor ".join(assumed)
         warnings.warn(f"{source} does not say {assumed}; pass it if that is wrong.", stacklevel=3)
@@ -156,7 +167,7 @@ def _load_safetensors(path: Path, overrides: dict) -> tuple[MBTConfig, dict, dic
         ) from None
     config = from_dict(MBTConfig, to_dict(config) | overrides)
     _check_ours(arrays, config, meta["labels"], str(path))
-    return config, _nest((name, arrays.pop(name)) for name in list(arrays)), meta
+    return config, nest((name, arrays.pop(name)) for name in list(arrays)), meta
 
 
 def _write_whole(path: Path, write: Callable[[BinaryIO], None]) -> Path:
@@ -206,24 +217,13 @@ def _stored(leaf, dtype: np.dtype) -> np.ndarray:
     return np.asarray(leaf).astype(dtype, copy=False)
 
 
-def _nest(arrays: Iterable[tuple[str, np.ndarray]]) -> dict:
-    """Our tree of float32 leaves from flat arrays."""
-    leaves = {name: jnp.asarray(np.asarray(x, np.float32)) for name, x in arrays}
-    return traverse_util.unflatten_dict(leaves, sep="/")
-
-
-def _leaves(config: MBTConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """{name: shape} of every parameter of the model, without making one."""
-    return dict(flatten(jax.eval_shape(partial(init_params, config), jax.random.key(0))))
-
-
 def _check_dtype(dtype: str) -> None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: weights are kept as {' or '.join(DTYPES)}.")
 
 
 def _check_ours(arrays: dict, config: MBTConfig, labels: list | None, source: str) -> None:
-    wanted = _leaves(config)
+    wanted = leaf_shapes(config)
     missing, unused = sorted(wanted.keys() - arrays), sorted(arrays.keys() - wanted)
     both = {name: x for name, x in arrays.items() if name in wanted}
     shapes = {name: x.shape for name, x in wanted.items()}

@@ -20,6 +20,7 @@ import safetensors
 
 from . import flaxfile
 from .flaxfile import BFLOAT16, check_size
+from .hub import hub_file
 
 LARGEST = 8 << 30  # bytes; the largest published file, with its optimiser, is 1.4 GB
 KNOWN_TO_NUMPY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -79,10 +80,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
 def find(path: str | os.PathLike) -> Path:
     """The weights file meant by a file, a folder or hf://user/repo.
 
-    In a folder that is model.safetensors, else `checkpoint`, else the checkpoint_N of most steps;
-    of a repository on the Hugging Face hub, its model.safetensors, with config.json beside it.
+    In a folder that is model.safetensors, else `checkpoint`, else the checkpoint_N of most steps.
     """
-    path = Path(_from_hub(str(path))) if str(path).startswith("hf:/") else Path(path)
+    path = hub_file(path) if str(path).startswith("hf://") else Path(path)
     while path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
@@ -111,34 +111,6 @@ def _in_folder(folder: Path) -> Path:
     raise ValueError(
         f"{folder} is a folder without model.safetensors or checkpoint_<step>; name the file."
     )
-
-
-def _from_hub(address: str) -> str:
-    """The local path of the model.safetensors of hf://user/repo, fetched if it is not there."""
-    repo = address.removeprefix("hf:").strip("/")
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise ValueError(f"{address} is no address of a repository; write hf://user/repo.")
-    by_hand = (
-        f"fetch config.json and model.safetensors from https://huggingface.co/{repo} into a folder "
-        "and give that folder."
-    )
-    try:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import EntryNotFoundError
-    except ImportError:
-        raise ValueError(
-            f"{address} needs the package huggingface_hub: install it, or {by_hand}"
-        ) from None
-    try:
-        weights = hf_hub_download(repo, "model.safetensors")
-        try:
-            hf_hub_download(repo, "config.json")
-        except EntryNotFoundError:
-            pass  # the file of weights may say all there is to say
-        return weights
-    except Exception as error:  # no network, no such repository, no leave: its many own errors
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise OSError(f"{address} did not come ({reason}); try again, or {by_hand}") from None
 
 
 def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -1,0 +1,525 @@
+"""A model may start from an image ViT, whoever saved it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import serialization
+from flax.traverse_util import unflatten_dict
+
+from mbt_lite import from_vit, layouts
+from mbt_lite.checkpoint import load, to_scenic
+from mbt_lite.config import MBTConfig
+from mbt_lite.model import MBT, Clip
+from mbt_lite.vit import rank_pooling, resize
+
+GOLDEN = Path(__file__).parent / "golden"
+IMAGE = MBTConfig(  # the golden ViT as a model of one frame
+    streams=("rgb",),
+    classes=6,
+    width=12,
+    depth=2,
+    heads=2,
+    mlp_dim=20,
+    fusion="late",
+    fusion_layer=2,
+    rgb_shape=(1, 16, 16),
+    rgb_patch=(1, 4, 4),
+)
+VIDEO = replace(
+    IMAGE,
+    streams=("spec", "rgb"),
+    classes=3,
+    fusion="bottleneck",
+    fusion_layer=1,
+    rgb_shape=(4, 16, 16),
+    rgb_patch=(2, 4, 4),
+    spec_shape=(24, 20),
+    spec_patch=(4, 4),
+)
+POSITIONS = "Transformer/posembed_input/pos_embedding"
+
+
+def golden(name):
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        arrays = dict(file)
+    return json.loads(str(arrays.pop("meta"))), arrays
+
+
+def under(arrays, prefix):
+    return {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
+
+
+@pytest.fixture(scope="module")
+def vit():
+    return under(golden("ckpt_vit_scenic_expected")[1], "params/")
+
+
+def stored(path, arrays):
+    np.savez(path, **arrays)
+    return path
+
+
+def config_of(mbt, dataset):
+    """Ours for the configuration in a golden file's meta."""
+    streams = tuple({"spectrogram": "spec"}.get(s, s) for s in mbt["modality_fusion"])
+    *sides, frames = mbt["patches"]
+    return MBTConfig(
+        streams=streams,
+        classes=mbt["num_classes"],
+        width=mbt["hidden_size"],
+        depth=mbt["num_layers"],
+        heads=mbt["num_heads"],
+        mlp_dim=mbt["mlp_dim"],
+        fusion="bottleneck" if mbt["use_bottleneck"] else "late",
+        fusion_layer=mbt["fusion_layer"],
+        bottlenecks=mbt["n_bottlenecks"] + 1,
+        rgb_shape=(dataset["num_frames"], dataset["crop_size"], dataset["crop_size"]),
+        rgb_patch=(frames, *sides),
+        spec_shape=(
+            dataset["spec_shape"][0] * dataset["num_spec_frames"],
+            dataset["spec_shape"][1],
+        ),
+        spec_patch=tuple(sides),
+    )
+
+
+@pytest.mark.parametrize(
+    "name, inflate", [("init_resize_tile", "central"), ("init_rgb_only_average", "average")]
+)
+def test_a_model_starts_as_scenics_does(name, inflate, tmp_path, record_property):
+    meta, arrays = golden(name)
+    config = config_of(meta["mbt"], meta["dataset_configs"])
+    source = stored(tmp_path / "vit.npz", under(arrays, "vit/"))
+    params = from_vit(source, config, inflate=inflate, audio_cls="zeros")
+    got, want = to_scenic(config, params), under(arrays, "out/")
+    assert got.keys() == want.keys()
+    for kept in meta["unchanged"]:  # Scenic left there what was there; ours starts with zeros
+        assert not got.pop(kept).any()
+    error = max(np.abs(x - want[name]).max() for name, x in got.items())
+    record_property("error params", f"{error:.0e}")
+    assert error <= 1e-6
+    copied = [k for k in got if "encoder" in k or k.endswith("bias") or k == "cls"]
+    assert len(copied) > 30 and all(np.array_equal(got[k], want[k]) for k in copied)
+
+
+def with_head(params, scenic):
+    """The ViT's own head, which `from_vit` leaves behind, put back."""
+    return params | {"head": {k: scenic[f"output_projection/{k}"] for k in ("kernel", "bias")}}
+
+
+@pytest.mark.parametrize(
+    "source, expected, representation",
+    [
+        ("ckpt_vit_scenic", "ckpt_vit_scenic_expected", None),
+        ("ckpt_vit_scenic/checkpoint_50", "ckpt_vit_scenic_expected", None),
+        ("vit_npz.npz", "vit_npz_expected", 10),
+    ],
+)
+def test_an_image_vit_gives_scenics_logits_on_one_frame(
+    source, expected, representation, record_property
+):
+    arrays = golden(expected)[1]
+    scenic, image = under(arrays, "params/"), arrays["inputs/image"]
+    config = replace(IMAGE, representation=representation)
+    params = with_head(from_vit(GOLDEN / source, config), scenic)
+    got = {k: x for k, x in to_scenic(config, params).items() if k != "embedding/kernel"}
+    assert all(np.array_equal(x, scenic[k]) for k, x in got.items())
+    logits = MBT(config).apply({"params": params}, Clip(rgb=image[:, None])).logits
+    error = np.abs(logits - arrays["logits"]).max()
+    record_property("error logits", f"{error:.0e}")
+    assert error <= 1e-5
+
+
+def test_an_image_vit_is_itself_a_model_of_the_picture_alone():
+    arrays = golden("vit_npz_expected")[1]
+    config, params, _ = load(GOLDEN / "vit_npz.npz", rgb_shape=(1, 16, 16), rgb_sampled=1)
+    clip = Clip(rgb=arrays["inputs/image"][:, None])
+    logits = MBT(config).apply({"params": params}, clip).logits
+    np.testing.assert_allclose(logits, arrays["logits"], atol=1e-5)
+
+
+def prelinen(vit):
+    """The names from before Linen: one count for all classes in a block."""
+    for linen, old in (
+        ("MlpBlock_0", "MlpBlock_3"),
+        ("LayerNorm_1", "LayerNorm_2"),
+        ("MultiHeadDotProductAttention_0", "MultiHeadDotProductAttention_1"),
+    ):
+        vit = {name.replace(linen, old): x for name, x in vit.items()}
+    return vit
+
+
+def as_state(vit):
+    tree = unflatten_dict(prelinen(vit), sep="/")
+    return {"global_step": np.int32(5), "optimizer": {"target": {"params": tree}, "state": {}}}
+
+
+def as_big_vision(vit):
+    heads = {k.replace("output_projection", "head"): x for k, x in prelinen(vit).items()}
+    return {f"opt/target/{k}": x for k, x in heads.items()} | {"opt/state/step": np.int32(7)}
+
+
+def as_new_big_vision(vit):
+    flat = {k.replace(POSITIONS, "pos_embedding"): x for k, x in vit.items()}
+    return {f"params/{k.replace('output_projection', 'head')}": x for k, x in flat.items()}
+
+
+LAYOUTS = {
+    "checkpoint_5": as_state,
+    "big_vision.npz": as_big_vision,
+    "new_big_vision.npz": as_new_big_vision,
+    "bare": lambda vit: unflatten_dict(vit, sep="/"),
+}
+
+
+def same(a, b):
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        jax.tree.leaves(jax.tree.map(np.array_equal, a, b))
+    )
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_layout_of_a_vit_gives_the_same_start(name, vit, tmp_path):
+    tree = LAYOUTS[name](vit)
+    if name.endswith("npz"):
+        np.savez(tmp_path / name, **tree)
+    else:
+        (tmp_path / name).write_bytes(serialization.msgpack_serialize(tree))
+    want = from_vit(GOLDEN / "ckpt_vit_scenic", VIDEO)
+    assert same(from_vit(tmp_path / name, VIDEO), want)
+
+
+def test_both_streams_get_the_whole_vit(vit):
+    made = to_scenic(VIDEO, from_vit(GOLDEN / "ckpt_vit_scenic", VIDEO))
+    for name, array in vit.items():
+        if "encoderblock" in name:
+            stream = name.replace("/", "#", 1).replace("/", "_spectrogram/", 1).replace("#", "/")
+            assert np.array_equal(made[name], array) and np.array_equal(made[stream], array)
+    assert np.array_equal(made["clsspectrogram"], vit["cls"])
+    assert np.array_equal(made["embedding_spectrogram/kernel"], vit["embedding/kernel"])
+    assert not made["output_projection/kernel"].any()
+
+
+def start(config=VIDEO, **options):
+    return to_scenic(config, from_vit(GOLDEN / "ckpt_vit_scenic", config, **options))
+
+
+@pytest.mark.parametrize("frames", [2, 3, 4])
+def test_inflated_patches_see_what_their_name_says(frames, vit):
+    config = replace(VIDEO, rgb_shape=(12, 16, 16), rgb_patch=(frames, 4, 4))
+    kernel = vit["embedding/kernel"]
+    inflated = {
+        how: start(config, inflate=how)["embedding/kernel"] for how in ("central", "average", "arp")
+    }
+    assert np.array_equal(inflated["central"][frames // 2], kernel)
+    assert np.count_nonzero(inflated["central"]) == np.count_nonzero(kernel)
+    np.testing.assert_allclose(inflated["average"].sum(0), kernel, atol=1e-6)
+    np.testing.assert_allclose(inflated["arp"].sum(0), 0 * kernel, atol=1e-6)  # still: nothing seen
+    np.testing.assert_allclose(
+        inflated["arp"][-1], kernel * rank_pooling(frames)[-1] / frames, atol=1e-6
+    )
+
+
+def test_rank_pooling_has_the_weights_of_its_paper():
+    def weight(t, frames):  # Bilen et al. 2018, equation 3, written out
+        harmonic = [sum(1 / i for i in range(1, n + 1)) for n in (frames, t - 1)]
+        return 2 * (frames - t + 1) - (frames + 1) * (harmonic[0] - harmonic[1])
+
+    for frames in (1, 2, 5, 16):
+        want = [weight(t, frames) for t in range(1, frames + 1)]
+        np.testing.assert_allclose(rank_pooling(frames), want, atol=1e-12)
+
+
+def test_single_frames_take_the_patches_as_they_are(vit):
+    flat = replace(VIDEO, rgb_shape=(8, 16, 16), rgb_patch=(1, 4, 4))
+    for config in (flat, replace(flat, rgb_sampled=3)):
+        for how in ("central", "average", "arp"):
+            kernel = start(config, inflate=how)["embedding/kernel"]
+            assert np.array_equal(kernel.reshape(4, 4, 3, 12), vit["embedding/kernel"])
+
+
+@pytest.mark.parametrize("old, new", [(4, (6, 5)), (14, (50, 8)), (7, (1, 3)), (5, (5, 5))])
+def test_position_grids_are_resized_as_scipy_does(old, new):
+    ndimage = pytest.importorskip("scipy.ndimage")
+    grid = np.random.default_rng(0).normal(size=(old, old, 3)).astype("f4")
+    want = ndimage.zoom(grid, (new[0] / old, new[1] / old, 1), order=1)
+    np.testing.assert_allclose(resize(grid, new), want, atol=1e-6)
+
+
+def test_where_scipy_loses_the_last_row_it_stays():
+    ndimage = pytest.importorskip("scipy.ndimage")
+    grid = np.ones((24, 24, 1), "f4")
+    assert not ndimage.zoom(grid, (22 / 24, 1, 1), order=1)[-1].any()
+    assert np.array_equal(resize(grid, (22, 24)), np.ones((22, 24, 1)))
+
+
+def test_positions_repeat_over_time_behind_the_class_tokens(vit):
+    table, made = vit[POSITIONS][0], start()
+    assert np.array_equal(made[POSITIONS][0], [table[0], *table[1:], *table[1:]])
+    spec = made["Transformer/posembed_input_spectrogram/pos_embedding"][0]
+    assert spec.shape == (1 + 6 * 5, 12) and np.array_equal(spec[0], table[0])
+    np.testing.assert_allclose(spec[[1, 5, -5, -1]], table[[1, 4, -4, -1]], atol=1e-6)  # corners
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 9, 10, 17])
+def test_the_bottleneck_starts_from_positions(count, vit):
+    bottleneck = start(replace(VIDEO, bottlenecks=count))["bottleneck"]
+    assert bottleneck.shape == (1, count, 12)
+    assert np.array_equal(bottleneck[0, 0], vit[POSITIONS][0, 0])
+    assert np.array_equal(bottleneck[0, -1], vit[POSITIONS][0, -1]) == (count not in (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("count, others", [(6, "4, 5, 7, 9"), (33, "25, 26, 31, 36")])
+def test_counts_of_bottlenecks_that_cut_no_grid_are_refused(count, others):
+    config = replace(VIDEO, bottlenecks=count)
+    with pytest.raises(ValueError, match=f"bottlenecks={count} cannot .*{others} would do"):
+        start(config)
+    assert start(config, bottleneck="normal")["bottleneck"].shape == (1, count, 12)
+
+
+def test_a_gaussian_bottleneck_has_the_papers_width():
+    wide = replace(VIDEO, bottlenecks=2_000)
+    one, again, other = (start(wide, bottleneck="normal", seed=s)["bottleneck"] for s in (0, 0, 1))
+    assert np.array_equal(one, again) and not np.array_equal(one, other)
+    assert abs(one.std() - 0.02) < 0.0005 and abs(one.mean()) < 0.0005
+
+
+def test_fresh_positions_and_a_zero_class_token_are_there_to_ask_for(vit):
+    made = start(positions="fresh", audio_cls="zeros")
+    assert not np.array_equal(made[POSITIONS][0, 0], vit[POSITIONS][0, 0])
+    assert not made["clsspectrogram"].any() and np.array_equal(made["cls"], vit["cls"])
+    alone = replace(VIDEO, streams=("spec",), fusion="late", fusion_layer=2)
+    assert np.array_equal(start(alone, audio_cls="zeros")["cls"], vit["cls"])
+
+
+def test_one_encoder_for_both_streams_is_the_vit_once(vit):
+    made = start(replace(VIDEO, shared_encoder=True, fusion="joint"))
+    blocks = {k for k in vit if "encoderblock" in k}
+    assert {k for k in made if "encoderblock" in k} == blocks
+    assert all(np.array_equal(made[k], vit[k]) for k in blocks)
+
+
+def test_pooled_models_and_pooled_vits_meet(vit, tmp_path):
+    pooled = replace(VIDEO, pool="mean", bottlenecks=4)
+    made = start(pooled)
+    assert "cls" not in made and made[POSITIONS].shape == (1, 32, 12)
+    assert np.array_equal(made[POSITIONS][0, :16], vit[POSITIONS][0, 1:])
+    headless = {k: x for k, x in vit.items() if k != "cls"} | {POSITIONS: vit[POSITIONS][:, 1:]}
+    source = stored(tmp_path / "gap.npz", headless)
+    assert np.array_equal(to_scenic(pooled, from_vit(source, pooled))[POSITIONS], made[POSITIONS])
+    token = to_scenic(VIDEO, from_vit(source, VIDEO))
+    assert not token["cls"].any() and not token[POSITIONS][0, 0].any()
+    assert np.array_equal(token[POSITIONS][0, 1:], start()[POSITIONS][0, 1:])
+
+
+def test_all_sizes_that_differ_are_told_at_once(vit, tmp_path):
+    other = replace(
+        VIDEO, width=16, depth=3, heads=4, mlp_dim=8, rgb_patch=(2, 8, 8), spec_patch=(4, 2)
+    )
+    with pytest.raises(ValueError) as refusal:
+        start(other)
+    for told in ("width 12 .* 16", "depth 2 .* 3", "heads 2 .* 4", "mlp_dim 20 .* 8"):
+        assert refusal.match(told)
+    assert refusal.match(r"rgb patch \(4, 4\) .* \(8, 8\)")
+    assert refusal.match(r"spec patch \(4, 4\) .* \(4, 2\)")
+
+
+def lose(vit):
+    return {k: x for k, x in vit.items() if k != "Transformer/encoderblock_1/LayerNorm_1/bias"}
+
+
+BENT = {
+    "missing .1.: Transformer/encoderblock_1/LayerNorm_1/bias": lose,
+    "unused .1.: dist_token": lambda vit: vit | {"dist_token": vit["cls"]},
+    "mis-shaped .1.: Transformer/encoder_norm/bias": lambda vit: (
+        vit | {"Transformer/encoder_norm/bias": np.zeros((2, 6), "f4")}
+    ),
+    "no square grid": lambda vit: vit | {POSITIONS: vit[POSITIONS][:, :-1]},
+    "is no ViT that is known here": lambda vit: {"weights": vit["cls"]},
+    "rgb patch .1, 4, 4. where": lambda vit: (
+        vit | {"embedding/kernel": vit["embedding/kernel"][None]}
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BENT)
+def test_what_does_not_fit_is_refused_by_name(message, vit, tmp_path):
+    source = stored(tmp_path / "vit.npz", BENT[message](vit))
+    with pytest.raises(ValueError, match=message) as refusal:
+        from_vit(source, replace(VIDEO, streams=("rgb",), fusion="late"))
+    assert str(source) in str(refusal.value)
+
+
+@pytest.mark.parametrize("option", ["inflate", "positions", "bottleneck", "audio_cls"])
+def test_an_unknown_wish_is_answered_with_the_known_ones(option):
+    with pytest.raises(ValueError, match=f"{option}='other' is none of "):
+        start(**{option: "other"})
+
+
+def torch_names(vit, prefix=""):
+    """A ViT in the names and axes of Hugging Face's ViTModel."""
+    layer = f"{prefix}encoder.layer."
+    names = (
+        ("Transformer/encoderblock_", layer),
+        ("/MultiHeadDotProductAttention_0/out/", ".attention.output.dense."),
+        ("/MultiHeadDotProductAttention_0/", ".attention.attention."),
+        ("/LayerNorm_0/", ".layernorm_before."),
+        ("/LayerNorm_1/", ".layernorm_after."),
+        ("/MlpBlock_0/Dense_0/", ".intermediate.dense."),
+        ("/MlpBlock_0/Dense_1/", ".output.dense."),
+        ("Transformer/encoder_norm/", f"{prefix}layernorm."),
+        ("embedding/", f"{prefix}embeddings.patch_embeddings.projection."),
+        ("output_projection/", "classifier."),
+    )
+    whole = {
+        "cls": f"{prefix}embeddings.cls_token",
+        POSITIONS: f"{prefix}embeddings.position_embeddings",
+    }
+    made = {}
+    for name, x in vit.items():
+        if name == "embedding/kernel":
+            x = x.transpose(3, 2, 0, 1)
+        elif name.endswith("kernel"):
+            x = (x.reshape(-1, x.shape[-1]) if "/out/" in name else x.reshape(len(x), -1)).T
+        elif "Attention" in name:
+            x = x.reshape(-1)
+        name = whole.get(name, name)
+        for scenic, theirs in names:
+            name = name.replace(scenic, theirs)
+        name = name.replace("/", ".").replace("scale", "weight").replace("kernel", "weight")
+        made[name] = np.ascontiguousarray(x)
+    return made
+
+
+def hugging_face(folder, vit, prefix="", **said):
+    folder.mkdir()
+    safetensors.numpy.save_file(torch_names(vit, prefix), folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(said))
+    return folder
+
+
+@pytest.mark.parametrize("prefix", ["", "vit."])
+def test_hugging_faces_names_and_axes_are_known(prefix, vit, tmp_path):
+    folder = hugging_face(tmp_path / "hf", vit, prefix, num_attention_heads=2)
+    want = from_vit(GOLDEN / "ckpt_vit_scenic", VIDEO)
+    assert same(from_vit(folder, VIDEO), want)
+    assert same(from_vit(folder / "model.safetensors", VIDEO), want)
+
+
+def test_heads_come_from_the_config_beside_the_weights(vit, tmp_path):
+    folder = hugging_face(tmp_path / "hf", vit, num_attention_heads=3)
+    with pytest.raises(ValueError, match="heads 3 where the model has 2"):
+        from_vit(folder, VIDEO)
+    (folder / "config.json").unlink()
+    assert same(from_vit(folder, VIDEO), from_vit(GOLDEN / "ckpt_vit_scenic", VIDEO))
+
+
+def test_timms_names_and_axes_are_known(vit, tmp_path):
+    names = (
+        ("embeddings.cls_token", "cls_token"),
+        ("embeddings.position_embeddings", "pos_embed"),
+        ("embeddings.patch_embeddings.projection", "patch_embed.proj"),
+        ("encoder.layer", "blocks"),
+        ("attention.output.dense", "attn.proj"),
+        ("layernorm_before", "norm1"),
+        ("layernorm_after", "norm2"),
+        ("layernorm", "norm"),
+        ("intermediate.dense", "mlp.fc1"),
+        ("output.dense", "mlp.fc2"),
+        ("classifier", "head"),
+    )
+    timm = {}
+    for name, x in torch_names(vit).items():
+        for theirs, timms in names:
+            name = name.replace(theirs, timms)
+        timm[name] = x
+    for block in range(2):
+        for kind in ("weight", "bias"):
+            start = f"blocks.{block}.attention.attention."
+            parts = [timm.pop(f"{start}{part}.{kind}") for part in ("query", "key", "value")]
+            timm[f"blocks.{block}.attn.qkv.{kind}"] = np.concatenate(parts)
+    assert not any("attention" in name or "layer" in name for name in timm)
+    safetensors.numpy.save_file(timm, tmp_path / "timm.safetensors")
+    got = from_vit(tmp_path / "timm.safetensors", VIDEO)
+    assert same(got, from_vit(GOLDEN / "ckpt_vit_scenic", VIDEO))
+
+
+def test_a_repository_of_the_hub_is_fetched(vit, tmp_path, monkeypatch):
+    folder, asked = hugging_face(tmp_path / "hf", vit, num_attention_heads=2), []
+
+    def fetch(address):
+        asked.append(address)
+        return folder / "model.safetensors"
+
+    monkeypatch.setattr(layouts, "hub_file", fetch)
+    assert same(from_vit("hf://some/vit", VIDEO), from_vit(folder, VIDEO))
+    assert asked == ["hf://some/vit"]
+
+
+def features_of_one_frame(params, config, image):
+    """[B, D] final class token of our model on [B, 3, H, W] images."""
+    clip = Clip(rgb=image.transpose(0, 2, 3, 1)[:, None])
+    return MBT(config).apply({"params": params}, clip).features
+
+
+@pytest.mark.parametrize(
+    "act, epsilon, tolerance",
+    [("gelu_pytorch_tanh", 1e-6, 1e-5), ("gelu", 1e-12, 2e-3)],  # as ours, and as they come
+)
+def test_our_features_are_those_of_transformers_own_vit(
+    act, epsilon, tolerance, tmp_path, record_property
+):
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    theirs = transformers.ViTModel(
+        transformers.ViTConfig(
+            hidden_size=12,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=20,
+            image_size=16,
+            patch_size=4,
+            initializer_range=0.3,
+            hidden_act=act,
+            layer_norm_eps=epsilon,
+        )
+    ).eval()
+    theirs.save_pretrained(tmp_path / "vit")
+    image = np.random.default_rng(0).normal(size=(3, 3, 16, 16)).astype("f4")
+    with torch.no_grad():
+        want = theirs(torch.from_numpy(image)).last_hidden_state[:, 0].numpy()
+    got = features_of_one_frame(from_vit(tmp_path / "vit", IMAGE), IMAGE, image)
+    error = np.abs(got - want).max()
+    record_property("error features", f"{error:.0e}")
+    assert error <= tolerance
+
+
+def test_our_features_are_those_of_timms_own_vit(tmp_path, record_property):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    torch.manual_seed(0)
+    theirs = timm.models.VisionTransformer(
+        img_size=16,
+        patch_size=4,
+        embed_dim=12,
+        depth=2,
+        num_heads=2,
+        mlp_ratio=20 / 12,
+        num_classes=5,
+        act_layer="gelu_tanh",
+    ).eval()
+    state = {k: (x + 0.2 * torch.randn(x.shape)).numpy() for k, x in theirs.state_dict().items()}
+    theirs.load_state_dict({k: torch.from_numpy(x) for k, x in state.items()})
+    safetensors.numpy.save_file(state, tmp_path / "model.safetensors")
+    image = np.random.default_rng(0).normal(size=(3, 3, 16, 16)).astype("f4")
+    with torch.no_grad():
+        want = theirs.forward_features(torch.from_numpy(image))[:, 0].numpy()
+    got = features_of_one_frame(from_vit(tmp_path, IMAGE), IMAGE, image)
+    error = np.abs(got - want).max()
+    record_property("error features", f"{error:.0e}")
+    assert error <= 1e-5
