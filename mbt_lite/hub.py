@@ -21,19 +21,19 @@ def hub_file(reference: str) -> Path:
         raise ValueError(f"{reference!r} is no address like hf://user/repo[@revision][/file].")
     repository, revision, file = found.groups()
     try:
-        import huggingface_hub as hub
+        from huggingface_hub import errors, hf_hub_download
     except ImportError:
         raise ValueError(f"{reference} needs the package huggingface_hub; install it.") from None
     try:
-        path = Path(hub.hf_hub_download(repository, file or WEIGHTS, revision=revision))
+        path = Path(hf_hub_download(repository, file or WEIGHTS, revision=revision))
         if not file:
-            none = (hub.errors.EntryNotFoundError, hub.errors.LocalEntryNotFoundError)
+            none = (errors.EntryNotFoundError, errors.LocalEntryNotFoundError)
             with contextlib.suppress(*none):
-                hub.hf_hub_download(repository, "config.json", revision=revision)
-    except hub.errors.HFValidationError as error:
+                hf_hub_download(repository, "config.json", revision=revision)
+    except errors.HFValidationError as error:
         raise ValueError(f"{reference} is no name of the hub: {_first_line(error)}.") from None
     except Exception as error:  # its own, those of its HTTP library and the system's
-        raise DownloadError(_sentence(hub.errors, error, reference, file or WEIGHTS)) from None
+        raise DownloadError(_sentence(errors, error, reference, file or WEIGHTS)) from None
     return path
 
 

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import hashlib
 import json
+import os
 import resource
 import shutil
 import signal
@@ -20,7 +21,7 @@ import pytest
 from faulty_server import cut, deaf, endless, good, page, serving, stall, status
 from flax import serialization, traverse_util
 
-from mbt_lite import checkpoint, cli, download, zoo
+from mbt_lite import checkpoint, cli, download, hub, zoo
 from mbt_lite.config import BASE
 from mbt_lite.model import init_params
 
@@ -743,3 +744,90 @@ def test_download_prints_the_path_and_what_is_open_about_the_model(
     (tmp_path / "as500k-rgb-spec.safetensors").unlink()
     assert cli.main(["zoo", "download", "as500k-rgb-spec"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+LOCATE = {"X_Repo_Commit": REVISION, "ETag": f'"{hashlib.sha1(DATA).hexdigest()}"'}
+
+
+ASK = """
+import json, sys
+from mbt_lite.hub import hub_file
+for reference in sys.argv[1:]:
+    try:
+        print(json.dumps(["path", str(hub_file(reference))]))
+    except (ValueError, OSError) as error:
+        print(json.dumps([type(error).__name__, str(error)]))
+"""
+
+
+def ask_hub(folder: Path, *references: str, **environment: str) -> list[list[str]]:
+    """[what came, its path or sentence] for each; the hub reads its address when it is imported."""
+    ran = subprocess.run(
+        [sys.executable, "-c", ASK, *references],
+        env=os.environ | {"HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1", **environment},
+        capture_output=True,
+        text=True,
+    )
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def offer_repository(server) -> str:
+    """The address of a hub with one repository; only its branch main has a config.json."""
+    no_file = status(404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
+    weights, config = good(DATA, **LOCATE), good(b"{}", **LOCATE | {"ETag": '"two"'})
+    for path, answer in {
+        "/me/mbt/resolve/main/model.safetensors": weights,
+        "/me/mbt/resolve/main/config.json": config,
+        "/me/mbt/resolve/main/other.npz": no_file,
+        "/me/mbt/resolve/v2/model.safetensors": weights,
+        "/me/mbt/resolve/v2/config.json": no_file,
+        "/me/mbt/resolve/v2/sub/other.npz": weights,
+        "/me/mbt/resolve/v9/model.safetensors": status(404, X_Error_Code="RevisionNotFound"),
+        "/me/none/resolve/main/model.safetensors": status(401, X_Error_Code="RepoNotFound"),
+        "/me/shut/resolve/main/model.safetensors": status(403, X_Error_Code="GatedRepo"),
+    }.items():
+        server.url(path, answer)
+    return server.url("")
+
+
+def test_files_of_the_hub_come_by_their_address_and_later_without_network(server, tmp_path):
+    files = {
+        "hf://me/mbt@v2": "model.safetensors",
+        "hf://me/mbt@v2/sub/other.npz": "sub/other.npz",
+        "hf://me/mbt": "model.safetensors",
+    }
+    answers = ask_hub(tmp_path, *files, HF_ENDPOINT=offer_repository(server))
+    for (kind, path), file in zip(answers, files.values(), strict=True):
+        assert kind == "path" and path.endswith(f"{REVISION}/{file}")
+        assert Path(path).read_bytes() == DATA
+    assert Path(path).with_name("config.json").read_text() == "{}"  # brought along
+    *same, missing = ask_hub(tmp_path, *files, "hf://me/more", HF_HUB_OFFLINE="1")
+    assert same == answers
+    assert missing[0] == "DownloadError" and missing[1].startswith("hf://me/more: ")
+    assert "out of reach" in missing[1] and "download model.safetensors elsewhere" in missing[1]
+
+
+def test_what_the_hub_does_not_have_is_said_in_a_sentence(server, tmp_path):
+    reasons = {
+        "hf://me/none": "there is no such repository, or it is private",
+        "hf://me/shut": "its owner gives it only to whom they allow",
+        "hf://me/mbt@v9": "the repository has no such revision",
+        "hf://me/mbt/other.npz": "the repository has no other.npz",
+    }
+    answers = ask_hub(tmp_path, *reasons, HF_ENDPOINT=offer_repository(server))
+    for (kind, sentence), (reference, reason) in zip(answers, reasons.items(), strict=True):
+        assert kind == "DownloadError" and sentence.startswith(f"{reference}: {reason}")
+        assert sentence.endswith("elsewhere and give its path.")
+
+
+def test_without_the_hubs_package_a_sentence_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match="needs the package huggingface_hub"):
+        hub.hub_file("hf://me/mbt")
+
+
+@pytest.mark.parametrize("address", ["hf://me", "https://me/mbt", "hf://me/mbt@", "hf://me//x"])
+def test_an_address_that_is_none_of_the_hub_is_refused(address):
+    with pytest.raises(ValueError, match="no address like hf://user/repo"):
+        hub.hub_file(address)
