@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import features, metrics
+from mbt_lite import features, metrics, tables
 from mbt_lite.config import FrontEnd
 from mbt_lite.inference import Classifier
 from mbt_lite.media import MediaError
-from mbt_lite.tables import Item, read_table
+from mbt_lite.tables import Item
 
 RESAMPLES = 500
 ALIKE = 0.02  # deviations between two spectrograms that count as the same input
@@ -52,8 +52,8 @@ class Row:
     def argument(self) -> str:
         """What `features.front_end` makes this front end of again."""
         front = self.front_end
-        numbers = f":{front.mean:.4g}:{front.std:.4g}" if self.own_statistics else ""
-        return f"{front.name}{numbers}"
+        preset = front == features.FRONT_ENDS[front.name]
+        return front.name if preset else f"{front.name}:{front.mean:.4g}:{front.std:.4g}"
 
     @property
     def tied(self) -> bool:
@@ -80,6 +80,11 @@ class Calibration:
     def ties(self) -> tuple[Row, ...]:
         """The best and all that cannot be told from it."""
         return tuple(row for row in self.rows if row.tied)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing speaks against the front end that the model was loaded with."""
+        return any(row.front_end == self.expected for row in self.ties)
 
     def to_dict(self) -> dict:
         """All of it in plain values, ready for JSON."""
@@ -108,6 +113,8 @@ class Calibration:
         top = max(self.rows, key=lambda row: row.mean_average_precision)
         if best.mean_average_precision_behind[0] > 0:
             said.append(f"The mAP prefers {top.label}; the two measures disagree.")
+        if self.clips < 30:
+            said.append("So few clips make the intervals too narrow; give 30 or more.")
         for group in self.alike:
             said.append(f"The same input here, whatever the model: {', '.join(group)}.")
         return [*said, *(f"note: {note}" for note in self.notes)]
@@ -137,12 +144,15 @@ def calibrate(
     `source` is a table, a folder (see `tables.read`) or its items. A file is decoded once; what it
     shows waits in a temporary file. Of a clip, `views` windows are heard and their logits averaged,
     or the one at the item's start. Files that cannot be read and silent ones are left out, which
-    `notes` says. With `own_statistics` a preset is standardised over the given sound, else as it is
-    stored; "linear-mel" is tried both ways, because Scenic's own numbers are stored with it.
+    `notes` says. With `own_statistics` presets are standardised over the given sound, else as they
+    are stored. What the model was loaded with and "linear-mel", which has Scenic's own numbers, are
+    tried as they are stored too.
     """
-    items = read_table(source, classifier.labels) if isinstance(source, str | Path) else source
     if "spec" not in classifier.config.streams:
         raise ValueError("this model has no sound stream, so it has no front end to find.")
+    named = isinstance(source, str | Path)
+    table = tables.read(source, classifier.labels) if named else tables.Table(list(source))
+    items = table.items
     with tempfile.TemporaryDirectory(prefix="mbt-lite-") as folder:
         heard = _decode(classifier, items, views, Path(folder), quiet)
         return calibrate_waves(
@@ -153,7 +163,7 @@ def calibrate(
             owner=heard.owner,
             frames=heard.frames,
             own_statistics=own_statistics,
-            notes=heard.notes,
+            notes=(*table.notes, *heard.notes),
             quiet=quiet,
         )
 
@@ -182,7 +192,7 @@ def calibrate_waves(
     if own_statistics:
         measured = zip(fronts, means, deviations, strict=True)
         own = [(replace(f, mean=float(m), std=float(d)), True) for f, m, d in measured]
-        tried = own + [pair for pair in tried if pair[0].name == "linear-mel"]
+        tried = own + [(front, False) for front in _stored(classifier, fronts)]
     logits = _answers(classifier, waves, frames, [front for front, _ in tried], quiet)
     logits = np.stack([_mean_by(owner, one, len(truth)) for one in logits])  # [P, N, C]
     return Calibration(
@@ -193,6 +203,12 @@ def calibrate_waves(
         alike=_groups([front.name for front in fronts], distances),
         notes=notes,
     )
+
+
+def _stored(classifier: Classifier, fronts: Sequence[FrontEnd]) -> list[FrontEnd]:
+    """Of these presets the ones whose stored statistics are worth a try."""
+    worth = [features.FRONT_ENDS["linear-mel"], classifier.clip_config.front_end]
+    return [front for front in dict.fromkeys(worth) if front.name in [f.name for f in fronts]]
 
 
 @dataclass(frozen=True)

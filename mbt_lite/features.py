@@ -88,8 +88,8 @@ def front_end(name: str) -> FrontEnd:
         preset = None
     if preset not in FRONT_ENDS:
         raise ValueError(
-            f"front end {name!r} is unknown; use one of {', '.join(FRONT_ENDS)}, as it is or with "
-            "a mean and a deviation: linear-mel:0.78:2.07."
+            f"there is no front end {name!r}; the presets are {', '.join(FRONT_ENDS)}, as they "
+            "are or with a mean and a deviation: linear-mel:0.78:2.07."
         )
     return replace(FRONT_ENDS[preset], mean=mean, std=std) if numbers else FRONT_ENDS[preset]
 

@@ -182,10 +182,10 @@ def load(
 ) -> Classifier:
     """The `Classifier` of a name of the zoo, a weights file, a folder or "hf://user/repo".
 
-    A released model's weights are fetched and converted on first use. `front_end` names a preset
-    of `features.FRONT_ENDS` to hear with instead of the model's own; `overrides` set what array
-    shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError with a sentence where no
-    whole model can be had.
+    A released model's weights are fetched and converted on first use. `front_end` is what to hear
+    with instead of the model's own, or its name for `features.front_end`; `overrides` set what
+    array shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError with a sentence where
+    no whole model can be had.
     """
     config, params, meta = checkpoint.load(weights(source), **overrides)
     foreign = meta["clip"] is None
@@ -196,7 +196,9 @@ def load(
     cautions = [zoo.CAUTION if foreign else meta.get("caution") or card.get("caution"), nameless]
     card["caution"] = " ".join(filter(None, cautions))
     if front_end is not None:
-        clip_config = replace(clip_config, front_end=_front_end(front_end))
+        named = isinstance(front_end, str)
+        front_end = features.front_end(front_end) if named else front_end
+        clip_config = replace(clip_config, front_end=front_end)
     return Classifier(config, params, clip_config, labels, card)
 
 
@@ -240,12 +242,3 @@ def _released_clip(config: MBTConfig) -> ClipConfig:
         resize=max(size, round(size * 256 / 224)),
         spec_frames=config.spec_shape[0],
     )
-
-
-def _front_end(wanted: str | FrontEnd) -> FrontEnd:
-    if isinstance(wanted, FrontEnd):
-        return wanted
-    if wanted not in features.FRONT_ENDS:
-        known = ", ".join(features.FRONT_ENDS)
-        raise ValueError(f"there is no front end {wanted!r}; the presets are {known}.")
-    return features.FRONT_ENDS[wanted]

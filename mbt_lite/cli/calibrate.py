@@ -16,9 +16,7 @@ class Calibrate:
     small models through hidden recipes instead and shows which of them are found (20 minutes).
     """
 
-    example: ClassVar[str] = (
-        "mbt-lite calibrate --model as500k-rgb-spec --data my_clips"
-    )
+    example: ClassVar[str] = "mbt-lite calibrate --model as500k-rgb-spec --data my_clips"
 
     model: Model = "as500k-rgb-spec"
     data: Path | None = None
@@ -71,6 +69,8 @@ class Calibrate:
 
 def _use(model: str, found) -> str:
     """How to answer through the front end that was found."""
+    if found.settled:
+        return "Nothing speaks against the front end that the model was loaded with: keep it."
     name = found.best.argument
     return (
         f"Use it: mbt-lite predict CLIP --model {model} --front-end {name}\n"
