@@ -78,6 +78,14 @@ class Report:
         return max(self.config.video_seconds, self.config.sound_seconds)
 
     @property
+    def spans(self) -> dict[str, tuple[float, float]]:
+        """From which second to which the model looks (rgb) and listens (spec)."""
+        wanted = {"rgb": self.config.video_seconds, "spec": self.config.sound_seconds}
+        start, length = self.found.start, self.found.duration
+        rests = {stream: max(length - wanted[stream], 0.0) / 2 for stream in self.streams}
+        return {stream: (start + rest, start + length - rest) for stream, rest in rests.items()}
+
+    @property
     def views(self) -> int:
         """Windows that together cover the file."""
         total = self.info.duration if self.info else None

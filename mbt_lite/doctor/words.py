@@ -71,8 +71,10 @@ def _clock(seconds: float) -> str:
 
 def _model(report: Report) -> str:
     """Where the model looks, and what of the picture it sees."""
-    start, length = report.found.start, report.found.duration
-    line = f"looks at {start:.1f}-{start + length:.1f} s"
+    spans = {stream: f"{start:.1f}-{end:.1f} s" for stream, (start, end) in report.spans.items()}
+    line = f"looks at {spans.get('rgb') or spans['spec']}"
+    if len(set(spans.values())) == 2:
+        line = f"hears {spans['spec']}, sees {spans['rgb']}"
     if report.info.has_video and "rgb" in report.streams:
         line += f", {report.config.frames} frames, {_cut(report)}"
     if report.views > MANY:

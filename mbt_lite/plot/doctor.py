@@ -88,8 +88,6 @@ def doctor_alt(report) -> str:
     if len(report.found.frames):
         across, down = report.kept
         parts.append(f"it sees {across * down:.0%} of the picture, its middle")
-    if len(report.clipped):
-        parts.append(f"the sound is clipped in {len(report.clipped)} samples")
     parts += [finding.found.rstrip(".") for finding in report.findings]
     return "; ".join(parts)
 
@@ -147,7 +145,7 @@ def _veil(ax: Axes, size: tuple[int, int], kept: tuple[float, float]) -> None:
 
 
 def _timeline(figure: Figure, report, place) -> None:
-    """Bars of picture and sound on the file's clock, and a box where the model looks."""
+    """Bars of picture and sound on the clock of the file, and boxes where the model looks."""
     ax, survey = _axes(figure, place), report.survey
     tracks = {"picture": (survey.picture, "rgb"), "sound": (survey.sound, "spec")}
     end = max([track.end for track, _ in tracks.values() if track] + [survey.total or 0.0])
@@ -158,14 +156,14 @@ def _timeline(figure: Figure, report, place) -> None:
         else:
             words = {"color": INK, "size": 9, "ha": "center", "va": "center"}
             ax.text(end / 2, row, f"no {name}", bbox={"color": "white"}, **words)
-    start, length = report.found.start, max(report.found.duration, end / 300)
     edge = {"fill": False, "edgecolor": INK, "linewidth": 1.6, "clip_on": False, "zorder": 3}
-    ax.add_patch(Rectangle((start, -0.5), length, 2, **edge))
+    for stream, (start, stop) in report.spans.items():
+        row = (stream == "spec") - 0.44
+        ax.add_patch(Rectangle((start, row), max(stop - start, end / 300), 0.88, **edge))
     ax.set(yticks=[0, 1], yticklabels=list(tracks), xlim=(0, end), ylim=(1.6, -0.6))
     ax.set_xlabel("time in the file (s)")
     hide_frame(ax)
-    looks = f"{start:.1f} to {start + report.found.duration:.1f} s"
-    finish(ax, f"file: the model looks at {looks}, in the box").tick_params(axis="y", length=0)
+    finish(ax, "file: the model looks in the boxes").tick_params(axis="y", length=0)
 
 
 # Sound
