@@ -136,14 +136,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbt_lite"
 
 
-def fetch(name: str, dtype: str = "float32") -> Path:
+def fetch(name: str, dtype: str | None = None) -> Path:
     """The safetensors of an entry; downloaded and converted if that has not been done yet.
 
-    The download (parameters and optimiser) is deleted after its conversion and its sha256 kept; a
-    file that was put into the cache folder by hand stays. Raises DownloadError or ValueError with
-    a sentence.
+    Without a `dtype` it is the one that is here, float32 if both or none are. The download
+    (parameters and optimiser) is deleted after its conversion and its sha256 kept; a file that was
+    put into the cache folder by hand stays. Raises DownloadError or ValueError with a sentence.
     """
-    found, made = entry(name), converted(entry(name), dtype)
+    found = entry(name)
+    here = [each for each, path in places(found).items() if path.exists()]
+    dtype = dtype or (here or ["float32"])[0]
+    made = converted(found, dtype)
     if not made.exists():
         with download.locked(cache_folder() / found.file):
             if not made.exists():  # another process may have made it meanwhile
@@ -163,23 +166,24 @@ def converted(found: Entry, dtype: str = "float32") -> Path:
     return Path(__file__).parent / "weights" / found.file
 
 
-def all_converted(found: Entry) -> list[Path]:
-    """Where the safetensors of an entry may lie, in each dtype that it can have."""
-    return [converted(found, dtype) for dtype in (SIZES if found.released else ["float32"])]
+def places(found: Entry) -> dict[str, Path]:
+    """{dtype: where the safetensors lie, or will lie} in each dtype that an entry can have."""
+    dtypes = SIZES if found.released else ["float32"]
+    return {dtype: converted(found, dtype) for dtype in dtypes}
 
 
 def original(found: Entry) -> Path | None:
     """The published file of an entry where it was put by hand, or left by an interrupted call."""
     folder = cache_folder()
-    places = (found.file, f"{found.file}/checkpoint_0", f"{found.name}/checkpoint_0")
-    return next((folder / place for place in places if (folder / place).is_file()), None)
+    names = (found.file, f"{found.file}/checkpoint_0", f"{found.name}/checkpoint_0")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def state(found: Entry) -> str:
     """What of an entry is on this machine, in a few words."""
     if not found.released:
         return "embedded"
-    here = [dtype for dtype in SIZES if converted(found, dtype).exists()]
+    here = [dtype for dtype, path in places(found).items() if path.exists()]
     unfinished = cache_folder() / f"{found.file}.partial"
     if original(found):
         here.append("the published file")

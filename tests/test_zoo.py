@@ -422,6 +422,12 @@ def test_the_zoo_has_the_six_released_models_and_the_embedded_one():
             assert (entry.caution is None) == (streams == "rgb")
 
 
+def test_the_embedded_model_is_what_its_entry_says():
+    entry = zoo.entry("world-tiny")
+    config, _, meta = checkpoint.load(zoo.fetch("world-tiny"))
+    assert (config, meta["clip"], meta["licence"]) == (entry.config, entry.clip, entry.licence)
+
+
 def test_the_arrays_expected_of_each_released_model_are_its_parameters():
     for name in ("as500k-rgb-spec", "as500k-spec"):
         config = zoo.ENTRIES[name].config
@@ -494,8 +500,10 @@ def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, pu
     assert equal(checkpoint.load(half)[1], params, rounding=2**-8)
     sources = [checkpoint.load(path)[2]["source"] for path in (full, half)]
     assert sources[0] == sources[1]
-    for path in (full, half):
-        path.unlink()
+    assert zoo.fetch(PUBLISHED) == full
+    full.unlink()
+    assert zoo.fetch(PUBLISHED) == half  # what is here will do
+    half.unlink()
     assert zoo.fetch(PUBLISHED, "bfloat16") == half and not full.exists()  # straight away
     assert asked(server) == 2
     with pytest.raises(ValueError, match="float32 or bfloat16"):
@@ -744,6 +752,15 @@ def test_download_prints_the_path_and_what_is_open_about_the_model(
     (tmp_path / "as500k-rgb-spec.safetensors").unlink()
     assert cli.main(["zoo", "download", "as500k-rgb-spec"]) == 1
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_interrupted_command_says_what_is_kept(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt("interrupted. file.partial keeps the 5 MB that came.")
+
+    monkeypatch.setattr(zoo, "fetch", stop)
+    assert cli.main(["zoo", "download", "as500k-rgb"]) == 130
+    assert "mbt-lite: interrupted. file.partial keeps" in capsys.readouterr().err
 
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

@@ -83,6 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"mbt-lite: {_sentence(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("mbt-lite: interrupted; nothing half-written was left.", file=sys.stderr)
+    except KeyboardInterrupt as stop:  # a download says what it keeps
+        left = str(stop) or "interrupted; nothing half-written was left."
+        print(f"mbt-lite: {left}", file=sys.stderr)
         return 130
