@@ -33,6 +33,7 @@ BROKEN = (  # what bad bytes raise here, in NumPy and in zipfile
     ValueError,
     EOFError,
     MemoryError,
+    OSError,
     OverflowError,
     RuntimeError,
     zipfile.BadZipFile,
@@ -53,7 +54,10 @@ def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
     with path.open("rb") as file:
         kind = "npz" if file.read(2) == b"PK" else "msgpack"
     try:
-        return _read_npz(path) if kind == "npz" else flaxfile.read(path, parameters)
+        arrays = _read_npz(path) if kind == "npz" else flaxfile.read(path, parameters)
+        if not arrays:
+            raise ValueError("it holds no arrays")
+        return arrays
     except BROKEN as error:
         raise ValueError(
             f"{path} is no whole checkpoint (read as {kind}: {error}); give a safetensors file, a "

@@ -1,0 +1,391 @@
+"""Foreign files give their parameters, all of them and nothing else, and take little memory."""
+
+import io
+import json
+import subprocess
+import sys
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+
+import ml_dtypes
+import msgpack
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import serialization
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mbt_lite import layouts
+from mbt_lite.checkpoint import leaf_shapes
+from mbt_lite.config import BASE
+from mbt_lite.scenic import scenic_names, scenic_shape
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY = replace(
+    BASE,
+    classes=3,
+    width=8,
+    depth=2,
+    heads=2,
+    mlp_dim=8,
+    fusion_layer=1,
+    rgb_shape=(2, 8, 8),
+    rgb_patch=(2, 4, 4),
+    spec_shape=(8, 8),
+    spec_patch=(4, 4),
+)
+
+
+def scenic_shapes(config):
+    """{Scenic's name: shape} of a whole model."""
+    leaves = leaf_shapes(config)
+    return {
+        part: scenic_shape(name, x.shape, config)
+        for name, x in leaves.items()
+        for part in scenic_names(name, config)
+    }
+
+
+def numbers(name, shape):
+    """Random numbers that depend on the name alone."""
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    return rng.standard_normal(shape, np.float32)
+
+
+TREE = {name: numbers(name, shape) for name, shape in scenic_shapes(TINY).items()}
+
+
+def nested(flat):
+    return unflatten_dict(flat, sep="/")
+
+
+def old_state(tree, momentum="float32"):
+    """The train state of the released files."""
+    moments = {k: {"momentum": x.astype(momentum)} for k, x in tree.items()}
+    return {
+        "global_step": np.array(123, np.int32),
+        "optimizer": {
+            "target": nested(tree),
+            "state": {"step": np.int32(123), "param_states": nested(moments)},
+        },
+        "model_state": {},
+        "rng": np.array([0, 7], np.uint32),
+        "accum_train_time": 4321,
+    }
+
+
+def new_state(tree):
+    return {
+        "global_step": 123,
+        "opt_state": {"0": {"trace": {"params": nested(tree)}}, "1": {}},
+        "params": nested(tree),
+        "model_state": None,
+        "rng": np.array([0, 7], np.uint32),
+        "metadata": {"config": "text", "list": [1, 2.5, True, {"deep": b"bytes"}]},
+    }
+
+
+def numbered_through(tree):
+    """The names from before Linen: one count for all classes in a block."""
+    for linen, old in (
+        ("MlpBlock_0", "MlpBlock_3"),
+        ("LayerNorm_1", "LayerNorm_2"),
+        ("MultiHeadDotProductAttention_0", "MultiHeadDotProductAttention_1"),
+    ):
+        tree = {name.replace(linen, old): x for name, x in tree.items()}
+    return tree
+
+
+def before_linen(tree):
+    state = old_state(tree)
+    state["optimizer"]["target"] = {"params": nested(numbered_through(tree))}
+    return state | {"model_state": {"/batch/mean": np.zeros(3, "f4")}}
+
+
+def headed(tree):
+    return {k.replace("output_projection", "head"): x for k, x in numbered_through(tree).items()}
+
+
+STATES = {
+    "old": old_state,
+    "old, moments in bfloat16": lambda tree: old_state(tree, ml_dtypes.bfloat16),
+    "before Linen": before_linen,
+    "new": new_state,
+    "new, in params twice": lambda tree: new_state(tree) | {"params": {"params": nested(tree)}},
+    "bare": nested,
+    "variables": lambda tree: {"params": nested(tree), "batch_stats": {}},
+}
+NPZ = {
+    "big_vision": lambda tree: (
+        {f"opt/target/{k}": x for k, x in headed(tree).items()}
+        | {"opt/state/step": np.int32(9), "extra/accum_train_time": np.float64(3.5)}
+    ),
+    "vision_transformer": headed,
+    "flat": lambda tree: tree,
+}
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    return all(a[k].dtype == b[k].dtype and np.array_equal(a[k], b[k]) for k in b)
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_every_state_gives_its_parameters_only(name, tmp_path):
+    path = tmp_path / "checkpoint_123"
+    path.write_bytes(serialization.to_bytes(STATES[name](TREE)))
+    assert same(layouts.read(path), TREE)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("name", NPZ)
+def test_every_npz_gives_its_parameters_only(name, save, tmp_path):
+    save(tmp_path / "weights.npz", **NPZ[name](TREE))
+    assert same(layouts.read(tmp_path / "weights.npz"), TREE)
+
+
+def test_bfloat16_parameters_stay_bfloat16(tmp_path):
+    half = {name: x.astype(ml_dtypes.bfloat16) for name, x in TREE.items()}
+    (tmp_path / "half").write_bytes(serialization.to_bytes(nested(half)))
+    np.savez(tmp_path / "half.npz", **half)
+    safetensors.numpy.save_file(half, tmp_path / "half.safetensors")
+    for name in ("half", "half.npz", "half.safetensors"):
+        assert same(layouts.read(tmp_path / name), half)
+
+
+def test_arrays_that_flax_cut_in_chunks_are_whole_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(serialization, "MAX_CHUNK_SIZE", 100)
+    state = serialization.to_bytes(old_state(TREE))
+    assert state.count(b"__msgpack_chunked_array__") > 20
+    (tmp_path / "checkpoint_1").write_bytes(state)
+    assert same(layouts.read(tmp_path / "checkpoint_1"), TREE)
+
+
+def test_names_from_before_linen_are_those_that_flax_gives():
+    checkpoints = pytest.importorskip("flax.training.checkpoints")
+    names = [f"{k}/Conv_{i}" for k in numbered_through(TREE) for i in (2, 10)] + ["Dense_7", "a_b"]
+    want = flatten_dict(checkpoints.convert_pre_linen(nested({k: k for k in names})), sep="/")
+    assert layouts.linen_names(names) == {old: new for new, old in want.items()}
+
+
+def test_a_lost_block_leaves_its_gap():
+    tree = {k.replace("block_1", "block_2"): x for k, x in numbered_through(TREE).items()}
+    found = layouts.parameters(tree)
+    assert {k.split("/")[1] for k in found if "encoderblock" in k} == {
+        f"encoderblock_{i}{stream}" for i in (0, 2) for stream in ("", "_spectrogram")
+    }
+
+
+def flax_file(tree):
+    return serialization.msgpack_serialize(nested(tree))
+
+
+def array(shape, dtype, data):
+    """A one-array file whose array says what it likes about itself."""
+    return msgpack.packb({"w": msgpack.ExtType(1, msgpack.packb((shape, dtype, data)))})
+
+
+def zipped(header, data=b""):
+    """An npz with one member of such a header."""
+    member = io.BytesIO()
+    np.lib.format.write_array_header_1_0(member, header)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("w.npy", member.getvalue() + data)
+    return file.getvalue()
+
+
+def swollen():
+    file = io.BytesIO()
+    np.savez_compressed(file, w=np.zeros(1 << 20, "f4"))
+    return file.getvalue()
+
+
+FLOATS = {"descr": "<f4", "fortran_order": False}
+HOSTILE = {  # what: (bytes, what the message says)
+    "cut": (flax_file(TREE)[:-9], "ends 9 bytes too early"),
+    "cut in a name": (flax_file(TREE)[:4], "too early"),
+    "a page": (b"<!DOCTYPE html><html></html>", "no map of names"),
+    "more behind": (flax_file(TREE) + b"more", "4 bytes follow"),
+    "a list": (msgpack.packb([]), "holds no arrays"),
+    "a huge array": (b"\x81\xa1w\xc9\xff\xff\xff\xff\x01", "4294967295 bytes|too early"),
+    "a huge map": (b"\xdf\xff\xff\xff\xff", "too early"),
+    "a huge list": (b"\x81\xa1w\xdd\xff\xff\xff\xff", "too early"),
+    "a huge name": (b"\x81\xdb\xff\xff\xff\xff", "no name"),
+    "no tag": (b"\x81\xa1w\xc1", "0xc1 begins no value"),
+    "deep": (b"\x81\xa1w" * 5_000 + b"\xc0", "40 deep"),
+    "many": (b"\x81\xa1w\xdd\x00\x10\x00\x00" + b"\xc0" * (1 << 20), "200000 entries"),
+    "twice": (b"\x82\xa1w\xc0\xa1w\xc0", "'w' twice"),
+    "too large a shape": (array((1 << 40,), "float32", b"1234"), r"claims float32 .1099511627776,"),
+    "negative": (array((-1, -1), "float32", b"1234"), "claims float32 .-1, -1"),
+    "no integers": (array((1.0,), "float32", b"1234"), "claims float32 .1.0"),
+    "objects": (array((1,), "object", b"12345678"), "w holds no array"),
+    "a structure": (array((1,), "f4,f4", b"12345678"), "w holds no array"),
+    "no array": (msgpack.packb({"w": msgpack.ExtType(1, b"\xc0")}), "too early|no array"),
+    "a longer array": (
+        msgpack.packb({"w": msgpack.ExtType(1, msgpack.packb(((1,), "float32", b"1234")) + b"!")}),
+        "holds 4 bytes where 5",
+    ),
+    "a number": (msgpack.packb({"w": 3}), "w holds no array"),
+    "chunks of nothing": (
+        msgpack.packb({"w": {"__msgpack_chunked_array__": True, "shape": {"0": 1}, "chunks": {}}}),
+        "no array in chunks",
+    ),
+    "a large member": (zipped(FLOATS | {"shape": (1 << 40,)}), "claims float32 .1099511627776,"),
+    "a negative member": (zipped(FLOATS | {"shape": (-1, -1)}, b"1234"), "claims float32 .-1, -1"),
+    "a pickle": (
+        zipped({"descr": "|O", "fortran_order": False, "shape": (1,)}, b"12345678"),
+        "allow_pickle",
+    ),
+    "a bomb": (swollen(), "unpack to over 20 times"),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_file_is_refused_in_a_sentence(what, tmp_path):
+    data, message = HOSTILE[what]
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(ValueError, match=message) as refusal:
+        layouts.read(tmp_path / "file")
+    assert str(tmp_path / "file") in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["old", "npz", "safetensors"])
+def test_a_file_cut_anywhere_is_refused(name, tmp_path):
+    whole = tmp_path / f"whole.{name}"
+    if name == "old":
+        whole.write_bytes(serialization.to_bytes(old_state(TREE)))
+    elif name == "npz":
+        np.savez(whole, **TREE)
+    else:
+        safetensors.numpy.save_file(TREE, whole)
+    data = whole.read_bytes()
+    for length in np.linspace(1, len(data) - 1, 60, dtype=int):
+        whole.write_bytes(data[:length])
+        with pytest.raises(ValueError, match="no whole"):
+            layouts.read(whole)
+
+
+FOLDERS = {
+    "model.safetensors beside a checkpoint": (["model.safetensors", "checkpoint_3"], 0),
+    "steps": (["checkpoint_9", "checkpoint_10"], 1),
+    "a folder per step": (["checkpoint_9/checkpoint", "checkpoint_10/checkpoint"], 1),
+    "one checkpoint": (["checkpoint"], 0),
+}
+
+
+@pytest.mark.parametrize("what", FOLDERS)
+def test_in_a_folder_the_weights_are_found(what, tmp_path):
+    names, wanted = FOLDERS[what]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert layouts.find(tmp_path) == tmp_path / names[wanted]
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("pytorch_model.bin", "a pickle, which could run anything"),
+        ("manifest.ocdbt", "an Orbax array store"),
+        ("notes.txt", "a folder without model.safetensors or checkpoint_<step>"),
+    ],
+)
+def test_a_folder_without_weights_to_read_says_so(name, message, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match=message):
+        layouts.find(tmp_path)
+
+
+def write_full(path, momentum):
+    """A file of BASE's 175,009,295 parameters as Scenic writes it, array by array."""
+    packer, shapes = msgpack.Packer(), scenic_shapes(BASE)
+    count = 0
+
+    def put(file, node, prefix, change):
+        nonlocal count
+        file.write(packer.pack_map_header(len(node)))
+        for name, value in node.items():
+            file.write(packer.pack(name))
+            if isinstance(value, dict):
+                put(file, value, f"{prefix}{name}/", change)
+                continue
+            array = change(numbers(prefix + name, value))
+            count += array.size
+            file.write(serialization.msgpack_serialize(array))
+
+    with path.open("wb") as file:
+        tree = nested(shapes)
+        if momentum is None:
+            put(file, tree, "", lambda x: x)
+            return count
+        file.write(packer.pack_map_header(2))
+        file.write(packer.pack("global_step") + serialization.msgpack_serialize(np.array(5)))
+        file.write(packer.pack("optimizer") + packer.pack_map_header(2) + packer.pack("state"))
+        put(file, tree, "", lambda x: (x / 2).astype(momentum))
+        count = 0
+        file.write(packer.pack("target"))
+        put(file, tree, "", lambda x: x)
+        return count
+
+
+MEASURE = """
+import json, sys, zlib
+import jax, numpy as np
+from mbt_lite import checkpoint
+
+def kilobytes(what):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(what))
+
+jax.numpy.zeros(3).block_until_ready()
+path, target, dtype = sys.argv[1:]
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the peak starts again from here
+base = kilobytes("VmRSS")
+known = dict(fusion_layer=8, rgb_shape=(32, 224, 224), spec_shape=(800, 128))
+config, params, meta = checkpoint.load(path, **known)
+load = kilobytes("VmHWM") - base
+checkpoint.save(target, params, config, dtype=dtype)
+save = kilobytes("VmHWM") - base
+for name, array in checkpoint.to_scenic(config, params).items():
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    assert np.array_equal(array, rng.standard_normal(array.shape, np.float32)), name
+if dtype == "float32":
+    del params
+    _, again, _ = checkpoint.load(target)
+    scenic = checkpoint.to_scenic(config, again)
+    rng = np.random.default_rng(zlib.crc32(b"cls"))
+    assert np.array_equal(scenic["cls"], rng.standard_normal((1, 1, 768), np.float32))
+print(json.dumps([load * 1024, save * 1024]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are Linux's to tell")
+@pytest.mark.parametrize(
+    "momentum, dtype",
+    [
+        ("float32", "float32"),
+        (ml_dtypes.bfloat16, "float32"),
+        (None, "float32"),
+        (None, "bfloat16"),
+    ],
+)
+def test_a_full_size_file_takes_little_more_memory_than_its_size(
+    momentum, dtype, tmp_path, record_property
+):
+    path = tmp_path / "checkpoint_5"
+    assert write_full(path, momentum) == 175_009_295
+    size = path.stat().st_size
+    command = [sys.executable, "-c", MEASURE, str(path), str(tmp_path / "out.safetensors"), dtype]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    for file in tmp_path.iterdir():
+        file.unlink()  # two gigabytes
+    assert ran.returncode == 0, ran.stderr
+    peaks = json.loads(ran.stdout)
+    for what, peak in zip(("load", "load and save"), peaks, strict=True):
+        record_property(f"error {what}", f"{peak / size:.2f} of {size / 1e6:.0f} MB")
+        assert peak <= 1.3 * size
