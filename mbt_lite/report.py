@@ -16,10 +16,10 @@ from PIL import Image
 from mbt_lite import metrics, plot
 from mbt_lite.data import Files, WorldClips
 
-BOTH = "both streams"
+UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 WORST = 12  # clips with a picture
 LISTED = 200  # rows of a list of clips; scores.json has all
-DRAWN = 30  # classes in the comparison of the streams
+DRAWN = 40  # classes in the comparison of the streams
 CURVES = 4  # classes in one picture of precision and recall
 
 
@@ -85,18 +85,17 @@ def page(scores: dict, evidence: Evidence, command: str) -> str:
 
 def _headline(scores: dict, evidence: Evidence) -> str:
     """Which model, which clips, and the scores under each condition."""
-    views = scores["views"]
-    how = f"{scores['clips']:,} clips, {views} window{'s' * (views > 1)} of each"
+    windows = "one window" if scores["views"] == 1 else f"up to {scores['views']} windows"
+    how = f"{scores['clips']:,} clips, each seen in {windows}"
     conditions = list(evidence.logits)
     rows = [
-        [measure, *(_number(scores[condition].get(measure)) for condition in conditions)]
-        for measure in scores[conditions[0]]
+        [name.replace("-", UNBROKEN), *(_number(scores[c].get(name)) for c in conditions)]
+        for name in scores[conditions[0]]
     ]
     warning = f'<p class="caution">{escape(scores["caution"])}</p>' if "caution" in scores else ""
-    chance = "; ".join(f"{k} {v:.3f}" for k, v in scores.get("chance of matched", {}).items() if v)
-    note = (
-        f"<p>The best that guessing the singer can reach: {escape(chance)}.</p>" if chance else ""
-    )
+    chances = scores.get("chance of matched", {}).items()
+    chance = " and ".join(f"{value:.3f} by the {name}" for name, value in chances if value)
+    note = f"<p>Who sings can be guessed at best with {chance}.</p>" if chance else ""
     return (
         f"<header><h1>{escape(evidence.name)}</h1><p>on <b>{escape(scores['data'])}</b>, {how}</p>"
         f"</header>{warning}{_table(['', *conditions], rows, 'big')}{note}"
@@ -258,7 +257,7 @@ def _thumbnail(clips: WorldClips | Files, number: int) -> str:
 
 def _skipped(scores: dict) -> str:
     """What was left out, what failed, and what was unusual about files."""
-    parts = [f"<p>{escape(note)}.</p>" for note in scores["left out"]]
+    parts = [f"<p>{escape(note[:1].upper() + note[1:])}.</p>" for note in scores["left out"]]
     if scores["failed"]:
         rows = [[row["clip"], row["error"]] for row in scores["failed"]]
         parts.append(f"<p>{len(rows)} clips could not be used:</p>")
@@ -324,16 +323,16 @@ table{border-collapse:collapse;width:100%;font-size:.92rem;font-variant-numeric:
 th,td{text-align:right;padding:.35rem .6rem;border-bottom:1px solid var(--line)}
 thead th{color:var(--soft);font-weight:600;vertical-align:bottom}
 tbody th{font-weight:400}
-th:first-child,table:not(.big):not(.sortable) td{text-align:left;overflow-wrap:anywhere}
+th:first-child,table:not(.big):not(.sortable) :is(th,td){text-align:left;overflow-wrap:break-word}
 .big td{font-size:1.1rem;font-weight:600}
 .scroll{max-height:28rem;overflow:auto}
 .scroll thead th{position:sticky;top:0;background:var(--paper)}
 th button{all:unset;cursor:pointer;border-bottom:1px dotted}
 th button:focus-visible,summary:focus-visible{outline:2px solid var(--mark);outline-offset:2px}
 figure{margin:1rem 0}
-figure img{display:block;width:100%;max-width:44rem;height:auto;border-radius:6px;background:#fff}
+figure img{display:block;max-width:100%;height:auto;border-radius:6px;background:#fff}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(20rem,100%),1fr));gap:1rem}
-.pair figure{margin:0}
+.pair figure{margin:0}.pair img{width:100%}
 .cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(15rem,100%),1fr));gap:1rem}
 article{background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.8rem}
 article img,.none{width:100%;aspect-ratio:4/3;object-fit:cover;border-radius:5px;background:#0003}
@@ -346,6 +345,7 @@ details{margin:.6rem 0}
 summary{cursor:pointer}
 pre{background:var(--card);border:1px solid var(--line);border-radius:6px;padding:.8rem;
 white-space:pre-wrap;overflow-wrap:anywhere}
+@media(max-width:30rem){th,td{padding:.3rem .25rem}}
 @media print{.scroll{max-height:none}}
 """
 

@@ -132,3 +132,7 @@ def test_precision_and_recall_are_those_of_scikit_learn():
 def test_cross_entropy_is_summed_over_classes_and_stays_finite():
     logits, truth = np.array([[0.0, 0.0], [1e4, -1e4]]), np.array([[1.0, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(cross_entropy(logits, truth), [2 * np.log(2), 1e4])
+
+
+def test_top_k_of_no_clips_is_not_a_number_and_nothing_is_warned_of():
+    assert np.isnan(top_k(np.zeros((0, 3)), np.zeros((0, 3))))

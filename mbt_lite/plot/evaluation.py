@@ -11,7 +11,8 @@ from mbt_lite.plot.style import COLOURS, CYCLE, FAINT, INK, finish, hide_frame, 
 
 STEPS = 200  # points of a curve that are drawn
 LINES = ("-", "--", "-.", ":")  # told apart without any colour
-MARKS = {"both streams": "o", "sound alone": "^", "picture alone": "s"}
+MARKS = {"sound alone": ("^", -0.22), "picture alone": ("s", 0.22)}  # and how far below the row
+NAMED = 30  # letters of a label that are shown
 
 
 def precision_recall(
@@ -26,7 +27,7 @@ def precision_recall(
         across = np.concatenate([[0.0], np.asarray(recall)[shown]])
         up = np.concatenate([precision[:1], np.asarray(precision)[shown]])
         colour, line = CYCLE[place % len(CYCLE)], LINES[place % len(LINES)]
-        ax.plot(across, up, line, color=colour, lw=1.8, label=name)
+        ax.plot(across, up, line, color=colour, lw=1.8, label=_short(name))
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
     ax.grid(color=FAINT, lw=0.7)
     ax.set_axisbelow(True)
@@ -45,7 +46,7 @@ def precision_recall_alt(curves: Mapping[str, tuple[Real[Any, " n"], Real[Any, "
 
 def conditions(
     labels: Sequence[str],
-    scores: Mapping[str, Real[Any, " C"]],
+    scores: Mapping[str, Sequence[float]],
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
@@ -53,28 +54,19 @@ def conditions(
 
     Scores lie in 0..1; a thin line joins the marks of a row, the first label is on top.
     """
-    ax = ax or new_figure(6.4, 0.27 * len(labels) + 1.0).subplots()
+    ax = ax or new_figure(5.4, 0.27 * len(labels) + 1.0).subplots()
     values, heights = np.array([*scores.values()]), np.arange(len(labels))
     ax.hlines(heights, values.min(0), values.max(0), color=FAINT, lw=2.2, zorder=1)
     for name, across in scores.items():
+        mark, shift = MARKS.get(name, ("o", 0.0))
         colour = COLOURS.get(name, COLOURS["both"])
-        both = name == "both streams"
-        ax.scatter(
-            across,
-            heights,
-            s=46 if both else 30,
-            marker=MARKS.get(name, "o"),
-            facecolor=colour if both else "white",
-            edgecolor=colour,
-            linewidth=1.4,
-            label=name,
-            zorder=2 if both else 3,
-        )
+        ax.scatter(across, heights + shift, s=26, marker=mark, color=colour, label=name, zorder=2)
     ax.set(xlim=(-0.03, 1.03), ylim=(len(labels) - 0.4, -0.6), xlabel="average precision")
-    ax.set_yticks(heights, labels)
+    ax.set_yticks(heights, [_short(label) for label in labels])
     ax.grid(axis="x", color=FAINT, lw=0.7)
     ax.set_axisbelow(True)
     hide_frame(ax)
+    finish(ax, title).tick_params(axis="y", length=0)
     ax.legend(
         frameon=False,
         labelcolor=INK,
@@ -82,11 +74,17 @@ def conditions(
         ncols=len(scores),
         loc="lower center",
         bbox_to_anchor=(0.5, 1.0),
+        handletextpad=0.1,
+        columnspacing=1.2,
     )
-    return finish(ax, title)
+    return ax
 
 
-def conditions_alt(labels: Sequence[str], scores: Mapping[str, Real[Any, " C"]]) -> str:
+def _short(label: str) -> str:
+    return label if len(label) <= NAMED else f"{label[: NAMED - 1]}…"
+
+
+def conditions_alt(labels: Sequence[str], scores: Mapping[str, Sequence[float]]) -> str:
     """A sentence with the mean of each condition, and the label that it is best and worst at."""
     parts = []
     for name, values in scores.items():
@@ -102,20 +100,22 @@ def turned(
 
     `counts` is {"picture added": (wrong, right), ...}; wrong goes to the left, hatched.
     """
-    ax = ax or new_figure(6.4, 0.62 * len(counts) + 0.5).subplots()
+    ax = ax or new_figure(5.4, 0.6 * len(counts) + 0.4).subplots()
     heights = np.arange(len(counts))
     wrong, right = np.array([*counts.values()]).T
     ax.barh(heights, -wrong, 0.5, color="white", edgecolor=COLOURS["spec"], hatch="////")
     ax.barh(heights, right, 0.5, color=COLOURS["rgb"])
     reach = max(1, int(max(wrong.max(), right.max())))
+    words = {"va": "center", "color": INK, "size": 9.5}
     for height, (lost, won) in zip(heights, counts.values(), strict=True):
-        ax.text(-lost - 0.03 * reach, height, f"{lost} became wrong", ha="right", va="center")
-        ax.text(won + 0.03 * reach, height, f"{won} became right", ha="left", va="center")
+        ax.text(-lost - 0.04 * reach, height, f"{lost} became wrong", ha="right", **words)
+        ax.text(won + 0.04 * reach, height, f"{won} became right", ha="left", **words)
     ax.axvline(0, color=INK, lw=0.8)
-    ax.set(xlim=(-1.9 * reach, 1.9 * reach), ylim=(len(counts) - 0.5, -0.5), xticks=[])
+    ax.set(xlim=(-2.1 * reach, 2.1 * reach), ylim=(len(counts) - 0.5, -0.5), xticks=[])
     ax.set_yticks(heights, [*counts])
     hide_frame(ax)
-    return finish(ax, title)
+    finish(ax, title).tick_params(axis="y", length=0)
+    return ax
 
 
 def turned_alt(counts: Mapping[str, tuple[int, int]]) -> str:
