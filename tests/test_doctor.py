@@ -99,7 +99,7 @@ def test_the_spectrogram_is_measured_as_the_model_standardises_it(tmp_path):
 
 def test_silence_is_a_warning_and_with_a_black_picture_a_fault(tmp_path):
     seen = doctor.examine(clip(tmp_path, wave=SILENCE))
-    assert seen.fit and only(seen).found == "The sound track holds silence."
+    assert seen.fit and only(seen).found == "The sound is silent throughout."
     nothing = doctor.examine(clip(tmp_path, black(), SILENCE))
     assert not nothing.fit and len(said(nothing, "fault")) == 2
 
@@ -216,7 +216,8 @@ def test_a_lone_beep_is_far_from_what_the_model_knows(tmp_path):
 @pytest.mark.parametrize(
     "frames, found",
     [
-        (black(), "The picture is black."),
+        (black(), "The picture is black throughout."),
+        (black(20), "The picture is black in all 5 places that were tried."),
         (black() + 128, "The picture is one plain colour."),
         (grain()[:1].repeat(40, axis=0), "The picture stands still where the model looks"),
         (np.concatenate([grain(1), black(6), grain(1)]), "The picture is black where the model"),
@@ -463,5 +464,7 @@ def test_pictures_go_to_a_file_or_a_folder(capsys, tmp_path):
     assert "bad.mp4 gives nothing to draw" in capsys.readouterr().err
     assert cli.main(["doctor", good, good, "--out", str(tmp_path / "one.png")]) == 1
     assert "one picture for 2 clips" in capsys.readouterr().err
+    assert cli.main(["doctor", good, "--out", str(tmp_path / "one.jpg")]) == 1
+    assert "only .png" in capsys.readouterr().err and not (tmp_path / "one.jpg").exists()
     assert cli.main(["doctor"]) == 1
     assert "no clip given" in capsys.readouterr().err

@@ -58,6 +58,8 @@ def _pictures(clips: tuple[Path, ...], out: Path | None) -> dict[Path, Path]:
         if len(clips) > 1:
             raise ValueError(f"--out {out} is one picture for {len(clips)} clips; name a folder.")
         return {clips[0]: out}
+    if out.suffix.lower() in (".jpg", ".jpeg", ".svg", ".pdf"):
+        raise ValueError(f"--out {out}: only .png pictures can be written.")
     names = [clip.name for clip in clips]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice and len(set(clips)) == len(clips):

@@ -1,6 +1,6 @@
 """From numbers to findings: what is wrong with a clip, how bad that is, and what to do.
 
-Real clips, by which thresholds were set: eleven from public repositories and our own samples.
+The real clips that thresholds mention are eleven from public repositories and our own samples.
 """
 
 import math
@@ -13,14 +13,14 @@ from mbt_lite.doctor.survey import Stream
 from mbt_lite.media import MediaError
 
 SILENT = -80.0  # dB of full scale, root mean square: under the noise of 14 bits
-QUIET = -55.0  # dB: the noise of a quiet room; real clips were found between -47 and -12
+QUIET = -55.0  # dB: the noise of a quiet room; real clips lie between -47 and -13
 CLIPPED_SHARE = 1e-3  # of all samples: one in a thousand is heard as crackling
 ONE_SIDED = 30.0  # dB between two channels: the softer one is a thirtieth of the louder
 OPPOSITE = -0.7  # correlation of two channels below which mixing them cancels most of the sound
 SHIFTED = 0.05  # of full scale, mean of the samples: a defect of the recorder, not of the sound
 EMPTY_BANDS = 0.2  # share of the mel bands above the last sound: as after a telephone
-FAR = 2.5  # standard deviations of the model's data; real clips were found within 1.6
-SPREAD = (0.25, 2.5)  # times the model's standard deviation; real clips were found in 0.45 to 1.64
+FAR = 2.5  # standard deviations of the model's data; real clips lie within 1.6, a test tone at 3.1
+SPREAD = (0.25, 2.5)  # times the model's standard deviation; real clips lie in 0.45 to 1.64
 BLACK = 24  # grey level of 255 that 99 % of the pixels stay under: darker than a night scene
 PLAIN = 2.0  # grey levels, standard deviation within a frame: one colour, no contour
 STILL = 0.3  # grey levels, mean change between looks: less than the grain of a camera
@@ -102,11 +102,17 @@ def _here(report: Report) -> str:
     return f"where the model looks ({start:.1f}-{start + report.found.duration:.1f} s)"
 
 
+def _tried(report: Report) -> str:
+    """How far a lack was looked for: all over a short file, in some places of a long one."""
+    count = len(report.looks)
+    return "throughout" if report.views <= count else f"in all {count} places that were tried"
+
+
 def _elsewhere(report: Report, good: list[Look]) -> str:
     """Where to look instead, or nothing if no look was better."""
     if not good:
         return ""
-    line = f"mbt-lite predict {quoted(report.path)} --start {good[0].start:.4g}"
+    line = f"mbt-lite predict {quoted(report.path)} --start {good[0].start:.6g}"
     return f"It is better elsewhere in the file: {line}"
 
 
@@ -133,7 +139,7 @@ def _sound(report: Report) -> Iterator[Finding]:
         yield Finding(severity, _absent(report, "sound"), meaning)
     elif loudness < SILENT:
         better = _elsewhere(report, [look for look in report.looks if look.loudness > QUIET])
-        found = f"It is silent {_here(report)}." if better else "The sound track holds silence."
+        found = f"The sound is silent {_here(report) if better else _tried(report)}."
         yield Finding(severity, found, better or meaning)
     elif loudness < QUIET:
         found = f"The sound is very faint: {loudness:.0f} dB; ordinary clips have -45 to -10 dB."
@@ -193,7 +199,7 @@ def _picture(report: Report) -> Iterator[Finding]:
         yield Finding(severity, _absent(report, "picture"), meaning)
     elif numbers["light"] < BLACK:
         better = _elsewhere(report, [look for look in report.looks if look.light > BLACK])
-        found = f"The picture is black {_here(report)}." if better else "The picture is black."
+        found = f"The picture is black {_here(report) if better else _tried(report)}."
         yield Finding(severity, found, better or meaning)
     elif numbers["contrast"] < PLAIN:
         yield Finding(WARNING, "The picture is one plain colour.", meaning)
