@@ -8,6 +8,15 @@ The micro-world's sounds all have some noise behind them and are all about equal
 what sets recipes apart in real files: the quiet parts. So each sound here is turned down by 0 to
 40 dB, half of them begin or end with digital silence of up to half a second, as cut video does,
 and all are rounded to 16 bits, as files are.
+
+Of 19 presets 18 ranked first in their own model, 5 of them tied with one other. Frames that begin
+at k * hop or lie around it differ by 12.5 ms, which no label here depends on; magnitude with an
+offset of 1e-3 and power with 1e-6 fade into silence at the same level, whichever FFT made them.
+
+One was missed, "linear-mel-power". Squared energies leave quiet sounds at almost nothing, so the
+model did not learn to use them, and "linear-mel", which lifts them, served it better: the quietest
+quarter of the sounds gained 0.9 nats, the loudest lost 0.4. Calibration finds what a model hears
+best with; that is what it was trained with only where that served it well.
 """
 
 import json
@@ -111,14 +120,16 @@ def prove(
     held_out: int = HELD_OUT,
     quiet: bool = False,
 ) -> list[Trial]:
-    """A `Trial` for each hidden preset (None: all), ranked `against` others (None: all)."""
+    """A `Trial` for each of `presets`, which are hidden, among these and `against` (None: all)."""
+    hidden = list(presets or features.FRONT_ENDS)
+    rivals = list(dict.fromkeys([*hidden, *(against or features.FRONT_ENDS)]))
     waves, labels = sounds("train", training)
     unheard, truth = sounds("test", held_out)
     trials = []
-    for name in tqdm(presets or list(features.FRONT_ENDS), "hidden presets", disable=quiet):
+    for name in tqdm(hidden, "hidden presets", disable=quiet):
         begun = time.perf_counter()
         classifier = train_through(features.front_end(name), waves, labels, experiment)
-        found = calibrate_waves(classifier, unheard, truth, against, quiet=True)
+        found = calibrate_waves(classifier, unheard, truth, rivals, quiet=True)
         trials.append(Trial(name, found, time.perf_counter() - begun))
     return trials
 

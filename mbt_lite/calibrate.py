@@ -3,7 +3,7 @@
 The released weights came without the recipe of their spectrograms. A model answers best when it
 hears as it did in training, so the recipe shows in its answers. Each preset is standardised with
 its own mean and deviation over the given sound; a gain or the base of a logarithm, which that
-cancels, cannot be found this way and need not be.
+cancels, cannot be found this way and need not be. `blind` tests how far this can be trusted.
 
     K windows   N clips   C classes   P presets   R resamples   S samples
 """

@@ -26,9 +26,9 @@ class Calibrate:
     presets: tuple[str, ...] = ()
     """Only these; without it, all. With --prove: which to hide."""
     out: Path | None = None
-    """Where a picture of the ranking goes (PNG)."""
+    """Where the picture goes (PNG)."""
     prove: bool = False
-    """Hide each preset in a small model, and look for it."""
+    """Hide each preset in a small model and look for it; needs neither --model nor --data."""
     json: bool = False
     """JSON instead of a table."""
     debug: Debug = False
@@ -38,6 +38,8 @@ class Calibrate:
 
         for name in self.presets:
             front_end(name)
+        if self.out is not None and self.out.suffix.lower() != ".png":
+            raise ValueError(f"--out {self.out}: only .png pictures can be written.")
         return self._prove() if self.prove else self._calibrate()
 
     def _calibrate(self) -> int:
@@ -47,8 +49,6 @@ class Calibrate:
 
         if self.data is None or self.views < 1:
             raise ValueError(f"labelled clips are needed, and 1 view or more; try: {self.example}")
-        if self.out is not None and self.out.suffix.lower() != ".png":
-            raise ValueError(f"--out {self.out}: only .png pictures can be written.")
         found = calibrate(load(self.model), self.data, self.presets or None, views=self.views)
         if self.json:
             print(json.dumps(found.to_dict(), indent=1))
@@ -60,10 +60,12 @@ class Calibrate:
         return 0
 
     def _prove(self) -> int:
-        from mbt_lite import blind
+        from mbt_lite import blind, plot
 
         trials = blind.prove(self.presets or None)
         print(blind.to_json(trials) if self.json else blind.table(trials))
+        if self.out is not None:
+            plot.save(plot.blind_test(trials), self.out)
         return 0
 
 

@@ -6,7 +6,12 @@ do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Eve
 function `..._alt` beside it that says in words what the data shows.
 """
 
-from mbt_lite.plot.calibration import calibration, calibration_alt
+from mbt_lite.plot.calibration import (
+    blind_test,
+    blind_test_alt,
+    calibration,
+    calibration_alt,
+)
 from mbt_lite.plot.cost import cost, cost_alt
 from mbt_lite.plot.doctor import doctor, doctor_alt
 from mbt_lite.plot.evaluation import (
@@ -52,6 +57,8 @@ __all__ = [
     "attention_on_spectrogram_alt",
     "bars",
     "bars_alt",
+    "blind_test",
+    "blind_test_alt",
     "calibration",
     "calibration_alt",
     "compare_bars",

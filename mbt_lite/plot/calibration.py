@@ -1,11 +1,13 @@
-"""Front ends ranked: a `calibrate.Calibration`."""
+"""Front ends ranked: a `calibrate.Calibration`, and the blind test of it."""
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbt_lite.plot.style import CYCLE, FAINT, INK, finish, new_figure
+from mbt_lite.plot.style import CYCLE, FAINT, INK, add_colorbar, finish, new_figure
 
 TIED, BEHIND = CYCLE[2], CYCLE[0]
+FAR = 2.0  # nats behind the best, where the colour ends
 
 
 def calibration(result) -> Figure:
@@ -21,7 +23,7 @@ def calibration(result) -> Figure:
     nats.set_yticks(range(len(result.rows)), [row.label for row in result.rows])
     nats.invert_yaxis()
     finish(nats, f"{result.clips} clips through {len(result.rows)} front ends")
-    finish(points, None)
+    finish(points, "filled: not told apart from the first")
     nats.set_xlabel("log-likelihood (nats per clip)")
     points.set_xlabel(f"mAP over {result.classes} classes")
     return figure
@@ -57,3 +59,41 @@ def _dots(ax: Axes, result, measure: str) -> None:
     ax.axvline(best, color=INK, lw=0.7, ls=":")
     ax.grid(axis="y", color=FAINT, lw=0.7)
     ax.set_axisbelow(True)
+
+
+def blind_test(trials) -> Figure:
+    """A figure of `blind.Trial`s: how far behind the best a model answers, by what it was trained
+    through (rows) and what it is heard through (columns). A dot marks the best, a ring its ties.
+    """
+    own = [r.front_end.name for r in trials[0].calibration.rows if r.own_statistics]
+    names = list(dict.fromkeys([*(trial.hidden for trial in trials), *own]))
+    ax = new_figure(0.3 * len(names) + 3.6, 0.3 * len(trials) + 2.2).subplots()
+    behind = np.array([[_row(trial, name).log_likelihood for name in names] for trial in trials])
+    behind = behind.max(1, keepdims=True) - behind
+    image = ax.imshow(behind, cmap="magma_r", vmin=0, vmax=FAR, aspect="auto")
+    for y, trial in enumerate(trials):
+        for x, name in enumerate(names):
+            row = _row(trial, name)
+            if row.tied:
+                face = INK if row is trial.calibration.best else "none"
+                ax.plot(x, y, "o", mec=INK, mfc=face, ms=6)
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_yticks(range(len(trials)), [trial.hidden for trial in trials])
+    ax.set(xlabel="heard through", ylabel="trained through, hidden")
+    add_colorbar(ax, image, f"nats behind the best ({FAR:g} or more: dark)")
+    return finish(ax, "Which front end calibration finds").figure
+
+
+def blind_test_alt(trials) -> str:
+    """A sentence that counts what was found and names what was not."""
+    parts = [f"{len(trials)} front ends hidden in small models"]
+    for answer in ("found", "tied", "missed"):
+        names = [trial.hidden for trial in trials if trial.answer == answer]
+        parts.append(f"{answer}: {', '.join(names) or 'none'}")
+    return "; ".join(parts)
+
+
+def _row(trial, name: str):
+    """The row of a front end with the statistics of the given sound."""
+    rows = (row for row in trial.calibration.rows if row.own_statistics)
+    return next(row for row in rows if row.front_end.name == name)
