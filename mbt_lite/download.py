@@ -37,6 +37,7 @@ LONGEST_WAIT = 60.0  # s, whatever the server asks for
 CHUNK = 1 << 20  # bytes
 PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be better the next time
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MAKE_ROOM = "Make room and try again."
 PAGE = re.compile(rb"\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
 
 
@@ -206,6 +207,14 @@ def amount(size: float) -> str:
         size /= 1000
 
 
+def lack_of_room(folder: Path, wanted: int) -> str | None:
+    """Why so many bytes do not fit into a folder, None if they do."""
+    free = shutil.disk_usage(folder).free
+    if free >= wanted:
+        return None
+    return f"{amount(wanted)} are needed in {folder}, {amount(free)} are free"
+
+
 def _fetch(part: _Partial, at_least: int, spare: int) -> None:
     """Attempts until all is there; those that get on by much are not counted."""
     failures, before = 0, part.size
@@ -278,11 +287,9 @@ def _check_before(part: _Partial, total: int | None, at_least: int, spare: int) 
     if total is not None and total < at_least:
         part.drop()
         raise DownloadError(_sentence(part, _too_small(total, at_least)))
-    wanted = (total or at_least) - part.size + spare
-    free = shutil.disk_usage(part.path.parent).free
-    if free < wanted:
-        reason = f"{amount(wanted)} are needed in {part.path.parent}, {amount(free)} are free"
-        raise DownloadError(_sentence(part, reason, "Make room and try again."))
+    reason = lack_of_room(part.path.parent, (total or at_least) - part.size + spare)
+    if reason:
+        raise DownloadError(_sentence(part, reason, MAKE_ROOM))
 
 
 def _store(part: _Partial, answer, chunk: bytes) -> None:
@@ -310,7 +317,7 @@ def _append(part: _Partial, file, chunk: bytes) -> None:
         free = amount(shutil.disk_usage(part.path.parent).free)
         wanted = amount((part.signs["total"] or 0) - part.size)
         reason = f"the disk is full: {wanted} more are needed, {free} are free"
-        raise DownloadError(_sentence(part, reason, "Make room and try again.")) from None
+        raise DownloadError(_sentence(part, reason, MAKE_ROOM)) from None
 
 
 def _accept(part: _Partial, at_least: int, check: Callable[[Path], object] | None) -> None:

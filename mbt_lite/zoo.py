@@ -302,6 +302,9 @@ def _convert(found: Entry, file: Path) -> tuple[MBTConfig, dict]:
 
 
 def _save(found: Entry, dtype: str, made: Path, config, params, sha256: str | None) -> None:
+    lack = download.lack_of_room(made.parent, config.cost().parameters * SIZES[dtype])
+    if lack:
+        raise OSError(f"{made} was not written: {lack}. {download.MAKE_ROOM}")
     checkpoint.save(
         made,
         params,

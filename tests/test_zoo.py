@@ -34,6 +34,8 @@ DONE = {"file", "file.sha256"}
 
 @pytest.fixture
 def server(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
     monkeypatch.setattr(download, "WAITS", (0.01, 0.01))
     with serving() as made:
@@ -357,16 +359,20 @@ def table(names: list[str]) -> bytes:
 @pytest.fixture(scope="session")
 def published() -> tuple[dict, bytes]:
     """(our parameters, the bytes) of a small model in the layout of the released files."""
-    shapes = jax.eval_shape(partial(init_params, TINY), jax.random.key(0))
-    rng = np.random.default_rng(2)
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+    params = random_params(TINY)
     params["head"]["bias"] = np.linspace(-9, -7, 527, dtype=np.float32)
     params["head"]["bias"][[0, 137]] = -1, -2
     return params, flax_file(params)
 
 
-def flax_file(params: dict) -> bytes:
-    target = traverse_util.unflatten_dict(checkpoint.to_scenic(TINY, params), sep="/")
+def random_params(config) -> dict:
+    shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    rng = np.random.default_rng(2)
+    return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
+
+
+def flax_file(params: dict, config=TINY, **unused) -> bytes:
+    target = traverse_util.unflatten_dict(checkpoint.to_scenic(config, params), sep="/") | unused
     momentum = jax.tree.map(lambda array: {"momentum": np.zeros_like(array)}, target)
     optimizer = {"target": target, "state": {"step": np.int32(7), "param_states": momentum}}
     rest = {"global_step": 7, "model_state": {}, "accum_train_time": 1.5}
@@ -490,6 +496,24 @@ def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_
     assert zoo.state(zoo.entry(PUBLISHED)) == "float32"
 
 
+@pytest.mark.parametrize("stream", ["rgb", "spec"])
+def test_a_model_of_one_stream_may_bring_a_bottleneck_that_it_never_used(
+    server, offer, monkeypatch, stream
+):
+    offer(status(404))
+    name = f"as-mini-{stream}"
+    alone = {"streams": (stream,), "fusion": "late", "fusion_layer": TINY.depth}
+    config = dataclasses.replace(TINY, **alone)
+    params = random_params(config)
+    data = flax_file(params, config, bottleneck=np.zeros((1, 5, TINY.width), np.float32))
+    url = server.url(f"/{stream}", good(data))
+    entry = dataclasses.replace(zoo.ENTRIES[name], url=url, config=config)
+    monkeypatch.setitem(zoo.ENTRIES, name, entry)
+    found, loaded, meta = checkpoint.load(zoo.fetch(name))
+    assert found.streams == (stream,) and equal(loaded, params)
+    assert (meta["caution"] is None) == (stream == "rgb")  # no sound, no open question about it
+
+
 def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, published, tmp_path):
     params, data = published
     offer(good(data))
@@ -533,6 +557,18 @@ def test_a_file_put_by_hand_that_is_something_else_is_refused_and_stays(offer, t
     offer(status(404))
     (tmp_path / PUBLISHED).write_bytes(b"\x81\xa1x\x01")  # a map, of no model
     with pytest.raises(ValueError, match="(?s)file was left where it is: delete it"):
+        zoo.fetch(PUBLISHED)
+    assert left(tmp_path) == {PUBLISHED, LOCK}
+
+
+def test_a_conversion_without_room_is_refused_and_costs_nothing(
+    offer, published, tmp_path, monkeypatch
+):
+    offer(status(404))
+    (tmp_path / PUBLISHED).write_bytes(published[1])
+    full = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(OSError, match="was not written: .* are needed .* 1 kB are free. Make room"):
         zoo.fetch(PUBLISHED)
     assert left(tmp_path) == {PUBLISHED, LOCK}
 
