@@ -137,7 +137,8 @@ def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> str | No
     found = next((spelled[name] for name in names if name in spelled), None)
     if found is None and names is not START_COLUMNS:
         raise ValueError(
-            f"{path} has no column {' or '.join(names)}; its first line says {', '.join(header)!r}."
+            f"{path} has no column {' or '.join(names)}; its first line is {', '.join(header)!r}. "
+            "Name the columns there: file,labels."
         )
     return found
 

@@ -320,6 +320,8 @@ def test_a_curve_of_precision_begins_at_its_strictest_threshold():
     curves = {"bell": (np.array([1.0, 0.5, 0.6]), np.array([0.25, 0.25, 1.0]))}
     line = plot.precision_recall(curves, title="best").lines[0]
     np.testing.assert_allclose(line.get_xydata()[[0, -1]], [[0, 1.0], [1.0, 0.6]])
+    drawn = plot.precision_recall({"rare": (1 / np.arange(1, 5001), np.full(5000, 1.0))}).lines[0]
+    assert drawn.get_xdata().tolist() == [0, 1] and drawn.get_ydata().tolist() == [1, 1]
     assert plot.precision_recall_alt(curves).endswith("bell 60 %")
 
 

@@ -23,7 +23,7 @@ def precision_recall(
     """Axes with one line per name, from (precision, recall), both in 0..1, recall rising."""
     ax = ax or new_figure(4.6, 3.6).subplots()
     for place, (name, (precision, recall)) in enumerate(curves.items()):
-        shown = np.unique(np.linspace(0, len(recall) - 1, STEPS).round().astype(int))
+        shown = _bends(np.asarray(recall))
         across = np.concatenate([[0.0], np.asarray(recall)[shown]])
         up = np.concatenate([precision[:1], np.asarray(precision)[shown]])
         colour, line = CYCLE[place % len(CYCLE)], LINES[place % len(LINES)]
@@ -33,6 +33,12 @@ def precision_recall(
     ax.set_axisbelow(True)
     ax.legend(frameon=False, labelcolor=INK, fontsize=9, loc="best")
     return finish(ax, title)
+
+
+def _bends(recall: np.ndarray) -> np.ndarray:
+    """Which points to draw: those where another clip is found, thinned out if there are many."""
+    rises = np.flatnonzero(np.diff(recall, prepend=-1.0))
+    return rises[np.unique(np.linspace(0, len(rises) - 1, STEPS).round().astype(int))]
 
 
 def precision_recall_alt(curves: Mapping[str, tuple[Real[Any, " n"], Real[Any, " n"]]]) -> str:
@@ -67,13 +73,13 @@ def conditions(
     ax.set_axisbelow(True)
     hide_frame(ax)
     finish(ax, title).tick_params(axis="y", length=0)
-    ax.legend(
+    ax.figure.legend(
+        *ax.get_legend_handles_labels(),
         frameon=False,
         labelcolor=INK,
         fontsize=9.5,
         ncols=len(scores),
-        loc="lower center",
-        bbox_to_anchor=(0.5, 1.0),
+        loc="outside upper center",
         handletextpad=0.1,
         columnspacing=1.2,
     )
