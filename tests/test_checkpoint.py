@@ -1,7 +1,10 @@
 """Weights arrive whole or not at all, and say what they are."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +12,19 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from flax import serialization
 
-from mbt_lite.checkpoint import flatten, from_scenic, load, save
+from mbt_lite.checkpoint import (
+    convert,
+    flatten,
+    from_scenic,
+    leaf_shapes,
+    load,
+    save,
+    to_scenic,
+)
 from mbt_lite.config import BASE, ClipConfig, FrontEnd
-from mbt_lite.model import MBT, Clip, init_params
+from mbt_lite.model import MBT, Clip
 from mbt_lite.scenic import scenic_names, scenic_shape
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -46,7 +58,7 @@ def scenic_tree(config):
     rng = np.random.default_rng(0)
     return {
         part: rng.normal(size=scenic_shape(name, x.shape, config)).astype("f4")
-        for name, x in flatten(jax.eval_shape(lambda: init_params(config, jax.random.key(0))))
+        for name, x in leaf_shapes(config).items()
         for part in scenic_names(name, config)
     }
 
@@ -90,6 +102,168 @@ def test_of_several_checkpoints_the_latest_is_read(tmp_path):
         shutil.copy(GOLDEN / "ckpt_new/checkpoint_123", tmp_path / f"checkpoint_{step}")
     (tmp_path / "checkpoint_9").write_bytes(b"not this one")
     assert load(tmp_path, fusion_layer=1, **SHAPES)[0].depth == 2
+
+
+def test_a_tree_goes_to_scenic_and_back_without_a_change():
+    tree = scenic_tree(TINY)
+    config, params = from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
+    back = to_scenic(config, params)
+    assert back.keys() == tree.keys()
+    assert all(np.array_equal(back[name], x) for name, x in tree.items())
+    lost = {name: x for name, x in params.items() if name not in ("bottleneck", "spec_cls")}
+    with pytest.raises(ValueError, match="missing .2.: bottleneck, spec_cls"):
+        to_scenic(config, lost)
+
+
+UNSAID = (  # by the arrays of at least one of these models
+    "streams",
+    "fusion_layer",
+    "pool",
+    "rgb_shape",
+    "rgb_patch",
+    "rgb_sampled",
+    "spec_shape",
+    "spec_patch",
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(TINY, streams=("spec",), fusion="late", fusion_layer=2),
+        replace(
+            TINY,
+            streams=("rgb",),
+            fusion="late",
+            fusion_layer=2,
+            rgb_shape=(6, 8, 8),
+            rgb_patch=(1, 4, 4),
+            rgb_sampled=2,
+        ),
+        replace(TINY, fusion="joint", shared_encoder=True, pool="mean"),
+        replace(TINY, representation=5, streams=("rgb", "spec")),
+    ],
+    ids=["sound alone", "sampled frames", "shared encoder", "representation"],
+)
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors"])
+def test_weights_go_through_every_layout_without_a_change(suffix, config, tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {name: x.shape for name, x in leaf_shapes(config).items()}
+    params = nested({name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items()})
+    first = save(tmp_path / "first.safetensors", params, config)
+    second = convert(first, tmp_path / f"second{suffix}")
+    known = {field: getattr(config, field) for field in UNSAID}
+    made, again, _ = load(convert(second, tmp_path / "third.safetensors", **known))
+    assert made == config and same(params, again)
+
+
+def test_what_is_written_for_others_they_can_read(saved, params, tmp_path):
+    flat = to_scenic(TINY, params)
+    convert(saved, tmp_path / "flat.npz")
+    with np.load(tmp_path / "flat.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == set(flat)
+        assert all(np.array_equal(arrays[name], x) for name, x in flat.items())
+    convert(saved, tmp_path / "tree.msgpack")
+    restored = serialization.msgpack_restore((tmp_path / "tree.msgpack").read_bytes())
+    assert restored.keys() == {"params"}
+    assert same(restored["params"], nested(flat))
+    with safetensors.safe_open(saved, framework="numpy") as file:
+        assert {name: file.get_tensor(name).shape for name in file.keys()} == {
+            name: x.shape for name, x in flatten(params)
+        }
+
+
+def test_a_conversion_keeps_what_is_known_about_the_model(saved, tmp_path):
+    again = convert(saved, tmp_path / "again.safetensors")
+    assert load(again)[2] == load(saved)[2] and load(again)[2]["card"]["mAP"] == 0.5
+    assert load(convert(saved, tmp_path / "fused.safetensors", fusion_layer=0))[0].fusion_layer == 0
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors"])
+def test_bfloat16_halves_the_file_and_loads_as_float32(suffix, saved, params, tmp_path):
+    half = convert(saved, tmp_path / f"half{suffix}", dtype="bfloat16")
+    whole = convert(saved, tmp_path / f"whole{suffix}")
+    weights = 4 * sum(x.size for x in jax.tree.leaves(params))
+    assert whole.stat().st_size - half.stat().st_size > 0.45 * weights
+    known = {} if suffix == ".safetensors" else {"fusion_layer": 1, **TINY_SHAPES}
+    _, again, meta = load(half, **known)
+    assert {str(x.dtype) for x in jax.tree.leaves(again)} == {"float32"}
+    assert same(jax.tree.map(lambda x: x.astype("bfloat16").astype("float32"), params), again)
+    assert "dtype" not in meta  # it was the file's; what is loaded is float32
+    if suffix == ".safetensors":
+        with safetensors.safe_open(half, framework="numpy") as file:
+            assert file.metadata()["dtype"] == '"bfloat16"'
+
+
+def test_a_folder_of_a_model_is_read_by_its_safetensors(saved, params):
+    folder = saved.with_name("model.safetensors")
+    saved.rename(folder)
+    config, again, meta = load(folder.parent)
+    assert config == TINY and same(params, again) and meta["labels"] == ["bell", "dog", "rain"]
+
+
+def test_a_conversion_that_cannot_be_meant_is_refused(saved, params, tmp_path):
+    before = saved.read_bytes()
+    (tmp_path / "link.safetensors").symlink_to(saved)
+    for target in (saved, tmp_path / "link.safetensors"):
+        with pytest.raises(ValueError, match="is the source itself"):
+            convert(saved, target)
+    with pytest.raises(ValueError, match="out.pt ends in none of .safetensors, .npz, .msgpack"):
+        convert(saved, tmp_path / "out.pt")
+    with pytest.raises(ValueError, match="dtype='int8': weights are kept as float32 or bfloat16"):
+        convert(saved, tmp_path / "out.npz", dtype="int8")
+    with pytest.raises(ValueError, match="dtype='int8'"):
+        save(tmp_path / "out.safetensors", params, TINY, dtype="int8")
+    assert saved.read_bytes() == before
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors"])
+def test_a_full_disk_leaves_the_old_file(suffix, saved, tmp_path):
+    resource = pytest.importorskip("resource")
+    target = tmp_path / f"out{suffix}"
+    target.write_bytes(b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            convert(saved, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert target.read_bytes() == b"old"
+    assert {path.name for path in tmp_path.iterdir()} == {target.name, "new"}
+
+
+EIGHT = """
+import sys, jax, numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from mbt_lite import checkpoint
+config, params, _ = checkpoint.load(sys.argv[1])
+mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+assert len(jax.devices()) == 8
+
+def spread(leaf):
+    axes = ["x" if n % 8 == 0 else None for n in leaf.shape]
+    axes = [a if a not in axes[:i] else None for i, a in enumerate(axes)]
+    return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*axes)))
+
+params = jax.tree.map(spread, params)
+assert sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(params)) > 50
+checkpoint.save(sys.argv[2], params, config)
+"""
+
+
+def test_weights_spread_over_eight_devices_are_saved_for_one(saved, params, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", EIGHT, str(saved), str(tmp_path / "eight.safetensors")],
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
+    )
+    assert ran.returncode == 0, ran.stderr
+    config, again, _ = load(tmp_path / "eight.safetensors")
+    assert config == TINY and same(params, again)
 
 
 def test_flat_and_nested_trees_and_npz_files_are_the_same(tmp_path):
