@@ -1,28 +1,27 @@
-"""Labelled files: a table or a folder → items of a path and its true classes.
+"""Labelled files: a table or a folder → which windows of which files, and their true classes.
+
+The forms of tables are in forms.py; here labels get their numbers and lines their files.
 
 C classes of the model
 """
 
 import csv
-import io
-import math
+import hashlib
+import os
+import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-FILE_COLUMNS = ("file", "path", "video", "filename")
-LABEL_COLUMNS = ("labels", "label")
-START_COLUMNS = ("start", "start_seconds")
-SEPARATORS = "|;"
-SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .3gp .flv .ogv .wmv .gif "
-    ".wav .mp3 .m4a .aac .flac .ogg .opus".split()
-)
+from mbt_lite import forms
+from mbt_lite.forms import SUFFIXES, Line, Sheet
+
 SHOWN = 5  # examples in a sentence that counts
+NEAR = 1.0  # s; files and windows of the same length differ by less
+EPIC_CLASSES = {"verb": 97, "noun": 300}  # of EPIC-KITCHENS-100
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,12 +41,55 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-class Row(NamedTuple):
-    """One line of a source, not yet compared with a model."""
+@dataclass(frozen=True)
+class Row:
+    """One labelled window of a file."""
 
-    path: Path
-    names: tuple[str, ...]  # labels, or class numbers
-    start: float | None
+    id: str  # unique in its table, fit for a file name
+    path: Path | None  # None: there is no such file
+    start: float | None  # s on the file's clock; None: its beginning
+    end: float | None  # s; None: its end
+    labels: tuple[str, ...]  # names of classes
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a source, its classes in fixed order, and in sentences what was left out."""
+
+    rows: list[Row]
+    labels: list[str]
+    notes: tuple[str, ...] = ()
+
+
+def read_rows(
+    source: str | Path,
+    videos: Path | None = None,
+    names: Mapping[str, str] | Path | None = None,
+) -> Rows:
+    """The `Rows` of a table or folder in any form of forms.py, in the table's order.
+
+    Files are sought in the folder `videos`, otherwise beside the table. `names` is a file with the
+    class names in order (AudioSet's class_labels_indices.csv, vggsound_stat.csv, one name a line;
+    for EPIC-KITCHENS the folder of both classes files), or written label → name. Without it such a
+    file beside the table is used, for AudioSet the one that is fetched; otherwise the classes are
+    the table's own labels in alphabetical order.
+
+    Lines that cannot be read or have no known label, and repetitions, are left out and noted. A row
+    whose file is missing stays, with path None. Raises ValueError where nothing is left.
+    """
+    source = Path(source)
+    sheet = forms.read(source)
+    labels, lines, notes = _named(sheet, names)
+    known = _classes(source, lines, labels)
+    labelled, unlabelled = _with_classes(lines, known)
+    files = _Files(videos or sheet.folder, sheet)
+    rows, repeated = _unique([_row(line, labels, numbers, files) for line, numbers in labelled])
+    notes += [*_counted("lines that cannot be read", sheet.problems), *unlabelled, *repeated]
+    if not rows:
+        raise ValueError(f"{source}: none of its rows can be used; {'; '.join(notes)}.")
+    notes += _counted("files missing", [row.id for row in rows if row.path is None])
+    return Rows(rows, labels, tuple(notes))
 
 
 def read_table(source: str | Path, labels: Sequence[str]) -> list[Item]:
@@ -59,146 +101,120 @@ def read_table(source: str | Path, labels: Sequence[str]) -> list[Item]:
 
 
 def read(source: str | Path, labels: Sequence[str]) -> Table:
-    """The `Table` of a CSV file, of a folder with labels.csv, or of a folder of class folders.
+    """The `Table` of a source in any form of forms.py, with the classes of a model.
 
-    A CSV has a column `file` (or path, video, filename; relative to the table), a column `labels`
-    (or label; several separated by | or ;) and perhaps `start` (or start_seconds). Labels are the
-    model's names, or class numbers from 0 where no name in the source is one of them. Rows with
-    none of the model's labels are left out and counted, as are repetitions. Raises ValueError where
-    files are missing, a row cannot be read, the same clip is labelled in two ways, or nothing is
-    left.
+    A CSV of one's own has a column `file` (or path, video, filename; relative to the table), a
+    column `labels` (or label; several separated by | or ;) and perhaps `start` (or start_seconds).
+    Labels are the model's names, or class numbers from 0 where no name in the source is one of
+    them. Rows with none of the model's labels are left out and counted, as are repetitions. Raises
+    ValueError where files are missing, a row cannot be read, the same clip is labelled in two ways,
+    or nothing is left.
     """
     source = Path(source)
-    rows = _rows(source)
-    _refuse_missing(source, rows)
-    named, notes = _with_classes(source, rows, labels)
-    items, repeated = _merged(source, named, len(labels))
+    sheet = forms.read(source)
+    if sheet.problems:
+        raise ValueError(sheet.problems[0])
+    lines = _named(sheet, None)[1] if sheet.form in ("audioset", "epic") else sheet.lines
+    files = _Files(sheet.folder, sheet)
+    _refuse_missing(source, lines, files)
+    named, notes = _with_classes(lines, _classes(source, lines, labels), " to the model")
+    placed = [(*files.window(line), numbers) for line, numbers in named]
+    items, repeated = _merged(source, placed, len(labels))
     if not items:
-        raise ValueError(f"{source}: none of {len(rows)} rows can be used; {'; '.join(notes)}.")
+        raise ValueError(f"{source}: none of {len(lines)} rows can be used; {'; '.join(notes)}.")
     return Table(items, (*notes, *repeated))
 
 
-def _rows(source: Path) -> list[Row]:
-    if (source / "labels.csv").is_file():
-        return _csv_rows(source / "labels.csv")
-    if source.is_dir():
-        return _folder_rows(source)
-    if source.is_file():
-        return _csv_rows(source)
-    raise ValueError(f"{source} is neither a table (CSV) nor a folder of labelled clips.")
+def window(row: Row, total: float | None) -> tuple[float, float | None]:
+    """Start and duration, in s, of a row in a file of `total` seconds; duration None: to its end.
+
+    A file that ends before the window does, but is about as long as it, was cut already.
+    """
+    start = row.start or 0.0
+    if row.end is None:
+        return start, None
+    length = row.end - start
+    cut = total is not None and total < row.end - NEAR and total <= length + NEAR
+    return (0.0 if cut else start), length
 
 
-def _folder_rows(folder: Path) -> list[Row]:
-    """One row per video or sound file in the folders of a folder, whose names are the labels."""
-    rows = [
-        Row(path, (path.parent.name,), None)
-        for path in sorted(folder.glob("[!.]*/[!.]*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
+# ---- names of classes ----
+
+
+def _named(sheet: Sheet, names) -> tuple[list[str], list[Line], list[str]]:
+    """The classes in order, the lines with class names for what was written, and notes."""
+    labels, meaning, notes = _vocabulary(sheet, names)
+    lines = [
+        line._replace(names=tuple(meaning.get(name, name) for name in line.names))
+        for line in sheet.lines
     ]
-    if not rows:
-        raise ValueError(
-            f"{folder} holds neither labels.csv nor folders, named like classes, of video files."
-        )
-    return rows
+    labels = labels or sorted({name for line in lines for name in line.names})
+    return labels, lines, notes
 
 
-def _csv_rows(path: Path) -> list[Row]:
-    text = _text(path)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
+def _vocabulary(sheet: Sheet, names) -> tuple[list[str], dict[str, str], list[str]]:
+    """The classes in order (none: those of the table), written label → class, and notes."""
+    if isinstance(names, Mapping):
+        return list(dict.fromkeys(names.values())), dict(names), []
+    if sheet.form == "epic":
+        return _epic_classes(Path(names) if names else sheet.folder)
+    path = Path(names) if names else _beside(sheet)
+    if path is None:
+        return [], {}, []
+    meaning = _read_names(path)
+    notes = [] if names else [f"class names are those of {path.name}"]
+    return list(dict.fromkeys(meaning.values())), meaning, notes
+
+
+def _beside(sheet: Sheet) -> Path | None:
+    """The file with the class names of a data set that came without one."""
+    patterns = {"audioset": "*class_labels_indices*.csv", "vggsound": "vggsound_stat.csv"}
+    found = sorted(sheet.folder.glob(patterns.get(sheet.form, "\0")))
+    if found or sheet.form != "audioset":
+        return found[0] if found else None
+    from mbt_lite import zoo  # brings JAX, which loader processes should not need
+
+    zoo.audioset_labels()
+    return zoo.cache_folder() / "class_labels_indices.csv"
+
+
+def _read_names(path: Path) -> dict[str, str]:
+    """Written label → class name, in the order of a file with class names."""
     try:
-        columns = [_column(path, reader.fieldnames or [], names) for names in _WANTED]
-        rows = [_row(path, reader.line_num, found, columns) for found in reader]
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num}: {error}; is this a CSV file?") from None
-    if not rows:
-        raise ValueError(f"{path} has a header and no rows.")
-    return rows
-
-
-_WANTED = (FILE_COLUMNS, LABEL_COLUMNS, START_COLUMNS)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not a UTF-8 text file; save the table as CSV UTF-8.") from None
+        raise ValueError(f"{path} is no UTF-8 text with the names of the classes.") from None
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = list(csv.reader(lines, skipinitialspace=True))
+    if rows and rows[0][1:] == ["mid", "display_name"]:
+        return {row[1]: row[2] for row in rows[1:]}
+    same = len({len(row) for row in rows}) == 1  # otherwise one name a line, some with commas
+    names = [row[0].strip() for row in rows] if same else [line.strip() for line in lines]
+    if not names:
+        raise ValueError(f"{path} names no class; write one a line.")
+    return {name: name for name in names}
 
 
-def _delimiter(text: str) -> str:
-    """Comma, semicolon or tab: what the header has most of."""
-    header = text.partition("\n")[0]
-    return max(",;\t", key=header.count)
+def _epic_classes(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
+    """The verbs, then the nouns, of EPIC-KITCHENS; class numbers stand for names that are lost."""
+    meaning, notes = {}, []
+    for kind, count in EPIC_CLASSES.items():
+        found = sorted(folder.glob(f"*{kind}_classes.csv"))
+        keys = {str(number): str(number) for number in range(count)}
+        if found:
+            with found[0].open(encoding="utf-8-sig", newline="") as file:
+                keys = {row["id"]: row["key"] for row in csv.DictReader(file)}
+        else:
+            notes.append(f"no {kind}_classes.csv in {folder}: each {kind} is named by its number")
+        meaning |= {f"{kind}:{number}": f"{kind}:{key}" for number, key in keys.items()}
+    return list(meaning.values()), meaning, notes
 
 
-def _column(path: Path, header: Sequence[str], names: Sequence[str]) -> str | None:
-    """The header's own spelling of the first of these names that it has."""
-    spelled = {name.strip().lower(): name for name in header}
-    found = next((spelled[name] for name in names if name in spelled), None)
-    if found is None and names is not START_COLUMNS:
-        raise ValueError(
-            f"{path} has no column {' or '.join(names)}; its first line is {', '.join(header)!r}. "
-            "Name the columns there: file,labels."
-        )
-    return found
-
-
-def _row(path: Path, line: int, found: dict, columns: Sequence[str | None]) -> Row:
-    file, labels, start = (((found[c] or "").strip() if c else "") for c in columns)
-    if None in found:
-        raise ValueError(f"{path}, line {line}: too many fields; put quotes around one with ','.")
-    if not file:
-        raise ValueError(f"{path}, line {line}: no file is named.")
-    return Row(path.parent / file, _split(labels), _seconds(path, line, start))
-
-
-def _split(labels: str) -> tuple[str, ...]:
-    for separator in SEPARATORS[1:]:
-        labels = labels.replace(separator, SEPARATORS[0])
-    names = (name.strip() for name in labels.split(SEPARATORS[0]))
-    return tuple(name for name in names if name)
-
-
-def _seconds(path: Path, line: int, text: str) -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{path}, line {line}: start {text!r} is no time in seconds.")
-    return value
-
-
-def _refuse_missing(source: Path, rows: Sequence[Row]) -> None:
-    missing = sorted({str(row.path) for row in rows if not row.path.is_file()})
-    if missing:
-        raise ValueError(
-            f"{source}: {len(missing)} of {len({row.path for row in rows})} files are missing: "
-            f"{_first(missing)}; put them there or take their rows out."
-        )
-
-
-def _with_classes(source: Path, rows: Sequence[Row], labels: Sequence[str]):
-    """(row, its class numbers) of every row the model has a label for, and notes on the others."""
-    known = _classes(source, rows, labels)
-    named = [(row, [known[name] for name in row.names if name in known]) for row in rows]
-    unknown = dict.fromkeys(name for row in rows for name in row.names if name not in known)
-    bare = [row.path.name for row, classes in named if not classes]
-    notes = []
-    if unknown:
-        notes.append(f"labels unknown to the model ({len(unknown)}): {_first(unknown)}")
-    if bare:
-        notes.append(f"rows without a label of the model ({len(bare)}): {_first(bare)}")
-    return [pair for pair in named if pair[1]], notes
-
-
-def _classes(source: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[str, int]:
-    """The class number of each name in the source that the model has."""
+def _classes(source: Path, lines: Sequence[Line], labels: Sequence[str]) -> dict[str, int]:
+    """The class number of each name in the source that is among the labels."""
     folded = {label.casefold(): i for i, label in reversed(list(enumerate(labels)))}
     exact = {label: i for i, label in reversed(list(enumerate(labels)))}
-    names = {name for row in rows for name in row.names}
+    names = {name for line in lines for name in line.names}
     known = {n: exact.get(n, folded.get(n.casefold())) for n in names}
     known = {name: i for name, i in known.items() if i is not None}
     if known or not names or not all(name.isdecimal() for name in names):
@@ -212,17 +228,106 @@ def _classes(source: Path, rows: Sequence[Row], labels: Sequence[str]) -> dict[s
     return numbers
 
 
-def _merged(source: Path, named, classes: int) -> tuple[list[Item], list[str]]:
+def _with_classes(lines: Sequence[Line], known: Mapping[str, int], to: str = ""):
+    """(line, its class numbers) of every line with a known label, and notes on the others."""
+    named = [(line, [known[n] for n in line.names if n in known]) for line in lines]
+    unknown = dict.fromkeys(n for line in lines for n in line.names if n not in known)
+    bare = [Path(line.file).name for line, numbers in named if not numbers]
+    notes = _counted(f"labels unknown{to}", unknown)
+    notes += _counted(f"rows without a {'label of the model' if to else 'known label'}", bare)
+    return [pair for pair in named if pair[1]], notes
+
+
+# ---- files ----
+
+
+class _Files:
+    """Where the files of a sheet lie; data sets that only name their videos are searched once."""
+
+    def __init__(self, folder: Path, sheet: Sheet):
+        self.folders = dict.fromkeys([folder, sheet.folder])
+        self.stems: dict[str, Path] = {}
+        if any(line.cuts for line in sheet.lines):
+            self.stems = _by_stem(folder)
+
+    def window(self, line: Line) -> tuple[Path | None, float | None, float | None]:
+        """The file of a line, None where there is none, and the window's start and end in it."""
+        for folder in self.folders:
+            if (folder / line.file).is_file():
+                return folder / line.file, line.start, line.end
+        cut = next((self.stems[name] for name in line.cuts if name in self.stems), None)
+        if cut:
+            return cut, (None if line.start is None else 0.0), _length(line)
+        return self.stems.get(line.file, self.stems.get(f"Y{line.file}")), line.start, line.end
+
+
+def _length(line: Line) -> float | None:
+    return None if line.end is None else line.end - (line.start or 0.0)
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Name without suffix → file, of all video and sound files under a folder."""
+    found: dict[str, Path] = {}
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in SUFFIXES:
+                found.setdefault(stem, Path(place, name))
+    return found
+
+
+def _refuse_missing(source: Path, lines: Sequence[Line], files: _Files) -> None:
+    named = {line.file: files.window(line)[0] for line in lines}
+    missing = sorted(str(Path(source).parent / file) for file in named if named[file] is None)
+    if missing:
+        raise ValueError(
+            f"{source}: {len(missing)} of {len(named)} files are missing: "
+            f"{_first(missing)}; put them there or take their rows out."
+        )
+
+
+# ---- rows and items ----
+
+
+def _row(line: Line, labels: Sequence[str], numbers: Iterable[int], files: _Files) -> Row:
+    names = tuple(labels[i] for i in dict.fromkeys(numbers))
+    return Row(_safe(line.name), *files.window(line), names, line.split)
+
+
+def _safe(name: str) -> str:
+    """A name that is fit for a file; another name never becomes the same one."""
+    safe = re.sub(r"[^\w.-]+", "_", name.strip("/"), flags=re.ASCII)[:120]
+    if safe == name and not name.startswith("."):
+        return name
+    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=4).hexdigest()
+    return f"{safe.lstrip('.')}-{digest}"
+
+
+def _unique(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
+    """One row per id, the first one, and notes where ids came again."""
+    seen: dict[str, Row] = {}
+    repeated, contrary = [], []
+    for row in rows:
+        first = seen.setdefault(row.id, row)
+        if first is not row:
+            (repeated if first == row else contrary).append(row.id)
+    notes = _counted("repeated rows, taken once", repeated)
+    notes += _counted("ids with other labels, window or split than before, left out", contrary)
+    return list(seen.values()), notes
+
+
+def _merged(source: Path, placed, classes: int) -> tuple[list[Item], list[str]]:
     """One item per clip, and a note where rows were repeated."""
     seen: dict[tuple, frozenset] = {}
-    for row, numbers in named:
-        key, numbers = (row.path, row.start), frozenset(numbers)
+    for path, start, _, numbers in placed:
+        key, numbers = (path, start), frozenset(numbers)
         if seen.setdefault(key, numbers) != numbers:
             raise ValueError(
-                f"{source}: {row.path.name} is labelled in two ways; write all labels of a clip in "
+                f"{source}: {path.name} is labelled in two ways; write all labels of a clip in "
                 "one row, separated by |."
             )
-    repeated = len(named) - len(seen)
+    repeated = len(placed) - len(seen)
     notes = [f"repeated rows, taken once: {repeated}"] if repeated else []
     return [_item(path, start, numbers, classes) for (path, start), numbers in seen.items()], notes
 
@@ -231,6 +336,12 @@ def _item(path: Path, start: float | None, numbers: Iterable[int], classes: int)
     truth = np.zeros(classes, np.float32)
     truth[sorted(numbers)] = 1
     return Item(path, truth, start)
+
+
+def _counted(what: str, names: Iterable[str]) -> list[str]:
+    """A note that counts and names the first few; none where there are none."""
+    names = list(names)
+    return [f"{what} ({len(names)}): {_first(names)}"] if names else []
 
 
 def _first(names: Iterable[str]) -> str:

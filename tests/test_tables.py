@@ -1,5 +1,7 @@
 """Tables as people write them: which clip, which classes, what is left out and what is refused."""
 
+import re
+
 import pytest
 
 from mbt_lite import tables
@@ -135,3 +137,170 @@ def test_what_is_no_text_or_not_there_is_refused(folder):
         tables.read(folder / "nothing", LABELS)
     with pytest.raises(ValueError, match="holds neither labels.csv nor folders"):
         tables.read(folder, LABELS)
+
+
+# ---- the forms of data sets ----
+
+INDICES = 'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n'
+ORIGINAL = (
+    "# Segments csv created Sun Mar  5 10:54:25 2017\n"
+    "# num_ytids=20371, num_segs=20371, num_unique_labels=527, num_positive_labels=51804\n"
+    "# YTID, start_seconds, end_seconds, positive_labels\n"
+    '--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"\n'
+    '--ZhevVpy1s, 50.000, 60.000, "/m/05zppz"\n'
+)
+ONE_HEADER = ORIGINAL.partition("\n# YTID")[2].replace(", ", ",")
+ONE_HEADER = "YTID" + ONE_HEADER
+
+
+def rows_of(folder, text, files=(), **options):
+    """`Rows` of a table with these files in the folder videos/."""
+    for name in files:
+        (folder / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "videos" / name).write_bytes(b"")
+    table = write(folder, text, "table.csv")
+    return tables.read_rows(table, folder / "videos", **options)
+
+
+@pytest.mark.parametrize("text", [ORIGINAL, ONE_HEADER], ids=["three comments", "one header"])
+def test_audioset_is_read_in_both_forms_with_names_in_official_order(tmp_path, text):
+    write(tmp_path, INDICES, "class_labels_indices.csv")
+    found = rows_of(tmp_path, text, ["--PJHxphWEs.mp4"])
+    assert found.labels == ["Speech", "Male speech, man speaking"]
+    assert found.rows == [
+        tables.Row(
+            "--PJHxphWEs_30000_40000",
+            tmp_path / "videos" / "--PJHxphWEs.mp4",
+            30.0,
+            40.0,
+            ("Speech",),
+        ),
+        tables.Row("--ZhevVpy1s_50000_60000", None, 50.0, 60.0, ("Male speech, man speaking",)),
+    ]
+    assert found.notes == (
+        "class names are those of class_labels_indices.csv",
+        "labels unknown (1): /t/dd00088",
+        "files missing (1): --ZhevVpy1s_50000_60000",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "--PJHxphWEs_30.mp4",
+        "--PJHxphWEs_30.000.mkv",
+        "--PJHxphWEs_30000.mp4",
+        "--PJHxphWEs_000030.mp4",
+        "--PJHxphWEs_30_40.webm",
+        "deep/er/--PJHxphWEs_30000_40000.mp4",
+    ],
+)
+def test_a_file_that_was_cut_to_its_segment_begins_at_0(tmp_path, name):
+    write(tmp_path, INDICES, "class_labels_indices.csv")
+    row = rows_of(tmp_path, ORIGINAL, [name, "--PJHxphWEs.mp4"]).rows[0]
+    assert (row.path, row.start, row.end) == (tmp_path / "videos" / name, 0.0, 10.0)
+
+
+def test_a_whole_file_as_long_as_the_segment_was_cut_too():
+    row = tables.Row("a", None, 30.0, 40.0, ())
+    assert tables.window(row, 300.0) == (30.0, 10.0)
+    assert tables.window(row, 10.02) == (0.0, 10.0)
+    assert tables.window(row, 39.5) == (30.0, 10.0)  # its end is a little short
+    assert tables.window(row, None) == (30.0, 10.0)
+    assert tables.window(tables.Row("a", None, None, None, ()), 5.0) == (0.0, None)
+
+
+def test_vggsound_is_read_in_both_forms_and_its_names_keep_their_commas(tmp_path):
+    write(tmp_path, '"bird chirping, tweeting",9,animals\nrapping,8,music\n', "vggsound_stat.csv")
+    full = '---g-f_I2yQ,1,"bird chirping, tweeting",test\nabc,70,rapping,train\n'
+    found = rows_of(tmp_path, full, ["---g-f_I2yQ_000001.mp4", "abc.mp4"])
+    assert found.labels == ["bird chirping, tweeting", "rapping"]
+    assert [(r.id, r.start, r.end, r.labels, r.split) for r in found.rows] == [
+        ("---g-f_I2yQ_000001", 0.0, 10.0, ("bird chirping, tweeting",), "test"),
+        ("abc_000070", 70.0, 80.0, ("rapping",), "train"),
+    ]
+    short = '---g-f_I2yQ_000001.mp4,"bird chirping, tweeting"\nxyz_000003.mp4,rapping\n'
+    found = rows_of(tmp_path, short)
+    assert [(r.id, r.path is None, r.labels) for r in found.rows] == [
+        ("---g-f_I2yQ_000001", False, ("bird chirping, tweeting",)),
+        ("xyz_000003", True, ("rapping",)),
+    ]
+
+
+EPIC = (
+    "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,"
+    "start_frame,stop_frame,narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n"
+    "P01_11_1,P01,P01_11,00:00:01.700,00:01:01.56,00:01:02.45,93,147,put down plate,put-down,1,"
+    "plate,2,['plate'],[2]\n"
+)
+
+
+def test_epic_kitchens_has_a_verb_and_a_noun_whose_names_are_those_of_the_classes(tmp_path):
+    found = rows_of(tmp_path, EPIC, ["P01/videos/P01_11.MP4"])
+    assert (len(found.labels), found.rows[0].labels) == (397, ("verb:1", "noun:2"))
+    assert len(found.notes) == 2
+    write(tmp_path, "id,key,instances,category\n0,take,x,y\n1,put,x,y\n", "EPIC_verb_classes.csv")
+    write(tmp_path, "id,key\n0,tap\n1,spoon\n2,plate\n", "EPIC_noun_classes.csv")
+    found = rows_of(tmp_path, EPIC, names=tmp_path)
+    assert found.labels == ["verb:take", "verb:put", "noun:tap", "noun:spoon", "noun:plate"]
+    row = found.rows[0]
+    assert row.path == tmp_path / "videos/P01/videos/P01_11.MP4"
+    assert row.start == pytest.approx(61.56) and row.end == pytest.approx(62.45)
+    assert row.labels == ("verb:put", "noun:plate")
+
+
+def test_a_table_of_ones_own_has_windows_splits_and_classes_in_alphabetical_order(tmp_path):
+    text = "path,start,end,labels,split\na.mp4,1,2.5,dog|bell,train\nb/a.mp4,,,bell,test\n"
+    found = rows_of(tmp_path, text, ["a.mp4", "b/a.mp4"])
+    assert found.labels == ["bell", "dog"] and found.notes == ()
+    first, second = found.rows
+    assert (first.id, first.start, first.end, first.split) == ("a_1000_2500", 1.0, 2.5, "train")
+    assert first.labels == ("dog", "bell")
+    assert (second.start, second.end, second.split) == (None, None, "test")
+    assert second.id.startswith("b_a-") and "/" not in second.id
+
+
+def test_classes_of_a_names_file_keep_its_order_and_their_commas(tmp_path):
+    names = write(tmp_path, "zebra\nMale speech, man speaking\nape\n", "names.txt")
+    text = 'path,labels\na.mp4,"APE|Male speech, man speaking|cow"\n'
+    found = rows_of(tmp_path, text, ["a.mp4"], names=names)
+    assert found.labels == ["zebra", "Male speech, man speaking", "ape"]
+    assert found.rows[0].labels == ("ape", "Male speech, man speaking")
+    assert found.notes == ("labels unknown (1): cow",)
+    mapped = rows_of(tmp_path, text, ["a.mp4"], names={"cow": "Kuh", "APE": "Affe"})
+    assert (mapped.labels, mapped.rows[0].labels) == (["Kuh", "Affe"], ("Affe", "Kuh"))
+
+
+def test_what_is_wrong_with_a_table_is_listed_and_the_rest_is_read(tmp_path):
+    text = (
+        "path,start,end,labels,split\n"
+        "a.mp4,1,2,bell,train\na.mp4,1,2,bell,train\na.mp4,1,2,dog,train\n"
+        "a.mp4,5,3,bell,train\na.mp4,soon,,bell,train\na.mp4,3,4,,train\ngone.mp4,,,dog,train\n"
+    )
+    found = rows_of(tmp_path, text, ["a.mp4"])
+    assert [row.id for row in found.rows] == ["a_1000_2000", "gone"]
+    notes = "; ".join(found.notes)
+    assert "line 5: the window ends at 3 s, but begins at 5 s" in notes
+    assert "line 6: start 'soon' is no time" in notes
+    assert "rows without a known label (1): a.mp4" in notes
+    assert "repeated rows, taken once (1): a_1000_2000" in notes
+    assert "other labels, window or split than before, left out (1): a_1000_2000" in notes
+    assert "files missing (1): gone" in notes
+
+
+def test_ids_are_fit_for_file_names_and_never_fall_together():
+    ids = {tables._safe(name) for name in ("a/b", "a b", "a_b", "a:b", "../a_b", "é", "x" * 300)}
+    assert len(ids) == 7
+    assert all(re.fullmatch(r"[\w.-]{1,129}", i, flags=re.ASCII) for i in ids)
+    assert not any(i.startswith(".") for i in ids)
+
+
+def test_a_model_is_scored_on_audioset_segments_as_they_are(tmp_path):
+    write(tmp_path, INDICES, "class_labels_indices.csv")
+    for name in ("--PJHxphWEs_30.mp4", "--ZhevVpy1s.mp4"):
+        (tmp_path / name).write_bytes(b"")
+    items = tables.read(write(tmp_path, ORIGINAL), LABELS + ("Speech",)).items
+    assert [(i.path.name, i.start, i.truth.nonzero()[0].tolist()) for i in items] == [
+        ("--PJHxphWEs_30.mp4", 0.0, [3]),
+        ("--ZhevVpy1s.mp4", 50.0, [2]),
+    ]
