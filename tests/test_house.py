@@ -16,14 +16,14 @@ PACKAGE = ROOT / "mbt_lite"
 
 # A module imports only from lower levels; a package, such as `plot`, stands for every file in it.
 LEVELS = {
-    0: ["cost", "flaxfile", "forms", "metrics", "container", "download"],
+    0: ["cost", "flaxfile", "forms", "metrics", "container", "download", "sequence", "tfrecord"],
     1: ["config", "hub"],
     2: ["tracks", "encode", "model", "layouts", "scenic", "journal"],
     3: ["media", "checkpoint", "augment", "sharding"],
     4: ["features", "vit"],
     5: ["card", "world", "records", "zoo"],
     6: ["inference", "tables"],
-    7: ["plot"],
+    7: ["builders", "plot"],
     8: ["data", "explain", "doctor"],
     9: ["report"],
     10: ["evaluation", "calibrate"],
