@@ -58,9 +58,11 @@ def _refuse_other(path: Path, line: bytes, header: dict) -> None:
     try:
         found = json.loads(line)
     except ValueError:
-        raise ValueError(f"{path} is no file of answers; choose another folder.") from None
-    if found != header:
-        changed = [name for name in header if found.get(name) != header[name]]
+        found = None
+    if not isinstance(found, dict) or set(found) != set(header):
+        raise ValueError(f"{path} is no file of answers; choose another folder.")
+    changed = [name for name in header if found[name] != header[name]]
+    if changed:
         raise ValueError(
             f"{path} holds answers under another {' and '.join(changed)}; choose another folder "
             "for the report or remove that file."

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import mbt_lite
 from mbt_lite import cli, data, features, journal, plot, world
 from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.evaluation import evaluate, modality_confusion
@@ -102,7 +103,7 @@ def test_a_file_is_answered_with_the_mean_over_its_windows(tmp_path):
     (tmp_path / "labels.csv").write_text("file,labels,start\nbell.mp4,b,\nbell.mp4,a,0.5\n")
     listener = Listener(("a", "b"))
     evaluate(listener, tmp_path, views=4, folder=tmp_path / "out", quiet=True)
-    header = {"mbt_lite": "0.1.0", "model": journal.fingerprint(listener), "views": 4}
+    header = {"mbt_lite": mbt_lite.__version__, "model": journal.fingerprint(listener), "views": 4}
     answers = list(journal.resume(tmp_path / "out" / "answers.jsonl", header, (3, 2)))
     for answer, asked in zip(answers, ({"views": 4}, {"start": 0.5}), strict=True):
         views = features.read_views(tmp_path / "bell.mp4", listener.clip_config, **asked)
@@ -187,11 +188,12 @@ def test_answers_of_another_model_or_other_windows_are_not_mixed(tmp_path, chang
         evaluate(Listener(seed=seed), count=2, views=views, folder=tmp_path, quiet=True)
 
 
-def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path):
-    (tmp_path / "answers.jsonl").write_text("my notes")
+@pytest.mark.parametrize("text", ["my notes", "7\n", '{"mbt_lite": "0.1.0"}\n', "\xff\n"])
+def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path, text):
+    (tmp_path / "answers.jsonl").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match="no file of answers"):
         evaluate(Listener(), count=2, folder=tmp_path, quiet=True)
-    assert (tmp_path / "answers.jsonl").read_text() == "my notes"
+    assert (tmp_path / "answers.jsonl").read_text(encoding="latin-1") == text
 
 
 def test_a_clip_that_was_changed_is_asked_again(table):
