@@ -152,8 +152,8 @@ def _convert(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, dict]:
 
 def _load_safetensors(path: Path, overrides: dict) -> tuple[MBTConfig, dict, dict]:
     """(config, params, meta) of a file that `save` wrote."""
+    arrays, metadata = layouts.read_safetensors(path)
     try:
-        arrays, metadata = layouts.read_safetensors(path)
         if metadata.pop("format", None) != "mbt_lite":
             raise ValueError("its metadata is not mbt_lite's")
         meta = {name: json.loads(value) for name, value in metadata.items()}
@@ -162,8 +162,8 @@ def _load_safetensors(path: Path, overrides: dict) -> tuple[MBTConfig, dict, dic
         meta["clip"] = meta["clip"] and from_dict(ClipConfig, meta["clip"])
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} is no whole safetensors file of mbt_lite ({error}); get it anew, or write it "
-            "with `checkpoint.save`."
+            f"{path} is no safetensors file of mbt_lite ({error}); get it anew, or write it with "
+            "`checkpoint.save`."
         ) from None
     config = from_dict(MBTConfig, to_dict(config) | overrides)
     _check_ours(arrays, config, meta["labels"], str(path))

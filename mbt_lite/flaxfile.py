@@ -83,10 +83,7 @@ LENGTHS = {  # tag: (kind, bytes of the length)
 
 
 class _Index:
-    """`leaves`: {slash-joined name: _Stored, or a number, or None} of a msgpack file.
-
-    msgpack's own reader would hold each array two or three times over and read what it skips.
-    """
+    """`leaves`: {slash-joined name: _Stored, or a number, or None for the rest} of a file."""
 
     def __init__(self, file: BinaryIO, size: int):
         self.file, self.size, self.nodes, self.leaves = file, size, 0, {}

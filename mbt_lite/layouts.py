@@ -1,9 +1,8 @@
 """Weight files as flat arrays: Scenic's and Flax's msgpack, npz, safetensors; parameters only.
 
 Old and new Scenic train states, bare trees, pre-Linen trees and the npz files of big_vision and
-vision_transformer all come out as {Scenic's slash-joined name: array}. A file is indexed before an
-array is read: the optimiser's half is stepped over, every length is held against the size of the
-file, and the numbers go straight into the array that keeps them. Nothing here reads a pickle.
+vision_transformer all come out as {Scenic's slash-joined name: array}. Only the parameters are
+read, each straight into the array that keeps it. Nothing here reads a pickle.
 """
 
 import os
@@ -86,7 +85,7 @@ def find(path: str | os.PathLike) -> Path:
 
     In a folder that is model.safetensors, else `checkpoint`, else the checkpoint_N of most steps.
     """
-    path = hub_file(path) if str(path).startswith("hf://") else Path(path)
+    path = hub_file(str(path)) if str(path).startswith("hf://") else Path(path)
     while path.is_dir():
         path = _in_folder(path)
     if not path.is_file():

@@ -59,7 +59,8 @@ def from_vit(
     """Parameters of `config`, a tree of float32 arrays, started from an image ViT.
 
     `source` is a Scenic or big_vision ViT checkpoint, an npz of vision_transformer, a folder or
-    safetensors file of Hugging Face's ViTModel or of a timm ViT, or hf://user/repo.
+    safetensors file of Hugging Face's ViTModel or of a timm ViT, or hf://user/repo. Both streams'
+    patches must be as large as the ViT's.
 
     Always, as Scenic's code: every stream gets a copy of all blocks, of the patch embedding's bias
     and of the class token; the final norm is copied; the ViT's head is left behind and ours starts
@@ -88,8 +89,8 @@ def from_vit(
     LayerNorm epsilon of 1e-12 for our 1e-6. Their safetensors do not say how many heads they have:
     without a config.json that does, `config.heads` is believed.
 
-    ValueError, all in one, for what does not fit: width, depth, heads, patches, lost or unknown
-    arrays. OSError if a download fails.
+    ValueError for what does not fit: all sizes at once, or all lost, unknown and mis-shaped arrays.
+    OSError if a download fails.
     """
     chosen = {"inflate": inflate, "positions": positions}
     chosen |= {"bottleneck": bottleneck, "audio_cls": audio_cls}
