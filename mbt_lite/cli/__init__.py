@@ -10,6 +10,7 @@ import sys
 import tyro
 
 from mbt_lite.cli.answers import Attention, Predict
+from mbt_lite.cli.build import Build
 from mbt_lite.cli.calibrate import Calibrate
 from mbt_lite.cli.convert import Convert
 from mbt_lite.cli.cost import Cost
@@ -23,6 +24,7 @@ COMMANDS = {
     "attention": Attention,
     "doctor": Doctor,
     "world": World,
+    "build": Build,
     "train": Train,
     "evaluate": Evaluate,
     "calibrate": Calibrate,

@@ -1,0 +1,5 @@
+"""Datasets for TFDS, without TensorFlow: `import mbt_lite.builders`, then `tfds.builder(...)`."""
+
+from mbt_lite.builders.av_digits import AvDigits, AvDigitsConfig
+
+__all__ = ["AvDigits", "AvDigitsConfig"]

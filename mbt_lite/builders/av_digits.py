@@ -1,0 +1,187 @@
+"""`av_digits`: a digit written and the same digit spoken, each in so much noise that both help."""
+
+import io
+import wave
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+from mbt_lite.builders import digits
+from mbt_lite.config import ClipConfig
+from mbt_lite.features import log_mel
+
+_MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
+_SPOKEN = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/"
+URLS = {
+    "train_pictures": _MNIST + "train-images-idx3-ubyte.gz",
+    "train_labels": _MNIST + "train-labels-idx1-ubyte.gz",
+    "test_pictures": _MNIST + "t10k-images-idx3-ubyte.gz",
+    "test_labels": _MNIST + "t10k-labels-idx1-ubyte.gz",
+    "recordings": _SPOKEN + "v1.0.9.tar.gz",
+}
+FILES = (  # what a manual folder holds; their checksums are in checksums.tsv
+    *(url.rpartition("/")[2] for url in URLS.values() if url.startswith(_MNIST)),
+    "free-spoken-digit-dataset-1.0.9.tar.gz",
+)
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(eq=False)
+class AvDigitsConfig(tfds.core.BuilderConfig):
+    """How much noise covers each stream. Another choice of values takes another name."""
+
+    snr: float | None = -10.0  # dB, voice over white noise; None: no noise
+    pixel_noise: float = 1.5  # standard deviation on the 0..1 scale, before clipping
+    pairs: int = 8  # pictures for each recording
+    seed: int = 0
+
+
+class AvDigits(tfds.core.GeneratorBasedBuilder):
+    """Pairs of a PNG picture (28 x 28) and a WAV sound (1 s, 8 kHz) of the same digit.
+
+    Pictures are MNIST's, sounds those of the Free Spoken Digit Dataset. Tested are its official
+    recordings 0-4 of each speaker and digit with MNIST's test pictures; recordings 5-9 with every
+    sixth training picture are for validation. No picture is used twice.
+
+    The noise is part of the stored examples: whoever opens the folder, with whatever loader,
+    learns from and is tested on the same bytes.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+    BUILDER_CONFIGS = [
+        AvDigitsConfig(name="noisy", description="Sound at -10 dB, pixels at deviation 1.5."),
+        AvDigitsConfig(name="clean", description="Without noise.", snr=None, pixel_noise=0.0),
+    ]
+    MANUAL_DOWNLOAD_INSTRUCTIONS = (
+        f"Without a network: put {', '.join(FILES)} into the manual folder."
+    )
+
+    def __init__(self, *, file_format="array_record", **options):
+        """As any TFDS builder, but in the one format that needs no TensorFlow."""
+        super().__init__(file_format=file_format, **options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        config = self.builder_config
+        made = ("snr", "pixel_noise", "pairs", "seed")
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
+            license="CC BY-SA 4.0 (sounds), CC BY-SA 3.0 (pictures)",
+            metadata=tfds.core.MetadataDict({name: getattr(config, name) for name in made}),
+            features=tfds.features.FeaturesDict(
+                {
+                    "id": tfds.features.Text(),
+                    "image": tfds.features.Tensor(shape=(), dtype=np.object_),  # a PNG file
+                    "audio": tfds.features.Tensor(shape=(), dtype=np.object_),  # a WAV file
+                    "label": tfds.features.ClassLabel(names=digits.LABELS),
+                }
+            ),
+        )
+
+    def _split_generators(self, dl_manager):
+        files = _fetched(dl_manager)
+        recordings = digits.recordings(files["recordings"])
+        written = {
+            origin: digits.mnist(files[f"{origin}_pictures"], files[f"{origin}_labels"])
+            for origin in ("train", "test")
+        }
+        return {
+            split: self._generate_examples(split, recordings, *written[_origin(split)])
+            for split in SPLITS
+        }
+
+    def _generate_examples(self, split, recordings, pictures, labels) -> Iterator[tuple]:
+        config, number = self.builder_config, SPLITS.index(split)
+        spoken = [r for r in recordings if r.split == split]
+        seen = _pictures_of(split, len(pictures))
+        rng = np.random.default_rng([config.seed, number])
+        voices = np.array([recording.digit for recording in spoken])
+        made = digits.pairs(voices, labels[seen], config.pairs, rng)
+        for i, (heard, shown) in enumerate(made):
+            recording, picture = spoken[heard], int(seen[shown])
+            noise = np.random.default_rng([config.seed, number, i])
+            image = digits.noisy_picture(pictures[picture], config.pixel_noise, noise)
+            sound = digits.noisy_sound(recording.wave, config.snr, noise)
+            name = f"{recording.name}-{_origin(split)}{picture:05}"
+            files = {"image": _png(image), "audio": _wav(sound)}
+            yield name, {"id": name, **files, "label": recording.digit}
+
+
+def _fetched(dl_manager) -> dict:
+    """Where the published files lie: in the manual folder, among the downloads, or now fetched."""
+    try:
+        return dl_manager.download(URLS)
+    except NonMatchingChecksumError as error:
+        raise ValueError(f"{str(error).splitlines()[0]} Delete that file and try again.") from None
+    except OSError as error:
+        raise OSError(
+            f"the digits could not be downloaded ({error}). {AvDigits.MANUAL_DOWNLOAD_INSTRUCTIONS}"
+        ) from None
+
+
+def _origin(split: str) -> str:
+    return "test" if split == "test" else "train"
+
+
+def _pictures_of(split: str, count: int) -> np.ndarray:
+    """Which of a file's pictures a split may use."""
+    every = np.arange(count)
+    return {"test": every, "validation": every[5::6], "train": every[every % 6 != 5]}[split]
+
+
+def _png(picture: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "PNG")
+    return file.getvalue()
+
+
+def _wav(samples: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(digits.RATE)
+        out.writeframes(samples.astype("<i2").tobytes())
+    return file.getvalue()
+
+
+def picture(stored: Mapping) -> np.ndarray:
+    """uint8 [28, 28] of a stored example."""
+    return np.asarray(Image.open(io.BytesIO(stored["image"])))
+
+
+def sound(stored: Mapping) -> np.ndarray:
+    """float32 [8000] in [-1, 1], 8 kHz, of a stored example."""
+    with wave.open(io.BytesIO(stored["audio"])) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+    return samples.astype(np.float32) / 32768
+
+
+def sample(stored: Mapping, clip: ClipConfig) -> dict:
+    """What a loader hands on: id, rgb uint8 [T, H, W, 3], spec float32 [N, M], labels [10].
+
+    The picture stands still for all frames; the second of sound is repeated to the clip's length,
+    brought to the front end's rate (nothing is added above 4 kHz).
+    """
+    shown = Image.fromarray(picture(stored)).convert("RGB")
+    frame = np.asarray(shown.resize((clip.size, clip.size), Image.Resampling.BILINEAR))
+    front = clip.front_end
+    heard = _resampled(sound(stored), round(digits.SECONDS * front.rate))
+    heard = np.resize(heard, clip.spec_frames * front.hop_samples)
+    return {
+        "id": stored["id"].decode(),
+        "rgb": np.broadcast_to(frame, (clip.frames, *frame.shape)),
+        "spec": log_mel(heard, front)[: clip.spec_frames],
+        "labels": np.eye(len(digits.LABELS), dtype=np.float32)[stored["label"]],
+    }
+
+
+def _resampled(samples: np.ndarray, wanted: int) -> np.ndarray:
+    """float32 [wanted]: the same second with so many samples, by its Fourier series."""
+    return (np.fft.irfft(np.fft.rfft(samples), wanted) * (wanted / len(samples))).astype(np.float32)
