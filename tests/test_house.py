@@ -18,19 +18,20 @@ PACKAGE = ROOT / "mbt_lite"
 LEVELS = {
     0: ["cost", "flaxfile", "forms", "metrics", "container", "download", "sequence", "tfrecord"],
     1: ["config", "hub"],
-    2: ["tracks", "encode", "model", "layouts", "scenic", "journal"],
-    3: ["media", "checkpoint", "augment", "sharding"],
+    2: ["tracks", "encode", "model", "layouts", "scenic", "journal", "sampling"],
+    3: ["media", "checkpoint", "augment", "sharding", "workers"],
     4: ["features", "vit"],
     5: ["card", "world", "records", "zoo"],
     6: ["inference", "tables"],
     7: ["builders", "plot"],
-    8: ["data", "explain", "doctor"],
-    9: ["report"],
-    10: ["evaluation", "calibrate"],
-    11: ["train", "bench", "configs"],
-    12: ["blind"],
-    13: ["widgets", "cli"],
-    14: ["__main__"],
+    8: ["sources", "explain", "doctor"],
+    9: ["data"],
+    10: ["report"],
+    11: ["evaluation", "calibrate"],
+    12: ["train", "bench", "configs"],
+    13: ["blind"],
+    14: ["widgets", "cli"],
+    15: ["__main__"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
 
@@ -48,7 +49,8 @@ NEVER = {"tensorflow", "torch", "gradio", "librosa"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # Loader processes use these, and they should stay light.
-WITHOUT_JAX = ["config", "metrics", "container", "tracks", "encode", "media"]
+WITHOUT_JAX = ["config", "metrics", "container", "tracks", "encode", "media", "records"]
+WITHOUT_JAX += ["sampling", "tables"]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"
 
