@@ -16,6 +16,7 @@ from mbt_lite.cli.convert import Convert
 from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.evaluate import Evaluate
+from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, Train, World
 from mbt_lite.cli.zoo import Zoo
 
@@ -24,6 +25,7 @@ COMMANDS = {
     "attention": Attention,
     "doctor": Doctor,
     "world": World,
+    "prepare": Prepare,
     "build": Build,
     "train": Train,
     "evaluate": Evaluate,

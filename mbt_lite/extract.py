@@ -1,0 +1,93 @@
+"""From a labelled window of a video file to the clip that records hold.
+
+A clip lasts whole seconds: the window, cut where the file ends and rounded, 1 s at least. What is
+missing of its last second (half a second at most) is silence and the last frame again. So sound and
+picture have exactly the same length, and the spectrogram is that of the wave stored beside it.
+"""
+
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from mbt_lite import features, media, tables
+from mbt_lite.config import FrontEnd, to_dict
+from mbt_lite.records import FPS, MELS, ROWS, Example
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the bytes of a clip, besides its file."""
+
+    front_end: FrontEnd
+    labels: tuple[str, ...]  # the classes in order
+    short_side: int = 256  # pixels
+    quality: int = 90  # of the JPEGs, as Pillow counts
+
+    def __post_init__(self):
+        front = self.front_end
+        per_second = (front.rate, front.rate / front.hop_samples, front.mels)
+        if per_second != (media.RATE, ROWS, MELS):
+            raise ValueError(
+                f"front end {front.name} gives {per_second[1]:g} rows of {front.mels} mels a "
+                f"second; records hold {ROWS} of {MELS} at {media.RATE} Hz."
+            )
+
+    def described(self) -> dict:
+        """The settings as JSON values; mean and deviation do not touch the records."""
+        front = to_dict(self.front_end)
+        kept = {name: value for name, value in front.items() if name not in ("mean", "std")}
+        frames = {"fps": FPS, "short_side": self.short_side, "jpeg_quality": self.quality}
+        return {"front_end": kept, "labels": list(self.labels), "frames": frames}
+
+
+def example(row: tables.Row, settings: Settings) -> tuple[Example, tuple[str, ...]]:
+    """The clip of a row, and in phrases what was unusual about its file.
+
+    ValueError where the file cannot be used, or lacks picture or sound: silence or black frames
+    would be learnt from as if they were real.
+    """
+    total = media.probe(row.path).duration if row.start and row.end is not None else None
+    start, length = tables.window(row, total)
+    found = media.read(row.path, start, length, fps=FPS, short_side=settings.short_side)
+    for name, values in (("picture", found.frames), ("sound", found.wave)):
+        if not len(values):
+            raise ValueError(f"{row.path} has no {name} in the window; a clip needs both.")
+    seconds = max(math.floor(found.duration + 0.5), 1)
+    wave = np.zeros(seconds * media.RATE, np.float32)
+    heard = found.wave[: len(wave)]
+    wave[: len(heard)] = heard
+    spec = features.log_mel(wave, settings.front_end).astype(np.float32)
+    clip = Example(
+        id=row.id,
+        jpegs=_jpegs(found, seconds, settings),
+        melspec=spec.reshape(seconds, ROWS, MELS),
+        wave=wave,
+        labels=tuple(settings.labels.index(name) for name in row.labels),
+        names=row.labels,
+        start=start,
+        end=start + min(found.duration, seconds),
+    )
+    return clip, found.notes
+
+
+def _jpegs(found: media.Media, seconds: int, settings: Settings) -> list[bytes]:
+    """One JPEG per 1/25 s, of the frame whose time is nearest."""
+    between = (found.times[1:] + found.times[:-1]) / 2
+    nearest = np.searchsorted(between, np.arange(seconds * FPS) / FPS)
+    encoded = {i: _jpeg(found.frames[i], settings) for i in np.unique(nearest).tolist()}
+    return [encoded[i] for i in nearest.tolist()]
+
+
+def _jpeg(frame: np.ndarray, settings: Settings) -> bytes:
+    """A frame as JPEG, enlarged where it is smaller than records have it."""
+    image = Image.fromarray(frame)
+    scale = settings.short_side / min(image.size)
+    if scale > 1:
+        size = tuple(round(side * scale) for side in image.size)
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    data = io.BytesIO()
+    image.save(data, "JPEG", quality=settings.quality, subsampling="4:2:0", optimize=False)
+    return data.getvalue()
