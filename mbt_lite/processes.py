@@ -16,6 +16,7 @@ from multiprocessing import connection
 from typing import Any
 
 READY = "ready"
+START = 300.0  # s, in which a process has to import what it needs, however busy the machine
 ATTEMPTS = 2  # of a job whose process died; the second one in a fresh process
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -105,8 +106,9 @@ def _attend(workers: list[_Worker], tasks: Iterator[Generator], patience: float)
     for worker in list(workers):
         if worker.pipe in ready:
             answer = _answer(worker)
-        elif time.monotonic() - worker.since > patience:
+        elif time.monotonic() - worker.since > (patience if worker.ready else START):
             worker.end()
+            _refuse_unready(worker)
             answer = _again(worker, f"took more than {patience:g} s")
         else:
             continue
@@ -120,13 +122,9 @@ def _answer(worker: _Worker) -> tuple | None:
     """The answer to a worker's job in a tuple of one; None while there is none yet."""
     try:
         message = worker.pipe.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
         ended = worker.end()
-        if not worker.ready:
-            raise RuntimeError(
-                "worker processes do not start; in a script of your own, guard the call by "
-                "`if __name__ == '__main__':`."
-            ) from None
+        _refuse_unready(worker)
         return _again(worker, f"crashed the process that decodes ({_ending(ended)})")
     if message == READY:
         worker.ready, worker.since = True, time.monotonic()
@@ -135,6 +133,14 @@ def _answer(worker: _Worker) -> tuple | None:
     if error is not None:
         raise error
     return (answer,)
+
+
+def _refuse_unready(worker: _Worker) -> None:
+    if not worker.ready:
+        raise RuntimeError(
+            "worker processes do not start; in a script of your own, guard the call by "
+            "`if __name__ == '__main__':`."
+        )
 
 
 def _again(worker: _Worker, reason: str) -> tuple | None:

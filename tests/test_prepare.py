@@ -1,0 +1,363 @@
+"""Videos and a table become records: the same bytes whatever interrupts, crashes or hangs."""
+
+import csv
+import errno
+import itertools
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbt_lite import cli, config, extract, features, media, prepare, processes, records, tables
+from mbt_lite.extract import Settings
+from mbt_lite.records import Shards
+
+FRONT = features.FRONT_ENDS["ln-magnitude-1e-3"]
+SETTINGS = Settings(FRONT, ("bell", "dog"), short_side=32)
+ROOT = Path(__file__).parent.parent
+
+
+def film(path, seconds=1.0, fps=25.0, size=(32, 48), hum=440.0):
+    """A clip whose brightness counts its frames, with a hum or in silence."""
+    count = round(seconds * fps)
+    frames = np.empty((count, *size, 3), np.uint8)
+    frames[:] = (np.arange(count) * 5 % 250)[:, None, None, None]
+    times = np.arange(round(seconds * media.RATE)) / media.RATE
+    wave = np.sin(2 * np.pi * hum * times).astype(np.float32) / 4
+    media.write(path, frames, np.arange(count) / fps, wave if hum else None)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Eight clips of 1 s, one of 2.6 s, one without sound, one that is no video, and a table."""
+    folder = tmp_path_factory.mktemp("videos")
+    for i in range(8):
+        film(folder / f"v{i}.mp4", hum=200.0 + 40 * i)
+    film(folder / "long.mp4", 2.6)
+    film(folder / "silent.mp4", hum=0)
+    (folder / "broken.mp4").write_bytes(b"no video")
+    rows = [(f"v{i}.mp4", "bell|dog" if i % 3 else "dog", "train") for i in range(8)]
+    rows += [("long.mp4", "bell", "test"), ("silent.mp4", "dog", "test")]
+    rows += [("broken.mp4", "dog", "test"), ("gone.mp4", "dog", "test")]
+    lines = ["path,labels,split", *map(",".join, rows)]
+    (folder / "table.csv").write_text("\n".join(lines))
+    return folder
+
+
+def shards_of(videos, count=3, split=None):
+    return prepare.plan(tables.read_rows(videos / "table.csv").rows, "v", count, split)
+
+
+def contents(folder):
+    """File → bytes, of all that a run leaves, but for its lock."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def made(videos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("made")
+    prepare.prepare(shards_of(videos), SETTINGS, folder, workers=2)
+    return folder
+
+
+# ---- one clip ----
+
+
+def row_of(path, start=None, end=None):
+    return tables.Row("x", path, start, end, ("bell",))
+
+
+def brightness(clip):
+    return clip.frames().mean(axis=(1, 2, 3))
+
+
+def test_a_clip_has_25_frames_100_rows_and_16000_samples_for_each_second(videos):
+    clip, notes = extract.example(row_of(videos / "long.mp4"), SETTINGS)
+    assert (len(clip.jpegs), clip.melspec.shape, len(clip.wave)) == (75, (3, 100, 128), 48_000)
+    assert (clip.labels, clip.names, clip.start) == ((0,), ("bell",), 0.0)
+    assert clip.end == pytest.approx(2.6, abs=0.05)
+    assert np.abs(clip.wave[: 2 * 16_000]).max() > 0.1 and not clip.wave[-5000:].any()
+    assert notes == ()
+
+
+def test_the_spectrogram_is_that_of_the_wave_beside_it(videos):
+    clip, _ = extract.example(row_of(videos / "long.mp4"), SETTINGS)
+    np.testing.assert_array_equal(features.log_mel(clip.wave, FRONT), clip.melspec.reshape(-1, 128))
+
+
+def test_frames_are_those_nearest_to_each_25th_of_a_second(videos, tmp_path):
+    clip, _ = extract.example(row_of(videos / "long.mp4"), SETTINGS)
+    np.testing.assert_allclose(brightness(clip)[:50], np.arange(50) * 5 % 250, atol=4)
+    for fps in (10.0, 50.0):
+        film(tmp_path / "other.mp4", fps=fps)
+        clip, _ = extract.example(row_of(tmp_path / "other.mp4"), SETTINGS)
+        nearest = np.round(np.arange(20) / 25 * fps - 1e-6) * 5
+        np.testing.assert_allclose(brightness(clip)[:20], nearest, atol=4)
+
+
+def test_a_window_is_cut_out_of_its_file(videos):
+    clip, _ = extract.example(row_of(videos / "long.mp4", 0.8, 1.8), SETTINGS)
+    assert (len(clip.jpegs), clip.start, clip.end) == (25, 0.8, pytest.approx(1.8))
+    np.testing.assert_allclose(brightness(clip), np.arange(20, 45) * 5 % 250, atol=4)
+
+
+def test_a_file_that_was_cut_to_its_window_begins_at_0(videos):
+    clip, _ = extract.example(row_of(videos / "long.mp4", 30.0, 32.6), SETTINGS)
+    assert (clip.start, len(clip.jpegs)) == (0.0, 75)
+
+
+@pytest.mark.parametrize("size", [(24, 40), (40, 24), (96, 64)])
+def test_the_short_side_is_the_same_for_small_and_large_pictures(tmp_path, size):
+    film(tmp_path / "a.mp4", size=size)
+    clip, _ = extract.example(row_of(tmp_path / "a.mp4"), SETTINGS)
+    assert min(clip.frames([0]).shape[1:3]) == 32
+
+
+def test_a_front_end_that_does_not_fit_records_is_refused():
+    with pytest.raises(ValueError, match="wide gives 50 rows of 128 mels a second; records hold"):
+        Settings(config.FrontEnd("wide", hop=0.02), ("bell",))
+
+
+# ---- which shard ----
+
+
+def rows(count, split=None):
+    return [tables.Row(f"r{i}", None, None, None, ("bell",), split) for i in range(count)]
+
+
+def test_every_row_is_in_one_shard_which_depends_on_the_ids_only():
+    planned = prepare.plan(rows(100), "a", 7, None)
+    assert [s.name for s in planned[:2]] == ["a-00000-of-00007", "a-00001-of-00007"]
+    assert sorted(r.id for s in planned for r in s.rows) == sorted(r.id for r in rows(100))
+    assert {len(s.rows) for s in planned} <= {14, 15}
+    assert prepare.plan(rows(100)[::-1], "a", 7, None) == planned
+    assert [int(r.id[1:]) for r in planned[0].rows] != sorted(
+        int(r.id[1:]) for r in planned[0].rows
+    )
+
+
+def test_splits_have_shards_of_their_own_and_one_may_be_chosen():
+    table = rows(130, "train") + [replace(r, id=f"t{r.id}") for r in rows(5, "test")]
+    names = [shard.name for shard in prepare.plan(table, "a", None, None)]
+    assert names == ["a-test-00000-of-00001", *(f"a-train-0000{i}-of-00003" for i in range(3))]
+    assert {s.split for s in prepare.plan(table, "a", None, "test")} == {"test"}
+    assert prepare.plan(rows(2), "a", None, "eval")[0].name == "a-eval-00000-of-00001"
+    with pytest.raises(ValueError, match="no rows of split valid; it has test, train"):
+        prepare.plan(table, "a", None, "valid")
+    with pytest.raises(ValueError, match="9 shards for the 5 rows of split test: take 1 to 5"):
+        prepare.plan(table, "a", 9, "test")
+
+
+# ---- the whole ----
+
+
+def test_all_clips_are_in_the_records_or_in_the_failures(made):
+    found = Shards(made, "train")
+    assert sorted(clip.id for clip in map(found.__getitem__, range(8))) == [
+        f"v{i}" for i in range(8)
+    ]
+    assert not Shards(made).faults and len(Shards(made, "test")) == 1
+    with (made / "failures.csv").open() as file:
+        failures = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert failures.keys() == {"silent", "broken", "gone"}
+    assert "has no sound in the window; a clip needs both" in failures["silent"]
+    assert "is no video or sound that can be read" in failures["broken"]
+    assert failures["gone"] == "the file is missing"
+
+
+def test_the_description_counts_what_is_there_and_measures_the_training_split(made):
+    dataset = records.describe(made)
+    assert dataset["labels"] == ["bell", "dog"] and dataset["failures"] == 3
+    train, test = dataset["splits"]["train"], dataset["splits"]["test"]
+    assert (train["examples"], train["counts"]) == (8, {"bell": 5, "dog": 8})
+    assert (test["examples"], test["seconds"], test["failures"]) == (1, 3, 3)
+    found = Shards(made, "train")
+    values = np.concatenate([found[i].melspec.ravel() for i in range(8)]).astype(float)
+    front = config.from_dict(config.FrontEnd, dataset["front_end"])
+    assert front.mean == pytest.approx(values.mean()) and front.std == pytest.approx(values.std())
+    assert replace(front, mean=FRONT.mean, std=FRONT.std) == FRONT
+    assert dataset["measured_on"] == ["train"]
+
+
+def test_any_number_of_workers_writes_the_same_bytes(videos, made, tmp_path):
+    prepare.prepare(shards_of(videos), SETTINGS, tmp_path, workers=1)
+    assert contents(tmp_path) == contents(made)
+
+
+def test_a_finished_run_has_nothing_left_to_do(videos, made):
+    before = {path: path.stat().st_mtime_ns for path in made.glob("v-*")}
+    prepare.prepare(shards_of(videos), SETTINGS, made, workers=1)
+    assert {path: path.stat().st_mtime_ns for path in made.glob("v-*")} == before
+
+
+def test_a_shard_that_was_lost_or_cut_is_written_again(videos, made):
+    before = contents(made)
+    names = [f"v-train-0000{i}-of-00003" for i in range(3)]
+    (made / names[0]).unlink()
+    (made / names[1]).write_bytes(b"half")
+    (made / "progress" / f"{names[2]}.json").write_text("{")
+    (made / ".v-train-00000-of-00003.dead.part").write_bytes(b"left over")
+    assert [s.name for s in prepare.unfinished(shards_of(videos), SETTINGS, made)] == names
+    prepare.prepare(shards_of(videos), SETTINGS, made, workers=1)
+    assert contents(made) == before
+
+
+def test_another_split_is_added_to_the_same_folder(videos, made, tmp_path):
+    for split in ("test", "train"):
+        prepare.prepare(shards_of(videos, split=split), SETTINGS, tmp_path, workers=2)
+    assert contents(tmp_path) == contents(made)
+
+
+def test_shards_made_otherwise_are_refused(videos, made):
+    def refusal(shards, settings):
+        with pytest.raises(ValueError) as caught:
+            prepare.prepare(shards, settings, made, workers=1)
+        return str(caught.value)
+
+    planned = shards_of(videos)
+    other = replace(SETTINGS, front_end=features.FRONT_ENDS["yamnet"])
+    assert "made with another front end; choose another folder" in refusal(planned, other)
+    other = replace(SETTINGS, labels=("dog", "bell"), quality=50)
+    assert "made with another labels and frames" in refusal(planned, other)
+    assert "another number of shards" in refusal(shards_of(videos, 2), SETTINGS)
+    changed = [replace(s, rows=tuple(replace(r, end=0.5) for r in s.rows)) for s in planned]
+    assert "made of another table" in refusal(changed, SETTINGS)
+
+
+def test_a_file_that_came_later_is_prepared_with_its_shard_only(videos, tmp_path):
+    planned = shards_of(videos, split="test")
+    prepare.prepare(planned, SETTINGS, tmp_path, workers=2)
+    found = {r.id: r for r in tables.read_rows(videos / "table.csv").rows}
+    found["gone"] = replace(found["gone"], path=videos / "v0.mp4")
+    came = [replace(s, rows=tuple(found[r.id] for r in s.rows)) for s in planned]
+    assert len(prepare.unfinished(came, SETTINGS, tmp_path)) == 1
+    dataset = prepare.prepare(came, SETTINGS, tmp_path, workers=2)
+    assert (dataset["splits"]["test"]["examples"], dataset["failures"]) == (2, 2)
+
+
+def test_two_runs_do_not_write_into_one_folder(videos, tmp_path):
+    with prepare._alone(tmp_path), pytest.raises(ValueError, match="another run is writing there"):
+        prepare.prepare(shards_of(videos), SETTINGS, tmp_path, workers=1)
+
+
+# ---- crashes, hangs, a full disk ----
+
+
+def work_that_crashes(job, folder):
+    """Stands in for `prepare.work`: a decoder that dies of one clip, or once of another."""
+    mark = Path(folder) / f"{job.row.id}.tried"
+    if job.row.id == "v3" or (job.row.id == "v5" and not mark.exists()):
+        mark.touch()
+        with job.path.open("ab") as file:
+            file.write(b"half a record")
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if job.row.id == "v6":
+        time.sleep(60)
+    return prepare.work(job, SETTINGS)
+
+
+def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, made, tmp_path):
+    planned, out = shards_of(videos, split="train"), tmp_path / "out"
+    (out / "progress").mkdir(parents=True)
+    tasks = (prepare.write(shard, SETTINGS, out) for shard in planned)
+    processes.run(tasks, work_that_crashes, str(tmp_path), 2, patience=3.0)
+    dataset = prepare.finish(out, SETTINGS)
+    found = Shards(out, "train")
+    whole = Shards(made, "train")
+    assert dataset["splits"]["train"]["examples"] == 6 and not found.faults
+    wanted = {whole[i].id: whole.read(i) for i in range(8) if whole[i].id not in ("v3", "v6")}
+    assert {found[i].id: found.read(i) for i in range(6)} == wanted
+    with (out / "failures.csv").open() as file:
+        reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons == {
+        "v3": "crashed the process that decodes (SIGSEGV), 2 times",
+        "v6": "took more than 3 s, 2 times",
+    }
+
+
+def broken_work(job, common):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_what_stops_a_worker_stops_the_run_and_no_process_is_left(videos, tmp_path):
+    (tmp_path / "progress").mkdir()
+    tasks = (prepare.write(shard, SETTINGS, tmp_path) for shard in shards_of(videos))
+    with pytest.raises(OSError, match="No space left"):
+        processes.run(tasks, broken_work, None, 2, patience=60)
+    assert not list(tmp_path.glob("v-*"))
+
+
+def limited(limit):
+    def limit_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return limit_files
+
+
+def command(videos, out, *more):
+    return [
+        sys.executable, "-m", "mbt_lite", "prepare", str(videos / "table.csv"), "--out", str(out),
+        "--shards", "4", "--workers", "2", "--name", "v", *more,
+    ]  # fmt: skip
+
+
+def test_a_full_disk_stops_with_a_sentence_and_leaves_whole_shards_only(videos, tmp_path):
+    out = tmp_path / "out"
+    options = {"capture_output": True, "text": True, "cwd": ROOT}
+    full = subprocess.run(command(videos, out), preexec_fn=limited(450_000), **options)
+    assert full.returncode == 1 and "Traceback" not in full.stderr
+    assert f"mbt-lite: {out}: the disk is full. Finished shards are whole and stay" in full.stderr
+    assert not (out / "dataset.json").exists() and not list(out.glob(".*.part"))
+    again = subprocess.run(command(videos, out), **options)
+    assert again.returncode == 1 and "3 clips could not be prepared" in again.stderr
+    subprocess.run(command(videos, tmp_path / "whole"), **options)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_the_command_says_what_it_made_and_refuses_in_a_sentence(videos, tmp_path, capsys):
+    words = ["prepare", str(videos / "table.csv"), "--out", str(tmp_path / "out"), "--workers", "2"]
+    assert cli.main([*words, "--front-end", "yamnet"]) == 1  # three clips failed
+    said = capsys.readouterr()
+    assert "train: 8 clips, 0.00 h, 1 shards" in said.out and "yamnet: mean" in said.out
+    assert "table.csv: files missing (1): gone" in said.err
+    assert "3 clips could not be prepared, see" in said.err
+    assert cli.main([*words, "--front-end", "vggish"]) == 1
+    assert "made with another front end" in capsys.readouterr().err
+    assert cli.main([*words, "--front-end", "loud"]) == 1
+    assert "there is no front end 'loud'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_killed_twenty_times_at_random_moments_comes_to_the_same_bytes(videos, tmp_path):
+    options = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": ROOT}
+    start = time.monotonic()
+    subprocess.run(command(videos, tmp_path / "whole"), **options)
+    whole, chance = time.monotonic() - start, random.Random(0)
+    kills, out = 0, tmp_path / "out"
+    for turn in itertools.count():
+        run = subprocess.Popen(command(videos, out), **options)
+        try:
+            run.wait(chance.uniform(0.3, 1.0) * whole if kills < 20 else None)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.wait()
+            kills += 1
+            listed = [p.stem for p in (out / "progress").glob("v-*.json")]
+            assert all((out / name).exists() for name in listed), "a manifest without its shard"
+            continue
+        if kills >= 20:
+            break
+        lost = chance.choice(sorted((out / "progress").glob("v-*.json")))
+        lost.unlink()  # finished before it was killed: something to do for the next turn
+        assert turn < 200
+    assert contents(out) == contents(tmp_path / "whole")
