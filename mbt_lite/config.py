@@ -240,6 +240,50 @@ class MBTConfig:
 
 
 @dataclass(frozen=True)
+class AugmentConfig:
+    """How training clips are changed at random; as it stands, not at all.
+
+    The sizes of changes that are switched off are those of Scenic's MBT.
+    """
+
+    scale: tuple[float, float] = (1.0, 1.0)  # factors of height and of width, drawn apart
+    random_crop: bool = False  # otherwise from the middle
+    flip: float = 0.0  # probability that left and right change places
+    colour: float = 0.0  # probability of another light, drawn in these four:
+    brightness: float = 32 / 255  # added, at most
+    saturation: tuple[float, float] = (0.6, 1.4)  # factors
+    contrast: tuple[float, float] = (0.6, 1.4)
+    hue: float = 0.2  # turns of the colour circle, either way
+    grey: float = 0.0  # probability of a picture without colours
+    time_masks: int = 0  # SpecAugment: bands of time that are silenced
+    time_mask: int = 192  # spectrogram frames that one band stays under
+    time_mask_ratio: float = 1.0  # of the clip that one band may cover; 0: there are none
+    mel_masks: int = 0  # SpecAugment: bands of frequency that are silenced
+    mel_mask: int = 48  # mel bins that one band stays under
+    mixup: float = 0.0  # a of Beta(a, a), from which the share of the partner clip comes; 0: none
+    mixmod: bool = False  # modality mixup: each stream has a share of its own
+
+    def __post_init__(self):
+        for name in ("flip", "colour", "grey", "time_mask_ratio"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"augment.{name}={value} must lie in 0..1.")
+        for name in ("scale", "saturation", "contrast"):
+            low, high = factors = getattr(self, name)
+            _require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
+        _require(self.scale[0] > 0, f"augment.scale={self.scale} must be above 0.")
+        for name in ("time_masks", "time_mask", "mel_masks", "mel_mask", "brightness", "mixup"):
+            value = getattr(self, name)
+            _require(value >= 0, f"augment.{name}={value} must not be below 0.")
+        _require(
+            0 <= self.hue <= 0.5, f"augment.hue={self.hue}: half a turn, 0.5, is the farthest."
+        )
+        _require(
+            self.mixup > 0 or not self.mixmod,
+            "modality mixup needs the a of its Beta(a, a): try augment.mixup=0.3, the paper's.",
+        )
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained."""
 
@@ -320,4 +364,31 @@ WORLD_CLIP = ClipConfig(
     resize=48,
     spec_frames=200,
     front_end=WORLD_FRONT_END,
+)
+NONE = AugmentConfig()  # evaluation: the crop from the middle
+# The paper, section 4.2: random crop, flip, colour jitter, SpecAugment as in AST (one band of each
+# kind), modality mixup. Of the colours it gives no numbers, so they are Scenic's.
+PAPER = AugmentConfig(
+    random_crop=True,
+    flip=0.5,
+    colour=0.8,
+    grey=0.1,
+    time_masks=1,
+    mel_masks=1,
+    mixup=0.3,
+    mixmod=True,
+)
+# Scenic's configuration of the released audio-visual model. Its four time masks never happen: the
+# ratio is 0, at which Lingvo, the library that it calls, returns the spectrogram as it was.
+RELEASED = AugmentConfig(
+    scale=(0.9, 1.33),
+    random_crop=True,
+    flip=0.5,
+    colour=0.8,
+    grey=0.1,
+    time_masks=4,
+    time_mask=48,
+    time_mask_ratio=0.0,
+    mel_masks=1,
+    mixup=0.5,
 )

@@ -1,0 +1,296 @@
+"""Random changes of a training batch on the accelerator: picture, sound, and the mixing of clips.
+
+Pure functions of (batch, key), made to run inside jit: the same key gives the same batch. Every
+clip has draws of its own, which all its frames share. `NONE` is the way to evaluate: the crop from
+the middle, scaled as the model expects, and no draw at all.
+
+B clips   T frames   H, W canvas   S side of the crop
+N spectrogram frames   M mel bins   C classes   G groups
+
+It differs from Scenic in three ways. Pixels are not rounded down to whole numbers after the change
+of scale, which darkens there by half a grey level on average. A picture that the draw would make
+smaller than the crop stops at the size of the crop, where Scenic's loader fails. Padding is not
+mixed into clips.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jaxtyping import Float, Integer, Num, PRNGKeyArray, Scalar, UInt8
+
+from mbt_lite.config import AugmentConfig, ClipConfig
+
+LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a grey picture (ITU-R BT.601)
+Colour = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
+
+
+def augment(
+    batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipConfig, groups: int = 1
+) -> dict:
+    """The batch as the model eats it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardised.
+
+    Takes rgb uint8 [B, T, H, W, 3], already at short side `clip.resize`; extent int [B, 2], the
+    height and width of each picture in the upper left of its canvas (without it, all of it); spec
+    log-mel [B, N, M]; labels [B, C]; mask [B], 1 for clips and 0 for padding. A stream may be
+    absent. Labels come back as {stream: [B, C]}, everything else as it was. Clips are mixed within
+    `groups` equal parts of the batch, one per device in Scenic. Raises ValueError for shapes that
+    do not fit. The order of changes is Scenic's (scenic/projects/mbt/datasets, dmvr/processors).
+    """
+    frames_key, sound_key, mix_key = jax.random.split(key, 3)
+    out = {name: value for name, value in batch.items() if name != "extent"}
+    labels = jnp.asarray(batch["labels"])
+    out["labels"] = {stream: labels for stream in _streams(batch)}
+    if "rgb" in batch:
+        frames, extent = jnp.asarray(batch["rgb"]), _extent(batch, clip)
+        out["rgb"] = augment_frames(frames, extent, frames_key, config, clip)
+    if "spec" in batch:
+        front = clip.front_end
+        standardised = (jnp.asarray(batch["spec"], jnp.float32) - front.mean) / front.std
+        out["spec"] = spec_augment(standardised, sound_key, config)
+    return mixup(out, mix_key, config, groups) if config.mixup else out
+
+
+def _streams(batch: dict) -> list[str]:
+    return [stream for stream in ("rgb", "spec") if stream in batch]
+
+
+def _extent(batch: dict, clip: ClipConfig) -> Array:
+    """Height and width [B, 2] of each picture on its canvas, at least one pixel."""
+    rgb = batch["rgb"]
+    if rgb.ndim != 5 or rgb.shape[-1] != 3 or rgb.dtype != jnp.uint8:
+        raise ValueError(
+            f"frames are {rgb.dtype} {list(rgb.shape)}; they must be uint8 [clips, frames, height, "
+            "width, 3]."
+        )
+    canvas = rgb.shape[2:4]
+    if min(canvas) < clip.size:
+        raise ValueError(
+            f"a crop of {clip.size} pixels does not fit a canvas of {canvas[0]} x {canvas[1]}; "
+            f"bring the frames to a short side of {clip.resize} first."
+        )
+    whole = jnp.broadcast_to(jnp.array(canvas), (len(rgb), 2))
+    return jnp.clip(batch.get("extent", whole), 1, whole)  # a padded row may say 0
+
+
+# --- picture -------------------------------------------------------------------------------------
+
+
+class Window(NamedTuple):
+    """Where to cut: the picture is brought to `scaled`, cut at `corner`, and turned over."""
+
+    scaled: Array  # int [2], height and width
+    corner: Array  # int [2], top and left, in the scaled picture
+    flipped: Array  # bool, left and right change places
+
+
+def augment_frames(
+    frames: UInt8[Array, "B T H W 3"],
+    extent: Integer[Array, "B 2"],
+    key: PRNGKeyArray,
+    config: AugmentConfig,
+    clip: ClipConfig,
+) -> Float[Array, "B T S S 3"]:
+    """Frames [B, T, S, S, 3] in [-1, 1]: scale jitter, crop, flip, colour, grey, in this order."""
+
+    def one(frames, extent, key):
+        window_key, light_key, grey_key = jax.random.split(key, 3)
+        window = draw_window(window_key, extent, config, clip.size)
+        picture = cut(frames, extent, window, clip.size) / 127.5 - 1
+        picture = random_light(picture, light_key, config)
+        return jnp.clip(random_grey(picture, grey_key, config), -1, 1)
+
+    return jax.vmap(one)(frames, extent, jax.random.split(key, len(frames)))
+
+
+def draw_window(
+    key: PRNGKeyArray, extent: Integer[Array, " 2"], config: AugmentConfig, size: int
+) -> Window:
+    """The `Window` of one clip: drawn for training, in the middle for evaluation."""
+    draws = jax.random.uniform(key, (5,))
+    low, high = config.scale
+    factors = low + (high - low) * draws[:2]
+    scaled = jnp.maximum((factors * extent).astype(jnp.int32), size)
+    room = scaled - size
+    drawn = (draws[2:4] * (room + 1)).astype(jnp.int32)  # 0 to room
+    return Window(scaled, drawn if config.random_crop else room // 2, draws[4] < config.flip)
+
+
+def cut(
+    frames: UInt8[Array, "T H W 3"], extent: Integer[Array, " 2"], window: Window, size: int
+) -> Float[Array, "T S S 3"]:
+    """The frames [T, S, S, 3] of a window, 0 to 255: rescaled, cropped and flipped in one sampling.
+
+    Bilinear between pixel centres and without antialiasing, as TensorFlow resizes; samples beyond
+    the picture's last pixel take that pixel, so what lies outside `extent` is never seen.
+    """
+    along = jnp.arange(size)
+    across = jnp.where(window.flipped, size - 1 - along, along)
+    for axis, steps in enumerate((along, across)):
+        per_pixel = extent[axis] / window.scaled[axis]
+        places = (window.corner[axis] + steps + 0.5) * per_pixel - 0.5
+        frames = _between(frames, places, extent[axis] - 1, axis + 1)
+    return frames
+
+
+def _between(values: Num[Array, "..."], places: Array, last: Array, axis: int) -> Array:
+    """Values at fractional places 0..last along an axis, linear between neighbours."""
+    places = jnp.clip(places, 0, last)
+    below = jnp.floor(places).astype(jnp.int32)
+    share = jnp.expand_dims(places - below, [i for i in range(values.ndim) if i != axis])
+    before, after = (
+        jnp.take(values, index, axis, mode="clip").astype(jnp.float32)
+        for index in (below, jnp.minimum(below + 1, last))
+    )
+    return before * (1 - share) + after * share
+
+
+def random_light(
+    frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
+) -> Float[Array, "T S S 3"]:
+    """Frames in [-1, 1], in most clips with other brightness, saturation, contrast and hue."""
+    if not config.colour:
+        return frames
+    coin, *draws = jax.random.uniform(key, (5,))
+    bounds = [(-config.brightness, config.brightness), config.saturation, config.contrast]
+    bounds += [(-config.hue, config.hue)]
+    drawn = [low + (high - low) * draw for draw, (low, high) in zip(draws, bounds, strict=True)]
+    lit = 2 * jnp.clip(relight((frames + 1) / 2, *drawn), 0, 1) - 1
+    return jnp.where(coin < config.colour, lit, frames)
+
+
+def random_grey(
+    frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
+) -> Float[Array, "T S S 3"]:
+    """Frames, in some clips without their colours: the luma in all three channels."""
+    if not config.grey:
+        return frames
+    luma = sum(weight * frames[..., i] for i, weight in enumerate(LUMA))
+    return jnp.where(jax.random.uniform(key) < config.grey, luma[..., None], frames)
+
+
+def relight(
+    frames: Float[Array, "T H W 3"], shift: Scalar, saturation: Scalar, spread: Scalar, turn: Scalar
+) -> Float[Array, "T H W 3"]:
+    """Frames that were in [0, 1] after brightness, saturation, contrast and hue, in this order."""
+    colour = saturate(tuple(frames[..., i] + shift for i in range(3)), saturation)
+    return jnp.stack(turn_hue(contrast(colour, spread), turn), -1)
+
+
+def saturate(colour: Colour, factor: Scalar) -> Colour:
+    """Colour with the saturation (max - min) / max times `factor`, at most 1; hue and max stay."""
+    high, low = _highest(colour), _lowest(colour)
+    chroma = jnp.maximum(high - low, 1e-12)
+    ratio = jnp.where(high > 0, jnp.minimum(factor, high / chroma), 0)
+    return tuple(high - (high - channel) * ratio for channel in colour)
+
+
+def contrast(colour: Colour, factor: Scalar) -> Colour:
+    """Each channel [T, H, W] of each frame spread by `factor` around its mean."""
+    means = [channel.mean((-2, -1), keepdims=True) for channel in colour]
+    return tuple((c - mean) * factor + mean for c, mean in zip(colour, means, strict=True))
+
+
+def turn_hue(colour: Colour, turn: Scalar) -> Colour:
+    """Colour with the hue turned by `turn` of the colour circle; max and min stay."""
+    red, green, blue = colour
+    high = _highest(colour)
+    chroma = high - _lowest(colour)
+    divisor = jnp.where(chroma > 0, chroma, 1)
+    from_red, from_green = (green - blue) / divisor, 2 + (blue - red) / divisor
+    from_blue = 4 + (red - green) / divisor
+    hue = jnp.where(high == red, from_red, jnp.where(high == green, from_green, from_blue))
+    turned = hue + 6 * turn  # sixths of the circle, from red on
+
+    def channel(offset):
+        place = turned + offset
+        place -= 6 * jnp.floor(place / 6)
+        return high - chroma * jnp.clip(jnp.minimum(place, 4 - place), 0, 1)
+
+    return channel(5), channel(3), channel(1)
+
+
+def _highest(colour: Colour) -> Array:
+    return jnp.maximum(jnp.maximum(*colour[:2]), colour[2])
+
+
+def _lowest(colour: Colour) -> Array:
+    return jnp.minimum(jnp.minimum(*colour[:2]), colour[2])
+
+
+# --- sound ---------------------------------------------------------------------------------------
+
+
+def spec_augment(
+    spec: Float[Array, "B N M"], key: PRNGKeyArray, config: AugmentConfig
+) -> Float[Array, "B N M"]:
+    """Standardised log-mels [B, N, M] with bands of time and of frequency set to 0, their mean."""
+    longest = int(spec.shape[1] * config.time_mask_ratio)
+    bands = [
+        (1, config.time_masks, min(config.time_mask, longest)),
+        (2, config.mel_masks, min(config.mel_mask, spec.shape[2])),
+    ]
+    for band_key, (axis, count, widest) in zip(jax.random.split(key), bands, strict=True):
+        if count and widest:
+            keep = 1 - draw_bands(band_key, len(spec), spec.shape[axis], count, widest)
+            spec = spec * jnp.expand_dims(keep, 3 - axis)
+    return spec
+
+
+def draw_bands(
+    key: PRNGKeyArray, clips: int, length: int, count: int, widest: int
+) -> Float[Array, "B L"]:
+    """1 inside any of `count` bands of 0 to `widest` - 1 places, 0 elsewhere: [B, length]."""
+    draws = jax.random.uniform(key, (2, clips, count, 1))
+    width = (draws[0] * widest).astype(jnp.int32)
+    start = (draws[1] * (length - width + 1)).astype(jnp.int32)
+    place = jnp.arange(length)
+    return ((start <= place) & (place < start + width)).any(1).astype(jnp.float32)
+
+
+# --- mixing of clips -----------------------------------------------------------------------------
+
+
+def mixup(batch: dict, key: PRNGKeyArray, config: AugmentConfig, groups: int = 1) -> dict:
+    """The batch with every clip and its labels blended into those of its partner.
+
+    The weight is drawn from Beta(a, a) once per group; with `config.mixmod` once more for each
+    stream (modality mixup, paper section 4.2), so that the streams' labels differ.
+    """
+    streams = _streams(batch)
+    draws = (groups, len(streams) if config.mixmod else 1)
+    weights = jax.random.beta(key, config.mixup, config.mixup, draws)
+    weights = jnp.broadcast_to(weights, (groups, len(streams)))
+    return mix(batch, {stream: weights[:, i] for i, stream in enumerate(streams)})
+
+
+def mix(batch: dict, weights: dict[str, Float[Array, " G"]]) -> dict:
+    """weight * clip + (1 - weight) * partner in each of these streams and in its labels.
+
+    The batch is cut into G equal groups with one weight each; clip i of a group has its i-th last
+    as partner, as in Scenic. Where either of the two is padding (mask 0), both stay as they are.
+    """
+    mixed = batch | {"labels": dict(batch["labels"])}
+    for stream, weight in weights.items():
+        mixed[stream] = _blend(batch[stream], weight, batch)
+        mixed["labels"][stream] = _blend(batch["labels"][stream], weight, batch)
+    return mixed
+
+
+def _blend(values: Num[Array, "B ..."], weight: Float[Array, " G"], batch: dict) -> Array:
+    """Each row with its partner's, in G groups; as it is where either row is padding."""
+    groups, clips = len(weight), len(values)
+    if clips % groups:
+        raise ValueError(f"{clips} clips cannot be mixed in {groups} equal groups.")
+    partner = _reverse(values, groups)
+    real = jnp.asarray(batch.get("mask", jnp.ones(clips))) > 0
+    along = (-1, *[1] * (values.ndim - 1))
+    weight = jnp.repeat(weight, clips // groups).reshape(along)
+    both = (real & _reverse(real, groups)).reshape(along)
+    return jnp.where(both, weight * values + (1 - weight) * partner, values)
+
+
+def _reverse(rows: Array, groups: int) -> Array:
+    """The rows in reverse order within each group."""
+    return rows.reshape(groups, -1, *rows.shape[1:])[:, ::-1].reshape(rows.shape)

@@ -1,0 +1,509 @@
+"""What augmentation may change of a clip, and what it leaves: picture, sound, mixing, presets."""
+
+import colorsys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbt_lite import augment, features
+from mbt_lite.augment import Window
+from mbt_lite.config import NONE, PAPER, RELEASED, AugmentConfig, ClipConfig, FrontEnd
+
+GOLDEN = Path(__file__).parent / "golden" / "mixup.npz"
+FRONT = FrontEnd(mean=-1.5, std=2.0)
+CLIP = ClipConfig(frames=3, size=12, resize=16, spec_frames=40, front_end=FRONT)
+B, T, H, W, N, M, C = 4, 3, 16, 28, 40, 16, 5
+LUMA = np.array([0.2989, 0.5870, 0.1140])  # of an NTSC picture, rounded as TensorFlow does
+
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
+changed = jit(augment.augment, static_argnums=(2, 3, 4))
+LITTLE = replace(NONE, random_crop=True, flip=0.5, mel_masks=1)
+
+
+def noise(shape=(B, T, H, W, 3), seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def batch(**others):
+    rng = np.random.default_rng(1)
+    return {
+        "rgb": noise(),
+        "spec": rng.normal(-1.5, 2, (B, N, M)).astype(np.float32),
+        "labels": rng.integers(0, 2, (B, C)).astype(np.float32),
+        "mask": np.ones(B, np.float32),
+        "extent": np.full((B, 2), (H, W), np.int32),
+        **others,
+    }
+
+
+def same_clip(**others):
+    """A batch whose clips are all the same one."""
+    return {
+        name: np.repeat(value[:1], B, 0) if name != "mask" else value
+        for name, value in batch(**others).items()
+    }
+
+
+def run(values, seed=0, config=RELEASED, groups=1):
+    return changed(values, jax.random.key(seed), config, CLIP, groups)
+
+
+def window(scaled, corner=(0, 0), flipped=False):
+    return Window(jnp.array(scaled), jnp.array(corner), jnp.array(flipped))
+
+
+cut = jit(augment.cut, static_argnums=3)
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def test_without_augmentation_a_clip_is_its_middle_normalised_as_everywhere_else():
+    given = batch()
+    del given["extent"]
+    out = run(given, config=NONE)
+    middle = features.normalise(given["rgb"][:, :, 2:14, 8:20], given["spec"], FRONT)
+    np.testing.assert_allclose(out["rgb"], middle.rgb, atol=2e-7)
+    np.testing.assert_allclose(out["spec"], middle.spec[..., 0], atol=1e-6)
+    for stream in ("rgb", "spec"):
+        np.testing.assert_array_equal(out["labels"][stream], given["labels"])
+
+
+def test_evaluation_draws_nothing():
+    ones, others = (run(batch(), seed, NONE) for seed in (0, 1))
+    jax.tree.map(np.testing.assert_array_equal, ones, others)
+
+
+def test_the_middle_is_that_of_each_picture_and_not_of_its_canvas():
+    extent = np.array([[16, 28], [16, 16], [12, 13], [14, 21]], np.int32)
+    given = batch(extent=extent)
+    out = run(given, config=NONE)
+    assert "extent" not in out
+    for i, (height, width) in enumerate(extent):
+        top, left = (height - 12) // 2, (width - 12) // 2
+        crop = given["rgb"][i, :, top : top + 12, left : left + 12]
+        np.testing.assert_allclose(out["rgb"][i], crop / 127.5 - 1, atol=2e-7)
+
+
+# --- draws ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("config", [PAPER, RELEASED], ids=["paper", "released"])
+def test_every_value_stays_in_range_and_every_shape_as_promised(config):
+    given = batch(rgb=np.where(noise() > 127, 255, 0).astype(np.uint8))  # the hardest colours
+    for seed in range(3):
+        out = run(given, seed, config)
+        assert out["rgb"].shape == (B, T, 12, 12, 3) and out["spec"].shape == (B, N, M)
+        assert np.abs(out["rgb"]).max() <= 1 and np.isfinite(out["spec"]).all()
+        for stream in ("rgb", "spec"):
+            labels = np.asarray(out["labels"][stream])
+            assert labels.shape == (B, C) and 0 <= labels.min() and labels.max() <= 1
+
+
+def test_the_same_key_gives_the_same_batch_and_another_key_another_one():
+    first, again, other = (run(batch(), seed, RELEASED) for seed in (7, 7, 8))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    for stream in ("rgb", "spec"):
+        assert (np.abs(first[stream] - other[stream]).max(axis=(1, 2)) > 1e-3).all()
+
+
+def test_equal_clips_of_a_batch_are_changed_differently():
+    out = run(same_clip())
+    for one in range(B):
+        for other in range(one):
+            assert np.abs(out["rgb"][one] - out["rgb"][other]).mean() > 1e-2
+
+
+def test_all_frames_of_a_clip_are_changed_alike():
+    still = np.repeat(noise((B, 1, H, W, 3)), T, 1)
+    for seed in range(3):
+        out = run(batch(rgb=still), seed)["rgb"]
+        np.testing.assert_allclose(out, np.repeat(out[:, :1], T, 1), atol=1e-6)
+
+
+def test_the_draws_of_a_clip_do_not_depend_on_the_streams_present():
+    both, spec, rgb = batch(), batch(), batch()
+    del spec["rgb"], rgb["spec"]
+    out, heard, seen = (run(values, config=LITTLE) for values in (both, spec, rgb))
+    np.testing.assert_array_equal(heard["spec"], out["spec"])
+    np.testing.assert_array_equal(seen["rgb"], out["rgb"])
+    assert list(seen["labels"]) == ["rgb"]
+
+
+def test_a_batch_after_the_first_compiles_nothing():
+    traced = []
+
+    @partial(jit, static_argnums=(2, 3))
+    def step(values, key, config, clip):
+        traced.append(config)
+        return augment.augment(values, key, config, clip)
+
+    for seed in range(3):
+        given = batch(rgb=noise(seed=seed), extent=np.full((B, 2), 13 + seed, np.int32))
+        step(given, jax.random.key(seed), replace(LITTLE), replace(CLIP))
+    assert len(traced) == 1
+
+
+def test_what_the_caller_gave_stays_as_it_was():
+    given = batch()
+    del given["rgb"]
+    before = {name: value.copy() for name, value in given.items()}
+    out = augment.augment(given, jax.random.key(0), NONE, CLIP)
+    labels = out["labels"]["spec"]
+    augment.mix(out, {"spec": jnp.array([0.3])})
+    assert out["labels"]["spec"] is labels
+    assert given.keys() == before.keys()
+    jax.tree.map(np.testing.assert_array_equal, given, before)
+
+
+# --- scale, crop, flip ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scaled", [(16, 28), (14, 25), (21, 37), (13, 36), (12, 12)])
+def test_one_sampling_equals_scaling_then_cropping_then_flipping(scaled):
+    frames = noise((T, H, W, 3))
+    corner = (scaled[0] - 12) // 3, scaled[1] - 12
+    whole = jax.image.resize(
+        frames.astype(np.float32), (T, *scaled, 3), "linear", antialias=False
+    )  # [T, *scaled, 3]
+    crop = whole[:, corner[0] : corner[0] + 12, corner[1] : corner[1] + 12]
+    for flipped, expected in ((False, crop), (True, crop[:, :, ::-1])):
+        got = cut(frames, jnp.array([H, W]), window(scaled, corner, flipped), 12)
+        np.testing.assert_allclose(got, expected, atol=1e-3)  # of 255
+
+
+def test_scaling_matches_interpolation_by_hand():
+    """Twice as wide: samples lie a quarter of a pixel beside the centres, the ends are held."""
+    row = np.array([0, 40, 200, 80], np.uint8)
+    frames = np.broadcast_to(row[None, None, :, None], (1, 8, 4, 3))
+    got = cut(frames, jnp.array([8, 4]), window((8, 8)), 8)
+    by_hand = [0, 10, 30, 80, 160, 170, 110, 80]
+    np.testing.assert_allclose(got[0, 3, :, 1], by_hand, atol=1e-4)
+
+
+def test_a_flip_done_twice_changes_nothing():
+    frames = noise((T, 12, 12, 3))
+    once = cut(frames, jnp.array([12, 12]), window((12, 12), flipped=True), 12)
+    np.testing.assert_array_equal(once, frames[:, :, ::-1].astype(np.float32))
+    twice = cut(once.astype(np.uint8), jnp.array([12, 12]), window((12, 12), flipped=True), 12)
+    np.testing.assert_array_equal(twice, frames.astype(np.float32))
+
+
+def test_no_pixel_of_the_padding_is_ever_seen():
+    """The padding is white and the picture black, so a leak of any share would be bright."""
+    extent = np.array([[16, 16], [12, 28], [13, 19], [16, 27]], np.int32)
+    inside = (np.arange(H)[:, None] < extent[:, :1, None]) & (np.arange(W) < extent[:, 1:, None])
+    rgb = np.broadcast_to(
+        np.where(inside, 0, 255).astype(np.uint8)[:, None, ..., None], noise().shape
+    )
+    config = replace(NONE, random_crop=True, flip=0.5, scale=(0.6, 1.6))
+    for seed in range(20):
+        out = run(batch(rgb=rgb, extent=extent), seed, config)
+        np.testing.assert_array_equal(out["rgb"], -1)
+
+
+def test_crops_reach_every_corner_of_the_picture_and_both_sides():
+    """Of 512 draws; the picture is 16 x 28, the crop 12."""
+    keys = jax.random.split(jax.random.key(0), 512)
+    config = replace(NONE, random_crop=True, flip=0.5)
+    draw = jit(jax.vmap(lambda key: augment.draw_window(key, jnp.array([H, W]), config, 12)))
+    drawn = draw(keys)
+    assert set(np.asarray(drawn.corner[:, 0])) == set(range(5))
+    assert set(np.asarray(drawn.corner[:, 1])) == set(range(17))
+    assert 0.4 < drawn.flipped.mean() < 0.6
+
+
+def test_scale_jitter_draws_height_and_width_apart_and_stops_at_the_crop():
+    keys = jax.random.split(jax.random.key(0), 512)
+    config = replace(NONE, random_crop=True, scale=(0.5, 2.0))
+    draw = jit(jax.vmap(lambda key: augment.draw_window(key, jnp.array([20, 40]), config, 12)))
+    scaled, corner, _ = map(np.asarray, draw(keys))
+    assert scaled[:, 0].min() == 12 and 12 < scaled[:, 1].min() < 24
+    assert (scaled.max(0) >= [37, 75]).all() and (scaled < [40, 80]).all()
+    assert abs(np.corrcoef(scaled.T)[0, 1]) < 0.15
+    assert (corner >= 0).all() and (corner + 12 <= scaled).all()
+
+
+def test_a_scale_that_is_not_drawn_holds_for_every_clip():
+    config = replace(NONE, scale=(1.25, 1.25))
+    drawn = augment.draw_window(jax.random.key(0), jnp.array([16, 28]), config, 12)
+    assert drawn.scaled.tolist() == [20, 35] and drawn.corner.tolist() == [4, 11]
+
+
+def test_a_padded_row_without_any_picture_gives_numbers():
+    extent = np.array([[16, 28], [16, 28], [16, 28], [0, 0]], np.int32)
+    mask = np.array([1, 1, 1, 0], np.float32)
+    rgb = noise()
+    rgb[3] = 0
+    out = run(batch(rgb=rgb, extent=extent, mask=mask), config=RELEASED)
+    assert np.isfinite(out["rgb"]).all()
+
+
+# --- colour --------------------------------------------------------------------------------------
+
+
+def pixels(count=300, low=0.0, high=1.0):
+    values = np.random.default_rng(3).uniform(low, high, (3, count, 1))
+    values[:, :20] = values[0, :20]  # some greys
+    values[:2, 20:30] = values[0, 20:30]  # two channels alike
+    return values.astype(np.float32)
+
+
+def channels(colour):
+    return tuple(map(jnp.asarray, colour))
+
+
+def by_colorsys(colour, change):
+    out = [
+        colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*p))) for p in colour[..., 0].T.tolist()
+    ]
+    return np.array(out).T[..., None]
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4, 9.0])
+def test_saturation_is_scaled_as_in_hsv(factor):
+    colour = pixels()
+    expected = by_colorsys(colour, lambda h, s, v: (h, min(s * factor, 1), v))
+    got = augment.saturate(channels(colour), jnp.float32(factor))
+    np.testing.assert_allclose(np.stack(got), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("turn", [-0.5, -0.2, 0.0, 1 / 3, 0.13])
+def test_hue_is_turned_as_in_hsv(turn):
+    colour = pixels()
+    expected = by_colorsys(colour, lambda h, s, v: ((h + turn) % 1, s, v))
+    got = augment.turn_hue(channels(colour), jnp.float32(turn))
+    np.testing.assert_allclose(np.stack(got), expected, atol=5e-6)
+
+
+def test_a_third_of_the_circle_turns_red_into_green_also_beyond_the_range_of_pixels():
+    """Contrast comes before hue and its result is not clipped in between."""
+    colour = pixels(low=-0.5, high=1.5)
+    got = augment.turn_hue(channels(colour), jnp.float32(1 / 3))
+    np.testing.assert_allclose(np.stack(got), colour[[2, 0, 1]], atol=5e-6)
+
+
+def test_contrast_keeps_the_mean_of_each_channel_of_each_frame():
+    colour = np.random.default_rng(0).uniform(0, 1, (3, 4, 6, 5)).astype(np.float32)
+    got = np.stack(augment.contrast(channels(colour), jnp.float32(0.6)))
+    np.testing.assert_allclose(got.mean((-2, -1)), colour.mean((-2, -1)), atol=1e-6)
+    np.testing.assert_allclose(got.std((-2, -1)), 0.6 * colour.std((-2, -1)), atol=1e-6)
+
+
+def test_another_light_is_brightness_saturation_contrast_and_hue_in_this_order():
+    frames = np.random.default_rng(0).uniform(0.1, 0.8, (2, 5, 4, 3)).astype(np.float32)
+    got = augment.relight(jnp.asarray(frames), *map(jnp.float32, (0.1, 1.3, 0.7, 0.15)))
+    brighter = np.moveaxis(frames, -1, 0) + 0.1
+    flat = brighter.reshape(3, -1, 1)
+    richer = by_colorsys(flat, lambda h, s, v: (h, min(s * 1.3, 1), v)).reshape(brighter.shape)
+    mean = richer.mean((-2, -1), keepdims=True)
+    spread = (richer - mean) * 0.7 + mean
+    assert spread.min() > 0  # so that HSV by hand needs no clipping
+    turned = by_colorsys(spread.reshape(3, -1, 1), lambda h, s, v: ((h + 0.15) % 1, s, v))
+    expected = np.moveaxis(turned.reshape(brighter.shape), 0, -1)
+    np.testing.assert_allclose(got, expected, atol=5e-6)
+
+
+def test_light_changes_as_often_and_as_far_as_the_configuration_says():
+    """Of 400 grey clips, which only brightness changes: share changed, and by how much."""
+    frames = jnp.zeros((1, 2, 2, 3))
+    keys = jax.random.split(jax.random.key(0), 400)
+    draw = jit(jax.vmap(lambda key: augment.random_light(frames, key, RELEASED)))
+    change = np.asarray(draw(keys))[:, 0, 0, 0, 0]
+    assert 0.75 < (change != 0).mean() < 0.85
+    assert 0.24 < np.abs(change).max() <= 2 * 32 / 255 + 1e-6
+    assert abs(change.mean()) < 0.02
+
+
+def test_a_clip_without_colours_has_equal_channels_and_its_luma():
+    given = batch()
+    config = replace(NONE, grey=1.0)
+    out = np.asarray(run(given, config=config)["rgb"])
+    np.testing.assert_array_equal(out, np.repeat(out[..., :1], 3, -1))
+    plain = np.asarray(run(given, config=NONE)["rgb"])
+    np.testing.assert_allclose(out[..., 0], plain @ LUMA, atol=1e-6)
+
+
+def test_one_clip_in_ten_loses_its_colours():
+    frames = jnp.asarray(noise((1, 2, 2, 3)) / 127.5 - 1, jnp.float32)
+    keys = jax.random.split(jax.random.key(0), 500)
+    out = jit(jax.vmap(lambda key: augment.random_grey(frames, key, RELEASED)))(keys)
+    grey = (out[..., 0] == out[..., 1]).all((1, 2, 3))
+    assert 0.06 < grey.mean() < 0.14
+
+
+# --- sound ---------------------------------------------------------------------------------------
+
+
+def bands(config, clips=400, shape=(800, 128), seed=0):
+    """Which rows [clips, N] and which columns [clips, M] are silenced."""
+    spec = jnp.ones((clips, *shape))
+    masked = jit(augment.spec_augment, static_argnums=2)(spec, jax.random.key(seed), config) == 0
+    return np.asarray(masked.all(2)), np.asarray(masked.all(1)), np.asarray(masked)
+
+
+def runs(row):
+    """How many separate bands a row of booleans holds."""
+    return int((np.diff(np.concatenate([[0], row.astype(int)])) == 1).sum())
+
+
+def test_the_paper_silences_one_band_of_time_and_one_of_frequency():
+    rows, columns, masked = bands(PAPER)
+    np.testing.assert_array_equal(masked, rows[:, :, None] | columns[:, None])
+    for each, widest in ((rows, 192), (columns, 48)):
+        assert max(map(runs, each)) == 1
+        widths = each.sum(1)
+        assert widest - 6 < widths.max() < widest
+        assert abs(widths.mean() - (widest - 1) / 2) < 0.1 * widest
+        assert each.any(0).mean() > 0.97  # nearly every place is silenced in some clip
+
+
+def test_the_released_recipe_silences_frequencies_only():
+    """It lists four time masks, at a ratio of 0, which switches them off."""
+    rows, columns, _ = bands(RELEASED)
+    assert RELEASED.time_masks == 4 and RELEASED.time_mask == 48
+    assert not rows.any()
+    assert 40 < columns.sum(1).max() < 48
+
+
+def test_four_bands_of_time_come_back_with_the_ratio():
+    rows, _, _ = bands(replace(RELEASED, time_mask_ratio=1.0, mel_masks=0))
+    assert max(map(runs, rows)) == 4
+    assert 94 < rows.sum(1).max() <= 4 * 47
+
+
+def test_a_band_covers_no_more_than_its_ratio_and_fits_a_short_sound():
+    config = replace(NONE, time_masks=1, mel_masks=1, time_mask_ratio=0.1)
+    rows, columns, _ = bands(config, shape=(40, 8))
+    assert rows.sum(1).max() == 3 and columns.sum(1).max() == 7
+
+
+def test_silenced_bands_hold_the_mean_of_the_data():
+    given = batch(spec=np.full((B, N, M), FRONT.mean + 3 * FRONT.std, np.float32))
+    out = np.asarray(run(given, config=replace(NONE, mel_masks=1, mel_mask=16))["spec"])
+    assert set(np.unique(out.round(5))) == {0.0, 3.0}
+
+
+# --- mixing of clips -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", ["mixup", "mixmod", "single_rgb_mixmod"])
+def test_mixing_equals_scenics(case, record_property):
+    golden = np.load(GOLDEN, allow_pickle=False)
+    names = {"rgb": "rgb", "spec": "spectrogram"}
+    names = {ours: name for ours, name in names.items() if f"{case}/inputs/{name}" in golden}
+    given = {ours: golden[f"inputs/{name}"] for ours, name in names.items()}
+    given["labels"] = dict.fromkeys(names, golden["label"])
+    drawn = golden["weights"] if "mixmod" in case else np.repeat(golden["weights"][:1], 2)
+    weights = {s: jnp.float32(w)[None] for s, w in zip(names, drawn, strict=False)}
+    out = jit(augment.mix)(given, weights)
+    errors = []
+    for ours, name in names.items():
+        errors.append(np.abs(out[ours] - golden[f"{case}/inputs/{name}"]).max())
+        errors.append(np.abs(out["labels"][ours] - golden[f"{case}/label/{name}"]).max())
+    record_property("error", f"{max(errors):.1e}")
+    assert max(errors) < 1e-6
+
+
+def weights_of(given, out):
+    """The share of itself that each clip kept, per stream [B], from one-hot labels."""
+    own = given["labels"].argmax(1)
+    return {s: np.asarray(v)[np.arange(len(own)), own] for s, v in out["labels"].items()}
+
+
+def one_hot():
+    return batch(labels=np.eye(B, C, dtype=np.float32))
+
+
+MIXUP = replace(NONE, mixup=0.4)
+
+
+@pytest.mark.parametrize("mixmod", [False, True])
+def test_streams_share_one_weight_unless_each_has_its_own(mixmod):
+    shares = weights_of(one_hot(), run(one_hot(), 3, replace(MIXUP, mixmod=mixmod)))
+    for stream in ("rgb", "spec"):
+        np.testing.assert_allclose(shares[stream], shares[stream][0], rtol=1e-6)
+    assert (abs(shares["rgb"][0] - shares["spec"][0]) > 1e-3) == mixmod
+
+
+def test_picture_sound_and_labels_are_mixed_with_the_same_weight():
+    given, plain = one_hot(), run(one_hot(), config=NONE)
+    out = run(given, 5, replace(MIXUP, mixmod=True))
+    for stream, share in weights_of(given, out).items():
+        assert 0 < share[0] < 1
+        blend = share[0] * plain[stream] + (1 - share[0]) * plain[stream][::-1]
+        np.testing.assert_allclose(out[stream], blend, atol=1e-6)
+
+
+def test_the_weight_follows_its_beta_distribution():
+    """Beta(a, a) has mean 1/2 and variance 1 / (4 (2 a + 1)): 0.139 for the 0.4 of this test."""
+    given = {"labels": {"spec": jnp.eye(2)}, "spec": jnp.zeros((2, 1, 1))}
+    draw = jit(jax.vmap(lambda key: augment.mixup(given, key, MIXUP)["labels"]["spec"][0, 0]))
+    shares = np.asarray(draw(jax.random.split(jax.random.key(0), 2000)))
+    assert abs(shares.mean() - 0.5) < 0.03
+    assert abs(shares.var() - 1 / (4 * 1.8)) < 0.01
+
+
+def test_padding_is_never_mixed_into_a_clip():
+    given = one_hot() | {"mask": np.array([1, 1, 1, 0], np.float32)}
+    given["spec"][3] = np.nan
+    plain, out = run(given, config=NONE), run(given, config=MIXUP)
+    for stream in ("rgb", "spec"):
+        np.testing.assert_array_equal(out[stream][0], plain[stream][0])  # its partner is padding
+        assert np.abs(out[stream][1] - plain[stream][1]).max() > 1e-3  # its partner is a clip
+    np.testing.assert_array_equal(out["labels"]["rgb"][0], given["labels"][0])
+
+
+def test_groups_are_mixed_apart_each_with_its_own_weight():
+    """As on two devices: clips 0 and 1 with each other, 2 and 3 with each other."""
+    given = one_hot()
+    out = run(given, 2, MIXUP, 2)
+    labels = np.asarray(out["labels"]["rgb"])
+    assert (labels[:2, 2:] == 0).all() and (labels[2:, :2] == 0).all()
+    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
+    shares = weights_of(given, out)["rgb"]
+    assert shares[0] == shares[1] != shares[2] == shares[3]
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fields, sentence",
+    [
+        ({"flip": 1.5}, "augment.flip=1.5 must lie in 0..1"),
+        ({"scale": (1.33, 0.9)}, "augment.scale=.* must rise"),
+        ({"scale": (0.0, 1.0)}, "must be above 0"),
+        ({"time_mask": -1}, "augment.time_mask=-1 must not be below 0"),
+        ({"hue": 0.7}, "half a turn"),
+        ({"mixmod": True}, "Beta"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused_in_a_sentence(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        AugmentConfig(**fields)
+
+
+@pytest.mark.parametrize(
+    "values, config, sentence",
+    [
+        ({"rgb": noise().astype(np.float32)}, NONE, r"float32 \[4, 3, 16, 28, 3\].*must be uint8"),
+        ({"rgb": noise((B, T, 10, 28, 3))}, NONE, "12 pixels does not fit a canvas of 10 x 28"),
+        ({}, MIXUP, "4 clips cannot be mixed in 3 equal groups"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_refused_in_a_sentence(values, config, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run(batch(**values), config=config, groups=3)
+
+
+def test_the_presets_say_what_the_paper_and_the_released_code_do():
+    assert (PAPER.time_masks, PAPER.time_mask, PAPER.mel_masks, PAPER.mel_mask) == (1, 192, 1, 48)
+    assert (PAPER.mixup, PAPER.mixmod) == (0.3, True)
+    assert (RELEASED.mixup, RELEASED.mixmod, RELEASED.scale) == (0.5, False, (0.9, 1.33))
+    assert AugmentConfig() == NONE
