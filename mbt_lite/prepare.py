@@ -144,15 +144,20 @@ def prepare(
     line of failures.csv. ValueError where finished shards were made otherwise, or another run is at
     work; OSError where the disk is full. Shows progress on stderr.
     """
-    with _alone(folder), _room(folder):
+    with writing(folder):
         missing = unfinished(shards, settings, folder)
-        if any(read_manifest(folder, shard.name) for shard in missing):
-            (folder / DESCRIPTION).unlink(missing_ok=True)  # what it says will change
         total = sum(len(shard.rows) for shard in missing)
         with tqdm(total=total, unit="clip", smoothing=0.05, disable=not total) as bar:
             tasks = (write(shard, settings, folder, bar) for shard in missing)
             processes.run(tasks, work, settings, workers or os.cpu_count() or 1, patience)
         return finish(folder, settings)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """The right to write into a folder, made where there is none; as `prepare` it may refuse."""
+    with _alone(folder), _room(folder):
+        yield
 
 
 @contextmanager
@@ -212,6 +217,7 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
         if bar is not None:
             bar.update()
     _to_disk(part, size)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # of the shards before this one; soon rewritten
     part.replace(folder / shard.name)
     manifest = _manifest(shard, settings, size, done, failures)
     _write(folder / PROGRESS / f"{shard.name}.json", _json(asdict(manifest)))

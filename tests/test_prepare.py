@@ -336,6 +336,34 @@ def test_the_command_says_what_it_made_and_refuses_in_a_sentence(videos, tmp_pat
     assert "there is no front end 'loud'" in capsys.readouterr().err
 
 
+# ---- Apache Beam ----
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--beam-options", "direct_num_workers=2", "direct_running_mode=multi_processing"]],
+    ids=["one process", "two processes"],
+)
+def test_apache_beam_writes_the_same_bytes(videos, tmp_path, options):
+    pytest.importorskip("apache_beam")
+    run = {"capture_output": True, "text": True, "cwd": ROOT}
+    words = command(videos, tmp_path / "beam", "--runner", "DirectRunner")
+    done = subprocess.run([*words, *options], **run)
+    assert "3 clips could not be prepared" in done.stderr, done.stderr
+    subprocess.run(command(videos, tmp_path / "whole"), **run)
+    assert contents(tmp_path / "beam") == contents(tmp_path / "whole")
+
+
+def test_without_apache_beam_a_runner_is_refused_in_a_sentence(videos, tmp_path, capsys):
+    try:
+        import apache_beam  # noqa: F401
+    except ImportError:
+        assert cli.main(command(videos, tmp_path, "--runner", "DirectRunner")[3:]) == 1
+        assert "--runner needs Apache Beam, which is not installed: pip" in capsys.readouterr().err
+    else:
+        pytest.skip("it is installed")
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_run_killed_twenty_times_at_random_moments_comes_to_the_same_bytes(videos, tmp_path):

@@ -1,7 +1,6 @@
 """From videos and a table of labels to records."""
 
 import re
-import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +46,8 @@ class Prepare:
     """The preset that makes the spectrograms; the sound itself is kept too."""
     runner: str | None = None
     """Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
-    beam_options: str = ""
-    """What the runner needs, in quotes: "--direct_num_workers=4"."""
+    beam_options: tuple[str, ...] = ()
+    """What the runner needs, without dashes: direct_num_workers=4 direct_running_mode=..."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -63,7 +62,7 @@ class Prepare:
         if self.runner:
             from mbt_lite import beam
 
-            options = shlex.split(self.beam_options)
+            options = [f"--{option}" for option in self.beam_options]
             dataset = beam.prepare(shards, settings, self.out, self.runner, options, self.patience)
         else:
             dataset = prepare.prepare(shards, settings, self.out, self.workers, self.patience)
