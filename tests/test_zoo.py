@@ -271,18 +271,14 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(server, tmp_p
 
 
 def test_a_file_that_outgrows_its_quota_keeps_what_came_and_goes_on_later(server, tmp_path):
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))
-
     url = server.url("/f", good(DATA, **SIGN))
     program = (
-        "import sys; from pathlib import Path; from mbt_lite import download\n"
+        "import resource, sys; from pathlib import Path; from mbt_lite import download\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))\n"
         f"try: download.download({url!r}, Path({str(tmp_path / 'file')!r}))\n"
         "except download.DownloadError as error: sys.exit(str(error))"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=limit
-    )
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert ran.returncode == 1
     assert "the disk is full: 30 kB more are needed" in ran.stderr
     assert f"{tmp_path / 'file.partial'} keeps the 70 kB" in ran.stderr
