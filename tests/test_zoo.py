@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
