@@ -11,6 +11,7 @@ from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from mbt_lite.builders import digits
+from mbt_lite.builders.base import Builder
 from mbt_lite.config import ClipConfig
 from mbt_lite.features import log_mel
 
@@ -40,7 +41,7 @@ class AvDigitsConfig(tfds.core.BuilderConfig):
     seed: int = 0
 
 
-class AvDigits(tfds.core.GeneratorBasedBuilder):
+class AvDigits(Builder):
     """Pairs of a PNG picture (28 x 28) and a WAV sound (1 s, 8 kHz) of the same digit.
 
     Pictures are MNIST's, sounds those of the Free Spoken Digit Dataset. Tested are its official
@@ -61,27 +62,22 @@ class AvDigits(tfds.core.GeneratorBasedBuilder):
         f"Without a network: put {', '.join(FILES)} into the manual folder."
     )
 
-    def __init__(self, *, file_format="array_record", **options):
-        """As any TFDS builder, but in the one format that needs no TensorFlow."""
-        super().__init__(file_format=file_format, **options)
+    @property
+    def made_of(self) -> dict:
+        """What decides the examples, besides the published files."""
+        config = self.builder_config
+        return {name: getattr(config, name) for name in ("snr", "pixel_noise", "pairs", "seed")}
 
     def _info(self) -> tfds.core.DatasetInfo:
-        config = self.builder_config
-        made = ("snr", "pixel_noise", "pairs", "seed")
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
+        return self._described(
+            {
+                "id": tfds.features.Text(),
+                "image": tfds.features.Tensor(shape=(), dtype=np.object_),  # a PNG file
+                "audio": tfds.features.Tensor(shape=(), dtype=np.object_),  # a WAV file
+                "label": tfds.features.ClassLabel(names=digits.LABELS),
+            },
             homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
             license="CC BY-SA 4.0 (sounds), CC BY-SA 3.0 (pictures)",
-            metadata=tfds.core.MetadataDict({name: getattr(config, name) for name in made}),
-            features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "image": tfds.features.Tensor(shape=(), dtype=np.object_),  # a PNG file
-                    "audio": tfds.features.Tensor(shape=(), dtype=np.object_),  # a WAV file
-                    "label": tfds.features.ClassLabel(names=digits.LABELS),
-                }
-            ),
         )
 
     def _split_generators(self, dl_manager):

@@ -1,44 +1,81 @@
 """Datasets for TFDS."""
 
 import contextlib
+import logging
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from tyro.conf import Positional, arg
+from tyro.conf import Positional
 
 from mbt_lite.cli.options import Debug
 
 
 @dataclass(frozen=True)
 class Build:
-    """Build a dataset that TFDS reads, without TensorFlow; what is built already is kept."""
+    """A dataset that TFDS reads, without TensorFlow: av_digits, or one over a table of videos.
+
+    What is built already is kept. For many thousands of videos take `mbt-lite prepare`, which works
+    in parallel.
+    """
 
     example: ClassVar[str] = "mbt-lite build av_digits --out tfds"
 
-    dataset: Positional[Literal["av_digits"]]
-    """av_digits: written and spoken digits in noise; 22 MB are downloaded, 350 MB written."""
+    dataset: Positional[str]
+    """av_digits (written and spoken digits; 22 MB are downloaded, 350 MB written), or a table."""
     out: Path
     """The folder of datasets; also what tfds takes as data_dir."""
     config: Literal["noisy", "clean"] = "noisy"
-    """noisy: neither sound nor picture suffices alone. clean: as published."""
-    manual: Annotated[Path | None, arg(metavar="DIR")] = None
-    """A folder with the published files, where there is no network."""
+    """Of av_digits. noisy: neither sound nor picture suffices alone. clean: as published."""
+    manual: Path | None = None
+    """Of av_digits: a folder with the published files, where there is no network."""
+    videos: Path | None = None
+    """Of a table: where its files are; otherwise beside it."""
+    labels: Path | None = None
+    """Of a table: a file with the class names in order, such as class_labels_indices.csv."""
+    name: str | None = None
+    """Of a table: how its dataset is called; otherwise like the table."""
+    front_end: str = "linear-mel"
+    """Of a table: the preset that makes the spectrograms."""
     debug: Debug = False
 
     def run(self) -> int:
         import tensorflow_datasets as tfds
 
-        from mbt_lite.builders import AvDigits
-
         if self.manual and not self.manual.is_dir():
             raise ValueError(f"--manual {self.manual} is no folder.")
+        logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of every config not its own
         options = tfds.download.DownloadConfig(manual_dir=self.manual and str(self.manual))
-        builder = AvDigits(data_dir=self.out, config=self.config)
-        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports its progress there
+        builder = self._digits() if self.dataset == "av_digits" else self._table()
+        with contextlib.redirect_stdout(sys.stderr):  # where TFDS reports its progress, too
             builder.download_and_prepare(download_config=options)
         print(builder.data_dir)
         for name, split in builder.info.splits.items():
             print(f"{name:10} {split.num_examples:6} examples")
-        return 0
+        for clip, reason in builder.left_out.items():
+            print(f"mbt-lite: {clip} is left out: {reason}", file=sys.stderr)
+        return int(bool(builder.left_out))
+
+    def _digits(self):
+        from mbt_lite.builders import AvDigits
+
+        return AvDigits(data_dir=self.out, config=self.config)
+
+    def _table(self):
+        from mbt_lite import features
+        from mbt_lite.builders import TableConfig, TableDataset
+
+        table = Path(self.dataset)
+        config = TableConfig(
+            name=re.sub(r"\W+", "_", self.name or table.resolve().stem),
+            table=table,
+            videos=self.videos,
+            names=self.labels,
+            front_end=features.front_end(self.front_end),
+        )
+        builder = TableDataset(data_dir=self.out, config=config)
+        for note in builder.rows.notes:
+            print(f"mbt-lite: {table}: {note}.", file=sys.stderr)
+        return builder

@@ -1,0 +1,146 @@
+"""A TFDS dataset over any table of labelled videos, of the clips that records hold."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from mbt_lite import extract, tables
+from mbt_lite.builders.base import Builder
+from mbt_lite.config import FrontEnd
+from mbt_lite.features import FRONT_ENDS
+from mbt_lite.records import MELS, ROWS, Example
+
+UNSPLIT = "train"  # where rows go that name no split
+MISSING = "there is no such file"
+
+
+@dataclass(eq=False)
+class TableConfig(tfds.core.BuilderConfig):
+    """Which table, under which name. Another table or front end takes another name."""
+
+    table: Path = Path("labels.csv")  # or a folder: whatever `tables.read_rows` takes
+    videos: Path | None = None  # where the files are; None: beside the table
+    names: Path | None = None  # class names in order; None: beside the table, or the labels sorted
+    front_end: FrontEnd = FRONT_ENDS["linear-mel"]
+
+
+class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what is built
+    """Clips of labelled videos: 25 JPEGs, 16,000 samples and 100 rows of log-mels a second.
+
+    Files that cannot be used are left out; `left_out` says which and why. Clips are prepared one
+    after the other: for many thousands `mbt-lite prepare` is made, which works in parallel and
+    goes on after an interruption.
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First version."}
+
+    def __init__(self, *, config: TableConfig, **options):
+        """As any TFDS builder; ValueError where the table cannot be read, see `read_rows`."""
+        super().__init__(config=config, **options)
+
+    @cached_property
+    def rows(self) -> tables.Rows:
+        """What the table says."""
+        config = self.builder_config
+        return tables.read_rows(config.table, config.videos, config.names)
+
+    @property
+    def made_of(self) -> dict:
+        """What decides the examples, besides the files: front end, classes, and the rows."""
+        rows = [
+            [row.id, row.path is not None, row.start, row.end, row.labels, row.split]
+            for row in self.rows.rows
+        ]
+        digest = hashlib.blake2b(json.dumps(rows).encode(), digest_size=16).hexdigest()
+        return {**self._settings.described(), "table": digest}
+
+    @property
+    def _settings(self) -> extract.Settings:
+        return extract.Settings(self.builder_config.front_end, tuple(self.rows.labels))
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        labels = tfds.features.ClassLabel(names=self.rows.labels)
+        return self._described(
+            {
+                "id": tfds.features.Text(),
+                "jpegs": tfds.features.Sequence(tfds.features.Tensor(shape=(), dtype=np.object_)),
+                "melspec": tfds.features.Tensor(shape=(None, ROWS, MELS), dtype=np.float32),
+                "wave": tfds.features.Tensor(shape=(None,), dtype=np.float32),
+                "labels": tfds.features.Sequence(labels),
+                "start": np.float64,  # s on the file's clock
+                "end": np.float64,
+            }
+        )
+
+    def _split_generators(self, dl_manager):
+        splits: dict[str, list[tables.Row]] = {}
+        for row in self.rows.rows:
+            splits.setdefault(row.split or UNSPLIT, []).append(row)
+        return {name: self._generate_examples(splits[name]) for name in sorted(splits)}
+
+    def _generate_examples(self, rows: Sequence[tables.Row]) -> Iterator[tuple]:
+        for row in rows:
+            try:
+                clip = self._clip(row)
+            except (ValueError, OSError) as error:
+                self.left_out[row.id] = str(error)
+            else:
+                yield row.id, _stored(clip)
+        if all(row.id in self.left_out for row in rows):
+            raise ValueError(
+                f"none of the {len(rows)} clips of split {rows[0].split or UNSPLIT} can be used, "
+                f"the first because: {self.left_out[rows[0].id]}"
+            )
+
+    def _clip(self, row: tables.Row) -> Example:
+        if row.path is None:
+            raise ValueError(MISSING)
+        return extract.example(row, self._settings)[0]
+
+
+def _stored(clip: Example) -> dict:
+    kept = ("id", "jpegs", "melspec", "wave", "start", "end")
+    return {name: getattr(clip, name) for name in kept} | {"labels": list(clip.labels)}
+
+
+class Clips:
+    """The clips of one split in a dataset's folder, by number, as `records.Shards` gives them.
+
+    The folder is that of the version, such as tfds/table_dataset/kitchen/1.0.0.
+    """
+
+    def __init__(self, folder: str | Path, split: str):
+        built = tfds.builder_from_directory(str(folder))
+        info = built.info
+        if split not in info.splits:
+            raise ValueError(f"{folder} has no split {split}; it has {', '.join(info.splits)}.")
+        self.front_end = dict(info.metadata)["front_end"]  # without mean and deviation
+        self.labels = tuple(info.features["labels"].feature.names)
+        self.stored = built.as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def __getitem__(self, index: int) -> Example:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        return example(self.stored[index % len(self)], self.labels)
+
+
+def example(stored: Mapping, names: Sequence[str]) -> Example:
+    """The clip of a stored example; `names` are those of the classes."""
+    labels = tuple(int(number) for number in stored["labels"])
+    kept = ("jpegs", "melspec", "wave", "start", "end")
+    return Example(
+        id=stored["id"].decode(),
+        labels=labels,
+        names=tuple(names[number] for number in labels),
+        **{name: stored[name] for name in kept},
+    )
