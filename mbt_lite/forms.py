@@ -142,7 +142,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 
 
 def _audioset(fields: Sequence[str]) -> Line | None:
-    if fields[0].startswith("# ") or fields[0].casefold() in ("ytid", "#ytid"):
+    if fields[0].startswith("#") or fields[0].casefold() == "ytid":
         return None
     video, start, end, mids = fields[0], _seconds(fields[1]), _seconds(fields[2]), fields[3]
     if start is None or end is None or len(fields) > 4:

@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
@@ -269,7 +270,7 @@ def _json(values: dict) -> str:
 
 def _manifest(shard: Shard, settings: Settings, size: int, done: list, failures: list) -> Manifest:
     labels = Counter(name for row, _ in done for name in row.labels)
-    unusual = Counter(words for _, answer in done for words in answer.unusual)
+    unusual = Counter(_general(words) for _, answer in done for words in answer.unusual)
     sums = [answer.sums for _, answer in done]
     return Manifest(
         file=shard.name,
@@ -284,6 +285,11 @@ def _manifest(shard: Shard, settings: Settings, size: int, done: list, failures:
         unusual=dict(sorted(unusual.items())),
         failures=failures,
     )
+
+
+def _general(words: str) -> str:
+    """What was unusual, without the numbers of one file, so that clips can be counted."""
+    return re.sub(r"\d+(\.\d+)?", "N", words)
 
 
 def _made_of(settings: Settings, shards: int) -> dict:

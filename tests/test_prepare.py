@@ -104,6 +104,15 @@ def test_frames_are_those_nearest_to_each_25th_of_a_second(videos, tmp_path):
         np.testing.assert_allclose(brightness(clip)[:20], nearest, atol=4)
 
 
+def test_what_was_unusual_is_counted_over_the_clips(tmp_path):
+    for i in range(3):
+        film(tmp_path / f"{i}.mp4")
+    rows = [tables.Row(str(i), tmp_path / f"{i}.mp4", 0.0, 1.2 + i, ("bell",)) for i in range(3)]
+    planned = prepare.plan(rows, "a", 1, None)
+    dataset = prepare.prepare(planned, SETTINGS, tmp_path / "out", workers=1)
+    assert dataset["splits"]["all"]["unusual"] == {"the file ends N s before the window does": 3}
+
+
 def test_a_window_is_cut_out_of_its_file(videos):
     clip, _ = extract.example(row_of(videos / "long.mp4", 0.8, 1.8), SETTINGS)
     assert (len(clip.jpegs), clip.start, clip.end) == (25, 0.8, pytest.approx(1.8))

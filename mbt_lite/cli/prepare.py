@@ -78,6 +78,8 @@ class Prepare:
         for split, part in dataset["splits"].items():
             shards, clips, hours = len(part["shards"]), part["examples"], part["seconds"] / 3600
             print(f"{split}: {clips} clips, {hours:.2f} h, {shards} shards")
+            for words, count in part["unusual"].items():
+                print(f"mbt-lite: {split}: {words} ({count} clips).", file=sys.stderr)
         front = dataset["front_end"]
         print(f"{front['name']}: mean {front['mean']:.3f}, deviation {front['std']:.3f}")
         print(self.out / "dataset.json")
