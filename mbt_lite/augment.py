@@ -127,11 +127,15 @@ def cut(
     """
     along = jnp.arange(size)
     across = jnp.where(window.flipped, size - 1 - along, along)
-    for axis, steps in enumerate((along, across)):
-        per_pixel = extent[axis] / window.scaled[axis]
-        places = (window.corner[axis] + steps + 0.5) * per_pixel - 0.5
-        frames = _between(frames, places, extent[axis] - 1, axis + 1)
-    return frames
+
+    def one(frame):
+        for axis, steps in enumerate((along, across)):
+            per_pixel = extent[axis] / window.scaled[axis]
+            places = (window.corner[axis] + steps + 0.5) * per_pixel - 0.5
+            frame = _between(frame, places, extent[axis] - 1, axis)
+        return frame
+
+    return jax.lax.map(one, frames)  # unrolled, each use of a pixel would sample anew
 
 
 def _between(values: Num[Array, "..."], places: Array, last: Array, axis: int) -> Array:
