@@ -1,68 +1,209 @@
-"""Clips for training, deterministic in (seed, step), and labelled clips for evaluation.
+"""Batches of clips, deterministic and resumable, and labelled clips for evaluation.
 
-V windows of a clip   T frames   N spectrogram frames   M mel bins   C classes
+R rows of a batch   V windows of a clip   T frames   N spectrogram frames   M mel bins   C classes
 """
 
 import hashlib
+import logging
 import os
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import grain
 import numpy as np
-from absl import flags
 
-from mbt_lite import features, media, tables, world
+from mbt_lite import features, media, tables, workers, world
 from mbt_lite.config import ClipConfig, Experiment
+from mbt_lite.sampling import Sampling
+from mbt_lite.sources import Filler, Job, Source, World
+from mbt_lite.workers import Workers
 
 WORLD = {f"world:{split}": split for split in world.SPLITS}
 WORLD_CLIPS = 2000  # of a split of the micro-world are evaluated where no count is given
 THUMBNAIL = 160  # pixels, short side
+AHEAD = 2  # batches that are prepared at a time
+ENDLESS = 2**48  # batches
+
+log = logging.getLogger(__name__)
 
 
-class WorldSource:
-    """Roughened clips of the micro-world's training split, made when they are asked for."""
+class Loader:
+    """Batches of a source, in an order that depends on the seed alone, from any point on.
 
-    def __init__(self, experiment: Experiment):
-        self.clip, self.count = experiment.clip, experiment.train.steps * experiment.train.batch
-        self.seed = experiment.train.seed
+    Each is a dictionary: rgb uint8 [R, T, H, W, 3], spec float32 [R, N, M] (log-mel, not
+    standardised), labels float32 [R, C], mask float32 [R], 1 for clips and 0 for what only fills
+    the batch, id, a list of R names; in training also extent int32 [R, 2], the height and width of
+    the picture in the upper left of its canvas. R is `batch`, times the views of each clip.
+
+    Each of `hosts` processes gets its own part of every epoch: together each clip once, and each
+    the same number of batches. With `workers`, so many processes read ahead; they do not change
+    what comes. A clip that cannot be used raises its error, or with on_error="skip" leaves its
+    place empty: `skipped` counts them, and each is logged.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        sampling: Sampling,
+        batch: int,
+        *,
+        seed: int = 0,
+        epochs: int | None = 1,
+        shuffle: bool | None = None,
+        host: int = 0,
+        hosts: int = 1,
+        workers: int = 0,
+        on_error: str = "raise",
+    ):
+        """`epochs` None: without end; `shuffle` None: in training only."""
+        if batch < 1 or workers < 0 or not 0 <= host < hosts or on_error not in ("raise", "skip"):
+            raise ValueError(
+                f"batch={batch}, workers={workers}, host={host} of {hosts}, on_error={on_error!r}: "
+                "a batch has one clip or more, hosts count from 0, on_error is raise or skip."
+            )
+        if not len(source):
+            raise ValueError("the source has no clips.")
+        shuffle = sampling.training if shuffle is None else shuffle
+        self.plan = Plan(len(source), batch, seed, shuffle, host, hosts)
+        self.steps = _Steps(Filler(source, sampling, seed), self.plan, epochs, workers, on_error)
+        ahead = AHEAD if workers else 0
+        options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
+        self.batches = iter(grain.MapDataset.source(self.steps).to_iter_dataset(options))
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        """Batches in all, from the first one on."""
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[dict]:
+        return self
+
+    def __next__(self) -> dict:
+        batch = next(self.batches)
+        for error in batch.pop("faults"):
+            self.skipped += 1
+            log.warning("clip left out, number %d: %s", self.skipped, error)
+        return batch
+
+    def state(self) -> dict[str, int]:
+        """Where the next batch comes from, ready for JSON; it does not depend on the workers."""
+        return {"batches": self.batches.get_state()["next_index"], **self.plan.identity}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on where `state` was taken; ValueError where the order was another one."""
+        asked = {name: state.get(name) for name in self.plan.identity}
+        if asked != self.plan.identity:
+            raise ValueError(f"the data was at {asked}, but now is {self.plan.identity}.")
+        self.seek(state["batches"])
+
+    def seek(self, batch: int) -> None:
+        """Go on with this batch, counted from 0."""
+        self.batches.set_state({"next_index": batch})
+
+    def close(self) -> None:
+        """End the worker processes."""
+        self.batches.close()
+        self.steps.close()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which clips are in which batch of a host."""
+
+    clips: int
+    batch: int
+    seed: int
+    shuffle: bool
+    host: int
+    hosts: int
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """What decides the order, for all hosts together."""
+        every = self.batch * self.hosts
+        return {
+            "clips": self.clips,
+            "batch": every,
+            "seed": self.seed,
+            "shuffle": int(self.shuffle),
+        }
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches of each host."""
+        return -(-self.clips // (self.batch * self.hosts))
+
+    def jobs(self, step: int) -> list[Job]:
+        """The clips of a batch; fewer than its places at the end of an epoch, or none."""
+        epoch, number = divmod(step, self.per_epoch)
+        first = (number * self.hosts + self.host) * self.batch
+        chosen = range(first, min(first + self.batch, self.clips))
+        if self.shuffle:
+            chosen = _order(self.seed, epoch, self.clips)[chosen.start : chosen.stop]
+        return [Job(place, int(index), epoch) for place, index in enumerate(chosen)]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, clips: int) -> np.ndarray:
+    """All clips in the order of an epoch."""
+    return np.random.default_rng([seed, epoch]).permutation(clips)
+
+
+class _Steps:
+    """The batches of a host by number, as Grain asks for them, from several threads."""
+
+    def __init__(self, filler, plan: Plan, epochs: int | None, count: int, on_error: str):
+        self.filler, self.plan, self.on_error = filler, plan, on_error
+        self.count = ENDLESS if epochs is None else epochs * plan.per_epoch
+        self.fields = filler.fields(plan.batch)
+        self.workers = Workers(filler, self.fields, count, AHEAD) if count else None
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> dict:
-        rng = np.random.default_rng([self.seed, index, 3])
-        scene = world.scene(world.SPLITS["train"], self.seed * 2**32 + index)
-        return world.sample(scene, self.clip, rng)
+    def __getitem__(self, step: int) -> dict:
+        jobs = self.plan.jobs(step)
+        if self.workers:
+            batch, answers = self.workers.fill(jobs)
+        else:
+            batch = workers.blank(self.fields)
+            with workers.one_thread():
+                answers = [self.filler(job, batch) for job in jobs]
+        views = self.filler.sampling.views
+        for array in batch.values():
+            array[len(jobs) * views :] = 0  # left over from the batch before in shared memory
+        faults = [answer for answer in answers if isinstance(answer, Exception)]
+        if faults and self.on_error == "raise":
+            raise faults[0]
+        names = ["" if isinstance(answer, Exception) else answer for answer in answers]
+        names += [""] * (self.plan.batch - len(names))
+        return batch | {"id": [name for name in names for _ in range(views)], "faults": faults}
+
+    def close(self) -> None:
+        if self.workers:
+            self.workers.close()
 
 
 def batches(experiment: Experiment, start: int = 0, workers: int = 1) -> Iterator[dict]:
     """The run's batches from step `start` on: rgb uint8 [B, T, H, W, 3], spec [B, N, M], labels.
 
-    They are prepared in worker processes, or with 0 workers in this one, which gives the same
-    order as 1; Grain deals the batches of several workers out in another order.
+    Every clip of the micro-world is new; they are made in worker processes, or with 0 in this one.
     """
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()  # Grain's workers ask for flags that only absl programs set
-    dataset = grain.MapDataset.source(WorldSource(experiment)).batch(experiment.train.batch)
-    rest = dataset[start:].to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
-    if workers:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a worker's matrices are too small
-        # At exit Python's tracker removes what Grain still shares, and would warn of it.
-        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
-        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=8)
-        rest = rest.mp_prefetch(options, worker_init_fn=_leave_interrupts_to_the_parent)
-    return iter(rest)
-
-
-def _leave_interrupts_to_the_parent(worker: int, workers: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    clip, config = experiment.clip, experiment.train
+    source = World(config.steps * config.batch, config.seed)
+    sampling = Sampling(clip, training=True, canvas=(clip.size, clip.size))
+    loader = Loader(source, sampling, config.batch, shuffle=False, workers=workers)
+    loader.seek(start)
+    try:
+        for batch in loader:
+            yield {name: batch[name] for name in ("rgb", "spec", "labels")}
+    finally:
+        loader.close()
 
 
 class Windows(NamedTuple):

@@ -116,16 +116,18 @@ def read(
     *,
     fps: float | None = None,
     short_side: int | None = None,
+    only: str | None = None,
 ) -> Media:
     """`Media` of the window of `duration` seconds at `start`; `MediaError` where nothing is usable.
 
     Without `start` and `duration` the whole file is read, up to 2 GiB. `fps` keeps only the frames
     nearest to start, start + 1/fps, ...; `short_side` reduces frames to that many pixels (area
-    mean, never enlarged); both act while decoding, so that long or large videos cost little.
+    mean, never enlarged); `only` "picture" or "sound" leaves the other stream alone. All three act
+    while decoding, so that long or large videos cost little.
     The frame on show at `start` is included, hence `times[0]` may lie a little below 0. What a
     damaged file still gives is used; `notes` say so.
     """
-    window = _Window(start or 0.0, math.inf if duration is None else duration)
+    window = _Window(start or 0.0, math.inf if duration is None else duration, only)
     if not (0 <= window.start < math.inf and window.length > 0):
         raise MediaError(f"{path}: start={start} must be 0 or more, duration={duration} above 0.")
     if min(1 if fps is None else fps, 1 if short_side is None else short_side) <= 0:
@@ -152,6 +154,10 @@ def _first_frame(container, video):
 class _Window:
     start: float  # s
     length: float  # s, infinite: up to the end of the file
+    only: str | None = None  # stream that is asked for; None: both
+
+    def wants(self, stream: str) -> bool:
+        return self.only in (None, stream)
 
 
 @dataclass(frozen=True)
@@ -174,11 +180,15 @@ def _decode(container, path, window, preroll, fps, short_side):
     video, audio = chosen(container)
     if not (video or audio):
         raise MediaError(f"{path} holds neither picture nor sound; name a video file.")
-    total = total_seconds(container, video, audio)
+    total, clock = total_seconds(container, video, audio), zero(video, audio)
+    video = video if window.wants("picture") else None
+    audio = audio if window.wants("sound") else None
+    if not (video or audio):
+        raise MediaError(f"{path} holds no {window.only}; name a file that does.")
     ahead = min(window.length, max(0.0, (total or 0.0) - window.start))  # s
     promised = _count(video, ahead, fps)
     _refuse_large(path, video, promised, 4 * RATE * ahead if audio else 0, short_side)
-    origin = zero(video, audio) + window.start
+    origin = clock + window.start
     guide = video if video and (video.codec_context.pix_fmt or not audio) else audio
     sought = window.start > preroll and _seek(container, guide, origin - preroll)
     shared = window.length, origin, sought, (total or 0.0) - window.start
@@ -244,12 +254,13 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
     picture, sound, total = decoded.picture, decoded.sound, decoded.total
     if decoded.cover:
         yield "the picture in the file is a cover, not a video"
-    if not len(times):
+    if not len(times) and window.wants("picture"):
         yield _absent("picture", picture)
     if len(times) == 1:
         yield "only one frame"
     if not len(wave):
-        yield _absent("sound", sound)
+        if window.wants("sound"):
+            yield _absent("sound", sound)
     elif not wave.any():
         yield "the sound is digital silence"
     if len(times):

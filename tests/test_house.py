@@ -61,7 +61,7 @@ PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "she
 
 # Loader processes use these, and they should stay light.
 WITHOUT_JAX = ["config", "metrics", "container", "tracks", "encode", "media", "records"]
-WITHOUT_JAX += ["sampling", "tables"]
+WITHOUT_JAX += ["sampling", "sources", "tables", "workers"]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"
 

@@ -1,0 +1,380 @@
+"""Where training and test clips come from: labelled files, prepared records, TFDS, the micro-world.
+
+A source is a numbered list of clips. `sample` gives one as a loader process hands it on: only what
+was drawn is decoded. A stream that a clip lacks is black or silent.
+
+V windows of a clip   T frames   H, W of the canvas   N spectrogram rows   M mel bins   C classes
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image
+
+from mbt_lite import media, records, tables, world
+from mbt_lite.config import ClipConfig, FrontEnd, from_dict
+from mbt_lite.features import log_mel
+from mbt_lite.sampling import Sampling, Window, indices
+
+
+class Sample(NamedTuple):
+    """A clip as it goes into a batch; a stream that was not asked for is None."""
+
+    id: str
+    labels: np.ndarray  # float32 [C], 0 or 1
+    rgb: np.ndarray | None = None  # uint8 [V, T, H, W, 3]
+    spec: np.ndarray | None = None  # float32 [V, N, M], log-mel, not standardised
+    extent: tuple[int, int] | None = None  # height and width of the picture on its canvas
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a loader needs of a source."""
+
+    labels: Sequence[str]  # the classes in order
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
+        """One clip; ValueError or OSError, naming file or record, where it cannot be used."""
+        ...
+
+
+class World:
+    """Roughened clips of the micro-world's training split, made when they are asked for."""
+
+    labels = (*world.LABELS, *world.PARTS)
+
+    def __init__(self, count: int, seed: int):
+        self.count, self.seed = count, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
+        """Clip `index` of the seed; it was made at random, so that there is nothing to draw."""
+        own = np.random.default_rng([self.seed, index, 3])
+        scene = world.scene(world.SPLITS["train"], self.seed * 2**32 + index)
+        made = world.sample(scene, sampling.clip, own)
+        rgb, spec = (made[name][None] for name in ("rgb", "spec"))
+        return Sample(f"world:train {index}", made["labels"], rgb, spec, rgb.shape[2:4])
+
+
+class Records:
+    """Prepared clips, see records.py: a folder (or a split of it), a pattern, or name@128.
+
+    The classes are those of dataset.json; records of another writer need `labels`.
+    """
+
+    def __init__(self, source: str | Path, split: str | None = None, labels: Sequence[str] = ()):
+        told = records.describe(source) if (Path(source) / records.DESCRIPTION).exists() else {}
+        self.labels = tuple(told.get("labels", labels))
+        if not self.labels or (labels and tuple(labels) != self.labels):
+            found = f"has the classes {_first(self.labels)}" if self.labels else "names no classes"
+            raise ValueError(f"{source} {found}; the model's are {_first(labels)}.")
+        self.front = from_dict(FrontEnd, told["front_end"]) if told else None
+        self.shards = records.Shards(source, split, len(self.labels))
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
+        """One clip, of which only the drawn frames are decoded."""
+        example, clip = self.shards[index], sampling.clip
+        spectrogram = self._spectrogram(example, clip.front_end)
+        count = round(len(example.jpegs) / records.FPS * clip.fps)
+
+        def frames(chosen: np.ndarray) -> np.ndarray:
+            stored = (chosen * records.FPS / clip.fps + 1e-6).astype(int)
+            return example.frames(np.minimum(stored, len(example.jpegs) - 1))
+
+        def rows(chosen: np.ndarray) -> np.ndarray:
+            return spectrogram[chosen]
+
+        truth = _truth(example.labels, len(self.labels))
+        return _sample(example.id, truth, sampling, rng, (count, frames), (len(spectrogram), rows))
+
+    def _spectrogram(self, example: records.Example, front: FrontEnd) -> np.ndarray:
+        """float32 [rows, M]: the stored one, or that of the sound where the model hears otherwise.
+
+        Nobody says how records without a dataset.json were made, so they are taken as they are.
+        """
+        if self.front is None or _alike(front) == _alike(self.front):
+            stored = example.melspec.reshape(-1, records.MELS)
+            if (front.mels, round(1 / front.hop)) == (records.MELS, records.ROWS):
+                return stored
+        elif len(example.wave):
+            return log_mel(example.wave, front)
+        raise ValueError(
+            f"{example.source}: its spectrogram is made otherwise than front end {front.name!r} "
+            "would, and there is no sound to make it anew; prepare the clips again."
+        )
+
+
+class Table:
+    """The labelled windows of video files, see `tables.read_rows`; of one split or of all."""
+
+    def __init__(self, rows: tables.Rows, split: str | None = None):
+        self.labels = tuple(rows.labels)
+        of_split = [row for row in rows.rows if split is None or row.split == split]
+        self.rows = [row for row in of_split if row.path]
+        self.notes = rows.notes
+        if not self.rows:
+            found = (
+                f"{len(of_split)} rows, but no files" if of_split else f"no rows of split {split}"
+            )
+            raise ValueError(f"the table has {found}.")
+        self.numbers = {label: number for number, label in enumerate(self.labels)}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
+        """One clip, of which only the drawn windows are read."""
+        row, clip = self.rows[index], sampling.clip
+        info = _probe(row.path)
+        start, length = tables.window(row, info.duration)
+        left = (info.duration or np.inf) - start
+        seconds = min(left, np.inf if length is None else length)
+        if not 0 < seconds < np.inf:
+            raise ValueError(f"{row.path}: the window from {start:g} s on has no known end.")
+        hop = clip.front_end.hop_samples
+        count = round(seconds * clip.fps) if info.has_video else 0
+        heard = round(seconds / clip.front_end.hop) if info.has_audio else 0
+
+        def frames(chosen: np.ndarray) -> np.ndarray:
+            return _shown(row.path, start + chosen / clip.fps, clip)
+
+        def rows(chosen: np.ndarray) -> np.ndarray:
+            begin, rate = int(chosen.min()) * hop, clip.front_end.rate
+            end = (int(chosen.max()) + 1) * hop
+            found = media.read(row.path, start + begin / rate, (end - begin) / rate, only="sound")
+            wave = np.zeros(end - begin, np.float32)
+            wave[: len(found.wave)] = found.wave[: len(wave)]
+            places = (chosen[:, None] * hop + np.arange(hop)).ravel() - begin
+            return log_mel(wave[places], clip.front_end)
+
+        truth = _truth([self.numbers[label] for label in row.labels], len(self.labels))
+        return _sample(row.id, truth, sampling, rng, (count, frames), (heard, rows))
+
+
+class Digits:
+    """The pairs of `av_digits` (see builders/) as TFDS keeps them in a folder."""
+
+    def __init__(self, folder: str | Path, split: str = "train", config: str = "noisy"):
+        from mbt_lite.builders import AvDigits  # brings TFDS
+
+        builder = AvDigits(data_dir=folder, config=config)
+        if not builder.is_prepared():
+            raise ValueError(
+                f"{folder} has no av_digits/{config}; `mbt-lite build av_digits --out {folder}` "
+                "makes it."
+            )
+        if split not in builder.info.splits:
+            raise ValueError(f"av_digits has no split {split}.")
+        self.labels = tuple(builder.info.features["label"].names)
+        self.stored = builder.as_data_source(split)
+
+    def __len__(self) -> int:
+        return len(self.stored)
+
+    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
+        """One pair; picture and sound are whole in every window."""
+        from mbt_lite.builders import av_digits
+
+        made, clip = av_digits.sample(self.stored[index], sampling.clip), sampling.clip
+
+        def frames(chosen: np.ndarray) -> np.ndarray:
+            return made["rgb"][chosen // clip.stride]
+
+        picture = clip.frames * clip.stride, frames
+        sound = clip.spec_frames, lambda chosen: made["spec"][chosen]
+        return _sample(made["id"], made["labels"], sampling, rng, picture, sound)
+
+
+def open_source(
+    place: str | Path,
+    split: str | None = None,
+    videos: Path | None = None,
+    names: Path | None = None,
+    labels: Sequence[str] = (),
+) -> Source:
+    """The `Source` at a place: a folder or pattern of records, tfds:FOLDER, or labelled files.
+
+    Labelled files are what `tables.read_rows` takes (with `videos` and `names`); `labels` are the
+    classes of records that do not name them. ValueError where there is nothing to learn from.
+    """
+    if str(place).startswith("tfds:"):
+        return Digits(str(place).removeprefix("tfds:"), split or "train")
+    path = Path(place)
+    folder_of_shards = path.is_dir() and any(map(records.SHARD.fullmatch, _names(path)))
+    if folder_of_shards or (path / records.DESCRIPTION).exists() or re.search(r"[*@]", path.name):
+        return Records(place, split, labels)
+    if not path.exists():
+        raise ValueError(f"there is no {place}; name a folder of records, a table (CSV) or videos.")
+    if records.SHARD.fullmatch(path.name):
+        return Records(place, split, labels)
+    return Table(tables.read_rows(path, videos, names), split)
+
+
+def _names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir()]
+
+
+def _first(labels: Sequence[str]) -> str:
+    return ", ".join([*labels[:3], *(["..."] if len(labels) > 3 else [])]) or "not given"
+
+
+def _alike(front: FrontEnd) -> FrontEnd:
+    """What decides the values of a spectrogram."""
+    return replace(front, name="", mean=0.0, std=1.0)
+
+
+def _truth(numbers: Sequence[int], classes: int) -> np.ndarray:
+    truth = np.zeros(classes, np.float32)
+    truth[list(numbers)] = 1
+    return truth
+
+
+# ---- windows of a clip ----
+
+Stream = tuple[int, Callable[[np.ndarray], np.ndarray]]  # how much there is, and its parts by index
+
+
+def _sample(
+    name: str,
+    truth: np.ndarray,
+    sampling: Sampling,
+    rng: np.random.Generator,
+    picture: Stream,
+    sound: Stream,
+) -> Sample:
+    """The `Sample` of a clip whose streams have so many frames and spectrogram rows."""
+    clip = sampling.clip
+    count, rows = (
+        stream[0] if kind in sampling.streams else 0
+        for kind, stream in (("rgb", picture), ("spec", sound))
+    )
+    windows = sampling.draw(count, rows, rng)
+    made = Sample(name, truth)
+    if "rgb" in sampling.streams:
+        rgb, extent = _pictures(windows, count, picture[1], sampling, rng)
+        made = made._replace(rgb=rgb, extent=extent)
+    if "spec" in sampling.streams:
+        silent = np.full((clip.spec_frames, clip.front_end.mels), clip.front_end.silence)
+        spec = [
+            sound[1](indices(window.row, clip.spec_frames, 1, rows)) if rows else silent
+            for window in windows
+        ]
+        made = made._replace(spec=np.stack(spec).astype(np.float32))
+    return made
+
+
+def _pictures(
+    windows: Sequence[Window], count: int, frames: Callable, sampling: Sampling, rng
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """uint8 [V, T, H, W, 3] of all windows, each frame decoded once, and the extent on the canvas.
+
+    What a canvas does not hold of a picture is cut off at a place that is drawn.
+    """
+    clip, (height, width) = sampling.clip, sampling.picture
+    out = np.zeros((len(windows), clip.frames, height, width, 3), np.uint8)
+    if not count:
+        return out, (height, width)
+    chosen = np.stack([indices(w.frame, clip.frames, clip.stride, count) for w in windows])
+    wanted, place = np.unique(chosen, return_inverse=True)
+    decoded = frames(wanted)
+    size = _scaled(decoded.shape[1:3], clip)
+    room = size[0] - height, size[1] - width
+    top, left = (
+        max(int(rng.integers(max(r, 0) + 1)) if sampling.training else r // 2, 0) for r in room
+    )
+    extent = min(size[0], height), min(size[1], width)
+    fitted = [_resized(frame, size)[top : top + height, left : left + width] for frame in decoded]
+    for slot, number in enumerate(place.ravel()):
+        out[slot // clip.frames, slot % clip.frames, : extent[0], : extent[1]] = fitted[number]
+    return out, extent
+
+
+def _scaled(size: tuple[int, int], clip: ClipConfig) -> tuple[int, int]:
+    """Height and width of a picture when its short side is `clip.resize`."""
+    scale = clip.resize / min(size)
+    return tuple(max(round(side * scale), clip.size) for side in size)
+
+
+def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if frame.shape[:2] == size:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+# ---- rows of a batch ----
+
+
+class Job(NamedTuple):
+    """A clip to be put at a place of a batch."""
+
+    place: int
+    index: int  # in the source
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Writes clips into a batch, in whatever process: what is drawn depends on the job alone."""
+
+    source: Source
+    sampling: Sampling
+    seed: int
+
+    def fields(self, batch: int) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Shape and type of each array of a batch; the views of a clip are rows of their own."""
+        sampling, rows = self.sampling, batch * self.sampling.views
+        clip = sampling.clip
+        fields = {"labels": ((rows, len(self.source.labels)), "f4"), "mask": ((rows,), "f4")}
+        if "rgb" in sampling.streams:
+            fields["rgb"] = ((rows, clip.frames, *sampling.picture, 3), "u1")
+            if sampling.training:
+                fields["extent"] = ((rows, 2), "i4")
+        if "spec" in sampling.streams:
+            fields["spec"] = ((rows, clip.spec_frames, clip.front_end.mels), "f4")
+        return fields
+
+    def __call__(self, job: Job, arrays: dict[str, np.ndarray]) -> str | Exception:
+        """Fill the rows of a clip; its id, or why it could not be used, with mask 0."""
+        views = self.sampling.views
+        rows = slice(job.place * views, (job.place + 1) * views)
+        try:
+            rng = np.random.default_rng([self.seed, job.epoch, job.index])
+            made = self.source.sample(job.index, self.sampling, rng)
+        except (ValueError, OSError) as error:
+            for array in arrays.values():
+                array[rows] = 0
+            return error
+        for name, array in arrays.items():
+            array[rows] = 1 if name == "mask" else getattr(made, name)
+        return made.id
+
+
+# ---- video files ----
+
+
+@lru_cache(maxsize=100_000)
+def _probe(path: Path) -> media.Info:
+    return media.probe(path)
+
+
+def _shown(path: Path, instants: np.ndarray, clip: ClipConfig) -> np.ndarray:
+    """Frames uint8 [n, H, W, 3] nearest to these instants (s, rising) of a file."""
+    begin = max(float(instants[0]), 0.0)
+    length = float(instants[-1]) - begin + clip.frame_step
+    found = media.read(
+        path, begin, length, fps=1 / clip.frame_step, short_side=clip.resize, only="picture"
+    )
+    nearest = np.abs(found.times + begin - instants[:, None]).argmin(1)
+    return found.frames[nearest]

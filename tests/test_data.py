@@ -1,0 +1,390 @@
+"""Batches: which clips are in them, in which order, from which place, and what a fault costs."""
+
+import io
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbt_lite import data, media, records, sources, tables, tfrecord
+from mbt_lite.config import WORLD_CLIP, ClipConfig
+from mbt_lite.features import log_mel
+from mbt_lite.sampling import Sampling
+
+LABELS = ("a", "b", "c")
+CLIP = ClipConfig(frames=4, stride=2, size=16, resize=20, spec_frames=100)
+CLIPS, SECONDS = 11, 3
+
+
+def shade(clip: int, frame: int) -> int:
+    return 20 * clip + frame // 4
+
+
+def jpeg(value: int, size=(28, 20)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (value, value, value)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def example(clip: int, frames: int = 25 * SECONDS) -> records.Example:
+    """Frames of an even shade; the spectrogram counts its rows."""
+    rows = np.arange(100 * SECONDS, dtype=np.float32) + 1000 * clip
+    melspec = np.repeat(rows, 128).reshape(SECONDS, 100, 128)
+    wave = np.random.default_rng(clip).normal(0, 0.1, 16_000 * SECONDS).astype(np.float32)
+    jpegs = [jpeg(shade(clip, frame)) for frame in range(frames)]
+    return records.Example(f"clip{clip}", jpegs, melspec, wave, (clip % 3,), (), 0.0, 3.0)
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return [example(clip) for clip in range(CLIPS)]
+
+
+@pytest.fixture(scope="module")
+def shards(examples, tmp_path_factory):
+    """A folder of three shards."""
+    folder = tmp_path_factory.mktemp("shards")
+    for number in range(3):
+        path = folder / records.shard_name("train", number, 3)
+        records.write_shard(path, examples[number * 4 : number * 4 + 4])
+    return folder
+
+
+@pytest.fixture
+def source(shards):
+    return sources.Records(shards, labels=LABELS)
+
+
+def loader(source, batch=4, training=True, **options):
+    views = options.pop("views", 1)
+    canvas = (20, 28) if training else None
+    return data.Loader(source, Sampling(CLIP, training, views, canvas=canvas), batch, **options)
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def test_a_batch_has_the_frames_and_the_rows_of_the_same_instant(source):
+    for batch in loader(source):
+        for row in np.flatnonzero(batch["mask"]):
+            clip = int(batch["id"][row].removeprefix("clip"))
+            middle = batch["spec"][row, 50, 0] - 1000 * clip  # rows
+            assert batch["labels"][row].tolist() == np.eye(3)[clip % 3].tolist()
+            shades = batch["rgb"][row].mean((1, 2, 3))
+            frame = 4 * (shades.mean() - 20 * clip)
+            assert abs(frame / 25 - middle / 100) < 0.2  # s; shades are whole numbers
+            assert batch["extent"][row].tolist() == [20, 28]
+    assert batch["rgb"].shape == (4, 4, 20, 28, 3) and batch["rgb"].dtype == np.uint8
+    assert batch["spec"].shape == (4, 100, 128)
+
+
+def test_an_epoch_has_every_clip_once_and_its_last_batch_is_filled_up_and_masked(source):
+    batches = list(loader(source))
+    assert [batch["mask"].tolist() for batch in batches] == [[1] * 4, [1] * 4, [1, 1, 1, 0]]
+    assert sorted(filter(None, (name for batch in batches for name in batch["id"]))) == sorted(
+        f"clip{clip}" for clip in range(CLIPS)
+    )
+    filler = batches[-1]
+    assert filler["id"][3] == ""
+    assert not any(filler[name][3].any() for name in ("rgb", "spec", "labels", "extent"))
+
+
+def test_an_order_depends_on_seed_and_epoch(source):
+    def order(**options):
+        return [n for batch in loader(source, **options) for n in batch["id"] if n]
+
+    first, second = order(epochs=2)[:CLIPS], order(epochs=2)[CLIPS:]
+    assert first == order() and sorted(first) == sorted(second) and first != second
+    assert order(seed=1) != first
+    assert order(training=False) == [f"clip{clip}" for clip in range(CLIPS)]
+
+
+def test_a_clip_is_drawn_anew_in_each_epoch(source):
+    starts = {}
+    for batch in loader(source, epochs=4):
+        for name, spec in zip(batch["id"], batch["spec"], strict=True):
+            starts.setdefault(name, []).append(float(spec[0, 0]))
+    assert all(len(set(starts[f"clip{clip}"])) > 1 for clip in range(CLIPS))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_change_nothing(source, workers):
+    with_workers = loader(source, epochs=2, workers=workers)
+    try:
+        pairs = list(zip(with_workers, loader(source, epochs=2), strict=True))
+        assert len(pairs) == 6 and all(same(one, other) for one, other in pairs)
+    finally:
+        with_workers.close()
+
+
+def test_two_hosts_with_two_workers_cover_every_clip_once(source):
+    seen, counts = [], []
+    for host in range(2):
+        part = loader(source, batch=2, host=host, hosts=2, workers=2)
+        batches = list(part)
+        part.close()
+        counts.append(len(batches))
+        seen += [name for batch in batches for name in batch["id"] if name]
+    assert sorted(seen) == sorted(f"clip{clip}" for clip in range(CLIPS))
+    assert counts == [3, 3]
+
+
+@pytest.mark.parametrize("clips, batch, hosts", [(5, 2, 2), (1, 4, 3), (12, 2, 3), (7, 1, 4)])
+def test_hosts_share_every_size_of_data_evenly(clips, batch, hosts):
+    plans = [data.Plan(clips, batch, 0, True, host, hosts) for host in range(hosts)]
+    for epoch in range(2):
+        steps = range(epoch * plans[0].per_epoch, (epoch + 1) * plans[0].per_epoch)
+        jobs = [job for plan in plans for step in steps for job in plan.jobs(step)]
+        assert sorted(job.index for job in jobs) == list(range(clips))
+        assert {job.epoch for job in jobs} == {epoch}
+
+
+@pytest.mark.parametrize("before, after", [(0, 2), (2, 0)])
+def test_a_saved_position_in_mid_epoch_goes_on_bit_for_bit_with_other_workers(
+    source, before, after
+):
+    whole = list(loader(source, epochs=2))
+    begun = loader(source, epochs=2, workers=before)
+    for _ in range(4):
+        next(begun)
+    state = json.loads(json.dumps(begun.state()))
+    begun.close()
+    resumed = loader(source, epochs=2, workers=after)
+    resumed.restore(state)
+    rest = list(resumed)
+    resumed.close()
+    assert len(rest) == 2 and all(map(same, rest, whole[4:]))
+
+
+def test_a_position_in_another_order_is_refused(source):
+    state = loader(source).state()
+    with pytest.raises(ValueError, match="the data was at .*'seed': 0.*now is .*'seed': 1"):
+        loader(source, seed=1).restore(state)
+
+
+def test_a_host_more_and_a_smaller_batch_continue_the_same_order(source):
+    first = loader(source, batch=4)
+    expected = [next(first)["id"], next(first)["id"]][1]
+    halves = []
+    for host in range(2):
+        half = loader(source, batch=2, host=host, hosts=2)
+        half.restore({**first.state(), "batches": 1})
+        halves += next(half)["id"]
+    assert halves == expected
+
+
+def test_test_views_are_rows_of_their_own_from_end_to_end(source):
+    batch = next(loader(source, batch=2, training=False, views=3))
+    assert batch["rgb"].shape == (6, 4, 16, 16, 3) and "extent" not in batch
+    assert batch["id"] == ["clip0"] * 3 + ["clip1"] * 3
+    assert batch["spec"][:, 0, 0].tolist() == [0, 100, 200, 1000, 1100, 1200]
+    assert batch["labels"].tolist() == np.eye(3)[[0, 0, 0, 1, 1, 1]].tolist()
+
+
+def test_only_the_drawn_frames_are_decoded(source, monkeypatch):
+    decoded = []
+    original = records.Example.frames
+
+    def counting(self, chosen=None):
+        decoded.append(len(chosen))
+        return original(self, chosen)
+
+    monkeypatch.setattr(records.Example, "frames", counting)
+    next(loader(source, batch=3))
+    assert decoded == [4, 4, 4]  # of 75
+
+
+def test_one_stream_may_be_left_out(source):
+    sound = next(data.Loader(source, Sampling(CLIP, streams=("spec",)), 2))
+    assert "rgb" not in sound and sound["spec"].shape == (2, 100, 128)
+    picture = next(data.Loader(source, Sampling(CLIP, streams=("rgb",)), 2))
+    assert "spec" not in picture and picture["rgb"].shape == (2, 4, 16, 16, 3)
+
+
+def test_records_heard_otherwise_get_their_spectrogram_from_the_stored_sound(shards, examples):
+    source = sources.Records(shards, labels=LABELS)
+    source.front = replace(CLIP.front_end, power=2)  # as if dataset.json said so
+    batch = next(data.Loader(source, Sampling(CLIP), 2))
+    expected = log_mel(examples[0].wave, CLIP.front_end)[100:200]
+    np.testing.assert_allclose(batch["spec"][0], expected, atol=1e-4)
+
+
+def test_a_worker_imports_no_jax(source):
+    with_workers = loader(source, workers=1)
+    next(with_workers)
+    pool = with_workers.steps.workers.pool
+    loaded = pool.submit(eval, "list(__import__('sys').modules)").result()
+    with_workers.close()
+    assert "mbt_lite.sources" in loaded
+    assert not {"jax", "jaxlib", "flax", "grain", "tensorflow"} & set(loaded)
+
+
+# ---- faults ----
+
+
+def damage(path, what: str) -> None:
+    """Spoil the second record of a shard, or the shard."""
+    index = tfrecord.index(path)
+    content = bytearray(path.read_bytes())
+    if what == "bytes":
+        content[index.offsets[1] + 50] ^= 1
+        path.write_bytes(content)
+    elif what == "truncated":
+        path.write_bytes(content[: index.offsets[1] + 100])
+    elif what == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+
+
+def spoilt(examples, folder, what: str):
+    """Two shards of two clips; the last clip, or the shard, is faulty."""
+    last = examples[3]
+    if what == "jpeg":
+        last = replace(last, jpegs=[b"\xff\xd8 no picture"] * 75)
+    if what == "label":
+        last = replace(last, labels=(3,))
+    paths = [folder / records.shard_name("x", number, 2) for number in range(2)]
+    records.write_shard(paths[0], examples[:2])
+    records.write_shard(paths[1], [examples[2], last])
+    if what in ("bytes", "truncated", "empty"):
+        damage(paths[1], what)
+    source = sources.Records(folder, labels=LABELS)
+    if what == "vanished":
+        paths[1].unlink()
+    return source
+
+
+FAULTS = {
+    "bytes": (r"x-00001-of-00002, record 1: its bytes are damaged", 1),
+    "truncated": (r"x-00001-of-00002, record 1: the file is cut off", 1),
+    "empty": (r"x-00001-of-00002, record 0: the shard is empty", 1),
+    "vanished": (r"x-00001-of-00002, record 0: the shard cannot be read", 2),
+    "jpeg": (r"x-00001-of-00002, record 1, frame \d+ of 75: it is no JPEG", 1),
+    "label": (r"x-00001-of-00002, record 1: label 3 is none of the 3 classes", 1),
+}
+
+
+@pytest.mark.parametrize("what", FAULTS)
+def test_a_fault_stops_the_loader_with_shard_and_record(examples, tmp_path, what):
+    source = spoilt(examples, tmp_path, what)
+    with pytest.raises(records.RecordError, match=FAULTS[what][0]):
+        list(loader(source, batch=2, training=False))
+
+
+@pytest.mark.parametrize("what, workers", [*((what, 0) for what in FAULTS), ("bytes", 2)])
+def test_a_fault_that_is_skipped_leaves_its_place_empty_and_is_counted(
+    examples, tmp_path, caplog, what, workers
+):
+    source = spoilt(examples, tmp_path, what)
+    skipping = loader(source, batch=2, training=False, on_error="skip", workers=workers)
+    batches = list(skipping)
+    skipping.close()
+    sentence, lost = FAULTS[what]
+    assert skipping.skipped == lost == len(source) - sum(int(b["mask"].sum()) for b in batches)
+    assert len(caplog.messages) == lost and f"number {lost}:" in caplog.messages[-1]
+    caplog.clear()
+    empty = batches[-1]["mask"] == 0
+    assert not batches[-1]["rgb"][empty].any() and not batches[-1]["labels"][empty].any()
+    assert batches[0]["id"] == ["clip0", "clip1"]
+
+
+def test_options_that_cannot_work_are_refused(source):
+    for wrong in ({"batch": 0}, {"host": 2, "hosts": 2}, {"on_error": "ignore"}, {"workers": -1}):
+        with pytest.raises(ValueError, match="on_error is raise or skip"):
+            loader(source, **wrong)
+    huge = Sampling(ClipConfig(size=2000, resize=2000), training=True, canvas=(9000, 9000))
+    with pytest.raises(ValueError, match="MiB left; take a smaller batch"):
+        data.Loader(source, huge, 64, workers=1)
+
+
+# ---- other sources ----
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two videos of 4 s: the picture brightens and the sound rises, in step."""
+    folder = tmp_path_factory.mktemp("videos")
+    time = np.arange(100) / 25
+    shades = np.round(40 + 40 * time).astype(np.uint8)
+    frames = np.broadcast_to(shades[:, None, None, None], (100, 64, 96, 3)).copy()
+    seconds = np.arange(4 * 16_000) / 16_000
+    wave = (0.2 * np.sin(2 * np.pi * (300 * seconds + 100 * seconds**2))).astype(np.float32)
+    for name in "ab":
+        media.write(folder / f"{name}.mp4", frames, 25.0, wave)
+    (folder / "t.csv").write_text(
+        "path,start,end,labels,split\na.mp4,,,x,train\nb.mp4,1,3,y,train\nb.mp4,0,1,x,test\n"
+    )
+    return folder
+
+
+def instants(batch, row):
+    """What picture and sound tell about their middle, in s of the file."""
+    shade = float(batch["rgb"][row].mean())
+    spec = batch["spec"][row]
+    peak = float(np.median(spec[len(spec) // 2 - 2 : len(spec) // 2 + 2].argmax(1)))
+    return (shade - 40) / 40, peak
+
+
+def test_files_of_a_table_are_read_where_they_were_drawn_with_sound_and_picture_in_step(folder):
+    source = sources.open_source(folder / "t.csv", "train")
+    assert source.labels == ("x", "y") and len(source) == 2
+    found = []
+    for batch in data.Loader(source, Sampling(CLIP, True, canvas=(20, 30)), 2, epochs=8):
+        found += [instants(batch, row) for row in range(2)]
+        assert batch["extent"].tolist() == [[20, 30]] * 2
+    pictures, peaks = np.array(found).T
+    assert pictures.min() > 0.4 and pictures.max() < 3.6 and np.ptp(pictures) > 1
+    line = np.polyfit(pictures, peaks, 1)
+    assert line[0] > 3  # mel bins a second
+    assert np.abs(np.polyval(line, pictures) - peaks).max() < 3
+
+
+def test_a_window_of_a_table_is_not_left(folder):
+    source = sources.open_source(folder / "t.csv", "test")
+    batch = next(data.Loader(source, Sampling(CLIP), 1))
+    assert instants(batch, 0)[0] == pytest.approx(0.5, abs=0.1)
+    assert batch["labels"].tolist() == [[1, 0]]
+
+
+def test_a_table_without_such_rows_or_files_is_refused(folder, tmp_path):
+    with pytest.raises(ValueError, match="no rows of split valid"):
+        sources.open_source(folder / "t.csv", "valid")
+    rows = tables.Rows([tables.Row("a", None, None, None, ("x",))], ["x"])
+    with pytest.raises(ValueError, match="1 rows, but no files"):
+        sources.Table(rows)
+    with pytest.raises(ValueError, match="name a folder of records, a table"):
+        sources.open_source(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="names no classes"):
+        sources.Records(tmp_path / "nothing")
+
+
+def test_a_portrait_that_the_canvas_does_not_hold_is_cut_at_a_place_that_is_drawn():
+    rows = np.arange(40, dtype=np.uint8)[:, None, None]
+    frames = np.broadcast_to(rows, (1, 40, 20, 3))
+    sampling = Sampling(CLIP, True, canvas=(20, 28))
+    tops = set()
+    for seed in range(40):
+        drawn = sources._pictures(
+            sampling.draw(1, 0, np.random.default_rng(seed)),
+            1,
+            lambda chosen: frames[chosen],
+            sampling,
+            np.random.default_rng(seed),
+        )
+        assert drawn[1] == (20, 20) and not drawn[0][..., 20:, :].any()
+        tops.add(int(drawn[0][0, 0, 0, 0, 0]))
+    assert min(tops) <= 2 and max(tops) >= 18
+
+
+def test_the_micro_world_is_a_source_whose_clips_are_new():
+    source = sources.World(6, seed=0)
+    sampling = Sampling(WORLD_CLIP, True, canvas=(48, 48))
+    batches = list(data.Loader(source, sampling, 4, shuffle=False))
+    assert [batch["mask"].sum() for batch in batches] == [4, 2]
+    assert batches[0]["labels"].shape == (4, 39)
+    assert "jax" in sys.modules  # only this process has it
