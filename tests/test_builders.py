@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faulty_server import deaf, serving
+from faulty_server import deaf, serving, status
 
 from mbt_lite import cli, extract, tables
 from mbt_lite.config import WORLD_CLIP
@@ -299,9 +299,16 @@ def test_what_is_missing_in_the_manual_folder_is_downloaded_once(server, tmp_pat
 
 def test_a_download_that_is_not_the_published_file_is_refused(server, tmp_path):
     server.answers[f"/{av_digits.FILES[0]}"] = [deaf(b"another file")]
-    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz.* wrong checksum"):
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz.* not the published file"):
         build(TINY, tmp_path, tmp_path / "manual")
-    assert not list(tmp_path.rglob("*record*"))
+    assert not list(tmp_path.rglob("*record*")) and not list(tmp_path.rglob("*.tmp.*"))
+
+
+def test_a_download_that_fails_says_which_files_to_put_where(server, tmp_path):
+    server.answers[f"/{av_digits.FILES[4]}"] = [status(404)]
+    with pytest.raises(OSError, match="404.* put train-images.* into the manual folder"):
+        build(TINY, tmp_path, tmp_path / "manual")
+    assert not list(tmp_path.rglob("*.tmp.*"))
 
 
 def test_a_file_in_the_manual_folder_that_is_not_the_published_one_is_named(tmp_path, capsys):
@@ -389,7 +396,7 @@ def test_in_noise_both_streams_together_know_more_than_either(monkeypatch, tmp_p
 
 @pytest.mark.network
 def test_in_the_published_digits_both_streams_together_know_more_than_either(tmp_path):
-    """Downloads 22 MB, writes 350 MB; prints the three accuracies (pytest -m network -s)."""
+    """Downloads 24 MB, writes 330 MB; prints the three accuracies (pytest -m network -s)."""
     builder = AvDigits(data_dir=tmp_path)
     builder.download_and_prepare()
     assert {name: builder.info.splits[name].num_examples for name in av_digits.SPLITS} == {

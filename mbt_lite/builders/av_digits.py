@@ -1,14 +1,17 @@
-"""`av_digits`: a digit written and the same digit spoken, each in so much noise that both help."""
+"""`av_digits`: a digit written and the same digit spoken, both in noise."""
 
 import io
+import shutil
 import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+from tensorflow_datasets.core.download.util import DownloadError
 
 from mbt_lite.builders import digits
 from mbt_lite.builders.base import Builder
@@ -114,11 +117,22 @@ def _fetched(dl_manager) -> dict:
     try:
         return dl_manager.download(URLS)
     except NonMatchingChecksumError as error:
-        raise ValueError(f"{str(error).splitlines()[0]} Delete that file and try again.") from None
-    except OSError as error:
+        _tidy(dl_manager)
+        found = str(error).splitlines()[0].rstrip(":")
+        raise ValueError(
+            f"{found}: it is not the published file. Try again; in the manual folder, replace it."
+        ) from None
+    except (DownloadError, OSError) as error:
+        _tidy(dl_manager)
         raise OSError(
             f"the digits could not be downloaded ({error}). {AvDigits.MANUAL_DOWNLOAD_INSTRUCTIONS}"
         ) from None
+
+
+def _tidy(dl_manager) -> None:
+    """Remove what TFDS leaves of downloads that failed."""
+    for part in Path(dl_manager.download_dir).glob(f"{AvDigits.name}/*.tmp.*"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _origin(split: str) -> str:
