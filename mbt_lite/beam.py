@@ -25,7 +25,8 @@ from pathlib import Path
 from mbt_lite import prepare as local
 from mbt_lite import processes
 from mbt_lite.extract import Settings
-from mbt_lite.prepare import PATIENCE, Shard
+from mbt_lite.manifests import Shard, finish, unfinished
+from mbt_lite.prepare import PATIENCE
 
 
 def prepare(
@@ -45,12 +46,12 @@ def prepare(
 
     folder = folder.absolute()
     with local.writing(folder):
-        missing = local.unfinished(shards, settings, folder)
+        missing = unfinished(shards, settings, folder)
         if missing:
             flags = PipelineOptions([f"--runner={runner}", *options])
             with beam.Pipeline(options=flags) as pipeline:
                 _ = pipeline | beam.Create(missing) | write_shards(settings, folder, patience)
-        return local.finish(folder, settings)
+        return finish(folder, settings)
 
 
 def write_shards(settings: Settings, folder: Path, patience: float = PATIENCE):
