@@ -1,13 +1,13 @@
 """Where training and test clips come from: labelled files, prepared records, TFDS, the micro-world.
 
-A source is a numbered list of clips. `sample` gives one as a loader process hands it on: only what
-was drawn is decoded. A stream that a clip lacks is black or silent.
+A source is a numbered list of clips. `write` puts one into a batch, straight where it belongs, and
+decodes only what was drawn. A stream that a clip lacks is black or silent.
 
 V windows of a clip   T frames   H, W of the canvas   N spectrogram rows   M mel bins   C classes
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -21,15 +21,7 @@ from mbt_lite.config import ClipConfig, FrontEnd, from_dict
 from mbt_lite.features import log_mel
 from mbt_lite.sampling import Sampling, Window, indices
 
-
-class Sample(NamedTuple):
-    """A clip as it goes into a batch; a stream that was not asked for is None."""
-
-    id: str
-    labels: np.ndarray  # float32 [C], 0 or 1
-    rgb: np.ndarray | None = None  # uint8 [V, T, H, W, 3]
-    spec: np.ndarray | None = None  # float32 [V, N, M], log-mel, not standardised
-    extent: tuple[int, int] | None = None  # height and width of the picture on its canvas
+Rows = dict[str, np.ndarray]  # a clip's own rows of a batch, to be written: see `Filler.fields`
 
 
 @runtime_checkable
@@ -40,8 +32,11 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
-        """One clip; ValueError or OSError, naming file or record, where it cannot be used."""
+    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
+        """Write one clip into its rows; its id.
+
+        ValueError or OSError, naming file or record, where it cannot be used.
+        """
         ...
 
 
@@ -56,13 +51,15 @@ class World:
     def __len__(self) -> int:
         return self.count
 
-    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
-        """Clip `index` of the seed; it was made at random, so that there is nothing to draw."""
+    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
+        """Clip `index` of the seed, which is random enough: nothing more is drawn."""
         own = np.random.default_rng([self.seed, index, 3])
         scene = world.scene(world.SPLITS["train"], self.seed * 2**32 + index)
         made = world.sample(scene, sampling.clip, own)
-        rgb, spec = (made[name][None] for name in ("rgb", "spec"))
-        return Sample(f"world:train {index}", made["labels"], rgb, spec, rgb.shape[2:4])
+        out["extent"][:] = sampling.picture
+        for name, values in made.items():
+            out[name][:] = values
+        return f"world:train {index}"
 
 
 class Records:
@@ -83,21 +80,25 @@ class Records:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
-        """One clip, of which only the drawn frames are decoded."""
+    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
+        """Write one clip, of which only the drawn frames are decoded; its id."""
         example, clip = self.shards[index], sampling.clip
         spectrogram = self._spectrogram(example, clip.front_end)
         count = round(len(example.jpegs) / records.FPS * clip.fps)
 
-        def frames(chosen: np.ndarray) -> np.ndarray:
+        def frames(chosen: np.ndarray) -> Iterator[np.ndarray]:
             stored = (chosen * records.FPS / clip.fps + 1e-6).astype(int)
-            return example.frames(np.minimum(stored, len(example.jpegs) - 1))
+            scratch = None
+            for index in np.minimum(stored, len(example.jpegs) - 1).tolist():
+                scratch = example.frame(index, scratch)
+                yield scratch
 
         def rows(chosen: np.ndarray) -> np.ndarray:
             return spectrogram[chosen]
 
-        truth = _truth(example.labels, len(self.labels))
-        return _sample(example.id, truth, sampling, rng, (count, frames), (len(spectrogram), rows))
+        _mark(out["labels"], example.labels)
+        _write(out, sampling, rng, Stream(count, frames), Stream(len(spectrogram), rows))
+        return example.id
 
     def _spectrogram(self, example: records.Example, front: FrontEnd) -> np.ndarray:
         """float32 [rows, M]: the stored one, or that of the sound where the model hears otherwise.
@@ -134,8 +135,8 @@ class Table:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
-        """One clip, of which only the drawn windows are read."""
+    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
+        """Write one clip, of which only the drawn windows are read; its id."""
         row, clip = self.rows[index], sampling.clip
         info = _probe(row.path)
         start, length = tables.window(row, info.duration)
@@ -147,8 +148,8 @@ class Table:
         count = round(seconds * clip.fps) if info.has_video else 0
         heard = round(seconds / clip.front_end.hop) if info.has_audio else 0
 
-        def frames(chosen: np.ndarray) -> np.ndarray:
-            return _shown(row.path, start + chosen / clip.fps, clip)
+        def frames(chosen: np.ndarray) -> Iterator[np.ndarray]:
+            yield from _shown(row.path, start + chosen / clip.fps, clip)
 
         def rows(chosen: np.ndarray) -> np.ndarray:
             begin, rate = int(chosen.min()) * hop, clip.front_end.rate
@@ -159,8 +160,9 @@ class Table:
             places = (chosen[:, None] * hop + np.arange(hop)).ravel() - begin
             return log_mel(wave[places], clip.front_end)
 
-        truth = _truth([self.numbers[label] for label in row.labels], len(self.labels))
-        return _sample(row.id, truth, sampling, rng, (count, frames), (heard, rows))
+        _mark(out["labels"], [self.numbers[label] for label in row.labels])
+        _write(out, sampling, rng, Stream(count, frames), Stream(heard, rows))
+        return row.id
 
 
 class Digits:
@@ -183,18 +185,19 @@ class Digits:
     def __len__(self) -> int:
         return len(self.stored)
 
-    def sample(self, index: int, sampling: Sampling, rng: np.random.Generator) -> Sample:
-        """One pair; picture and sound are whole in every window."""
+    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
+        """Write one pair, picture and sound whole in every window; its id."""
         from mbt_lite.builders import av_digits
 
         made, clip = av_digits.sample(self.stored[index], sampling.clip), sampling.clip
 
-        def frames(chosen: np.ndarray) -> np.ndarray:
-            return made["rgb"][chosen // clip.stride]
+        def frames(chosen: np.ndarray) -> Iterator[np.ndarray]:
+            yield from made["rgb"][chosen // clip.stride]
 
-        picture = clip.frames * clip.stride, frames
-        sound = clip.spec_frames, lambda chosen: made["spec"][chosen]
-        return _sample(made["id"], made["labels"], sampling, rng, picture, sound)
+        out["labels"][:] = made["labels"]
+        picture = Stream(clip.frames * clip.stride, frames)
+        _write(out, sampling, rng, picture, Stream(clip.spec_frames, made["spec"].__getitem__))
+        return made["id"]
 
 
 def open_source(
@@ -235,70 +238,69 @@ def _alike(front: FrontEnd) -> FrontEnd:
     return replace(front, name="", mean=0.0, std=1.0)
 
 
-def _truth(numbers: Sequence[int], classes: int) -> np.ndarray:
-    truth = np.zeros(classes, np.float32)
-    truth[list(numbers)] = 1
-    return truth
+def _mark(labels: np.ndarray, numbers: Sequence[int]) -> None:
+    """1 in the columns of the true classes, 0 elsewhere."""
+    labels[:] = 0
+    labels[:, list(numbers)] = 1
 
 
 # ---- windows of a clip ----
 
-Stream = tuple[int, Callable[[np.ndarray], np.ndarray]]  # how much there is, and its parts by index
+
+class Stream(NamedTuple):
+    """One stream of a clip: how many frames or rows there are, and those of rising indices."""
+
+    count: int
+    read: Callable[[np.ndarray], Iterable[np.ndarray]]
 
 
-def _sample(
-    name: str,
-    truth: np.ndarray,
-    sampling: Sampling,
-    rng: np.random.Generator,
-    picture: Stream,
-    sound: Stream,
-) -> Sample:
-    """The `Sample` of a clip whose streams have so many frames and spectrogram rows."""
+def _write(
+    out: Rows, sampling: Sampling, rng: np.random.Generator, picture: Stream, sound: Stream
+) -> None:
+    """Write the windows that are drawn of a clip."""
     clip = sampling.clip
-    count, rows = (
-        stream[0] if kind in sampling.streams else 0
-        for kind, stream in (("rgb", picture), ("spec", sound))
-    )
-    windows = sampling.draw(count, rows, rng)
-    made = Sample(name, truth)
-    if "rgb" in sampling.streams:
-        rgb, extent = _pictures(windows, count, picture[1], sampling, rng)
-        made = made._replace(rgb=rgb, extent=extent)
-    if "spec" in sampling.streams:
-        silent = np.full((clip.spec_frames, clip.front_end.mels), clip.front_end.silence)
-        spec = [
-            sound[1](indices(window.row, clip.spec_frames, 1, rows)) if rows else silent
-            for window in windows
-        ]
-        made = made._replace(spec=np.stack(spec).astype(np.float32))
-    return made
+    rgb, spec = ("rgb" in out) * picture.count, ("spec" in out) * sound.count
+    windows = sampling.draw(rgb, spec, rng)
+    if "rgb" in out:
+        extent = _write_picture(out["rgb"], windows, picture, sampling, rng)
+        out.get("extent", np.zeros((1, 2)))[:] = extent
+    if "spec" in out:
+        out["spec"][:] = clip.front_end.silence
+        for view, window in enumerate(windows if spec else []):
+            out["spec"][view] = sound.read(indices(window.row, clip.spec_frames, 1, spec))
 
 
-def _pictures(
-    windows: Sequence[Window], count: int, frames: Callable, sampling: Sampling, rng
-) -> tuple[np.ndarray, tuple[int, int]]:
-    """uint8 [V, T, H, W, 3] of all windows, each frame decoded once, and the extent on the canvas.
+def _write_picture(
+    out: np.ndarray, windows: Sequence[Window], picture: Stream, sampling: Sampling, rng
+) -> tuple[int, int]:
+    """Write the frames [V, T, H, W, 3] of all windows, each decoded once; the extent on the canvas.
 
     What a canvas does not hold of a picture is cut off at a place that is drawn.
     """
     clip, (height, width) = sampling.clip, sampling.picture
-    out = np.zeros((len(windows), clip.frames, height, width, 3), np.uint8)
-    if not count:
-        return out, (height, width)
-    chosen = np.stack([indices(w.frame, clip.frames, clip.stride, count) for w in windows])
-    wanted, place = np.unique(chosen, return_inverse=True)
-    decoded = frames(wanted)
-    size = _scaled(decoded.shape[1:3], clip)
-    room = size[0] - height, size[1] - width
-    top, left = (
-        max(int(rng.integers(max(r, 0) + 1)) if sampling.training else r // 2, 0) for r in room
-    )
-    extent = min(size[0], height), min(size[1], width)
-    fitted = [_resized(frame, size)[top : top + height, left : left + width] for frame in decoded]
-    for slot, number in enumerate(place.ravel()):
-        out[slot // clip.frames, slot % clip.frames, : extent[0], : extent[1]] = fitted[number]
-    return out, extent
+    if not picture.count:
+        out[:] = 0
+        return height, width
+    chosen = [indices(w.frame, clip.frames, clip.stride, picture.count) for w in windows]
+    wanted, places = np.unique(np.stack(chosen), return_inverse=True)
+    places, size = places.reshape(out.shape[:2]), None
+    for number, frame in enumerate(picture.read(wanted)):
+        if size is None:
+            size = _scaled(frame.shape[:2], clip)
+            top, left = (_begin(r, sampling, rng) for r in (size[0] - height, size[1] - width))
+            extent = min(size[0], height), min(size[1], width)
+        part = _resized(frame, size)[top : top + height, left : left + width]
+        for view, step in zip(*np.nonzero(places == number), strict=True):
+            out[view, step, : extent[0], : extent[1]] = part
+    out[:, :, extent[0] :] = 0
+    out[:, :, :, extent[1] :] = 0
+    return extent
+
+
+def _begin(room: int, sampling: Sampling, rng: np.random.Generator) -> int:
+    """The first pixel that is kept where `room` pixels are too many."""
+    room = max(room, 0)
+    return int(rng.integers(room + 1)) if sampling.training else room // 2
 
 
 def _scaled(size: tuple[int, int], clip: ClipConfig) -> tuple[int, int]:
@@ -349,16 +351,16 @@ class Filler:
         """Fill the rows of a clip; its id, or why it could not be used, with mask 0."""
         views = self.sampling.views
         rows = slice(job.place * views, (job.place + 1) * views)
+        out = {name: array[rows] for name, array in arrays.items() if name != "mask"}
+        rng = np.random.default_rng([self.seed, job.epoch, job.index])
         try:
-            rng = np.random.default_rng([self.seed, job.epoch, job.index])
-            made = self.source.sample(job.index, self.sampling, rng)
+            name = self.source.write(job.index, out, self.sampling, rng)
         except (ValueError, OSError) as error:
             for array in arrays.values():
                 array[rows] = 0
             return error
-        for name, array in arrays.items():
-            array[rows] = 1 if name == "mask" else getattr(made, name)
-        return made.id
+        arrays["mask"][rows] = 1
+        return name
 
 
 # ---- video files ----

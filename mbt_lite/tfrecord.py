@@ -63,11 +63,11 @@ def _fault(header: bytes, left: int) -> str | None:
 def read(path: Path, offset: int, length: int) -> bytes:
     """The data of one record; ValueError with a phrase where it is damaged."""
     with path.open("rb", buffering=0) as file:
-        stored = os.pread(file.fileno(), length + CHECK.size, offset)
-    data = stored[:length]
-    if len(stored) < length + CHECK.size:
+        data = os.pread(file.fileno(), length, offset)
+        check = os.pread(file.fileno(), CHECK.size, offset + length)
+    if len(data) < length or len(check) < CHECK.size:
         raise ValueError("the file is cut off in it")
-    if CHECK.unpack_from(stored, length)[0] != _check(data):
+    if CHECK.unpack(check)[0] != _check(data):
         raise ValueError("its bytes are damaged (the check sum differs)")
     return data
 

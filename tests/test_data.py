@@ -187,15 +187,15 @@ def test_test_views_are_rows_of_their_own_from_end_to_end(source):
 
 def test_only_the_drawn_frames_are_decoded(source, monkeypatch):
     decoded = []
-    original = records.Example.frames
+    original = records.Example.frame
 
-    def counting(self, chosen=None):
-        decoded.append(len(chosen))
-        return original(self, chosen)
+    def counting(self, index, into=None):
+        decoded.append(self.id)
+        return original(self, index, into)
 
-    monkeypatch.setattr(records.Example, "frames", counting)
-    next(loader(source, batch=3))
-    assert decoded == [4, 4, 4]  # of 75
+    monkeypatch.setattr(records.Example, "frame", counting)
+    batch = next(loader(source, batch=3))
+    assert decoded == [name for name in batch["id"] for _ in range(4)]  # of 75
 
 
 def test_one_stream_may_be_left_out(source):
@@ -368,16 +368,13 @@ def test_a_portrait_that_the_canvas_does_not_hold_is_cut_at_a_place_that_is_draw
     frames = np.broadcast_to(rows, (1, 40, 20, 3))
     sampling = Sampling(CLIP, True, canvas=(20, 28))
     tops = set()
+    out = np.ones((1, 4, 20, 28, 3), np.uint8)
+    picture = sources.Stream(1, lambda chosen: iter(frames[chosen]))
     for seed in range(40):
-        drawn = sources._pictures(
-            sampling.draw(1, 0, np.random.default_rng(seed)),
-            1,
-            lambda chosen: frames[chosen],
-            sampling,
-            np.random.default_rng(seed),
-        )
-        assert drawn[1] == (20, 20) and not drawn[0][..., 20:, :].any()
-        tops.add(int(drawn[0][0, 0, 0, 0, 0]))
+        rng = np.random.default_rng(seed)
+        extent = sources._write_picture(out, sampling.draw(1, 0, rng), picture, sampling, rng)
+        assert extent == (20, 20) and not out[..., 20:, :].any()
+        tops.add(int(out[0, 0, 0, 0, 0]))
     assert min(tops) <= 2 and max(tops) >= 18
 
 
