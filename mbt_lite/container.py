@@ -57,7 +57,7 @@ def _file(path) -> BinaryIO:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaError(f"{path} cannot be opened: {reason}; check the name.") from None
     kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
-    raise MediaError(f"{path} is {kind}; name one video file.")
+    raise MediaError(f"{path} is {kind}; name a video file.")
 
 
 def _container(path, file, head: bytes) -> av.container.InputContainer:

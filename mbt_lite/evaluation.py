@@ -3,6 +3,7 @@
 S conditions   C classes
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -54,6 +55,8 @@ def evaluate(
     if views < 1 or batch < 1:
         raise ValueError(f"views={views} and batch={batch}: each must be 1 or more.")
     clips = data.labelled(source, classifier.labels, classifier.clip_config, views, count)
+    for note in () if quiet else clips.notes:
+        tqdm.write(f"{source}: {note}.", sys.stderr)
     found = _ask(classifier, clips, source, views, batch, Path(folder) if folder else None, quiet)
     scores = {"data": str(source), "clips": len(found.scored), "views": views}
     if isinstance(clips, WorldClips):

@@ -226,7 +226,9 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
     wraps around), and `View.notes` says so. Raises `media.MediaError` where nothing can be used.
     """
     if views < 1 or (views > 1 and start is not None):
-        raise ValueError(f"{views} views: ask for one or more, and for one only with a start.")
+        raise ValueError(
+            f"views={views}, start={start}: ask for one view or more; a start names the only one."
+        )
     total = media.probe(path).duration
     length = max(config.video_seconds, config.sound_seconds)
     if start is not None:

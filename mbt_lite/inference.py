@@ -28,6 +28,10 @@ class Prediction:
     notes: tuple[str, ...] = ()  # what was unusual about the file
     caution: str = ""  # what to know of the model before believing it
 
+    def __repr__(self) -> str:
+        best = ", ".join(f"{label} {p:.0%}" for label, p in self.top(3))
+        return f"<Prediction of {len(self.labels)} labels: {best} ...>"
+
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """The most probable labels with their probabilities, best first."""
         best = np.argsort(-self.probabilities, kind="stable")[:count]
@@ -72,6 +76,13 @@ class Classifier:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
         self.config, self.params, self.clip_config = config, params, clip_config
         self.labels, self.card = tuple(labels), card or {}
+
+    def __repr__(self) -> str:
+        name, cost = self.card.get("name") or "model", self.config.cost()
+        return (
+            f"<Classifier {name}: {' and '.join(self.config.streams)}, {len(self.labels)} labels, "
+            f"{cost.parameters:,} parameters>"
+        )
 
     def logits(self, clip: Clip, without: str | None = None) -> np.ndarray:
         """Logits [B, C] of a batched clip; `without` blanks one stream (black, or silence)."""
@@ -142,6 +153,8 @@ class Classifier:
         dtype "bfloat16" the file is half as large, and rounded.
         """
         path = Path(path)
+        if path.is_file() and path.suffix != ".safetensors":
+            raise ValueError(f"{path} is a file; name a folder, or a file ending in .safetensors.")
         card = {name: value for name, value in self.card.items() if name != "licence"}
         about = {"clip": self.clip_config, "labels": self.labels, "card": card}
         about |= {"licence": self.card.get("licence")}
@@ -199,6 +212,8 @@ def load(
         named = isinstance(front_end, str)
         front_end = features.front_end(front_end) if named else front_end
         clip_config = replace(clip_config, front_end=front_end)
+        if card["caution"]:
+            card["caution"] += f' Here they hear through "{front_end.name}", as asked.'
     return Classifier(config, params, clip_config, labels, card)
 
 

@@ -198,9 +198,9 @@ def _confusion(scores: dict) -> str:
         if clips
     ]
     return (
-        "<h2>When the other sense joins</h2><p>A clip is right when its first answer is true (of "
-        "verbs and nouns: both). These change when a stream is added to the one that was alone."
-        f"</p>{figure}{''.join(lists)}"
+        "<h2>When the other sense joins</h2><p>A clip is right when its first answer is true. "
+        "These change when a stream is added to the one that was alone.</p>"
+        f"{figure}{''.join(lists)}"
     )
 
 

@@ -106,9 +106,9 @@ def read(source: str | Path, labels: Sequence[str]) -> Table:
     A CSV of one's own has a column `file` (or path, video, filename; relative to the table), a
     column `labels` (or label; several separated by | or ;) and perhaps `start` (or start_seconds).
     Labels are the model's names, or class numbers from 0 where no name in the source is one of
-    them. Rows with none of the model's labels are left out and counted, as are repetitions. Raises
-    ValueError where files are missing, a row cannot be read, the same clip is labelled in two ways,
-    or nothing is left.
+    them. Rows with none of the model's labels are left out and counted, as are repetitions; of a
+    missing file the item has the path where it was sought. Raises ValueError where no file is
+    there, a row cannot be read, the same clip is labelled in two ways, or nothing is left.
     """
     source = Path(source)
     sheet = forms.read(source)
@@ -116,9 +116,15 @@ def read(source: str | Path, labels: Sequence[str]) -> Table:
         raise ValueError(sheet.problems[0])
     lines = _named(sheet, None)[1] if sheet.form in ("audioset", "epic") else sheet.lines
     files = _Files(sheet.folder, sheet)
-    _refuse_missing(source, lines, files)
+    if lines and not any(files.window(line)[0] for line in lines):
+        sought = _first(dict.fromkeys(str(sheet.folder / line.file) for line in lines))
+        raise ValueError(f"{source}: none of its files is there: {sought}.")
     named, notes = _with_classes(lines, _classes(source, lines, labels), " to the model")
-    placed = [(*files.window(line), numbers) for line, numbers in named]
+    placed = [
+        (path or sheet.folder / line.file, start, end, numbers)
+        for line, numbers in named
+        for path, start, end in [files.window(line)]
+    ]
     items, repeated = _merged(source, placed, len(labels))
     if not items:
         raise ValueError(f"{source}: none of {len(lines)} rows can be used; {'; '.join(notes)}.")
@@ -275,16 +281,6 @@ def _by_stem(folder: Path) -> dict[str, Path]:
             if suffix.lower() in SUFFIXES:
                 found.setdefault(stem, Path(place, name))
     return found
-
-
-def _refuse_missing(source: Path, lines: Sequence[Line], files: _Files) -> None:
-    named = {line.file: files.window(line)[0] for line in lines}
-    missing = sorted(str(Path(source).parent / file) for file in named if named[file] is None)
-    if missing:
-        raise ValueError(
-            f"{source}: {len(missing)} of {len(named)} files are missing: "
-            f"{_first(missing)}; put them there or take their rows out."
-        )
 
 
 # ---- rows and items ----

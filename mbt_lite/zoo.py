@@ -31,11 +31,13 @@ LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_
 AUDIOSET = "AudioSet's 527 names, fetched when they are first needed"
 SIZES = {"float32": 4, "bfloat16": 2}  # bytes a parameter
 LIKELIEST = {0: "Speech", 137: "Music"}  # what most clips of AudioSet are labelled with
-CAUTION = (
+SOUND = (
     "How the released weights' spectrograms were made was never published: the front end "
     '"linear-mel" with Scenic\'s mean 1.102 and deviation 2.762 is the likeliest guess, so scores '
     "may be too low; `mbt-lite calibrate` ranks the alternatives on your clips."
 )
+ORDER = "Their classes are taken to be in AudioSet's official order, which nobody documented."
+CAUTION = f"{SOUND} {ORDER}"
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Entry:
     @property
     def caution(self) -> str | None:
         """What must be said beside its predictions."""
-        return CAUTION if self.released and "spec" in self.config.streams else None
+        if not self.released:
+            return None
+        return CAUTION if "spec" in self.config.streams else ORDER
 
 
 def released_clip() -> ClipConfig:

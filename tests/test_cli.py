@@ -1,6 +1,7 @@
 """The command line as a person uses it: results on stdout, sentences on stderr, exit codes."""
 
 import json
+import time
 from pathlib import Path
 
 import jax
@@ -147,3 +148,30 @@ def test_weights_are_converted_there_and_back_unchanged(capsys, tmp_path):
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, same_params)))
     assert cli.main(["convert", str(scenic), str(tmp_path / "model.h5")]) == 1
     assert "ends in none of .safetensors" in capsys.readouterr().err
+
+
+def test_a_folder_is_answered_file_by_file(capsys, tmp_path):
+    for name in ("b.mp4", "a.mp4"):
+        (tmp_path / name).write_bytes((SAMPLES / "circle_sings.mp4").read_bytes())
+    (tmp_path / "notes.txt").write_text("not a clip")
+    assert cli.main(["predict", str(tmp_path), "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(row["file"]).name for row in rows] == ["a.mp4", "b.mp4"]
+
+
+def test_ctrl_c_in_a_callback_that_may_raise_nothing_stops_all_the_same(capsys, monkeypatch):
+    class Guarded:
+        def __del__(self):  # Python drops what is raised here, as it does in JAX's callbacks
+            raise KeyboardInterrupt
+
+    def long_work(self):
+        made = Guarded()
+        del made
+        time.sleep(20)
+        return 0
+
+    monkeypatch.setattr(cli.COMMANDS["bench"], "run", long_work)
+    begun = time.monotonic()
+    assert cli.main(["bench"]) == 130
+    assert time.monotonic() - begun < 10
+    assert "interrupted" in capsys.readouterr().err

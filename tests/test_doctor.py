@@ -5,6 +5,7 @@ import math
 import shlex
 import subprocess
 import wave as riff
+from pathlib import Path
 
 import av
 import numpy as np
@@ -468,3 +469,11 @@ def test_pictures_go_to_a_file_or_a_folder(capsys, tmp_path):
     assert "only .png" in capsys.readouterr().err and not (tmp_path / "one.jpg").exists()
     assert cli.main(["doctor"]) == 1
     assert "no clip given" in capsys.readouterr().err
+
+
+def test_no_weights_are_needed_to_examine_for_a_model_of_the_zoo(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path))
+    clip = str(Path(__file__).parents[1] / "data_samples" / "bell.mp4")
+    assert cli.main(["doctor", clip, "--model", "as500k-rgb-spec"]) == 0
+    assert "32 frames" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

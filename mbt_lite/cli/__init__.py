@@ -3,9 +3,12 @@
 Exit codes: 0 all well, 1 the input's fault, 2 a wrong command line.
 """
 
+import contextlib
 import dataclasses
 import os
+import signal
 import sys
+import threading
 
 import tyro
 
@@ -58,6 +61,24 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
+@contextlib.contextmanager
+def _keeping_interrupts():
+    """Ctrl-C comes again if it fell into a callback that may raise nothing; JAX has some."""
+    before = sys.unraisablehook
+
+    def hook(lost) -> None:
+        if lost.exc_type is KeyboardInterrupt:
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        else:
+            before(lost)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -78,7 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
         description=f"{COMMANDS[name].__doc__}\n\nExample: {COMMANDS[name].example}",
     )
     try:
-        return dataclasses.replace(made, rest=rest).run() if rest else made.run()
+        with _keeping_interrupts():
+            return dataclasses.replace(made, rest=rest).run() if rest else made.run()
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -87,7 +109,10 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"mbt-lite: {_sentence(error)}", file=sys.stderr)
         return 1
+    except MemoryError as error:
+        print(f"mbt-lite: the memory does not suffice ({error}); ask for less.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as stop:  # a download says what it keeps
-        left = str(stop) or "interrupted; nothing half-written was left."
+        left = str(stop) or "interrupted; what is there is whole, what is missing was not finished."
         print(f"mbt-lite: {left}", file=sys.stderr)
         return 130

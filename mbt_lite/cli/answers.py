@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug, FrontEndName, Model
+from mbt_lite.cli.options import Debug, FrontEndName, Model, media_files
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Predict:
     example: ClassVar[str] = "mbt-lite predict data_samples/*.mp4 --top 3"
 
     clips: Positional[tuple[Path, ...]]
-    """Video or sound files."""
+    """Video or sound files, or folders of them."""
     model: Model = "world-tiny"
     top: int = 5
     """How many labels to print."""
@@ -39,7 +39,7 @@ class Predict:
         if self.top < 1 or self.views < 1:
             raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
         classifier, failed = load(self.model, front_end=self.front_end), 0
-        for path in self.clips:
+        for path in media_files(self.clips):
             try:
                 answer = classifier.predict(path, self.views, self.start)
             except (ValueError, OSError) as error:

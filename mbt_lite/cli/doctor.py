@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug, Model
+from mbt_lite.cli.options import Debug, Model, media_files
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Doctor:
     example: ClassVar[str] = "mbt-lite doctor data_samples/bell.mp4 --out bell.png"
 
     clips: Positional[tuple[Path, ...]]
-    """Video or sound files."""
+    """Video or sound files, or folders of them."""
     model: Model = "world-tiny"
     out: Path | None = None
     """Also draw what was seen and heard: a .png, or a folder for several clips."""
@@ -32,15 +32,19 @@ class Doctor:
     def run(self) -> int:
         from tqdm import tqdm
 
-        from mbt_lite import doctor
+        from mbt_lite import doctor, zoo
         from mbt_lite.inference import load
 
         if not self.clips:
             raise ValueError("no clip given; try: " + self.example)
-        pictures = _pictures(self.clips, self.out)
-        model, sick = load(self.model), 0
-        for path in tqdm(self.clips, unit="clip", disable=len(self.clips) < 2, leave=False):
-            report = doctor.examine(path, model.clip_config, model.config.streams)
+        clips = media_files(self.clips)
+        pictures = _pictures(clips, self.out)
+        known = zoo.find(self.model)  # then its weights are not needed
+        model = known or load(self.model)
+        clip_config = known.clip if known else model.clip_config
+        streams, sick = model.config.streams, 0
+        for path in tqdm(clips, unit="clip", disable=len(clips) < 2, leave=False):
+            report = doctor.examine(path, clip_config, streams)
             sick += not report.fit
             text = json.dumps(doctor.to_dict(report)) if self.json else doctor.note(report)
             tqdm.write(text, file=sys.stdout)
@@ -50,7 +54,7 @@ class Doctor:
         return int(sick > 0)
 
 
-def _pictures(clips: tuple[Path, ...], out: Path | None) -> dict[Path, Path]:
+def _pictures(clips: list[Path], out: Path | None) -> dict[Path, Path]:
     """The picture of each clip: `out` itself, or in that folder, `bell.mp4.png` for `bell.mp4`."""
     if out is None:
         return {}

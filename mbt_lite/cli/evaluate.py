@@ -49,8 +49,6 @@ class Evaluate:
             command=self._command(),
         )
         print(json.dumps(scores, indent=1, allow_nan=False))
-        for note in scores["left out"]:
-            print(f"mbt-lite: {self.data}: {note}.", file=sys.stderr)
         for failed in scores["failed"]:
             print(f"mbt-lite: {failed['error']}", file=sys.stderr)
         return int(bool(scores["failed"]))

@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import arg
@@ -9,3 +11,14 @@ Model = Annotated[str, arg(help="A name of the zoo, a weights file, a folder or 
 FrontEndName = Annotated[
     str | None, arg(help="Hear with this preset instead of the model's own front end.")
 ]
+
+
+def media_files(paths: Iterable[Path]) -> list[Path]:
+    """The paths, each folder replaced by the video and sound files in it, if it has some."""
+    from mbt_lite.forms import SUFFIXES
+
+    files = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else []
+        files += [file for file in inside if file.suffix.lower() in SUFFIXES] or [path]
+    return files

@@ -4,10 +4,10 @@ import json
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import tyro
-from tyro.conf import Suppress, arg
+from tyro.conf import Positional, Suppress, arg
 
 from mbt_lite.cli.options import Debug
 
@@ -76,17 +76,30 @@ class Train:
 
 @dataclass(frozen=True)
 class Bench:
-    """Speed of the parts on this machine, each beside an alternative."""
+    """Speed of the parts on this machine, each beside an alternative; or of the data alone."""
 
-    example: ClassVar[str] = "mbt-lite bench"
+    example: ClassVar[str] = "mbt-lite bench data --tensorflow ~/tf/bin/python --long 10000"
 
+    what: Positional[Literal["parts", "data"]] = "parts"
+    """data: how fast full-size clips are read, beside tf.data."""
+    clips: int = 64
+    """data: how many a round."""
+    tensorflow: str | None = None
+    """data: a Python that has TensorFlow, for the comparison."""
+    long: int = 0
+    """data: so many clips more, to see whether the memory grows."""
     json: bool = False
     """JSON instead of a table."""
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import bench
+        if self.what == "parts":
+            from mbt_lite.bench import measure, table
 
-        measured = bench.measure()
-        print(json.dumps(measured, indent=1) if self.json else bench.table(measured))
+            measured = measure()
+        else:
+            from mbt_lite.throughput import measure, table
+
+            measured = measure(self.clips, self.tensorflow, self.long)
+        print(json.dumps(measured, indent=1) if self.json else table(measured))
         return 0

@@ -108,7 +108,7 @@ def _row(entry, state: str) -> dict:
 def _table(rows: list[dict]) -> str:
     from mbt_lite.download import amount
 
-    heads = "name streams trained~on mAP~(Scenic~README) parameters GFLOPs size here"
+    heads = "name streams trained~on mAP~(Scenic~README) parameters GFLOPs kept~size here"
     lines = [[head.replace("~", " ") for head in heads.split()]]
     for row in rows:
         mAP = "-" if row["mAP_scenic_readme"] is None else f"{row['mAP_scenic_readme']}"
