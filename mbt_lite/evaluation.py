@@ -50,7 +50,8 @@ def evaluate(
 
     With `folder` there come `report.html` and `scores.json`, and `answers.jsonl` from which an
     interrupted evaluation goes on; `command` is what the report tells its readers to type. Raises
-    ValueError for a source that cannot be used, and where the folder has another model's answers.
+    ValueError for a source that cannot be used, and where the folder has answers of another model
+    or of other data.
     """
     if views < 1 or batch < 1:
         raise ValueError(f"views={views} and batch={batch}: each must be 1 or more.")
@@ -91,7 +92,7 @@ def _ask(classifier, clips, source, views: int, batch: int, folder, quiet: bool)
     conditions = _conditions(classifier.config.streams)
     logits = np.zeros((len(conditions), len(clips), len(classifier.labels)), np.float32)
     failed, notes = {}, {}
-    known, opened = _journal(classifier, clips, views, folder, logits)
+    known, opened = _journal(classifier, clips, source, views, folder, logits)
     notes |= known
     todo = [index for index in range(len(clips)) if index not in known]
     bar = tqdm(total=len(clips), initial=len(known), desc=str(source), unit="clip", disable=quiet)
@@ -112,13 +113,14 @@ def _ask(classifier, clips, source, views: int, batch: int, folder, quiet: bool)
     return Found(whole, scored, failed, {i: notes[i] for i in scored})
 
 
-def _journal(classifier, clips, views: int, folder: Path | None, logits: np.ndarray):
+def _journal(classifier, clips, source, views: int, folder: Path | None, logits: np.ndarray):
     """{number of a clip: its notes} of the answers that were there, and the file for the others."""
     if folder is None:
         return {}, nullcontext()
     folder.mkdir(parents=True, exist_ok=True)
     path, known = folder / "answers.jsonl", {}
-    header = {"mbt_lite": __version__, "model": journal.fingerprint(classifier), "views": views}
+    header = {"mbt_lite": __version__, "model": journal.fingerprint(classifier)}
+    header |= {"data": str(source), "views": views}
     numbers = {clips.key(index): index for index in range(len(clips))}
     for answer in journal.resume(path, header, (logits.shape[0], logits.shape[2])):
         if answer.key in numbers:

@@ -64,7 +64,7 @@ def _refuse_other(path: Path, line: bytes, header: dict) -> None:
     changed = [name for name in header if found[name] != header[name]]
     if changed:
         raise ValueError(
-            f"{path} holds answers under another {' and '.join(changed)}; choose another folder "
+            f"{path} holds answers of another {' and '.join(changed)}; choose another folder "
             "for the report or remove that file."
         )
 

@@ -103,7 +103,8 @@ def test_a_file_is_answered_with_the_mean_over_its_windows(tmp_path):
     (tmp_path / "labels.csv").write_text("file,labels,start\nbell.mp4,b,\nbell.mp4,a,0.5\n")
     listener = Listener(("a", "b"))
     evaluate(listener, tmp_path, views=4, folder=tmp_path / "out", quiet=True)
-    header = {"mbt_lite": mbt_lite.__version__, "model": journal.fingerprint(listener), "views": 4}
+    header = {"mbt_lite": mbt_lite.__version__, "model": journal.fingerprint(listener)}
+    header |= {"data": str(tmp_path), "views": 4}
     answers = list(journal.resume(tmp_path / "out" / "answers.jsonl", header, (3, 2)))
     for answer, asked in zip(answers, ({"views": 4}, {"start": 0.5}), strict=True):
         views = features.read_views(tmp_path / "bell.mp4", listener.clip_config, **asked)
@@ -179,13 +180,20 @@ def test_an_interrupted_evaluation_goes_on_and_ends_like_an_undisturbed_one(tmp_
 
 @pytest.mark.parametrize(
     "change, sentence",
-    [({"seed": 1}, "under another model"), ({"views": 2}, "under another views")],
+    [
+        ({"seed": 1}, "of another model"),
+        ({"views": 2}, "of another views"),
+        ({"data": "world:validation"}, "of another data"),
+    ],
 )
-def test_answers_of_another_model_or_other_windows_are_not_mixed(tmp_path, change, sentence):
+def test_answers_of_another_model_data_or_windows_are_not_mixed(tmp_path, change, sentence):
     evaluate(Listener(), count=2, folder=tmp_path, quiet=True)
-    seed, views = change.get("seed", 0), change.get("views", 4)
+    seed, views, data = (
+        change.get(name, usual)
+        for name, usual in (("seed", 0), ("views", 4), ("data", "world:test"))
+    )
     with pytest.raises(ValueError, match=sentence):
-        evaluate(Listener(seed=seed), count=2, views=views, folder=tmp_path, quiet=True)
+        evaluate(Listener(seed=seed), data, count=2, views=views, folder=tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("text", ["my notes", "7\n", '{"mbt_lite": "0.1.0"}\n', "\xff\n"])
