@@ -188,12 +188,10 @@ def test_an_interrupted_evaluation_goes_on_and_ends_like_an_undisturbed_one(tmp_
 )
 def test_answers_of_another_model_data_or_windows_are_not_mixed(tmp_path, change, sentence):
     evaluate(Listener(), count=2, folder=tmp_path, quiet=True)
-    seed, views, data = (
-        change.get(name, usual)
-        for name, usual in (("seed", 0), ("views", 4), ("data", "world:test"))
-    )
+    asked = {"seed": 0, "views": 4, "data": "world:test"} | change
+    listener, views = Listener(seed=asked["seed"]), asked["views"]
     with pytest.raises(ValueError, match=sentence):
-        evaluate(Listener(seed=seed), data, count=2, views=views, folder=tmp_path, quiet=True)
+        evaluate(listener, asked["data"], count=2, views=views, folder=tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize("text", ["my notes", "7\n", '{"mbt_lite": "0.1.0"}\n', "\xff\n"])
