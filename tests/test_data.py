@@ -1,5 +1,6 @@
 """Batches: which clips are in them, in which order, from which place, and what a fault costs."""
 
+import importlib.util
 import io
 import json
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import data, media, records, sources, tables, tfrecord
+from mbt_lite import data, media, records, sources, tables, tfrecord, throughput
 from mbt_lite.config import WORLD_CLIP, ClipConfig
 from mbt_lite.features import log_mel
 from mbt_lite.sampling import Sampling
@@ -385,3 +386,21 @@ def test_the_micro_world_is_a_source_whose_clips_are_new():
     assert [batch["mask"].sum() for batch in batches] == [4, 2]
     assert batches[0]["labels"].shape == (4, 39)
     assert "jax" in sys.modules  # only this process has it
+
+
+# ---- speed ----
+
+
+@pytest.mark.slow
+def test_the_bench_reads_full_size_clips_and_says_what_it_leaves_out(monkeypatch):
+    monkeypatch.setattr(throughput, "ROUNDS", 1)
+    monkeypatch.setattr(throughput, "VIDEOS", 1)
+    found = throughput.measure(clips=8, tensorflow=sys.executable, long=40)
+    assert set(found["clips a second and core"]) >= {"records", "mp4"}
+    assert all(speed > 0.5 for speed in found["clips a second and core"].values())
+    assert ("left out" in found) == (importlib.util.find_spec("tensorflow") is None)
+    held = found["memory"]["MiB after so many clips"]
+    assert list(held) == [4 * step for step in range(11)]
+    assert "from records" in throughput.table(found)
+    with pytest.raises(ValueError, match="nowhere/python is no Python"):
+        throughput._lacks_tensorflow("nowhere/python")

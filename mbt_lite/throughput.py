@@ -1,0 +1,183 @@
+"""How fast clips come from records and from video files, beside tf.data, and in how much memory.
+
+Everything is measured per second of processor time, all threads counted, so that it is per core
+and other programs on the machine matter little.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from mbt_lite import extract, features, media, records, tables, tfdata
+from mbt_lite.config import ClipConfig
+from mbt_lite.data import Loader
+from mbt_lite.sampling import Sampling
+from mbt_lite.sources import Records, Source, Table
+
+SECONDS, SIZE = 10, (256, 454)  # of the clips; pixels, height and width
+LABELS = tuple(f"class {number}" for number in range(527))
+VIDEOS, SHARDS, PER_SHARD = 4, 2, 16
+BATCH = 4
+ROUNDS = 5
+CLIP = ClipConfig(front_end=features.FRONT_ENDS["linear-mel"])  # 32 of 250 frames, 8 s of sound
+
+
+def measure(clips: int = 64, tensorflow: str | None = None, long: int = 0) -> dict:
+    """Clips per second and core, the median of rounds that take turns; ready for JSON.
+
+    `tensorflow` is a Python that has TensorFlow, for the comparison with tf.data, otherwise this
+    one where it has; with neither that is left out, and said. `long` clips more are read to see
+    whether the memory grows.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = _make(Path(folder))
+        from_records, from_files = Records(folder, labels=LABELS), _table(files)
+        python = tensorflow or sys.executable
+        missing = _lacks_tensorflow(python)
+        speeds = {"records": [], "mp4": [], "tf.data": []}
+        for _ in tqdm(range(ROUNDS), desc="rounds", unit="round"):
+            speeds["records"].append(_speed(from_records, clips))
+            speeds["mp4"].append(_speed(from_files, clips // 2))
+            if not missing:
+                speeds["tf.data"].append(_tf_speed(python, Path(folder), clips))
+        found = {
+            "clips a second and core": {k: float(np.median(v)) for k, v in speeds.items() if v}
+        }
+        if missing:
+            found["left out"] = missing
+        else:
+            ratios = np.divide(speeds["records"], speeds["tf.data"])
+            found["records over tf.data"] = _spread(ratios)
+        return found | ({"memory": _memory(from_records, long)} if long else {})
+
+
+def _spread(ratios: np.ndarray) -> dict[str, float]:
+    values = np.median(ratios), ratios.min(), ratios.max()
+    return dict(zip(("median", "lowest", "highest"), map(float, values), strict=True))
+
+
+# ---- what is read ----
+
+
+def _make(folder: Path) -> list[Path]:
+    """Video files, and shards of records made from them as `mbt-lite prepare` does."""
+    settings, rng = extract.Settings(CLIP.front_end, LABELS), np.random.default_rng(0)
+    files = [folder / f"{number}.mp4" for number in range(VIDEOS)]
+    for file in files:
+        picture = _texture(rng)
+        frames = np.stack([np.roll(picture, (t // 2, 3 * t), (0, 1)) for t in range(25 * SECONDS)])
+        media.write(file, frames, 25.0, rng.normal(0, 0.1, SECONDS * media.RATE).astype(np.float32))
+    made = [extract.example(row, settings)[0] for row in _table(files).rows]
+    for number in range(SHARDS):
+        named = [replace(made[i % VIDEOS], id=f"{number} {i}") for i in range(PER_SHARD)]
+        records.write_shard(folder / records.shard_name("bench", number, SHARDS), named)
+    return files
+
+
+def _texture(rng: np.random.Generator) -> np.ndarray:
+    """A picture uint8 [H, W, 3] with detail at all scales; as a JPEG it has about 27 kB."""
+    height, width = SIZE
+    total = np.full((height, width, 3), 128.0)
+    for cells in (4, 16, 64, 128):
+        for channel in range(3):
+            small = Image.fromarray(rng.normal(0, 60 / cells**0.5, (cells, 2 * cells)).astype("f4"))
+            total[..., channel] += small.resize((width, height), Image.Resampling.BICUBIC)
+    return total.clip(0, 255).astype(np.uint8)
+
+
+def _table(files: list[Path]) -> Table:
+    rows = [tables.Row(f.stem, f, 0.0, float(SECONDS), LABELS[:1]) for f in files]
+    return Table(tables.Rows(rows, list(LABELS)))
+
+
+# ---- how fast ----
+
+
+def _loader(source: Source) -> Loader:
+    loader = Loader(source, Sampling(CLIP, training=True), BATCH, epochs=None)
+    next(loader)
+    return loader
+
+
+def _speed(source: Source, clips: int) -> float:
+    loader = _loader(source)
+    start = time.process_time()
+    for _ in range(clips // BATCH):
+        next(loader)
+    return clips // BATCH * BATCH / (time.process_time() - start)
+
+
+def _lacks_tensorflow(python: str) -> str | None:
+    """Why there is no comparison with tf.data; None where there is one."""
+    asked = [
+        python,
+        "-c",
+        "import importlib.util as u, sys; sys.exit(not u.find_spec('tensorflow'))",
+    ]
+    try:
+        absent = subprocess.run(asked, capture_output=True).returncode
+    except OSError:
+        raise ValueError(f"--tensorflow {python} is no Python that can be run.") from None
+    return f"{python} has no TensorFlow; name one that has with --tensorflow" if absent else None
+
+
+def _tf_speed(python: str, folder: Path, clips: int) -> float:
+    shards = [str(folder / records.shard_name("bench", n, SHARDS)) for n in range(SHARDS)]
+    height, width = Sampling(CLIP, training=True).picture
+    numbers = (clips, BATCH, CLIP.frames, CLIP.stride, CLIP.spec_frames, height, width, len(LABELS))
+    ran = subprocess.run(
+        [python, tfdata.__file__, *map(str, numbers), *shards],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
+    )
+    if ran.returncode:
+        raise ValueError(f"tf.data in {python}: {ran.stderr.strip().splitlines()[-1]}")
+    return clips // BATCH * BATCH / float(ran.stdout)
+
+
+# ---- how much memory ----
+
+
+def _memory(source: Source, clips: int) -> dict:
+    """MiB that this process holds, in ten places of a long run."""
+    loader, steps = _loader(source), clips // BATCH
+    places = {round(steps * part / 10) for part in range(11)}
+    held = {}
+    for step in tqdm(range(steps + 1), desc="memory", unit="batch"):
+        if step in places:
+            held[step * BATCH] = _resident()
+        next(loader)
+    return {"MiB after so many clips": held, "grown": held[max(held)] - held[sorted(held)[1]]}
+
+
+def _resident() -> float:
+    """MiB of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def table(found: dict) -> str:
+    """The figures in words."""
+    speeds = found["clips a second and core"]
+    lines = [
+        f"from {name:8} {speed:6.1f} clips a second and core" for name, speed in speeds.items()
+    ]
+    if "left out" in found:
+        lines.append(f"no comparison with tf.data: {found['left out']}")
+    else:
+        lines.append("records over tf.data: {median:.2f} ({lowest:.2f}-{highest:.2f})".format(
+            **found["records over tf.data"]
+        ))  # fmt: skip
+    if "memory" in found:
+        held = found["memory"]["MiB after so many clips"]
+        lines += [f"after {clips:6} clips {size:7.1f} MiB" for clips, size in held.items()]
+    return "\n".join(lines)
