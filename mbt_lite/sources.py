@@ -63,26 +63,20 @@ class World:
 
 
 class Records:
-    """Prepared clips, see records.py: a folder (or a split of it), a pattern, or name@128.
+    """Prepared clips: `records.Shards`, or `builders.table.Clips` of a TFDS dataset.
 
-    The classes are those of dataset.json; records of another writer need `labels`.
+    `front` is what made their spectrograms; None where nobody says.
     """
 
-    def __init__(self, source: str | Path, split: str | None = None, labels: Sequence[str] = ()):
-        told = records.describe(source) if (Path(source) / records.DESCRIPTION).exists() else {}
-        self.labels = tuple(told.get("labels", labels))
-        if not self.labels or (labels and tuple(labels) != self.labels):
-            found = f"has the classes {_first(self.labels)}" if self.labels else "names no classes"
-            raise ValueError(f"{source} {found}; the model's are {_first(labels)}.")
-        self.front = from_dict(FrontEnd, told["front_end"]) if told else None
-        self.shards = records.Shards(source, split, len(self.labels))
+    def __init__(self, clips, labels: Sequence[str], front: FrontEnd | None):
+        self.clips, self.labels, self.front = clips, tuple(labels), front
 
     def __len__(self) -> int:
-        return len(self.shards)
+        return len(self.clips)
 
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
         """Write one clip, of which only the drawn frames are decoded; its id."""
-        example, clip = self.shards[index], sampling.clip
+        example, clip = self.clips[index], sampling.clip
         spectrogram = self._spectrogram(example, clip.front_end)
         count = round(len(example.jpegs) / records.FPS * clip.fps)
 
@@ -103,7 +97,7 @@ class Records:
     def _spectrogram(self, example: records.Example, front: FrontEnd) -> np.ndarray:
         """float32 [rows, M]: the stored one, or that of the sound where the model hears otherwise.
 
-        Nobody says how records without a dataset.json were made, so they are taken as they are.
+        Where nobody says how the stored ones were made, they are taken as they are.
         """
         if self.front is None or _alike(front) == _alike(self.front):
             stored = example.melspec.reshape(-1, records.MELS)
@@ -112,8 +106,8 @@ class Records:
         elif len(example.wave):
             return log_mel(example.wave, front)
         raise ValueError(
-            f"{example.source}: its spectrogram is made otherwise than front end {front.name!r} "
-            "would, and there is no sound to make it anew; prepare the clips again."
+            f"{example.source or example.id}: its spectrogram is made otherwise than front end "
+            f"{front.name!r} would, and there is no sound to make it anew; prepare the clips again."
         )
 
 
@@ -166,19 +160,9 @@ class Table:
 
 
 class Digits:
-    """The pairs of `av_digits` (see builders/) as TFDS keeps them in a folder."""
+    """The pairs of `av_digits`, see builders/."""
 
-    def __init__(self, folder: str | Path, split: str = "train", config: str = "noisy"):
-        from mbt_lite.builders import AvDigits  # brings TFDS
-
-        builder = AvDigits(data_dir=folder, config=config)
-        if not builder.is_prepared():
-            raise ValueError(
-                f"{folder} has no av_digits/{config}; `mbt-lite build av_digits --out {folder}` "
-                "makes it."
-            )
-        if split not in builder.info.splits:
-            raise ValueError(f"av_digits has no split {split}.")
+    def __init__(self, builder, split: str):
         self.labels = tuple(builder.info.features["label"].names)
         self.stored = builder.as_data_source(split)
 
@@ -207,26 +191,54 @@ def open_source(
     names: Path | None = None,
     labels: Sequence[str] = (),
 ) -> Source:
-    """The `Source` at a place: a folder or pattern of records, tfds:FOLDER, or labelled files.
+    """The `Source` at a place, or one split of it: records, a TFDS dataset, or labelled files.
 
-    Labelled files are what `tables.read_rows` takes (with `videos` and `names`); `labels` are the
-    classes of records that do not name them. ValueError where there is nothing to learn from.
+    Records are a folder of shards, a pattern or name@128; `labels` are the classes of those that
+    have no dataset.json. A TFDS dataset is the folder that `mbt-lite build` names. Labelled files
+    are what `tables.read_rows` takes, with `videos` and `names`. ValueError where there is nothing
+    to learn from.
     """
-    if str(place).startswith("tfds:"):
-        return Digits(str(place).removeprefix("tfds:"), split or "train")
     path = Path(place)
-    folder_of_shards = path.is_dir() and any(map(records.SHARD.fullmatch, _names(path)))
-    if folder_of_shards or (path / records.DESCRIPTION).exists() or re.search(r"[*@]", path.name):
-        return Records(place, split, labels)
+    if (path / "dataset_info.json").exists():
+        return _from_tfds(path, split or "train")
+    if _holds_records(path):
+        return _from_shards(place, split, labels)
     if not path.exists():
         raise ValueError(f"there is no {place}; name a folder of records, a table (CSV) or videos.")
-    if records.SHARD.fullmatch(path.name):
-        return Records(place, split, labels)
     return Table(tables.read_rows(path, videos, names), split)
 
 
-def _names(folder: Path) -> list[str]:
-    return [entry.name for entry in folder.iterdir()]
+def _holds_records(path: Path) -> bool:
+    """Whether a path is a shard, a folder of some, or a pattern for them."""
+    inside = [entry.name for entry in path.iterdir()] if path.is_dir() else []
+    known = records.DESCRIPTION in inside or re.search(r"[*@]", path.name)
+    return bool(known or any(map(records.SHARD.fullmatch, [path.name, *inside])))
+
+
+def _from_shards(place: str | Path, split: str | None, labels: Sequence[str]) -> Records:
+    told = records.describe(place) if (Path(place) / records.DESCRIPTION).exists() else {}
+    found = tuple(told.get("labels", labels))
+    if not found or (labels and tuple(labels) != found):
+        said = f"has the classes {_first(found)}" if found else "names no classes"
+        raise ValueError(f"{place} {said}; the model's are {_first(labels)}.")
+    front = from_dict(FrontEnd, told["front_end"]) if told else None
+    return Records(records.Shards(place, split, len(found)), found, front)
+
+
+def _from_tfds(folder: Path, split: str) -> Source:
+    import tensorflow_datasets as tfds  # slow to come, and rarely needed
+
+    from mbt_lite.builders import table
+
+    builder = tfds.builder_from_directory(str(folder))
+    if split not in builder.info.splits:
+        raise ValueError(f"{folder} has no split {split}; it has {', '.join(builder.info.splits)}.")
+    if builder.name == "av_digits":
+        return Digits(builder, split)
+    if not {"jpegs", "melspec"} <= set(builder.info.features):
+        raise ValueError(f"{folder} holds no clips that `mbt-lite build` made.")
+    clips = table.Clips(folder, split)
+    return Records(clips, clips.labels, from_dict(FrontEnd, dict(clips.front_end)))
 
 
 def _first(labels: Sequence[str]) -> str:

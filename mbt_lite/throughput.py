@@ -20,7 +20,7 @@ from mbt_lite import extract, features, media, records, tables, tfdata
 from mbt_lite.config import ClipConfig
 from mbt_lite.data import Loader
 from mbt_lite.sampling import Sampling
-from mbt_lite.sources import Records, Source, Table
+from mbt_lite.sources import Source, Table, open_source
 
 SECONDS, SIZE = 10, (256, 454)  # of the clips; pixels, height and width
 LABELS = tuple(f"class {number}" for number in range(527))
@@ -39,7 +39,7 @@ def measure(clips: int = 64, tensorflow: str | None = None, long: int = 0) -> di
     """
     with tempfile.TemporaryDirectory() as folder:
         files = _make(Path(folder))
-        from_records, from_files = Records(folder, labels=LABELS), _table(files)
+        from_records, from_files = open_source(folder + "/bench-*", labels=LABELS), _table(files)
         python = tensorflow or sys.executable
         missing = _lacks_tensorflow(python)
         speeds = {"records": [], "mp4": [], "tf.data": []}

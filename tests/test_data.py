@@ -5,12 +5,24 @@ import io
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import data, media, records, sources, tables, tfrecord, throughput
+from mbt_lite import (
+    data,
+    extract,
+    media,
+    prepare,
+    records,
+    sequence,
+    sources,
+    tables,
+    tfrecord,
+    throughput,
+)
 from mbt_lite.config import WORLD_CLIP, ClipConfig
 from mbt_lite.features import log_mel
 from mbt_lite.sampling import Sampling
@@ -56,7 +68,7 @@ def shards(examples, tmp_path_factory):
 
 @pytest.fixture
 def source(shards):
-    return sources.Records(shards, labels=LABELS)
+    return sources.open_source(shards, labels=LABELS)
 
 
 def loader(source, batch=4, training=True, **options):
@@ -207,7 +219,7 @@ def test_one_stream_may_be_left_out(source):
 
 
 def test_records_heard_otherwise_get_their_spectrogram_from_the_stored_sound(shards, examples):
-    source = sources.Records(shards, labels=LABELS)
+    source = sources.open_source(shards, labels=LABELS)
     source.front = replace(CLIP.front_end, power=2)  # as if dataset.json said so
     batch = next(data.Loader(source, Sampling(CLIP), 2))
     expected = log_mel(examples[0].wave, CLIP.front_end)[100:200]
@@ -252,15 +264,21 @@ def spoilt(examples, folder, what: str):
     paths = [folder / records.shard_name("x", number, 2) for number in range(2)]
     records.write_shard(paths[0], examples[:2])
     records.write_shard(paths[1], [examples[2], last])
+    if what == "mel":
+        context, lists = sequence.decode(records.to_bytes(last))
+        lists[records.MEL][1] = lists[records.MEL][1][:-1]
+        encoded = [records.to_bytes(examples[2]), sequence.encode(context, lists)]
+        tfrecord.write(paths[1], encoded)
     if what in ("bytes", "truncated", "empty"):
         damage(paths[1], what)
-    source = sources.Records(folder, labels=LABELS)
+    source = sources.open_source(folder, labels=LABELS)
     if what == "vanished":
         paths[1].unlink()
     return source
 
 
 FAULTS = {
+    "mel": (r"x-00001-of-00002, record 1: second 1 of its spectrogram has 12799 numbers", 1),
     "bytes": (r"x-00001-of-00002, record 1: its bytes are damaged", 1),
     "truncated": (r"x-00001-of-00002, record 1: the file is cut off", 1),
     "empty": (r"x-00001-of-00002, record 0: the shard is empty", 1),
@@ -361,7 +379,52 @@ def test_a_table_without_such_rows_or_files_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="name a folder of records, a table"):
         sources.open_source(tmp_path / "nothing")
     with pytest.raises(ValueError, match="names no classes"):
-        sources.Records(tmp_path / "nothing")
+        sources.open_source(tmp_path / "nothing@2")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_tfds_dataset_over_a_table_gives_the_clips_of_the_table(folder, tmp_path, workers):
+    build = importlib.import_module("mbt_lite.builders")
+    config = build.TableConfig(name="t", table=folder / "t.csv", front_end=CLIP.front_end)
+    builder = build.TableDataset(data_dir=tmp_path, config=config)
+    builder.download_and_prepare()
+    source = sources.open_source(builder.data_dir, "train")
+    assert source.labels == ("x", "y") and source.front == CLIP.front_end
+    made = loader(source, batch=2, training=False, workers=workers)
+    batch = next(made)
+    made.close()
+    row = batch["labels"].argmax(1).tolist().index(0)  # a.mp4, whole
+    assert instants(batch, row)[0] == pytest.approx(2.0, abs=0.1)
+    with pytest.raises(ValueError, match="has no split valid; it has test, train"):
+        sources.open_source(builder.data_dir, "valid")
+
+
+def test_pairs_of_digits_are_a_source():
+    made = importlib.import_module("mbt_lite.builders.av_digits")
+    picture, sound = np.full((28, 28), 200, np.uint8), np.full(8000, 100, np.int16)
+    files = {"image": made._png(picture), "audio": made._wav(sound)}
+    stored = [{"id": f"{n}".encode(), "label": n, **files} for n in range(3)]
+    digits = [str(digit) for digit in range(10)]
+    info = SimpleNamespace(features={"label": SimpleNamespace(names=digits)})
+    builder = SimpleNamespace(info=info, as_data_source={"train": stored}.get)
+    source = sources.Digits(builder, "train")
+    batch = next(data.Loader(source, Sampling(CLIP, True, canvas=(20, 20)), 3, shuffle=False))
+    assert batch["id"] == ["0", "1", "2"] and batch["labels"].argmax(1).tolist() == [0, 1, 2]
+    assert (batch["rgb"] == 200).all() and batch["extent"].tolist() == [[20, 20]] * 3
+
+
+def test_prepared_clips_are_a_source_that_knows_its_classes_and_front_end(folder, tmp_path):
+    rows = tables.read_rows(folder / "t.csv").rows
+    settings = extract.Settings(CLIP.front_end, ("x", "y"))
+    prepare.prepare(prepare.plan(rows, "t", None, None), settings, tmp_path / "out", workers=1)
+    source = sources.open_source(tmp_path / "out", "test")
+    assert source.labels == ("x", "y") and len(source) == 1
+    assert source.front.mean != 0  # measured
+    batch = next(data.Loader(source, Sampling(CLIP), 1))
+    assert batch["id"] == [rows[2].id] and batch["labels"].tolist() == [[1, 0]]
+    assert instants(batch, 0)[0] == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(ValueError, match="has the classes x, y; the model's are a, b"):
+        sources.open_source(tmp_path / "out", labels=("a", "b"))
 
 
 def test_a_portrait_that_the_canvas_does_not_hold_is_cut_at_a_place_that_is_drawn():
