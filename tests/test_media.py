@@ -497,3 +497,23 @@ def test_a_window_has_its_sound_though_the_picture_is_lost(tmp_path):
     found = read(tmp_path / "lost.mp4", 3, 2)
     assert len(found.frames) == 0 and np.abs(found.wave).max() > 0.25
     assert any("no picture" in note for note in found.notes)
+
+
+def test_one_stream_alone_is_as_it_is_beside_the_other(tmp_path):
+    file = tmp_path / "late.mp4"
+    frames = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((32, 32, 3), np.uint8)
+    wave = np.sin(np.arange(32_000) / 9).astype(np.float32)
+    write(file, frames, 0.3 + np.arange(50) / 25, wave)  # the picture starts later
+    both = read(file, 0.5, 1.0)
+    picture, sound = (read(file, 0.5, 1.0, only=name) for name in ("picture", "sound"))
+    np.testing.assert_array_equal(picture.frames, both.frames)
+    np.testing.assert_array_equal(picture.times, both.times)
+    np.testing.assert_array_equal(sound.wave, both.wave)
+    assert not len(picture.wave) and not len(sound.frames)
+    assert not any(
+        "no sound" in note or "no picture" in note for note in picture.notes + sound.notes
+    )
+    silent = tmp_path / "silent.mp4"
+    write(silent, frames, 25.0)
+    with pytest.raises(MediaError, match="holds no sound; name a file that does"):
+        read(silent, only="sound")
