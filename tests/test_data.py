@@ -3,8 +3,12 @@
 import importlib.util
 import io
 import json
+import os
+import signal
 import sys
+import time
 from dataclasses import replace
+from multiprocessing.shared_memory import SharedMemory
 from types import SimpleNamespace
 
 import numpy as np
@@ -310,6 +314,23 @@ def test_a_fault_that_is_skipped_leaves_its_place_empty_and_is_counted(
     empty = batches[-1]["mask"] == 0
     assert not batches[-1]["rgb"][empty].any() and not batches[-1]["labels"][empty].any()
     assert batches[0]["id"] == ["clip0", "clip1"]
+
+
+def test_a_worker_that_dies_is_told_in_a_sentence_and_leaves_no_shared_memory(source):
+    dying = loader(source, workers=2, epochs=None)
+    next(dying)
+    workers = dying.steps.workers
+    while workers.free.qsize() < data.AHEAD:  # until it has read ahead as far as it may
+        time.sleep(0.05)
+    slots = [slot.name for slot in workers.free.queue]
+    for pid in list(workers.pool._processes):
+        os.kill(pid, signal.SIGKILL)
+    with pytest.raises(OSError, match="a process that reads the data died.*workers=0"):
+        for _ in range(50):
+            next(dying)
+    dying.close()
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(slots[0])
 
 
 def test_options_that_cannot_work_are_refused(source):
