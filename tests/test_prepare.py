@@ -316,11 +316,14 @@ def test_what_stops_a_worker_stops_the_run_and_no_process_is_left(videos, tmp_pa
     assert not list(tmp_path.glob("v-*"))
 
 
-def limited(limit):
-    def limit_files():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
-    return limit_files
+def run_limited(command, limit):
+    """A finished process whose files may grow to `limit` bytes; set from outside, for a process
+    with threads should not fork with work to do."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    process = subprocess.Popen(command, **pipes)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+    out, err = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 def command(videos, out, *more):
@@ -333,7 +336,7 @@ def command(videos, out, *more):
 def test_a_full_disk_stops_with_a_sentence_and_leaves_whole_shards_only(videos, tmp_path):
     out = tmp_path / "out"
     options = {"capture_output": True, "text": True, "cwd": ROOT}
-    full = subprocess.run(command(videos, out), preexec_fn=limited(450_000), **options)
+    full = run_limited(command(videos, out), 450_000)
     assert full.returncode == 1 and "Traceback" not in full.stderr
     assert f"mbt-lite: {out}: the disk is full. Finished shards are whole and stay" in full.stderr
     assert not (out / "dataset.json").exists() and not list(out.glob(".*.part"))
