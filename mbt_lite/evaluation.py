@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import __version__, data, journal, metrics, report, world
-from mbt_lite.data import Files, Windows, WorldClips
+from mbt_lite import __version__, journal, labelled, metrics, report, world
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
+from mbt_lite.labelled import Files, Windows, WorldClips
 
 BOTH, SOUND, PICTURE = "both streams", "sound alone", "picture alone"
 ALONE = {"spec": SOUND, "rgb": PICTURE}
@@ -55,7 +55,7 @@ def evaluate(
     """
     if views < 1 or batch < 1:
         raise ValueError(f"views={views} and batch={batch}: each must be 1 or more.")
-    clips = data.labelled(source, classifier.labels, classifier.clip_config, views, count)
+    clips = labelled.find(source, classifier.labels, classifier.clip_config, views, count)
     for note in () if quiet else clips.notes:
         tqdm.write(f"{source}: {note}.", sys.stderr)
     found = _ask(classifier, clips, source, views, batch, Path(folder) if folder else None, quiet)
@@ -141,7 +141,7 @@ class Row(NamedTuple):
 def _answers(classifier, clips, todo, conditions, batch: int) -> Iterator[tuple]:
     """(number, logits [S, C] averaged over windows, notes) per clip, or (number, error, ())."""
     errors, sums = [], {}
-    for rows in _batches(_rows(data.prefetched(clips, todo), errors), batch):
+    for rows in _batches(_rows(labelled.prefetched(clips, todo), errors), batch):
         while errors:
             yield (*errors.pop(0), ())
         for row, logits in zip(rows, _forward(classifier, rows, conditions, batch), strict=True):

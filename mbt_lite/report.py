@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite import metrics, plot
-from mbt_lite.data import Files, WorldClips
+from mbt_lite.labelled import Files, WorldClips
 
 UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 WORST = 12  # clips with a picture

@@ -17,7 +17,7 @@ import optax
 import orbax.checkpoint as ocp
 from tqdm import tqdm
 
-from mbt_lite import data, plot, world
+from mbt_lite import data, labelled, plot, world
 from mbt_lite.config import Experiment, TrainConfig, from_dict, to_dict
 from mbt_lite.evaluation import evaluate
 from mbt_lite.features import normalise
@@ -99,8 +99,8 @@ def fit(experiment: Experiment, workdir) -> Run:
     the whole state and, at the end, `model.safetensors` with its card: `README.md` and
     `curves.png`. A folder that was begun with other settings is refused.
     """
-    if f"{experiment.data}:train" not in data.WORLD:
-        known = ", ".join(data.WORLD)
+    if f"{experiment.data}:train" not in labelled.WORLD:
+        known = ", ".join(labelled.WORLD)
         raise ValueError(f"data {experiment.data}:train is unknown; use one of {known}.")
     folder = Path(workdir).absolute()
     folder.mkdir(parents=True, exist_ok=True)

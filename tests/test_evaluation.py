@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mbt_lite
-from mbt_lite import cli, data, features, journal, plot, world
+from mbt_lite import cli, features, journal, labelled, plot, world
 from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.evaluation import evaluate, modality_confusion
 from mbt_lite.inference import Classifier
@@ -222,13 +222,15 @@ def test_every_part_of_a_model_shows_in_its_fingerprint():
 def test_clips_are_read_ahead_a_few_at_a_time():
     started = []
 
-    class Clips(data.WorldClips):
+    class Clips(labelled.WorldClips):
         def read(self, index):
             started.append(index)
-            return data.Windows(np.zeros(0, np.uint8), np.zeros(0, np.float32))
+            return labelled.Windows(np.zeros(0, np.uint8), np.zeros(0, np.float32))
 
     ahead = []
-    for place, (index, _) in enumerate(data.prefetched(Clips("test", WORLD_CLIP, 200), range(200))):
+    for place, (index, _) in enumerate(
+        labelled.prefetched(Clips("test", WORLD_CLIP, 200), range(200))
+    ):
         assert index == place
         ahead.append(len(started) - place)
     assert max(ahead) <= 16  # two for each of at most eight threads
@@ -301,8 +303,8 @@ def test_names_from_files_are_text_in_the_report_and_no_markup(table):
 
 
 def test_the_report_shows_the_middle_of_a_clip(table):
-    files = data.labelled(table, ("a", "b", "c"), WORLD_CLIP)
-    made = data.labelled("world:test", world.LABELS, WORLD_CLIP)
+    files = labelled.find(table, ("a", "b", "c"), WORLD_CLIP)
+    made = labelled.find("world:test", world.LABELS, WORLD_CLIP)
     for picture in (files.picture(0), made.picture(3)):
         assert picture.dtype == np.uint8 and picture.shape == (160, 160, 3) and picture.std() > 5
 
@@ -345,3 +347,12 @@ def test_bars_of_what_turned_carry_their_counts():
     words = [text.get_text() for text in plot.turned(counts).texts]
     assert words == ["2 became wrong", "5 became right", "0 became wrong", "1 became right"]
     assert plot.turned_alt(counts).startswith("picture added: 2 clips became wrong, 5 right")
+
+
+def test_a_missing_file_is_told_and_the_others_are_scored(tmp_path):
+    (tmp_path / "bell.mp4").write_bytes((SAMPLES / "bell.mp4").read_bytes())
+    (tmp_path / "labels.csv").write_text("file,labels\nbell.mp4,a\ngone.mp4,b\n")
+    for _ in range(2):  # a missing file is asked for again, too
+        scores = evaluate(Listener(("a", "b")), tmp_path, folder=tmp_path / "out", quiet=True)
+        assert scores["clips"] == 1
+        assert [failed["clip"] for failed in scores["failed"]] == [str(tmp_path / "gone.mp4")]

@@ -37,7 +37,7 @@ LEVELS = {
     7: ["plot", "extract"],
     8: ["builders", "explain", "doctor", "manifests"],
     9: ["sources", "prepare"],
-    10: ["data", "beam"],
+    10: ["data", "labelled", "beam"],
     11: ["report"],
     12: ["evaluation", "calibrate"],
     13: ["train", "bench", "configs", "throughput"],
