@@ -19,6 +19,7 @@ from pathlib import Path
 
 import mbt_lite
 from mbt_lite.extract import Settings
+from mbt_lite.processes import TOO_LONG
 from mbt_lite.records import DESCRIPTION, SHARD, shard_name
 from mbt_lite.tables import Row
 
@@ -67,6 +68,7 @@ class Manifest:
     labels: dict[str, int] = field(default_factory=dict)
     unusual: dict[str, int] = field(default_factory=dict)  # in plain words → clips
     failures: list[tuple[str, str, str]] = field(default_factory=list)  # id, file, reason
+    states: dict[str, str] = field(default_factory=dict)  # id → state of a file that failed
 
 
 # ---- finished shards ----
@@ -83,6 +85,7 @@ def write_manifest(
     labels = Counter(name for row, _ in done for name in row.labels)
     unusual = Counter(_general(words) for _, answer in done for words in answer.unusual)
     sums = [answer.sums for _, answer in done]
+    failed = {name for name, _, _ in failures}
     manifest = Manifest(
         file=shard.name,
         split=shard.split,
@@ -95,6 +98,7 @@ def write_manifest(
         labels=dict(sorted(labels.items())),
         unusual=dict(sorted(unusual.items())),
         failures=failures,
+        states={row.id: _state(row.path) for row in shard.rows if row.id in failed},
     )
     _write(folder / PROGRESS / f"{shard.name}.json", _json(asdict(manifest)))
 
@@ -132,7 +136,8 @@ def read_manifest(folder: Path, name: str) -> Manifest | None:
 
 
 def unfinished(shards: Sequence[Shard], settings: Settings, folder: Path) -> list[Shard]:
-    """The shards still to be written: those without a manifest, or with files that came since.
+    """The shards still to be written: those without a manifest, or with files that came since, or
+    that failed and have changed, or took too long.
 
     ValueError where the folder holds shards of other settings or of another table.
     """
@@ -144,7 +149,15 @@ def _finished(shard: Shard, folder: Path) -> bool:
     manifest, path = read_manifest(folder, shard.name), folder / shard.name
     if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:
         return False
-    return manifest.rows == _digests(shard)
+    slow = any(TOO_LONG in reason for _, _, reason in manifest.failures)
+    failed = {row.id: _state(row.path) for row in shard.rows if row.id in manifest.states}
+    return manifest.rows == _digests(shard) and manifest.states == failed and not slow
+
+
+def _state(path: Path | None) -> str:
+    """What changes when a file does; empty where there is none."""
+    found = path.stat() if path is not None and path.exists() else None
+    return f"{found.st_size} bytes, {found.st_mtime_ns}" if found else ""
 
 
 def _refuse_others(shards: Sequence[Shard], settings: Settings, folder: Path) -> None:

@@ -16,6 +16,7 @@ from multiprocessing import connection
 from typing import Any
 
 READY = "ready"
+TOO_LONG = "took more than"  # begins the reason of a job that was given up
 START = 300.0  # s, in which a process has to import what it needs, however busy the machine
 ATTEMPTS = 2  # of a job whose process died; the second one in a fresh process
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -109,7 +110,7 @@ def _attend(workers: list[_Worker], tasks: Iterator[Generator], patience: float)
         elif time.monotonic() - worker.since > (patience if worker.ready else START):
             worker.end()
             _refuse_unready(worker)
-            answer = _again(worker, f"took more than {patience:g} s")
+            answer = _again(worker, f"{TOO_LONG} {patience:g} s")
         else:
             continue
         if answer is not None and not _go_on(worker, answer[0], tasks):

@@ -413,3 +413,32 @@ def test_a_run_killed_twenty_times_at_random_moments_comes_to_the_same_bytes(vid
             shutil.rmtree(out)
     subprocess.run(command(videos, out), **options)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_clip_that_failed_is_tried_again_when_its_file_has_changed(tmp_path, capsys):
+    whole = (Path(ROOT) / "data_samples" / "bell.mp4").read_bytes()
+    (tmp_path / "bell.mp4").write_bytes(whole)
+    (tmp_path / "late.mp4").write_bytes(b"")
+    (tmp_path / "table.csv").write_text("file,labels\nbell.mp4,bell\nlate.mp4,bell\n")
+    command = ["prepare", str(tmp_path / "table.csv"), "--out", str(tmp_path / "out")]
+    assert cli.main([*command, "--workers", "1"]) == 1
+    assert "all: 1 clips" in capsys.readouterr().out
+    (tmp_path / "late.mp4").write_bytes(whole)
+    assert cli.main([*command, "--workers", "1"]) == 0
+    assert "all: 2 clips" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        (["--workers", "-1"], "at least one process"),
+        (["--patience", "0"], "some seconds"),
+        (["--videos", "nowhere"], "is no folder"),
+        ([], "none of the files"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, capsys, more, sentence):
+    (tmp_path / "table.csv").write_text("file,labels\ngone.mp4,bell\n")
+    out = tmp_path / "out"
+    assert cli.main(["prepare", str(tmp_path / "table.csv"), "--out", str(out), *more]) == 1
+    assert sentence in capsys.readouterr().err and not out.exists()

@@ -44,8 +44,12 @@ class Build:
     def run(self) -> int:
         import tensorflow_datasets as tfds
 
+        from mbt_lite.builders.av_digits import FILES
+
         if self.manual and not self.manual.is_dir():
             raise ValueError(f"--manual {self.manual} is no folder.")
+        if self.manual and (gone := [f for f in FILES if not (self.manual / f).is_file()]):
+            raise ValueError(f"--manual {self.manual} lacks {', '.join(gone)}.")
         logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of every config not its own
         options = tfds.download.DownloadConfig(manual_dir=self.manual and str(self.manual))
         builder = self._digits() if self.dataset == "av_digits" else self._table()

@@ -50,13 +50,27 @@ class Prepare:
     """What the runner needs, without dashes: direct_num_workers=4 direct_running_mode=..."""
     debug: Debug = False
 
+    def _check(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers {self.workers}: at least one process is needed.")
+        if self.patience <= 0:
+            raise ValueError(f"--patience {self.patience:g}: give a clip some seconds.")
+        if self.videos is not None and not self.videos.is_dir():
+            raise ValueError(f"--videos {self.videos} is no folder.")
+
     def run(self) -> int:
         from mbt_lite import features, prepare, tables
         from mbt_lite.extract import Settings
 
+        self._check()
         found = tables.read_rows(self.table, self.videos, self.labels)
         for note in found.notes:
             print(f"mbt-lite: {self.table}: {note}.", file=sys.stderr)
+        if not any(row.path for row in found.rows):
+            raise ValueError(
+                f"none of the files of {self.table} is in {self.videos or 'its folder'}; name the "
+                "folder of the videos with --videos."
+            )
         settings = Settings(features.front_end(self.front_end), tuple(found.labels))
         shards = prepare.plan(found.rows, self._name(), self.shards, self.split)
         if self.runner:
