@@ -309,7 +309,7 @@ def _unique(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
         if first is not row:
             (repeated if first == row else contrary).append(row.id)
     notes = _counted("repeated rows, taken once", repeated)
-    notes += _counted("ids with another file, labels, window or split than before, left out", contrary)
+    notes += _counted("ids told otherwise before, left out", contrary)
     return list(seen.values()), notes
 
 

@@ -286,7 +286,7 @@ def test_what_is_wrong_with_a_table_is_listed_and_the_rest_is_read(tmp_path):
     assert "line 6: start 'soon' is no time" in notes
     assert "rows without a known label (1): a.mp4" in notes
     assert "repeated rows, taken once (1): a_1000_2000" in notes
-    assert "other labels, window or split than before, left out (1): a_1000_2000" in notes
+    assert "ids told otherwise before, left out (1): a_1000_2000" in notes
     assert "files missing (1): gone" in notes
 
 
