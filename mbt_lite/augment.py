@@ -93,11 +93,15 @@ def augment_frames(
     clip: ClipConfig,
 ) -> Float[Array, "B T S S 3"]:
     """Frames [B, T, S, S, 3] in [-1, 1]: scale jitter, crop, flip, colour, grey, in this order."""
+    uncut = frames.shape[2:4] == (clip.size, clip.size) and config.scale == (1, 1)
 
     def one(frames, extent, key):
         window_key, light_key, grey_key = jax.random.split(key, 3)
-        window = draw_window(window_key, extent, config, clip.size)
-        picture = cut(frames, extent, window, clip.size) / 127.5 - 1
+        if uncut and not config.flip:  # nothing to sample: pixels stay where they are
+            picture = frames.astype(jnp.float32) / 127.5 - 1
+        else:
+            window = draw_window(window_key, extent, config, clip.size)
+            picture = cut(frames, extent, window, clip.size) / 127.5 - 1
         picture = random_light(picture, light_key, config)
         return jnp.clip(random_grey(picture, grey_key, config), -1, 1)
 

@@ -27,11 +27,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import features, world
+from mbt_lite import features, sharding, step, world
 from mbt_lite.calibrate import Calibration, calibrate_waves
-from mbt_lite.config import WORLD, WORLD_CLIP, Experiment, FrontEnd, TrainConfig
+from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
+from mbt_lite.experiment import Experiment, TrainConfig
 from mbt_lite.inference import Classifier
-from mbt_lite.train import init_state, train_step
 
 HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels that sound tells
 LABELS = world.LABELS[HEARD]
@@ -51,7 +51,7 @@ EXPERIMENT = Experiment(
         fusion_layer=0,
     ),
     replace(WORLD_CLIP, front_end=UNTOLD),
-    TrainConfig(steps=600, batch=32, learning_rate=2e-3, warmup=60, ema=0.98),
+    train=TrainConfig(steps=600, batch=32, learning_rate=2e-3, warmup=60, ema=0.98),
 )
 TRAINING, HELD_OUT = 3000, 300  # sounds
 
@@ -102,13 +102,14 @@ def train_through(
     specs = np.stack([features.log_mel(wave / np.float32(32768), front) for wave in waves])
     specs = specs[:, : experiment.clip.spec_frames]
     specs = (specs - float(specs.mean(dtype=np.float64))) / float(specs.std(dtype=np.float64))
-    state, rng = init_state(experiment), np.random.default_rng(experiment.train.seed)
-    blind = np.zeros((experiment.train.batch, 0), np.uint8)
+    mesh, rng = sharding.make_mesh(), np.random.default_rng(experiment.train.seed)
+    state, do = step.first_state(experiment, mesh), step.train_step(experiment, LABELS, mesh)
+    count = experiment.train.batch
     for _ in range(experiment.train.steps):
-        chosen = rng.integers(len(specs), size=experiment.train.batch)
-        batch = {"rgb": blind, "spec": specs[chosen], "labels": labels[chosen]}
-        state, _ = train_step(state, batch, experiment)
-    return Classifier(experiment.model, state.ema, experiment.clip, LABELS)
+        chosen = rng.integers(len(specs), size=count)
+        batch = {"spec": specs[chosen], "labels": labels[chosen], "mask": np.ones(count, "f4")}
+        state, _ = do(state, batch)
+    return Classifier(experiment.model, state.weights, experiment.clip, LABELS)
 
 
 def prove(

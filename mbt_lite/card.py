@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from mbt_lite.config import ClipConfig, MBTConfig
 
+CONDITIONS = ("both streams", "sound alone", "picture alone")  # as `evaluate` calls them
 STREAM_NAMES = {"rgb": "picture", "spec": "sound"}
 
 
@@ -81,3 +82,59 @@ def _origin(about: Mapping) -> str:
 def _labels(labels: Sequence[str]) -> str:
     names = "; ".join(labels)
     return f"## Classes\n\n<details><summary>{len(labels)} names</summary>\n\n{names}\n\n</details>"
+
+
+def run_card(
+    card: str, training: Mapping, minutes: float, curves: str, scores: Mapping | None
+) -> str:
+    """The card of a model that was trained here, with its recipe, its curves and its scores.
+
+    `training` is its experiment as a dictionary, `curves` says in words what curves.png shows, and
+    `scores` are those of `evaluate`, None where nothing was scored.
+    """
+    return "\n\n".join([card.rstrip(), _recipe(training, minutes, curves), _scores(scores)]) + "\n"
+
+
+def _recipe(training: Mapping, minutes: float, curves: str) -> str:
+    config, data, start = (training[name] for name in ("train", "data", "start"))
+    begun = start["model"] or start["vit"]
+    decay = "weight decay {weight_decay}, " if config["weight_decay"] else ""
+    said = (
+        "{optimizer}, learning rate {learning_rate} after a warm-up of {warmup:g}, {schedule}, "
+        + decay
+        + "gradient clipped at {clip_norm}, batch {batch}, {steps:,} steps, {loss} loss, label "
+        "smoothing {label_smoothing}, seed {seed}"
+    ).format(**config)
+    lines = [
+        f"- Data: `{data['path']}`" + (f", split {data['train']}." if data["train"] else "."),
+        f"- Start: {f'`{begun}`' if begun else 'from scratch'}.",
+        f"- Recipe: {said}.",
+        f"- Time: {minutes:.1f} min for {config['steps'] * config['batch']:,} clips by the run's "
+        "own log.",
+        "- Everything else: `experiment.json`.",
+    ]
+    return "## Training\n\n" + "\n".join(lines) + f"\n\n![{curves}](curves.png)"
+
+
+def _scores(scores: Mapping | None) -> str:
+    if scores is None:
+        return "No clips were kept for a test."
+    conditions = [name for name in CONDITIONS if name in scores]
+    names = list(scores[conditions[0]])
+    rows = [
+        f"| {name} | " + " | ".join(f"{scores[c][name]:.3f}" for c in conditions) + " |"
+        for name in names
+        if all(scores[c].get(name) is not None for c in conditions)
+    ]
+    lines = [
+        f"Scores on {scores['clips']:,} clips of `{scores['data']}`, which training never shows:",
+        "",
+        f"| | {' | '.join(conditions)} |",
+        "| --- " * (len(conditions) + 1) + "|",
+        *rows,
+    ]
+    chance = scores.get("chance of matched")
+    if chance:
+        lines += ["", 'Chance for "matched accuracy" (which shape sings): ']
+        lines[-1] += ", ".join(f"{value:.3f} by the {name}" for name, value in chance.items()) + "."
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Frozen dataclasses that say what a model, a clip and a training run are.
+"""Frozen dataclasses that say what a model, a clip and its random changes are.
 
 `dataclasses.replace(BASE, fusion_layer=10)` is the whole config system: a config is a value,
 derived numbers are properties, and what cannot work is refused in a sentence when it is made.
@@ -6,6 +6,7 @@ derived numbers are properties, and what cannot work is refused in a sentence wh
 
 import dataclasses
 import math
+import typing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,8 @@ COMPRESSIONS = ("log", "none")
 TAPERS = ("hamming", "hann")
 
 
-def _require(condition: bool, sentence: str) -> None:
+def require(condition: bool, sentence: str) -> None:
+    """ValueError with this sentence where the condition does not hold."""
     if not condition:
         raise ValueError(sentence)
 
@@ -51,26 +53,26 @@ class FrontEnd:
     centred: bool = False  # frame k lies around sample k * hop; otherwise it begins there
 
     def __post_init__(self):
-        def require(condition, sentence):
-            _require(condition, f"front end {self.name!r}: {sentence}")
+        def check(condition, sentence):
+            require(condition, f"front end {self.name!r}: {sentence}")
 
-        require(
+        check(
             self.window_samples <= self.fft,
             f"a window of {self.window_samples} samples does not fit an FFT of {self.fft}; "
             f"use fft={1 << (self.window_samples - 1).bit_length()} or more.",
         )
-        require(
+        check(
             0 <= self.low < self.high <= self.rate / 2,
             f"mel edges {self.low}-{self.high} Hz must rise and stay under half of the "
             f"{self.rate} Hz sampling rate.",
         )
-        require(self.offset > 0, "silence needs a log offset above 0.")
-        require(self.std > 0, "std must be above 0.")
-        require(self.power in (1, 2), "power is 1 or 2.")
-        require(self.compression in COMPRESSIONS, f"compression is one of {COMPRESSIONS}.")
-        require(self.scale > 0, "the amplitude scale must be above 0.")
-        require(0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 left out.")
-        require(self.taper in TAPERS, f"taper is one of {TAPERS}.")
+        check(self.offset > 0, "silence needs a log offset above 0.")
+        check(self.std > 0, "std must be above 0.")
+        check(self.power in (1, 2), "power is 1 or 2.")
+        check(self.compression in COMPRESSIONS, f"compression is one of {COMPRESSIONS}.")
+        check(self.scale > 0, "the amplitude scale must be above 0.")
+        check(0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 left out.")
+        check(self.taper in TAPERS, f"taper is one of {TAPERS}.")
 
     @property
     def window_samples(self) -> int:
@@ -104,11 +106,11 @@ class ClipConfig:
     front_end: FrontEnd = field(default_factory=FrontEnd)
 
     def __post_init__(self):
-        _require(
+        require(
             min(self.frames, self.stride, self.size, self.spec_frames) > 0 and self.fps > 0,
             "a clip needs at least one frame, one pixel and one spectrogram frame.",
         )
-        _require(
+        require(
             self.size <= self.resize,
             f"a crop of {self.size} pixels does not fit a short side of {self.resize}.",
         )
@@ -170,29 +172,29 @@ class MBTConfig:
     dtype: str = "float32"  # of the blocks; embeddings, final norm and head stay float32
 
     def __post_init__(self):
-        _require(
+        require(
             len(self.streams) > 0
             and len(set(self.streams)) == len(self.streams)
             and set(self.streams) <= set(STREAMS),
             f"streams={self.streams!r}: name each of 'spec' and 'rgb' at most once.",
         )
-        _require(self.fusion in FUSIONS, f"fusion={self.fusion!r} is none of {FUSIONS}.")
-        _require(self.pool in POOLS, f"pool={self.pool!r} is none of {POOLS}.")
-        _require(
+        require(self.fusion in FUSIONS, f"fusion={self.fusion!r} is none of {FUSIONS}.")
+        require(self.pool in POOLS, f"pool={self.pool!r} is none of {POOLS}.")
+        require(
             self.width % self.heads == 0,
             f"width {self.width} does not divide into {self.heads} heads.",
         )
-        _require(
+        require(
             0 <= self.fusion_layer <= self.depth,
             f"fusion_layer={self.fusion_layer} must lie in 0..depth={self.depth}.",
         )
-        _require(
+        require(
             self.fusion != "bottleneck" or self.bottlenecks > 0,
             "bottleneck fusion needs at least one bottleneck; fusion='late' has none.",
         )
         for stream in self.streams:
             grid = self.grid(stream)
-            _require(
+            require(
                 min(grid) > 0,
                 f"{stream}: patch {self.patch(stream)} does not fit input {self.shape(stream)}.",
             )
@@ -266,57 +268,19 @@ class AugmentConfig:
     def __post_init__(self):
         for name in ("flip", "colour", "grey", "time_mask_ratio"):
             value = getattr(self, name)
-            _require(0 <= value <= 1, f"augment.{name}={value} must lie in 0..1.")
+            require(0 <= value <= 1, f"augment.{name}={value} must lie in 0..1.")
         for name in ("scale", "saturation", "contrast"):
             low, high = factors = getattr(self, name)
-            _require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
-        _require(self.scale[0] > 0, f"augment.scale={self.scale} must be above 0.")
+            require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
+        require(self.scale[0] > 0, f"augment.scale={self.scale} must be above 0.")
         for name in ("time_masks", "time_mask", "mel_masks", "mel_mask", "brightness", "mixup"):
             value = getattr(self, name)
-            _require(value >= 0, f"augment.{name}={value} must not be below 0.")
-        _require(
-            0 <= self.hue <= 0.5, f"augment.hue={self.hue}: half a turn, 0.5, is the farthest."
-        )
-        _require(
+            require(value >= 0, f"augment.{name}={value} must not be below 0.")
+        require(0 <= self.hue <= 0.5, f"augment.hue={self.hue}: half a turn, 0.5, is the farthest.")
+        require(
             self.mixup > 0 or not self.mixmod,
             "modality mixup needs the a of its Beta(a, a): try augment.mixup=0.3, the paper's.",
         )
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How a model is trained."""
-
-    steps: int = 4_000
-    batch: int = 32
-    learning_rate: float = 1.5e-3
-    warmup: int = 500  # steps
-    weight_decay: float = 0.05
-    clip_norm: float = 1.0
-    ema: float = 0.999  # decay of the averaged weights that evaluation uses; 0: none
-    log_every: int = 50  # steps
-    save_every: int = 500  # steps
-    seed: int = 0
-
-    def __post_init__(self):
-        counts = (self.steps, self.batch, self.log_every, self.save_every)
-        _require(
-            min(counts) > 0,
-            f"steps, batch, log_every and save_every are {counts}; each must be 1 or more.",
-        )
-        _require(self.learning_rate > 0, f"learning_rate={self.learning_rate} must be above 0.")
-        _require(0 <= self.ema < 1, f"ema={self.ema} must lie in 0..1, 1 left out.")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A model, what it eats, what it learns from and how."""
-
-    name: str
-    model: MBTConfig
-    clip: ClipConfig
-    train: TrainConfig
-    data: str = "world"
 
 
 def to_dict(config) -> dict:
@@ -326,18 +290,15 @@ def to_dict(config) -> dict:
 
 def from_dict(cls, values: dict):
     """The config that `to_dict` wrote; unknown or missing keys are refused by name."""
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(known))
-    _require(not unknown, f"{cls.__name__} has no field {', '.join(unknown)}.")
-    nested = {"front_end": FrontEnd, "model": MBTConfig, "clip": ClipConfig, "train": TrainConfig}
-    made = {
-        name: from_dict(nested[name], value)
-        if name in nested
-        else tuple(value)
-        if isinstance(value, list)
-        else value
-        for name, value in values.items()
-    }
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
+    require(not unknown, f"{cls.__name__} has no field {', '.join(unknown)}.")
+    made = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            made[name] = from_dict(hints[name], value)
+        else:
+            made[name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
 
 

@@ -1,197 +1,170 @@
-"""Batches of clips, deterministic and resumable.
+"""From the settings of a run to its sources of clips, and to batches of them."""
 
-R rows of a batch   T frames   N spectrogram frames   M mel bins   C classes
-"""
+from pathlib import Path
 
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
-
-import grain
 import numpy as np
 
-from mbt_lite import workers
-from mbt_lite.config import Experiment
+from mbt_lite import holdout, sources, world
+from mbt_lite.batches import Loader
+from mbt_lite.experiment import DataConfig, Experiment
+from mbt_lite.filler import Part, Source
+from mbt_lite.kept import keep
 from mbt_lite.sampling import Sampling
-from mbt_lite.sources import Filler, Job, Source, World
-from mbt_lite.workers import Workers
+from mbt_lite.sources import Place, Scenes, Table, World
 
-AHEAD = 2  # batches that are prepared at a time
-ENDLESS = 2**48  # batches
-
-log = logging.getLogger(__name__)
+ROLES = ("train", "validation", "test")
+MICRO_WORLD = "world"
 
 
-class Loader:
-    """Batches of a source, in an order that depends on the seed alone, from any point on.
+def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) -> Source | None:
+    """The clips to learn from, or those that are scored, by role: train, validation or test.
 
-    Each is a dictionary: rgb uint8 [R, T, H, W, 3], spec float32 [R, N, M] (log-mel, not
-    standardised), labels float32 [R, C], mask float32 [R], 1 for clips and 0 for what only fills
-    the batch, id, a list of R names; in training also extent int32 [R, 2], the height and width of
-    the picture in the upper left of its canvas. R is `batch`, times the views of each clip.
+    Of the micro-world `clips` are the run's clips, all of them new unless `config.clips` says
+    otherwise, or the first ones that are scored; of other data so many are scored, spread over all;
+    0: all, of the micro-world 2000.
 
-    Each of `hosts` processes gets its own part of every epoch: together each clip once, and each
-    the same number of batches. With `workers`, so many processes read ahead; they do not change
-    what comes. A clip that cannot be used raises its error, or with on_error="skip" leaves its
-    place empty: `skipped` counts them, and each is logged.
+    Where the data is not divided, or a split that is to be scored is missing, `config.holdout` puts
+    a share of the clips to learn from in its place. The classes are the same in all roles. None
+    where nothing is to be scored; ValueError, saying what to set, where there are no such clips.
     """
-
-    def __init__(
-        self,
-        source: Source,
-        sampling: Sampling,
-        batch: int,
-        *,
-        seed: int = 0,
-        epochs: int | None = 1,
-        shuffle: bool | None = None,
-        host: int = 0,
-        hosts: int = 1,
-        workers: int = 0,
-        on_error: str = "raise",
-    ):
-        """`epochs` None: without end; `shuffle` None: in training only."""
-        if batch < 1 or workers < 0 or not 0 <= host < hosts or on_error not in ("raise", "skip"):
-            raise ValueError(
-                f"batch={batch}, workers={workers}, host={host} of {hosts}, on_error={on_error!r}: "
-                "a batch has one clip or more, hosts count from 0, on_error is raise or skip."
-            )
-        if not len(source):
-            raise ValueError("the source has no clips.")
-        shuffle = sampling.training if shuffle is None else shuffle
-        self.plan = Plan(len(source), batch, seed, shuffle, host, hosts)
-        self.steps = _Steps(Filler(source, sampling, seed), self.plan, epochs, workers, on_error)
-        ahead = AHEAD if workers else 0
-        options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
-        self.batches = iter(grain.MapDataset.source(self.steps).to_iter_dataset(options))
-        self.skipped = 0
-
-    def __len__(self) -> int:
-        """Batches in all, from the first one on."""
-        return len(self.steps)
-
-    def __iter__(self) -> Iterator[dict]:
-        return self
-
-    def __next__(self) -> dict:
-        batch = next(self.batches)
-        for error in batch.pop("faults"):
-            self.skipped += 1
-            log.warning("clip left out, number %d: %s", self.skipped, error)
-        return batch
-
-    def state(self) -> dict[str, int]:
-        """Where the next batch comes from, ready for JSON; it does not depend on the workers."""
-        return {"batches": self.batches.get_state()["next_index"], **self.plan.identity}
-
-    def restore(self, state: dict[str, int]) -> None:
-        """Go on where `state` was taken; ValueError where the order was another one."""
-        asked = {name: state.get(name) for name in self.plan.identity}
-        if asked != self.plan.identity:
-            raise ValueError(f"the data was at {asked}, but now is {self.plan.identity}.")
-        self.seek(state["batches"])
-
-    def seek(self, batch: int) -> None:
-        """Go on with this batch, counted from 0."""
-        self.batches.set_state({"next_index": batch})
-
-    def close(self) -> None:
-        """End the worker processes."""
-        self.batches.close()
-        self.steps.close()
+    if role not in ROLES:
+        raise ValueError(f"role={role!r} is none of {', '.join(ROLES)}.")
+    if config.path == MICRO_WORLD:
+        return _of_world(config, role, seed, clips)
+    place = _find(config)
+    source = _to_learn(config, place) if role == "train" else _to_score(config, role, place)
+    if role != "train" and source is not None and 0 < clips < len(source):
+        return Part(source, np.linspace(0, len(source) - 1, clips).round().astype(int))
+    return source
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Which clips are in which batch of a host."""
-
-    clips: int
-    batch: int
-    seed: int
-    shuffle: bool
-    host: int
-    hosts: int
-
-    @property
-    def identity(self) -> dict[str, int]:
-        """What decides the order, for all hosts together."""
-        every = self.batch * self.hosts
-        return {
-            "clips": self.clips,
-            "batch": every,
-            "seed": self.seed,
-            "shuffle": int(self.shuffle),
-        }
-
-    @property
-    def per_epoch(self) -> int:
-        """Batches of each host."""
-        return -(-self.clips // (self.batch * self.hosts))
-
-    def jobs(self, step: int) -> list[Job]:
-        """The clips of a batch; fewer than its places at the end of an epoch, or none."""
-        epoch, number = divmod(step, self.per_epoch)
-        first = (number * self.hosts + self.host) * self.batch
-        chosen = range(first, min(first + self.batch, self.clips))
-        if self.shuffle:
-            chosen = _order(self.seed, epoch, self.clips)[chosen.start : chosen.stop]
-        return [Job(place, int(index), epoch) for place, index in enumerate(chosen)]
+def _of_world(config: DataConfig, role: str, seed: int, clips: int) -> Source | None:
+    split = getattr(config, role)
+    if split is None and role != "train":
+        return None
+    if split not in world.SPLITS:
+        raise ValueError(f"data.{role}={split}: the micro-world has {', '.join(world.SPLITS)}.")
+    if role == "train":
+        return World(config.clips or clips, seed, split)
+    return Scenes(split, clips or sources.SCENES)
 
 
-@lru_cache(maxsize=2)
-def _order(seed: int, epoch: int, clips: int) -> np.ndarray:
-    """All clips in the order of an epoch."""
-    return np.random.default_rng([seed, epoch]).permutation(clips)
+def _find(config: DataConfig) -> Place:
+    videos = Path(config.videos) if config.videos else None
+    names = Path(config.labels) if config.labels else None
+    return sources.find(config.path, videos, names)
 
 
-class _Steps:
-    """The batches of a host by number, as Grain asks for them, from several threads."""
-
-    def __init__(self, filler, plan: Plan, epochs: int | None, count: int, on_error: str):
-        self.filler, self.plan, self.on_error = filler, plan, on_error
-        self.count = ENDLESS if epochs is None else epochs * plan.per_epoch
-        self.fields = filler.fields(plan.batch)
-        self.workers = Workers(filler, self.fields, count, AHEAD) if count else None
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, step: int) -> dict:
-        jobs = self.plan.jobs(step)
-        if self.workers:
-            batch, answers = self.workers.fill(jobs)
-        else:
-            batch = workers.blank(self.fields)
-            with workers.one_thread():
-                answers = [self.filler(job, batch) for job in jobs]
-        views = self.filler.sampling.views
-        for array in batch.values():
-            array[len(jobs) * views :] = 0  # left over from the batch before in shared memory
-        faults = [answer for answer in answers if isinstance(answer, Exception)]
-        if faults and self.on_error == "raise":
-            raise faults[0]
-        names = ["" if isinstance(answer, Exception) else answer for answer in answers]
-        names += [""] * (self.plan.batch - len(names))
-        return batch | {"id": [name for name in names for _ in range(views)], "faults": faults}
-
-    def close(self) -> None:
-        if self.workers:
-            self.workers.close()
+def _to_learn(config: DataConfig, place: Place) -> Source:
+    """The training split, without what is held out of it."""
+    source = place.open(_training_split(config, place))
+    if not any(_is_held_out(config, role, place) for role in ROLES[1:]):
+        return source
+    return Part(source, np.flatnonzero(~_held_out(config, source)))
 
 
-def batches(experiment: Experiment, start: int = 0, workers: int = 1) -> Iterator[dict]:
-    """The run's batches from step `start` on: rgb uint8 [B, T, H, W, 3], spec [B, N, M], labels.
+def _to_score(config: DataConfig, role: str, place: Place) -> Source | None:
+    """The split of a role, or what is held out in its stead."""
+    if _is_held_out(config, role, place):
+        source = place.open(_training_split(config, place))
+        return Part(source, np.flatnonzero(_held_out(config, source)))
+    split = getattr(config, role)
+    if split is None or split in place.splits:
+        return split and place.open(split)
+    raise ValueError(
+        f"data.{role}={split}: {_told(config, place)}. Name another, hold clips out with "
+        f"data.holdout=0.1, or score none with data.{role}=None."
+    )
 
-    Every clip of the micro-world is new; they are made in worker processes, or with 0 in this one.
+
+def _is_held_out(config: DataConfig, role: str, place: Place) -> bool:
+    """Whether what is scored is held out of the clips to learn from."""
+    split = getattr(config, role)
+    asked = split is not None or not place.splits
+    return config.holdout > 0 and asked and split not in place.splits
+
+
+def _training_split(config: DataConfig, place: Place) -> str | None:
+    """The name to open; None where the clips are not divided."""
+    if not place.splits:
+        return None
+    if config.train is None and {config.validation, config.test} & set(place.splits):
+        raise ValueError(
+            "data.train=None takes all clips, even those that are to be scored: name a split."
+        )
+    if config.train not in (None, *place.splits):
+        raise ValueError(f"data.train={config.train}: {_told(config, place)}.")
+    return config.train
+
+
+def _held_out(config: DataConfig, source: Source) -> np.ndarray:
+    """Whether each clip is held out."""
+    if not isinstance(source, Table):
+        raise ValueError(
+            f"data.holdout={config.holdout}: clips are held out of tables and folders of files; "
+            f"{config.path} has to be divided into splits when it is made."
+        )
+    held = holdout.held_out(source.rows, config.holdout)
+    if not held.any():
+        raise ValueError(
+            f"data.holdout={config.holdout}: no class of {config.path} has two files, of which one "
+            "could be held out."
+        )
+    return held
+
+
+def _told(config: DataConfig, place: Place) -> str:
+    splits = f"the splits {', '.join(place.splits)}" if place.splits else "no splits"
+    return f"{config.path} has {splits}"
+
+
+def loader(
+    experiment: Experiment,
+    source: Source,
+    training: bool,
+    *,
+    batch: int | None = None,
+    host: int = 0,
+    hosts: int = 1,
+    workers: int | None = None,
+    seed: int | None = None,
+) -> Loader:
+    """A `Loader` of what the experiment's model sees and hears of a source.
+
+    In training it goes on without end, in another order each epoch, otherwise once over the clips.
+    `batch` is the number of clips of this host, otherwise its part of `train.batch`. With
+    `data.keep` the clips are made first, unless they are kept already, and read without processes,
+    whose start takes longer than the reading of many clips.
     """
-    clip, config = experiment.clip, experiment.train
-    source = World(config.steps * config.batch, config.seed)
-    sampling = Sampling(clip, training=True, canvas=(clip.size, clip.size))
-    loader = Loader(source, sampling, config.batch, shuffle=False, workers=workers)
-    loader.seek(start)
-    try:
-        for batch in loader:
-            yield {name: batch[name] for name in ("rgb", "spec", "labels")}
-    finally:
-        loader.close()
+    config = experiment.data
+    sampling = sampled(experiment, source, training)
+    workers = config.workers if workers is None else workers
+    if config.keep:
+        source = keep(source, sampling, Path(config.keep))
+        workers = 0
+    return Loader(
+        source,
+        sampling,
+        batch or experiment.train.batch // hosts,
+        seed=experiment.train.seed if seed is None else seed,
+        epochs=None if training else 1,
+        shuffle=training and not (config.path == MICRO_WORLD and not config.clips),
+        host=host,
+        hosts=hosts,
+        workers=workers,
+        on_error="skip" if config.skip_errors else "raise",
+    )
+
+
+def sampled(experiment: Experiment, source: Source, training: bool) -> Sampling:
+    """What is taken of every clip; of one that is a single window, one view."""
+    config, size = experiment.data, experiment.clip.size
+    whole = source.made_of is not None
+    return Sampling(
+        experiment.clip,
+        training,
+        views=1 if training or whole else config.views,
+        pairing=config.pairing,
+        streams=experiment.model.streams,
+        canvas=(size, size) if whole else None,
+    )

@@ -13,9 +13,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mbt_lite import __version__, journal, labelled, metrics, report, world
+from mbt_lite.experiment import DataConfig
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
-from mbt_lite.labelled import Files, Windows, WorldClips
+from mbt_lite.labelled import Clips, Windows, WorldClips
 
 BOTH, SOUND, PICTURE = "both streams", "sound alone", "picture alone"
 ALONE = {"spec": SOUND, "rgb": PICTURE}
@@ -24,22 +25,25 @@ MISSING = {BOTH: None, SOUND: "rgb", PICTURE: "spec"}  # condition: the stream t
 
 def evaluate(
     classifier: Classifier,
-    source: str | Path = "world:test",
+    source: str | Path | DataConfig = "world:test",
     *,
     views: int = 4,
     batch: int = 8,
     count: int | None = None,
+    split: str | None = None,
     folder: str | Path | None = None,
     command: str | None = None,
     quiet: bool = False,
 ) -> dict:
     """Scores on labelled clips, ready for JSON, with both streams and with either one missing.
 
-    `source` is "world:test" (or train, validation) or labelled files, see `tables.read`; `count`
-    takes the first ones only. A file is seen in `views` windows, evenly spread, whose logits are
-    averaged, as the paper tests (section 4.2); where the source says when to start, in one. A
-    stream is missing when it is blanked: black frames, or digital silence. `batch` windows go
-    through the model at once; the last batch is filled up, and what fills it never counts.
+    `source` is "world:test" (or train, validation), labelled files, see `tables.read`, prepared
+    records or a TFDS dataset; `split` names a split of it. Of the data of an experiment the split
+    is a role: test, or validation. `count` takes the first clips only. A file is seen in `views`
+    windows, evenly spread, whose logits are averaged, as the paper tests (section 4.2); where the
+    source says when to start, in one. A stream is missing when it is blanked: black frames, or
+    digital silence. `batch` windows go through the model at once; the last batch is filled up, and
+    what fills it never counts.
 
     Under each condition: mAP over the classes with a positive, ranked by logits, and top-1 and
     top-5, where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each
@@ -55,11 +59,12 @@ def evaluate(
     """
     if views < 1 or batch < 1:
         raise ValueError(f"views={views} and batch={batch}: each must be 1 or more.")
-    clips = labelled.find(source, classifier.labels, classifier.clip_config, views, count)
+    clips = labelled.find(source, classifier.labels, classifier.clip_config, views, count, split)
+    title = labelled.title(source, split)
     for note in () if quiet else clips.notes:
-        tqdm.write(f"{source}: {note}.", sys.stderr)
-    found = _ask(classifier, clips, source, views, batch, Path(folder) if folder else None, quiet)
-    scores = {"data": str(source), "clips": len(found.scored), "views": views}
+        tqdm.write(f"{title}: {note}.", sys.stderr)
+    found = _ask(classifier, clips, title, views, batch, Path(folder) if folder else None, quiet)
+    scores = {"data": title, "clips": len(found.scored), "views": views}
     if isinstance(clips, WorldClips):
         scores["views"] = 1  # its clips are as long as a window
     if classifier.caution:
@@ -67,7 +72,8 @@ def evaluate(
     scores |= _without_nan(_scores(found, clips, classifier.labels))
     if folder:
         name = str(classifier.card.get("name") or "model")
-        command = command or f"mbt_lite.evaluate(mbt_lite.load({name!r}), {str(source)!r})"
+        asked = repr(str(source)) + (f", split={split!r}" if split else "")
+        command = command or f"mbt_lite.evaluate(mbt_lite.load({name!r}), {asked})"
         evidence = report.Evidence(name, classifier.labels, clips, found.scored, found.logits)
         report.write(Path(folder), scores, evidence, command)
     return scores
@@ -87,15 +93,15 @@ def _conditions(streams: Sequence[str]) -> list[str]:
     return list(MISSING) if len(streams) == 2 else [ALONE[streams[0]]]
 
 
-def _ask(classifier, clips, source, views: int, batch: int, folder, quiet: bool) -> Found:
+def _ask(classifier, clips, title: str, views: int, batch: int, folder, quiet: bool) -> Found:
     """The answers to all clips, those of the folder's journal first."""
     conditions = _conditions(classifier.config.streams)
     logits = np.zeros((len(conditions), len(clips), len(classifier.labels)), np.float32)
     failed, notes = {}, {}
-    known, opened = _journal(classifier, clips, source, views, folder, logits)
+    known, opened = _journal(classifier, clips, title, views, folder, logits)
     notes |= known
     todo = [index for index in range(len(clips)) if index not in known]
-    bar = tqdm(total=len(clips), initial=len(known), desc=str(source), unit="clip", disable=quiet)
+    bar = tqdm(total=len(clips), initial=len(known), desc=title, unit="clip", disable=quiet)
     with bar, opened as file:
         for index, answer, remarks in _answers(classifier, clips, todo, conditions, batch):
             bar.update()
@@ -113,14 +119,14 @@ def _ask(classifier, clips, source, views: int, batch: int, folder, quiet: bool)
     return Found(whole, scored, failed, {i: notes[i] for i in scored})
 
 
-def _journal(classifier, clips, source, views: int, folder: Path | None, logits: np.ndarray):
+def _journal(classifier, clips, title: str, views: int, folder: Path | None, logits: np.ndarray):
     """{number of a clip: its notes} of the answers that were there, and the file for the others."""
     if folder is None:
         return {}, nullcontext()
     folder.mkdir(parents=True, exist_ok=True)
     path, known = folder / "answers.jsonl", {}
     header = {"mbt_lite": __version__, "model": journal.fingerprint(classifier)}
-    header |= {"data": str(source), "views": views}
+    header |= {"data": title, "views": views}
     numbers = {clips.key(index): index for index in range(len(clips))}
     for answer in journal.resume(path, header, (logits.shape[0], logits.shape[2])):
         if answer.key in numbers:
@@ -192,7 +198,7 @@ def _forward(classifier, rows: list[Row], conditions: Sequence[str], size: int) 
     return np.stack(logits, axis=1)[: len(rows)]
 
 
-def _scores(found: Found, clips: WorldClips | Files, labels: Sequence[str]) -> dict:
+def _scores(found: Found, clips: Clips, labels: Sequence[str]) -> dict:
     """Everything that is reported, from the answers."""
     truth = clips.truth[found.scored]
     if isinstance(clips, WorldClips):

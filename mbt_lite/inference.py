@@ -1,7 +1,6 @@
 """A trained model that answers: `load`, `Classifier`, `Prediction`, `AttentionMaps`."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,6 +13,7 @@ import numpy as np
 from mbt_lite import checkpoint, features, zoo
 from mbt_lite.card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
+from mbt_lite.files import write_text
 from mbt_lite.hub import hub_file
 from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
 
@@ -164,9 +164,9 @@ class Classifier:
         checkpoint.save(target, self.params, self.config, dtype=dtype, **about)
         values = {"format": "mbt_lite", "model": to_dict(self.config), **about}
         values["clip"] = to_dict(self.clip_config)
-        _write(path / "config.json", json.dumps(values, indent=1) + "\n")
+        write_text(path / "config.json", json.dumps(values, indent=1) + "\n")
         words = model_card(self.config, self.clip_config, self.labels, self.card, dtype)
-        _write(path / "README.md", words)
+        write_text(path / "README.md", words)
         return path
 
     def _only_own(self, clip: Clip) -> Clip:
@@ -181,13 +181,6 @@ def _forward(config: MBTConfig, params: dict, clip: Clip) -> Output:
 
 def _stack(clips: list[Clip]) -> Clip:
     return jax.tree.map(lambda *arrays: jnp.stack(arrays), *clips)
-
-
-def _write(path: Path, text: str) -> None:
-    """The file whole, or as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def load(

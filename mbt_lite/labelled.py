@@ -1,4 +1,4 @@
-"""Labelled clips to be scored on: files of a table, or a split of the micro-world.
+"""Labelled clips to be scored on: files of a table, a split of the micro-world, or any source.
 
 V windows of a clip   T frames   N spectrogram frames   M mel bins   C classes
 """
@@ -8,18 +8,20 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from mbt_lite import features, media, tables, world
+from mbt_lite import data, features, media, sources, tables, workers, world
 from mbt_lite.config import ClipConfig
+from mbt_lite.experiment import DataConfig
+from mbt_lite.filler import Filler, Part, Source
+from mbt_lite.sampling import Sampling
 
 WORLD = {f"world:{split}": split for split in world.SPLITS}
-WORLD_CLIPS = 2000  # of a split of the micro-world are scored where no count is given
 THUMBNAIL = 160  # pixels, short side
 
 
@@ -96,10 +98,7 @@ class Files:
     def key(self, index: int) -> str:
         """What stays the same as long as the file does."""
         item = self.items[index]
-        state = item.path.stat() if item.path.exists() else None
-        found = f"{state.st_size}|{state.st_mtime_ns}" if state else "missing"
-        text = f"{item.path.absolute()}|{item.start}|{found}"
-        return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+        return _key(item.path, item.start)
 
     def read(self, index: int) -> Windows:
         """Raises ValueError or OSError for a file that cannot be used."""
@@ -127,35 +126,163 @@ class Files:
         return found.frames[0] if len(found.frames) else None
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """The first clips of a `Source`, such as prepared records, as a loader would take them."""
+
+    source: Source
+    place: str  # where they are, for people
+    sampling: Sampling
+    count: int
+    known: dict[int, tuple[str, np.ndarray]] = field(default_factory=dict)  # see `_told`
+
+    def __len__(self) -> int:
+        return self.count
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(self.source.notes)
+
+    @cached_property
+    def truth(self) -> np.ndarray:
+        """float32 [clips, C], 0 or 1; zeros where a clip cannot be read."""
+        return np.stack([self._told(index)[1] for index in range(self.count)])
+
+    def name(self, index: int) -> str:
+        return self._told(index)[0]
+
+    def key(self, index: int) -> str:
+        """What stays the same as long as the file does that holds the clip."""
+        return _key(_file(self.source, index), f"{self.place}|{index}")
+
+    def read(self, index: int) -> Windows:
+        """Raises ValueError or OSError for a clip that cannot be used."""
+        out = self._write(index, self.sampling)
+        same = all((out[name] == out[name][:1]).all() for name in ("rgb", "spec"))
+        views = 1 if same else self.sampling.views
+        return Windows(out["rgb"][:views], out["spec"][:views])
+
+    def picture(self, index: int) -> np.ndarray | None:
+        """A frame from the middle, uint8 [H, W, 3]; None where the clip has no picture."""
+        views = self.read(index).rgb  # [V, T, H, W, 3]
+        frame = views[len(views) // 2, views.shape[1] // 2]
+        return frame if frame.any() else None
+
+    def _write(self, index: int, sampling: Sampling) -> dict[str, np.ndarray]:
+        """The rows of a clip; its id and its labels are remembered."""
+        out = workers.blank(Filler(self.source, sampling, 0).fields(1))
+        name = self.source.write(index, out, sampling, np.random.default_rng(0))
+        self.known[index] = name, out["labels"][0]
+        return out
+
+    def _told(self, index: int) -> tuple[str, np.ndarray]:
+        """The id of a clip and which classes are true of it [C]."""
+        if index not in self.known:
+            try:
+                self._write(index, Sampling(self.sampling.clip, streams=("spec",)))
+            except (ValueError, OSError):
+                blank = np.zeros(len(self.source.labels), np.float32)
+                self.known[index] = f"{self.place}, clip {index}", blank
+        return self.known[index]
+
+
+Clips = WorldClips | Files | Drawn
+
+
 def find(
-    source: str | Path,
+    source: str | Path | DataConfig,
     labels: Sequence[str],
     clip: ClipConfig,
     views: int = 1,
     count: int | None = None,
-) -> WorldClips | Files:
-    """The labelled clips of "world:test" (or train, validation), or of what `tables.read` takes.
+    split: str | None = None,
+) -> Clips:
+    """The labelled clips of "world:test" (or train, validation), or of what `open_source` takes.
 
-    The first `count` of them; without it all files, or 2000 clips of the micro-world.
+    A source that is divided needs the name of a `split`; of the data of an experiment that is the
+    role, validation or test. The first `count` of the clips; without it all, or 2000 of the
+    micro-world. ValueError where the classes are not the model's.
     """
     if count is not None and count < 1:
         raise ValueError(f"{count} clips cannot be scored; ask for one or more.")
+    if isinstance(source, DataConfig):
+        return _of_experiment(source, labels, clip, views, count, split or "test")
     if source in WORLD:
-        if tuple(labels) != world.LABELS:
-            raise ValueError(f"{source} needs a model with the micro-world's labels.")
-        return WorldClips(WORLD[source], clip, count or WORLD_CLIPS)
+        if split:
+            raise ValueError(f"{source} names its split already; leave {split} out.")
+        return _of_world(WORLD[source], labels, clip, count)
+    if sources.holds_tfds(Path(source)) or sources.holds_records(Path(source)):
+        opened = _prepared(source, labels, split)
+        return _drawn(opened, title(source, split), labels, Sampling(clip, views=views), count)
     if not Path(source).exists():
         raise ValueError(
-            f"data {source} is unknown; use one of {', '.join(WORLD)}, or labelled files: a table "
-            "(CSV) or a folder."
+            f"data {source} is unknown; use one of {', '.join(WORLD)}, labelled files (a table or "
+            "a folder), prepared records or a TFDS dataset."
         )
-    table = tables.read(source, labels)
+    table = tables.read(source, labels, split)
     return Files(table.items[:count], clip, views, table.notes)
 
 
-def prefetched(
-    clips: WorldClips | Files, wanted: Sequence[int]
-) -> Iterator[tuple[int, Windows | Exception]]:
+def title(source: str | Path | DataConfig, split: str | None = None) -> str:
+    """What people call it."""
+    if isinstance(source, DataConfig):
+        name = getattr(source, split or "test") or split or "test"
+        return f"{source.path}:{name}" if source.path == "world" else f"{source.path}, {name}"
+    return f"{source}, {split}" if split else str(source)
+
+
+def _of_world(split: str, labels: Sequence[str], clip: ClipConfig, count: int | None) -> WorldClips:
+    if tuple(labels) != world.LABELS:
+        raise ValueError(f"world:{split} needs a model with the micro-world's labels.")
+    return WorldClips(split, clip, count or sources.SCENES)
+
+
+def _of_experiment(config: DataConfig, labels, clip, views: int, count, role: str) -> Clips:
+    opened = data.open_split(config, role)
+    if opened is None:
+        raise ValueError(f"data.{role} is None: the experiment names no clips for it.")
+    if isinstance(opened, sources.Scenes):
+        return _of_world(opened.split, labels, clip, count)
+    sampling = Sampling(clip, views=views, pairing=config.pairing)
+    return _drawn(opened, title(config, role), labels, sampling, count)
+
+
+def _prepared(source: str | Path, labels: Sequence[str], split: str | None) -> Source:
+    """The split of records or of a TFDS dataset; all of what is not divided."""
+    place = sources.find(source, labels=labels)
+    if split is None and len(place.splits) > 1:
+        raise ValueError(f"{source} has the splits {', '.join(place.splits)}; name one of them.")
+    return place.open(split or next(iter(place.splits), None))
+
+
+def _drawn(opened: Source, place: str, labels, sampling: Sampling, count: int | None) -> Drawn:
+    if tuple(opened.labels) != tuple(labels):
+        raise ValueError(
+            f"{place} has {len(opened.labels)} classes ({sources.first(opened.labels)}), and the "
+            f"model {len(labels)} ({sources.first(labels)}); they must be the same."
+        )
+    return Drawn(opened, place, sampling, min(count or len(opened), len(opened)))
+
+
+def _file(source: Source, index: int) -> Path | None:
+    """The file that holds a clip, where it is known."""
+    if isinstance(source, Part):
+        return _file(source.whole, int(source.chosen[index]))
+    if isinstance(source, sources.Table):
+        return source.rows[index].path
+    where = getattr(getattr(source, "clips", None), "file", None)  # of records in shards
+    return where and where(index)
+
+
+def _key(path: Path | None, place) -> str:
+    """A digest of a file, its state, and the place in it."""
+    state = path.stat() if path and path.exists() else None
+    found = f"{state.st_size}|{state.st_mtime_ns}" if state else "missing"
+    text = f"{path and path.absolute()}|{place}|{found}"
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def prefetched(clips: Clips, wanted: Sequence[int]) -> Iterator[tuple[int, Windows | Exception]]:
     """(index, its `Windows` or the error that reading it raised), in order, read ahead in threads.
 
     At most two clips per thread wait at a time, whatever the number of clips.

@@ -143,9 +143,13 @@ def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> A
 
 
 class MBT(nn.Module):
-    """`MBT(config).apply({"params": params}, clip, train=False, rngs={"dropout": key})`: Output."""
+    """`MBT(config).apply({"params": params}, clip, train=False, rngs={"dropout": key})`: Output.
+
+    With `remat` the backward pass computes each block again instead of keeping what it made.
+    """
 
     config: MBTConfig
+    remat: bool = False
 
     @nn.compact
     def __call__(self, clip: Clip, train: bool = False) -> Output:
@@ -196,9 +200,10 @@ class MBT(nn.Module):
     def blocks(self, layer: int) -> dict[str, Block]:
         """The block of each stream in this layer: its own, or one for all."""
         c = self.config
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block  # 2: train
         if c.shared_encoder:
-            return dict.fromkeys(c.streams, Block(c, layer, name=f"block_{layer}"))
-        return {s: Block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
+            return dict.fromkeys(c.streams, block(c, layer, name=f"block_{layer}"))
+        return {s: block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
 
     def classify(self, tokens: dict[str, Array]) -> Output:
         """Output from the normalised tokens {stream: [B, N, D]}.

@@ -231,10 +231,13 @@ class Shards:
     def __len__(self) -> int:
         return len(self.places)
 
+    def file(self, index: int) -> Path:
+        """The shard of a clip."""
+        return self.paths[self.places[index][0]]
+
     def where(self, index: int) -> str:
         """The shard and the record of a clip, for errors."""
-        file, record = self.places[index][:2]
-        return f"{self.paths[file]}, record {record}"
+        return f"{self.file(index)}, record {self.places[index][1]}"
 
     def read(self, index: int) -> bytes:
         """The bytes of a clip's SequenceExample."""

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite import metrics, plot
-from mbt_lite.labelled import Files, WorldClips
+from mbt_lite.labelled import Clips
 
 UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 WORST = 12  # clips with a picture
@@ -28,7 +28,7 @@ class Evidence(NamedTuple):
 
     name: str  # of the model
     labels: Sequence[str]
-    clips: WorldClips | Files
+    clips: Clips
     scored: list[int]  # numbers of the clips that were answered
     logits: dict[str, np.ndarray]  # per condition float32 [scored clips, C]
 
@@ -241,7 +241,7 @@ def _top(logits: np.ndarray, labels: Sequence[str], count: int = 3) -> str:
     return ", ".join(f"{labels[c]} {p:.0%}" for c, p in zip(best, chances, strict=True))
 
 
-def _thumbnail(clips: WorldClips | Files, number: int) -> str:
+def _thumbnail(clips: Clips, number: int) -> str:
     """A frame from the middle of a clip; words where there is none."""
     try:
         frame = clips.picture(number)

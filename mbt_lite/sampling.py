@@ -23,7 +23,7 @@ WIDEST = 16 / 9  # width over height of a picture that fits the canvas whole
 class Window(NamedTuple):
     """Where the model begins to see and to hear."""
 
-    frame: int  # at the clip's frame rate
+    frame: float  # at the clip's frame rate, perhaps between two
     row: int  # of the spectrogram
 
 
@@ -59,6 +59,14 @@ class Sampling:
             return self.clip.size, self.clip.size
         return self.canvas or (self.clip.resize, round(self.clip.resize * WIDEST))
 
+    @property
+    def within(self) -> float:
+        """Frames from the beginning of a step to the one that is shown of it.
+
+        The middle, as `features.read_views` has it; the reference takes the beginning.
+        """
+        return 0 if self.pairing == "ratio" else self.clip.stride / 2
+
     def draw(self, frames: int, rows: int, rng: np.random.Generator) -> list[Window]:
         """The windows of a clip with so many frames (at the clip's rate) and spectrogram rows."""
         if self.training:
@@ -90,8 +98,8 @@ def spread_windows(
     return [_around(float(middle), frames, rows, clip) for middle in middles]
 
 
-def indices(first: int, count: int, stride: int, length: int) -> np.ndarray:
-    """Indices [count] from `first` on; past the end it goes on at the beginning."""
+def indices(first: float, count: int, stride: int, length: int) -> np.ndarray:
+    """Places [count] from `first` on; past the end it goes on at the beginning."""
     return (first + stride * np.arange(count)) % length
 
 
@@ -108,7 +116,7 @@ def _middles(frames: int, rows: int, clip: ClipConfig) -> tuple[float, float]:
 
 
 def _around(middle: float, frames: int, rows: int, clip: ClipConfig) -> Window:
-    frame = round((middle - clip.video_seconds / 2) * clip.fps)
+    frame = (middle - clip.video_seconds / 2) * clip.fps  # whole ones may be 1/4 s apart
     row = round((middle - clip.sound_seconds / 2) / clip.front_end.hop)
     return Window(
         max(min(frame, frames - clip.frames * clip.stride), 0),

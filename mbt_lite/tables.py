@@ -11,7 +11,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +100,8 @@ def read_table(source: str | Path, labels: Sequence[str]) -> list[Item]:
     return table.items
 
 
-def read(source: str | Path, labels: Sequence[str]) -> Table:
-    """The `Table` of a source in any form of forms.py, with the classes of a model.
+def read(source: str | Path, labels: Sequence[str], split: str | None = None) -> Table:
+    """The `Table` of a source in any form of forms.py, or of one split, with a model's classes.
 
     A CSV of one's own has a column `file` (or path, video, filename; relative to the table), a
     column `labels` (or label; several separated by | or ;) and perhaps `start` (or start_seconds).
@@ -114,6 +114,7 @@ def read(source: str | Path, labels: Sequence[str]) -> Table:
     sheet = forms.read(source)
     if sheet.problems:
         raise ValueError(sheet.problems[0])
+    sheet = _of_split(source, sheet, split)
     lines = _named(sheet, None)[1] if sheet.form in ("audioset", "epic") else sheet.lines
     files = _Files(sheet.folder, sheet)
     if lines and not any(files.window(line)[0] for line in lines):
@@ -129,6 +130,14 @@ def read(source: str | Path, labels: Sequence[str]) -> Table:
     if not items:
         raise ValueError(f"{source}: none of {len(lines)} rows can be used; {'; '.join(notes)}.")
     return Table(items, (*notes, *repeated))
+
+
+def _of_split(source: Path, sheet: Sheet, split: str | None) -> Sheet:
+    lines = [line for line in sheet.lines if split in (None, line.split)]
+    if not lines:
+        known = ", ".join(dict.fromkeys(line.split for line in sheet.lines if line.split))
+        raise ValueError(f"{source} has no rows of split {split}; it has {known or 'no splits'}.")
+    return replace(sheet, lines=lines)
 
 
 def window(row: Row, total: float | None) -> tuple[float, float | None]:
@@ -167,7 +176,7 @@ def _vocabulary(sheet: Sheet, names) -> tuple[list[str], dict[str, str], list[st
     path = Path(names) if names else _beside(sheet)
     if path is None:
         return [], {}, []
-    meaning = _read_names(path)
+    meaning = read_names(path)
     notes = [] if names else [f"class names are those of {path.name}"]
     return list(dict.fromkeys(meaning.values())), meaning, notes
 
@@ -184,7 +193,7 @@ def _beside(sheet: Sheet) -> Path | None:
     return zoo.cache_folder() / "class_labels_indices.csv"
 
 
-def _read_names(path: Path) -> dict[str, str]:
+def read_names(path: Path) -> dict[str, str]:
     """Written label → class name, in the order of a file with class names."""
     try:
         text = path.read_text(encoding="utf-8-sig")

@@ -17,8 +17,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from mbt_lite import extract, features, media, records, tables, tfdata
+from mbt_lite.batches import Loader
 from mbt_lite.config import ClipConfig
-from mbt_lite.data import Loader
 from mbt_lite.sampling import Sampling
 from mbt_lite.sources import Source, Table, open_source
 

@@ -1,255 +1,345 @@
-"""Training: losses, schedule, one pure step, and a visible loop that can be interrupted."""
+"""Training: `fit`, its visible loop, and the folder that a run leaves behind.
+
+A run can be stopped at any moment and goes on from its last saved state, on whatever devices there
+are then. What it shows and saves is read off the state, never fed back into it.
+"""
 
 import contextlib
-import dataclasses
 import json
-import signal
-import threading
+import math
+import sys
 import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
-import orbax.checkpoint as ocp
+from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mbt_lite import data, labelled, plot, world
-from mbt_lite.config import Experiment, TrainConfig, from_dict, to_dict
+from mbt_lite import data, plot, sharding, step, zoo
+from mbt_lite.card import CONDITIONS, run_card
+from mbt_lite.config import from_dict, to_dict
 from mbt_lite.evaluation import evaluate
-from mbt_lite.features import normalise
+from mbt_lite.experiment import Experiment, TrainConfig
+from mbt_lite.files import write_text
 from mbt_lite.inference import Classifier
-from mbt_lite.model import MBT, Output, init_params
+from mbt_lite.interrupts import Interrupts
+from mbt_lite.logbook import Logbook, Row
+from mbt_lite.savepoints import Savepoints
+from mbt_lite.start import settle
+from mbt_lite.step import State
+from mbt_lite.validation import Validation
 
-
-class State(NamedTuple):
-    """Everything that training changes."""
-
-    step: jax.Array
-    params: dict
-    optimizer: optax.OptState
-    ema: dict  # running average of the parameters, the ones to evaluate and to give away
-
-
-def stream_loss(output: Output, labels: jax.Array) -> dict[str, jax.Array]:
-    """Sigmoid cross entropy of each stream's own logits, summed over classes, mean over clips."""
-    return {
-        stream: optax.sigmoid_binary_cross_entropy(logits, labels).sum(-1).mean()
-        for stream, logits in output.stream_logits.items()
-    }
-
-
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """AdamW under a warm-up and a cosine to zero; only matrices decay."""
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, config.warmup, max(config.steps, config.warmup + 1)
-    )
-    matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adamw(schedule, b2=0.98, weight_decay=config.weight_decay, mask=matrices),
-    )
-
-
-def init_state(experiment: Experiment) -> State:
-    """The state before the first step, drawn from the experiment's seed."""
-    params = init_params(experiment.model, jax.random.key(experiment.train.seed))
-    optimizer = make_optimizer(experiment.train).init(params)
-    return State(jnp.zeros((), jnp.int32), params, optimizer, jax.tree.map(jnp.copy, params))
-
-
-@partial(jax.jit, static_argnames="experiment", donate_argnames="state")
-def train_step(state: State, batch: dict, experiment: Experiment) -> tuple[State, dict]:
-    """The state after one batch, and the losses and gradient norm as scalars."""
-    model, config = MBT(experiment.model), experiment.train
-    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    clip = normalise(batch["rgb"], batch["spec"], experiment.clip.front_end)
-
-    def total(params):
-        output = model.apply({"params": params}, clip, train=True, rngs={"dropout": key})
-        losses = stream_loss(output, batch["labels"])
-        return sum(losses.values()) / len(losses), losses
-
-    (loss, losses), gradient = jax.value_and_grad(total, has_aux=True)(state.params)
-    update, optimizer = make_optimizer(config).update(gradient, state.optimizer, state.params)
-    params = optax.apply_updates(state.params, update)
-    decay = jnp.minimum(config.ema, (1 + state.step) / (10 + state.step))
-    ema = optax.incremental_update(params, state.ema, 1 - decay)
-    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
-    metrics |= {f"loss_{stream}": value for stream, value in losses.items()}
-    return State(state.step + 1, params, optimizer, ema), metrics
+FREE = (  # settings that a run may change when it goes on: its weights stay the same
+    "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep best samples "
+    "shards remat skip_nonfinite"
+).split()
+TRACED = 5  # steps in a profile
 
 
 class Run(NamedTuple):
     """What `fit` leaves behind."""
 
-    classifier: Classifier
-    records: list[dict]  # one row per logged step
+    classifier: Classifier  # with the averaged weights
+    records: list[Row]  # one row per logged step
     folder: Path
+    finished: bool  # False: it was interrupted, and the same call goes on
 
 
-def fit(experiment: Experiment, workdir) -> Run:
-    """Train, or go on training, in `workdir`, and return the `Run` with the averaged weights.
+@dataclass(frozen=True)
+class Course:
+    """All that a run works with, besides its state."""
 
-    An interrupt (Ctrl-C) saves after the current step and is then raised, so that the same call
-    goes on from there. The folder holds `experiment.json`, `metrics.jsonl`, Orbax checkpoints of
-    the whole state and, at the end, `model.safetensors` with its card: `README.md` and
-    `curves.png`. A folder that was begun with other settings is refused.
+    experiment: Experiment
+    labels: tuple[str, ...]  # the columns that the head has
+    asked: int  # of them, those that are asked outside training, too
+    folder: Path
+    mesh: Mesh
+    loader: data.Loader
+    do: Callable[[State, dict], tuple[State, dict]]  # the compiled step
+    validation: Validation | None
+    saved: Savepoints
+    book: Logbook
+    stop: Interrupts
+
+    @property
+    def config(self) -> TrainConfig:
+        return self.experiment.train
+
+
+def fit(
+    experiment: Experiment,
+    workdir: str | Path,
+    *,
+    live: Callable[[list[Row]], None] | None = None,
+    quiet: bool = False,
+    profile: bool = False,
+    program: bool = False,
+) -> Run:
+    """Train, or go on training, in `workdir`; the `Run`.
+
+    Ctrl-C, a notebook's stop button and SIGTERM end the run after the current step: its state is
+    saved, `Run.finished` is False, and the same call goes on from there, bit by bit as if nothing
+    had happened. A second Ctrl-C is KeyboardInterrupt. In a notebook the curves are drawn while it
+    runs; `live` is another function of the rows so far. `profile` traces a few steps for
+    TensorBoard, and so does SIGUSR1 later. With `program` the process itself may end, with exit
+    code 75, when it is interrupted where there is nothing to save.
+
+    The folder holds `experiment.json`, `metrics.jsonl`, `tensorboard/`, `samples/` (validation
+    clips with the model's answers), `state/` (Orbax) and, at the end, `model.safetensors` with its
+    card, `README.md` and `curves.png`. ValueError where it was begun with other settings, where the
+    data cannot be used, or where the loss is no number.
     """
-    if f"{experiment.data}:train" not in labelled.WORLD:
-        known = ", ".join(labelled.WORLD)
-        raise ValueError(f"data {experiment.data}:train is unknown; use one of {known}.")
     folder = Path(workdir).absolute()
+    with Interrupts(may_exit=program) as stop, contextlib.ExitStack() as opened:
+        with stop.nothing_to_lose():
+            course, state, about = _begin(experiment, folder, opened, live, quiet, stop)
+        stop.profile = profile
+        state, finished = _loop(course, state, about)
+        classifier = _classifier(course, state)
+        if finished and jax.process_index() == 0 and not (folder / "README.md").exists():
+            with stop.nothing_to_lose():
+                _finish(course, classifier)
+        return Run(classifier, course.book.rows, folder, finished)
+
+
+def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, stop):
+    """(`Course`, state to go on from, what was saved of it)."""
+    sharding.keep_compilations(zoo.cache_folder() / "compiled")
+    begun = settle(experiment)
+    experiment, labels = begun.experiment, tuple(begun.source.labels)
+    config = experiment.train
+    mesh = sharding.make_mesh(config.shards, config.batch // config.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
     _remember(experiment, folder / "experiment.json")
-    options = ocp.CheckpointManagerOptions(max_to_keep=2)
-    with ocp.CheckpointManager(folder / "state", options=options) as saved:
-        like = jax.eval_shape(partial(init_state, experiment))
-        state = _newest(saved, like) or init_state(experiment)
-        records = _read_records(folder / "metrics.jsonl", before=int(state.step))
-        state = _loop(experiment, state, saved, records, folder / "metrics.jsonl")
-    classifier = _without_parts(experiment, state.ema)
-    classifier.save(folder / "model.safetensors")
-    scores = evaluate(classifier)
-    plot.training(records).savefig(folder / "curves.png", dpi=100)
-    (folder / "README.md").write_text(_card(experiment, classifier, records, scores))
-    return Run(classifier, records, folder)
+    hosts, leads = sharding.hosts(), jax.process_index() == 0
+    tell = partial(tqdm.write, file=sys.stderr) if leads else _silently
+    saved = opened.enter_context(Savepoints(folder / "state", config.keep, tell=tell))
+    wanted = step.like(experiment, mesh)
+    found = saved.restore(wanted)
+    loader = opened.enter_context(data.loader(experiment, begun.source, True, **hosts))
+    if found:
+        loader.restore(found.about["data"])
+    state = found.state if found else step.first_state(experiment, mesh, begun.params())
+    do = step.train_step(experiment, labels, mesh)
+    do = do.lower(wanted, sharding.batch_shapes(mesh, loader.fields)).compile()
+    validation = None
+    if begun.validation:
+        validation = Validation(experiment, begun.validation, mesh, wanted.weights)
+        opened.callback(validation.close)
+    place = (int(state.step), config.steps)
+    book = Logbook(folder, experiment.name, *place, leads=leads, quiet=quiet, live=live)
+    opened.callback(book.close)
+    asked = len(labels) - begun.auxiliary
+    tools = (mesh, loader, do, validation, saved, book, stop)
+    return Course(experiment, labels, asked, folder, *tools), state, found.about if found else {}
 
 
-def _card(experiment: Experiment, classifier: Classifier, records, scores: dict) -> str:
-    """The model card of a finished run, in Markdown, every number from its log or `evaluate`."""
-    config, model = experiment.train, classifier.config
-    minutes = sum(row["seconds"] for row in records) / 60
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(classifier.params))
-    conditions = ["both streams", "sound alone", "picture alone"]
-    chance = scores["chance of matched"]
-    rows = [
-        f"| {name} | " + " | ".join(f"{scores[c][name]:.3f}" for c in conditions) + " |"
-        for name in scores[conditions[0]]
-    ]
-    return f"""# {experiment.name}
-
-A Multimodal Bottleneck Transformer with {parameters:,} parameters that tells what it sees and hears
-in two-second clips of the micro-world (`mbt_lite.world`), whose {model.classes} labels it knows.
-It is made for teaching and for measuring explanations; of real video it knows nothing.
-
-- Geometry: width {model.width}, {model.depth} layers, {model.heads} heads, {model.bottlenecks}
-  bottlenecks from layer {model.fusion_layer} on; frames {experiment.clip.frames} x
-  {experiment.clip.size} x {experiment.clip.size} in patches {model.rgb_patch}, log-mel
-  {model.spec_shape} in patches {model.spec_patch}; front end "{experiment.clip.front_end.name}".
-- Recipe: AdamW, learning rate {config.learning_rate} after {config.warmup} warm-up steps, cosine to
-  zero, weight decay {config.weight_decay}, gradient clipped at {config.clip_norm}, batch
-  {config.batch}, {config.steps:,} steps of fresh clips (seed {config.seed}); averaged weights
-  (decay {config.ema}). One sigmoid cross entropy per stream, summed over classes, averaged.
-- Time: {minutes:.1f} min for {config.steps * config.batch:,} clips by the run's own log, with
-  validation.
-- Licence: Apache-2.0. Data: generated by this project.
-
-![{plot.training_alt(records)}](curves.png)
-
-Scores on {scores["clips"]:,} clips of `{scores["data"]}`, which training never shows:
-
-| | {" | ".join(conditions)} |
-| --- | --- | --- | --- |
-{chr(10).join(rows)}
-
-Chance for "matched accuracy" (which shape sings): {chance["picture alone"]:.3f} by the picture
-alone, {chance["sound alone"]:.3f} by the sound alone.
-"""
+def _loop(course: Course, state: State, about: dict) -> tuple[State, bool]:
+    """The state at the end, and whether that is the end of the run: score, save, step, log."""
+    config, number = course.config, int(state.step)
+    scored, saved, stopping = about.get("scored"), about.get("step"), False
+    meter = Meter(course.experiment)
+    tracing = None
+    ahead = _next(course, meter) if number < config.steps else None
+    while True:
+        last, score = number >= config.steps, None
+        if _due(number, config.evaluate_every, last) and scored != number and not stopping:
+            score, stopping = _validate(course, state, number)
+            scored = scored if score is None else number
+            meter.restart()
+        due = _due(number, config.save_every, last) or stopping or score is not None
+        if due and number and saved != number:
+            where = {"step": number, "scored": scored, "data": course.loader.state(number)}
+            course.saved.save(number, state, where, score, wait=last or stopping)
+            saved = number
+        if last or stopping:
+            return state, last
+        batch, names = ahead
+        state, result = course.do(state, batch)
+        number += 1
+        ahead = _next(course, meter) if number < config.steps else None
+        result = jax.device_get(result)
+        stopping = bool(course.stop.asked if "stop" not in result else result.pop("stop"))
+        finite = result.pop("finite")
+        meter.add(result, bool(finite))
+        if not finite:
+            _note_nonfinite(course, number, names, result, int(state.skipped))
+        course.book.advance()
+        if number % config.log_every == 0 or number == config.steps or stopping:
+            course.book.add(number, meter.row())
+        tracing = _trace(course, number, tracing)
 
 
-def _without_parts(experiment: Experiment, params: dict) -> Classifier:
-    """The classifier of the world's own labels: the columns that only helped in training go."""
-    count = len(world.LABELS)
-    head = {name: leaf[..., :count] for name, leaf in params["head"].items()}
-    model = dataclasses.replace(experiment.model, classes=count)
+def _next(course: Course, meter: "Meter") -> tuple[dict, list[str]]:
+    """The next batch on the devices, and the names of its clips."""
+    with meter.waiting():
+        batch = next(course.loader)
+    names = batch.pop("id")
+    return sharding.placed(course.mesh, batch, course.stop.asked), names
+
+
+def _due(number: int, every: int, last: bool) -> bool:
+    return last or bool(every and number and number % every == 0)
+
+
+def _validate(course: Course, state: State, number: int) -> tuple[float | None, bool]:
+    """(the score that ranks, or None; whether to stop) after a validation that is written down."""
+    if course.validation is None:
+        return None, False
+    found = course.validation(state.weights, course.stop)
+    if found is None:
+        return None, True
+    course.book.add(number, found.scores)
+    if found.samples and course.book.leads:
+        course.book.draw(number, plot.samples(found.samples), "samples")
+    best = course.config.best or next(iter(found.scores))
+    if best not in found.scores:
+        known = ", ".join(found.scores)
+        raise ValueError(f"train.best={best!r} is none of the scores of this data: {known}.")
+    return found.scores[best], False
+
+
+def _note_nonfinite(course: Course, number: int, names, result: dict, skipped: int) -> None:
+    """Write down which clips were in the batch; ValueError where no more may be skipped."""
+    path = course.folder / f"nonfinite_{number:06d}_{jax.process_index()}.json"
+    told = {name: float(value) for name, value in result.items()}
+    shown = {name: value if math.isfinite(value) else str(value) for name, value in told.items()}
+    write_text(path, json.dumps({"step": number, "ids": names, **shown}, indent=1))
+    allowed = course.config.skip_nonfinite
+    if skipped > allowed:
+        raise ValueError(
+            f"the loss is {told['loss']} at step {number}, with a gradient of "
+            f"{told['gradient_norm']}; the clips of that batch are in {path}. Try a lower "
+            f"train.learning_rate, look at the clips, or leave such batches out with "
+            f"train.skip_nonfinite (now {allowed})."
+        )
+    course.book.tell(f"step {number}: the loss is no number; left out ({skipped} of {allowed}).")
+
+
+def _trace(course: Course, number: int, until: int | None) -> int | None:
+    """Begin or end a profile; the step at which it ends, or None."""
+    if until is None and course.stop.profile:
+        course.stop.profile = False
+        jax.profiler.start_trace(str(course.folder / "tensorboard"))
+        return number + TRACED
+    if until is not None and number >= until:
+        jax.profiler.stop_trace()
+        course.book.tell(f"a profile of {TRACED} steps is in {course.folder / 'tensorboard'}.")
+        return None
+    return until
+
+
+class Meter:
+    """Means of what the steps say, and speeds, since the last row."""
+
+    def __init__(self, experiment: Experiment):
+        self.batch, backward = experiment.train.batch, 2 * (experiment.train.trained == "all")
+        self.flops = experiment.model.cost().flops * (1 + backward)
+        self.peak = sharding.peak_flops(experiment.model.dtype)
+        self.restart()
+
+    def restart(self) -> None:
+        self.results: list[dict] = []
+        self.steps, self.waited, self.begun = 0, 0.0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time inside as time that was waited for data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    def add(self, result: dict, finite: bool) -> None:
+        """One step more; of one that was left out only the time counts."""
+        self.steps += 1
+        self.results += [result] * finite
+
+    def row(self) -> Row:
+        """What to log; it begins anew."""
+        seconds = time.perf_counter() - self.begun
+        speed = self.steps * self.batch / seconds
+        names = self.results[0] if self.results else ()
+        row = {k: float(np.mean([result[k] for result in self.results])) for k in names}
+        row |= {"clips_per_s": speed, "seconds": seconds}
+        row |= {"waiting": min(self.waited / seconds, 1.0), "mfu": speed * self.flops / self.peak}
+        self.restart()
+        return row
+
+
+def _classifier(course: Course, state: State) -> Classifier:
+    """The classifier with the averaged weights, without columns that only helped in training."""
+    experiment, labels = course.experiment, course.labels[: course.asked]
+    params = jax.tree.map(jax.numpy.asarray, sharding.gathered(course.mesh, state.weights))
+    head = {name: leaf[..., : course.asked] for name, leaf in params["head"].items()}
+    model = replace(experiment.model, classes=course.asked, dtype="float32")
     card = {"name": experiment.name, "training": to_dict(experiment.train)}
-    return Classifier(model, {**params, "head": head}, experiment.clip, world.LABELS, card)
+    return Classifier(model, params | {"head": head}, experiment.clip, labels, card)
 
 
-def _loop(experiment, state, saved, records, log_path) -> State:
-    """The loop itself; what it shows and saves is read off the state, never fed back into it."""
-    config, first = experiment.train, int(state.step)
-    losses, clock = [], time.perf_counter()
-    last = config.steps
-    bar = tqdm(total=config.steps, initial=first, unit="step", desc=experiment.name)
-    with bar, log_path.open("a") as log, _noting_interrupts() as interrupts:
-        for step, batch in enumerate(data.batches(experiment, first), first + 1):
-            state, result = train_step(state, batch, experiment)
-            losses.append(result)
-            if step % config.log_every == 0 or step == last:
-                jax.block_until_ready(state)
-                row = _row(step, losses, time.perf_counter() - clock, config.batch)
-                if step % config.save_every == 0 or step == last:
-                    row |= _validation(experiment, state.ema)
-                row["seconds"] = round(time.perf_counter() - clock, 2)
-                losses, clock = [], time.perf_counter()
-                records.append(row)
-                print(json.dumps(row), file=log, flush=True)
-                bar.set_postfix({k: row[k] for k in ("loss", "clips_per_s")})
-            if step % config.save_every == 0 or step == last or interrupts:
-                saved.save(step, args=ocp.args.StandardSave(state))
-                saved.wait_until_finished()  # before the next step reuses the state's memory
-            bar.update()
-            if interrupts:
-                raise KeyboardInterrupt
-    return state
+def _finish(course: Course, classifier: Classifier) -> None:
+    """Write the model, the curves and the card with the scores of the test split."""
+    experiment, folder, rows = course.experiment, course.folder, course.book.rows
+    scores = _test(course, classifier)
+    write_text(folder / "scores.json", json.dumps(scores, indent=1))
+    plot.save(plot.training(rows), folder / "curves.png")
+    classifier.save(folder)
+    minutes = sum(row.get("seconds", 0) for row in rows) / 60
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    told = run_card(card, to_dict(experiment), minutes, plot.training_alt(rows), scores)
+    write_text(folder / "README.md", told)
 
 
-@contextlib.contextmanager
-def _noting_interrupts():
-    """A list that Ctrl-C makes longer, so that no step is cut in two; elsewhere than in the main
-    thread, which alone may handle signals, it stays empty."""
-    noted = []
-    if threading.current_thread() is not threading.main_thread():
-        yield noted
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: noted.append(True))
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def _validation(experiment: Experiment, params: dict) -> dict:
-    """Scores of the averaged weights on 200 clips that training never shows."""
-    scores = evaluate(
-        _without_parts(experiment, params), f"{experiment.data}:validation", count=200, quiet=True
-    )
-    return {name: round(value, 4) for name, value in scores["both streams"].items()}
-
-
-def _row(step: int, losses: list[dict], seconds: float, batch: int) -> dict:
-    """One line of the log: means since the last one."""
-    means = {k: round(float(np.mean([row[k] for row in losses])), 5) for k in losses[0]}
-    if not np.isfinite(means["loss"]):
-        raise ValueError(f"the loss is {means['loss']} at step {step}; try a lower learning rate.")
-    return {"step": step, **means, "clips_per_s": round(len(losses) * batch / seconds, 1)}
+def _test(course: Course, classifier: Classifier) -> dict | None:
+    """Scores of the test split, which the model's card remembers; None where there is none."""
+    data, count = course.experiment.data, course.config.test_clips or None
+    if data.test is None and not data.holdout:
+        return None
+    quiet = course.book.bar.disable
+    scores = evaluate(classifier, data, split="test", views=data.views, count=count, quiet=quiet)
+    first = next(scores[name] for name in CONDITIONS if name in scores)
+    where = f"on {scores['clips']:,} clips of {scores['data']}"
+    told = {f"{name} {where}": f"{value:.3f}" for name, value in first.items() if value is not None}
+    classifier.card["scores"] = told
+    return scores
 
 
 def _remember(experiment: Experiment, path: Path) -> None:
     """Write down what is trained here, or refuse to mix two experiments in one folder."""
     if path.exists():
-        if from_dict(Experiment, json.loads(path.read_text())) != experiment:
+        before = _bound(from_dict(Experiment, json.loads(path.read_text(encoding="utf-8"))))
+        other = _differences(to_dict(before), to_dict(_bound(experiment)))
+        if other:
             raise ValueError(
-                f"{path} describes another experiment; choose another --workdir or remove it."
+                f"{path} describes another experiment ({other[0]}); choose another --workdir or "
+                "remove it."
             )
-        return
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(to_dict(experiment), indent=1))
-    temporary.rename(path)
+    if jax.process_index() == 0:
+        write_text(path, json.dumps(to_dict(experiment), indent=1))
 
 
-def _newest(saved: ocp.CheckpointManager, like: State) -> State | None:
-    step = saved.latest_step()
-    return saved.restore(step, args=ocp.args.StandardRestore(like)) if step is not None else None
+def _bound(experiment: Experiment) -> Experiment:
+    """The experiment without the settings that a run may change when it goes on."""
+    usual = TrainConfig()
+    train = replace(experiment.train, **{name: getattr(usual, name) for name in FREE})
+    data = replace(experiment.data, workers=0)
+    return replace(experiment, train=train, data=data)
 
 
-def _read_records(path: Path, before: int) -> list[dict]:
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    rows = [row for row in rows if row["step"] <= before]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return rows
+def _differences(before: dict, now: dict, place: str = "") -> list[str]:
+    """Sentences such as "train.batch was 32, and is 16"."""
+    found = []
+    for name, value in now.items():
+        if isinstance(value, dict):
+            found += _differences(before[name], value, f"{place}{name}.")
+        elif before[name] != value:
+            found.append(f"{place}{name} was {before[name]}, and is {value}")
+    return found
+
+
+def _silently(_: str) -> None:
+    """What a process says that does not lead."""

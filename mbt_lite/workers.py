@@ -20,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import lru_cache
 from multiprocessing import connection
 from multiprocessing.shared_memory import SharedMemory
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -40,14 +41,15 @@ class Workers:
     """
 
     def __init__(self, work: Work, fields: Fields, count: int, slots: int):
-        self.fields, size = fields, _size(fields)
-        _refuse_large(size * slots, count)
+        self.fields, length = fields, size(fields)
+        _refuse_large(length * slots, count)
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(count, context, _begin, (work, fields))
+        closing = context.Event()
+        self.pool = ProcessPoolExecutor(count, context, _begin, (work, fields, closing))
         self.free: queue.Queue[SharedMemory] = queue.Queue()
         for _ in range(slots):
-            self.free.put(SharedMemory(create=True, size=size))
-        self.close = weakref.finalize(self, _close, self.pool, self.free, slots)
+            self.free.put(SharedMemory(create=True, size=length))
+        self.close = weakref.finalize(self, _close, self.pool, self.free, slots, closing)
 
     def fill(self, jobs: Sequence) -> tuple[dict[str, np.ndarray], list]:
         """A batch, and the answers to its jobs in their order. May be called from many threads."""
@@ -90,7 +92,7 @@ def blank(fields: Fields) -> dict[str, np.ndarray]:
     return {name: np.zeros(shape, kind) for name, (shape, kind) in fields.items()}
 
 
-def _size(fields: Fields) -> int:
+def size(fields: Fields) -> int:
     """Bytes of a batch."""
     return sum(math.prod(shape) * np.dtype(kind).itemsize for shape, kind in fields.values())
 
@@ -114,7 +116,8 @@ def _refuse_large(size: int, count: int) -> None:
         )
 
 
-def _close(pool: ProcessPoolExecutor, free: queue.Queue, slots: int) -> None:
+def _close(pool: ProcessPoolExecutor, free: queue.Queue, slots: int, closing: Event) -> None:
+    closing.set()  # the pool has handed out more jobs than are under way, and takes none back
     pool.shutdown(cancel_futures=True)
     for _ in range(slots):
         slot = free.get()  # a batch that was under way gives its slot back
@@ -126,12 +129,13 @@ def _close(pool: ProcessPoolExecutor, free: queue.Queue, slots: int) -> None:
 
 _work: Work
 _fields: Fields
+_closing: Event
 _slots: dict[str, SharedMemory] = {}
 
 
-def _begin(work: Work, fields: Fields) -> None:
-    global _work, _fields
-    _work, _fields = work, fields
+def _begin(work: Work, fields: Fields, closing: Event) -> None:
+    global _work, _fields, _closing
+    _work, _fields, _closing = work, fields, closing
     threadpool_limits(1)  # there are many processes, and their matrices are small
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process sees to an interruption
     threading.Thread(target=_end_with_the_caller, daemon=True).start()
@@ -143,6 +147,8 @@ def _end_with_the_caller() -> None:
 
 
 def _do(name: str, job) -> Any:
+    if _closing.is_set():
+        return None
     if name not in _slots:
         _slots[name] = SharedMemory(name)
     return _work(job, _arrays(_slots[name], _fields))

@@ -26,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mbt_lite import media, metrics
-from mbt_lite.config import ClipConfig
+from mbt_lite.config import STREAMS, ClipConfig
 from mbt_lite.features import log_mel
 
 SECONDS = 2.0
@@ -414,26 +414,33 @@ def wave(scene: Scene) -> np.ndarray:
 SPLITS = {"train": 0, "test": 1, "validation": 2}
 
 
-def sample(scene: Scene, clip: ClipConfig, rng: np.random.Generator | None = None) -> dict:
+def sample(
+    scene: Scene,
+    clip: ClipConfig,
+    rng: np.random.Generator | None = None,
+    streams: Sequence[str] = STREAMS,
+) -> dict:
     """What the loader hands on: rgb uint8 [T, H, W, 3], spec float32 [N, M], labels.
 
     With `rng` the clip is roughened as cameras and codecs do, and now and then a stream is blanked
     (black frames, digital silence) so that the model learns what one sense alone can tell; the
-    labels [31] are then followed by the parts [8].
+    labels [31] are then followed by the parts [8]. Without all `streams` the others stay the same.
     """
     times = (np.arange(clip.frames) + 0.5) * clip.frame_step
     blank = rng.random() if rng else 1.0
     if rng:
         times = times + rng.uniform(-0.06, 0.06)
-    picture = frames(scene, times, clip.size) if blank > 0.08 else _black(clip)
-    sound = wave(scene) if not 0.08 < blank < 0.16 else np.zeros_like(_clock())
+    shown, heard = "rgb" in streams and blank > 0.08, not 0.08 < blank < 0.16
+    picture = frames(scene, times, clip.size) if shown else _black(clip)
+    sound = wave(scene) if "spec" in streams and heard else np.zeros_like(_clock())
     if rng:
         picture, sound = _roughen(picture, sound, rng)
-    return {
-        "rgb": picture,
-        "spec": log_mel(sound, clip.front_end)[: clip.spec_frames],
-        "labels": np.concatenate([scene.labels, scene.parts]) if rng else scene.labels,
-    }
+    made = {"labels": np.concatenate([scene.labels, scene.parts]) if rng else scene.labels}
+    if "rgb" in streams:
+        made["rgb"] = picture
+    if "spec" in streams:
+        made["spec"] = log_mel(sound, clip.front_end)[: clip.spec_frames]
+    return made
 
 
 def _black(clip: ClipConfig) -> np.ndarray:

@@ -16,7 +16,6 @@ import pytest
 from PIL import Image
 
 from mbt_lite import (
-    data,
     extract,
     media,
     prepare,
@@ -26,9 +25,12 @@ from mbt_lite import (
     tables,
     tfrecord,
     throughput,
+    windows,
+    world,
 )
+from mbt_lite.batches import AHEAD, Loader, Plan
 from mbt_lite.config import WORLD_CLIP, ClipConfig
-from mbt_lite.features import log_mel
+from mbt_lite.features import log_mel, read_views
 from mbt_lite.sampling import Sampling
 
 LABELS = ("a", "b", "c")
@@ -78,7 +80,7 @@ def source(shards):
 def loader(source, batch=4, training=True, **options):
     views = options.pop("views", 1)
     canvas = (20, 28) if training else None
-    return data.Loader(source, Sampling(CLIP, training, views, canvas=canvas), batch, **options)
+    return Loader(source, Sampling(CLIP, training, views, canvas=canvas), batch, **options)
 
 
 def same(one: dict, other: dict) -> bool:
@@ -152,7 +154,7 @@ def test_two_hosts_with_two_workers_cover_every_clip_once(source):
 
 @pytest.mark.parametrize("clips, batch, hosts", [(5, 2, 2), (1, 4, 3), (12, 2, 3), (7, 1, 4)])
 def test_hosts_share_every_size_of_data_evenly(clips, batch, hosts):
-    plans = [data.Plan(clips, batch, 0, True, host, hosts) for host in range(hosts)]
+    plans = [Plan(clips, batch, 0, True, host, hosts) for host in range(hosts)]
     for epoch in range(2):
         steps = range(epoch * plans[0].per_epoch, (epoch + 1) * plans[0].per_epoch)
         jobs = [job for plan in plans for step in steps for job in plan.jobs(step)]
@@ -216,16 +218,16 @@ def test_only_the_drawn_frames_are_decoded(source, monkeypatch):
 
 
 def test_one_stream_may_be_left_out(source):
-    sound = next(data.Loader(source, Sampling(CLIP, streams=("spec",)), 2))
+    sound = next(Loader(source, Sampling(CLIP, streams=("spec",)), 2))
     assert "rgb" not in sound and sound["spec"].shape == (2, 100, 128)
-    picture = next(data.Loader(source, Sampling(CLIP, streams=("rgb",)), 2))
+    picture = next(Loader(source, Sampling(CLIP, streams=("rgb",)), 2))
     assert "spec" not in picture and picture["rgb"].shape == (2, 4, 16, 16, 3)
 
 
 def test_records_heard_otherwise_get_their_spectrogram_from_the_stored_sound(shards, examples):
     source = sources.open_source(shards, labels=LABELS)
     source.front = replace(CLIP.front_end, power=2)  # as if dataset.json said so
-    batch = next(data.Loader(source, Sampling(CLIP), 2))
+    batch = next(Loader(source, Sampling(CLIP), 2))
     expected = log_mel(examples[0].wave, CLIP.front_end)[100:200]
     np.testing.assert_allclose(batch["spec"][0], expected, atol=1e-4)
 
@@ -320,7 +322,7 @@ def test_a_worker_that_dies_is_told_in_a_sentence_and_leaves_no_shared_memory(so
     dying = loader(source, workers=2, epochs=None)
     next(dying)
     workers = dying.steps.workers
-    while workers.free.qsize() < data.AHEAD:  # until it has read ahead as far as it may
+    while workers.free.qsize() < AHEAD:  # until it has read ahead as far as it may
         time.sleep(0.05)
     slots = [slot.name for slot in workers.free.queue]
     for pid in list(workers.pool._processes):
@@ -339,7 +341,7 @@ def test_options_that_cannot_work_are_refused(source):
             loader(source, **wrong)
     huge = Sampling(ClipConfig(size=2000, resize=2000), training=True, canvas=(9000, 9000))
     with pytest.raises(ValueError, match="MiB left; take a smaller batch"):
-        data.Loader(source, huge, 64, workers=1)
+        Loader(source, huge, 64, workers=1)
 
 
 # ---- other sources ----
@@ -374,7 +376,7 @@ def test_files_of_a_table_are_read_where_they_were_drawn_with_sound_and_picture_
     source = sources.open_source(folder / "t.csv", "train")
     assert source.labels == ("x", "y") and len(source) == 2
     found = []
-    for batch in data.Loader(source, Sampling(CLIP, True, canvas=(20, 30)), 2, epochs=8):
+    for batch in Loader(source, Sampling(CLIP, True, canvas=(20, 30)), 2, epochs=8):
         found += [instants(batch, row) for row in range(2)]
         assert batch["extent"].tolist() == [[20, 30]] * 2
     pictures, peaks = np.array(found).T
@@ -384,9 +386,33 @@ def test_files_of_a_table_are_read_where_they_were_drawn_with_sound_and_picture_
     assert np.abs(np.polyval(line, pictures) - peaks).max() < 3
 
 
+@pytest.mark.parametrize("clip", [CLIP, replace(CLIP, fps=4.0, stride=1)], ids=["25/s", "4/s"])
+@pytest.mark.parametrize("views", [1, 3])
+def test_the_windows_of_a_file_are_those_that_prediction_takes(folder, clip, views):
+    source = sources.open_source(folder / "t.csv", "train")
+    batch = next(Loader(source, Sampling(clip, views=views), 1))
+    for row, view in enumerate(read_views(folder / "a.mp4", clip, views)):
+        np.testing.assert_array_equal(batch["rgb"][row], view.rgb)
+        np.testing.assert_allclose(batch["spec"][row], view.spec, atol=0.05)  # starts are rounded
+
+
+def test_learning_from_files_and_records_takes_the_frames_that_prediction_takes(tmp_path):
+    scenes = [world.scene(1, index) for index in range(2)]
+    world.render(scenes, tmp_path)
+    rows = tables.read_rows(tmp_path)
+    settings = extract.Settings(WORLD_CLIP.front_end, tuple(rows.labels))
+    prepare.prepare(prepare.plan(rows.rows, "t", None, None), settings, tmp_path / "out", workers=1)
+    sampling = Sampling(WORLD_CLIP, True, canvas=(48, 48))
+    for place, apart in ((tmp_path, 0), (tmp_path / "out", 4)):  # levels; JPEG, in another size
+        batch = next(Loader(sources.open_source(place), sampling, 2))
+        for name, rgb in zip(batch["id"], batch["rgb"], strict=True):
+            view = read_views(tmp_path / f"{name}.mp4", WORLD_CLIP)[0]
+            assert np.abs(view.rgb.astype(int) - rgb).mean() <= apart
+
+
 def test_a_window_of_a_table_is_not_left(folder):
     source = sources.open_source(folder / "t.csv", "test")
-    batch = next(data.Loader(source, Sampling(CLIP), 1))
+    batch = next(Loader(source, Sampling(CLIP), 1))
     assert instants(batch, 0)[0] == pytest.approx(0.5, abs=0.1)
     assert batch["labels"].tolist() == [[1, 0]]
 
@@ -426,12 +452,13 @@ def test_pairs_of_digits_are_a_source():
     files = {"image": made._png(picture), "audio": made._wav(sound)}
     stored = [{"id": f"{n}".encode(), "label": n, **files} for n in range(3)]
     digits = [str(digit) for digit in range(10)]
-    info = SimpleNamespace(features={"label": SimpleNamespace(names=digits)})
+    info = SimpleNamespace(features={"label": SimpleNamespace(names=digits)}, metadata={})
     builder = SimpleNamespace(info=info, as_data_source={"train": stored}.get)
     source = sources.Digits(builder, "train")
-    batch = next(data.Loader(source, Sampling(CLIP, True, canvas=(20, 20)), 3, shuffle=False))
+    batch = next(Loader(source, Sampling(CLIP, True, canvas=(20, 20)), 3, shuffle=False))
     assert batch["id"] == ["0", "1", "2"] and batch["labels"].argmax(1).tolist() == [0, 1, 2]
-    assert (batch["rgb"] == 200).all() and batch["extent"].tolist() == [[20, 20]] * 3
+    assert (batch["rgb"][..., :16, :16, :] == 200).all() and not batch["rgb"][..., 16:, :].any()
+    assert batch["extent"].tolist() == [[16, 16]] * 3
 
 
 def test_prepared_clips_are_a_source_that_knows_its_classes_and_front_end(folder, tmp_path):
@@ -441,7 +468,7 @@ def test_prepared_clips_are_a_source_that_knows_its_classes_and_front_end(folder
     source = sources.open_source(tmp_path / "out", "test")
     assert source.labels == ("x", "y") and len(source) == 1
     assert source.front.mean != 0  # measured
-    batch = next(data.Loader(source, Sampling(CLIP), 1))
+    batch = next(Loader(source, Sampling(CLIP), 1))
     assert batch["id"] == [rows[2].id] and batch["labels"].tolist() == [[1, 0]]
     assert instants(batch, 0)[0] == pytest.approx(0.5, abs=0.1)
     with pytest.raises(ValueError, match="has the classes x, y; the model's are a, b"):
@@ -454,10 +481,10 @@ def test_a_portrait_that_the_canvas_does_not_hold_is_cut_at_a_place_that_is_draw
     sampling = Sampling(CLIP, True, canvas=(20, 28))
     tops = set()
     out = np.ones((1, 4, 20, 28, 3), np.uint8)
-    picture = sources.Stream(1, lambda chosen: iter(frames[chosen]))
+    picture = windows.Stream(1, lambda chosen: iter(frames[chosen.astype(int)]))
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        extent = sources._write_picture(out, sampling.draw(1, 0, rng), picture, sampling, rng)
+        extent = windows.write_picture(out, sampling.draw(1, 0, rng), picture, sampling, rng)
         assert extent == (20, 20) and not out[..., 20:, :].any()
         tops.add(int(out[0, 0, 0, 0, 0]))
     assert min(tops) <= 2 and max(tops) >= 18
@@ -466,7 +493,7 @@ def test_a_portrait_that_the_canvas_does_not_hold_is_cut_at_a_place_that_is_draw
 def test_the_micro_world_is_a_source_whose_clips_are_new():
     source = sources.World(6, seed=0)
     sampling = Sampling(WORLD_CLIP, True, canvas=(48, 48))
-    batches = list(data.Loader(source, sampling, 4, shuffle=False))
+    batches = list(Loader(source, sampling, 4, shuffle=False))
     assert [batch["mask"].sum() for batch in batches] == [4, 2]
     assert batches[0]["labels"].shape == (4, 39)
     assert "jax" in sys.modules  # only this process has it

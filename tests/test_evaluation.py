@@ -1,6 +1,7 @@
 """Evaluation on labelled clips: windows, padding, missing senses, going on, and the report."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,21 @@ import numpy as np
 import pytest
 
 import mbt_lite
-from mbt_lite import cli, features, journal, labelled, plot, world
+from mbt_lite import (
+    cli,
+    extract,
+    features,
+    journal,
+    labelled,
+    plot,
+    prepare,
+    tables,
+    tfrecord,
+    world,
+)
 from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.evaluation import evaluate, modality_confusion
+from mbt_lite.experiment import DataConfig
 from mbt_lite.inference import Classifier
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
@@ -258,6 +271,103 @@ def test_what_cannot_be_evaluated_is_refused_in_a_sentence(tmp_path):
         evaluate(Listener(("a", "b")), "world:test")
     with pytest.raises(ValueError, match="each must be 1 or more"):
         evaluate(Listener(), views=0)
+
+
+# Splits, records, and the data of an experiment
+
+
+@pytest.fixture
+def prepared(table):
+    """The three clips as records: two to learn from, and ring_sings_with_bell to be scored on."""
+    lines = (table / "labels.csv").read_text().splitlines()
+    splits = ("split", "train", "eval", "train")
+    lines = [f"{line},{split}" for line, split in zip(lines, splits, strict=True)]
+    (table / "labels.csv").write_text("\n".join(lines) + "\n")
+    rows = tables.read_rows(table).rows
+    settings = extract.Settings(WORLD_CLIP.front_end, ("a", "b", "c"))
+    prepare.prepare(prepare.plan(rows, "t", None, None), settings, table / "records", workers=1)
+    return table / "records"
+
+
+def test_only_the_split_that_is_named_is_scored(prepared):
+    table, listener = prepared.parent, Listener(("a", "b", "c"))
+    scores = evaluate(listener, table, split="eval", quiet=True)
+    assert (scores["clips"], scores["data"]) == (1, f"{table}, eval")
+    assert list(scores["average precision"]) == ["b"]
+    with pytest.raises(ValueError, match="no rows of split test; it has train, eval"):
+        evaluate(listener, table, split="test", quiet=True)
+    with pytest.raises(ValueError, match="world:test names its split already; leave eval out"):
+        evaluate(Listener(), split="eval")
+
+
+def test_prepared_records_are_scored_like_the_files_they_were_made_of(prepared):
+    table, listener = prepared.parent, Listener(("a", "b", "c"))
+    files = evaluate(listener, table, split="train", folder=table / "files", quiet=True)
+    scores = evaluate(listener, prepared, split="train", folder=table / "out", quiet=True)
+    assert scores["clips"] == 2 and scores["both streams"] == files["both streams"]
+    told = scores["modality confusion"]["sound added"]
+    names = {clip["clip"] for clip in told["became wrong"] + told["became right"]}
+    assert names <= {"circle_sings", "ladder_sings_with_siren"}
+    assert (table / "out" / "report.html").read_text().count("a frame from the middle of") == 2
+
+
+def test_records_that_were_answered_are_not_asked_again_until_they_change(prepared):
+    out, listener = prepared.parent / "out", Listener(("a", "b", "c"))
+    first = evaluate(listener, prepared, split="train", folder=out, quiet=True)
+    listener.asked.clear()
+    assert evaluate(listener, prepared, split="train", folder=out, quiet=True) == first
+    assert not listener.asked
+    shard = next(prepared.glob("t-train-*"))
+    os.utime(shard, ns=(0, 0))
+    evaluate(listener, prepared, split="train", folder=out, quiet=True)
+    assert listener.asked
+
+
+def test_a_damaged_record_is_listed_and_the_others_are_scored(prepared):
+    shard = next(prepared.glob("t-train-*"))
+    content = bytearray(shard.read_bytes())
+    content[tfrecord.index(shard).offsets[1] + 50] ^= 1
+    shard.write_bytes(content)
+    scores = evaluate(Listener(("a", "b", "c")), prepared, split="train", quiet=True)
+    assert (
+        scores["clips"] == 1 and "record 1: its bytes are damaged" in scores["failed"][0]["error"]
+    )
+    assert scores["failed"][0]["clip"] == f"{prepared}, train, clip 1"
+
+
+def test_records_of_other_classes_or_of_several_splits_are_refused(prepared):
+    with pytest.raises(ValueError, match="has the classes a, b, c; the model's are a, b"):
+        evaluate(Listener(("a", "b")), prepared, split="eval", quiet=True)
+    with pytest.raises(ValueError, match="has the splits eval, train; name one of them"):
+        evaluate(Listener(("a", "b", "c")), prepared, quiet=True)
+
+
+def test_a_tfds_dataset_is_scored(table):
+    build = pytest.importorskip("mbt_lite.builders")
+    front = WORLD_CLIP.front_end
+    config = build.TableConfig(name="t", table=table / "labels.csv", front_end=front)
+    builder = build.TableDataset(data_dir=table / "tfds", config=config)
+    builder.download_and_prepare()
+    labels = tuple(tables.read_rows(table).labels)
+    scores = evaluate(Listener(labels), str(builder.data_dir), quiet=True)  # its only split
+    assert scores["clips"] == 3
+    with pytest.raises(ValueError, match=r"3 classes \(a, b, c\), and the model 2 \(a, b\)"):
+        evaluate(Listener(("a", "b")), str(builder.data_dir), quiet=True)
+
+
+def test_the_data_of_an_experiment_is_scored_by_role(table):
+    named = evaluate(Listener(), "world:validation", count=9, quiet=True)
+    asked = {"split": "validation", "count": 9, "quiet": True}
+    assert evaluate(Listener(), DataConfig(), **asked) == named
+    for name in ("cat/1", "cat/2", "dog/1", "dog/2"):
+        (table / name).parent.mkdir(exist_ok=True)
+        (table / f"{name}.mp4").write_bytes((SAMPLES / "circle_sings.mp4").read_bytes())
+    (table / "labels.csv").unlink()
+    config = DataConfig(path=str(table), holdout=0.01)
+    scores = evaluate(Listener(("cat", "dog")), config, quiet=True)
+    assert (scores["clips"], scores["data"]) == (2, f"{table}, test")
+    with pytest.raises(ValueError, match="data.test is None: the experiment names no clips for it"):
+        evaluate(Listener(), DataConfig(test=None), quiet=True)
 
 
 # The report

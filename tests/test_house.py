@@ -27,23 +27,35 @@ LEVELS = {
         "tfrecord",
         "processes",
         "tfdata",
+        "files",
+        "interrupts",
     ],
     1: ["config", "hub"],
     2: ["tracks", "encode", "model", "layouts", "scenic", "journal", "sampling"],
-    3: ["media", "checkpoint", "augment", "sharding", "workers"],
-    4: ["features", "vit"],
-    5: ["card", "world", "records", "zoo"],
-    6: ["inference", "tables"],
-    7: ["plot", "extract"],
-    8: ["builders", "explain", "doctor", "manifests"],
+    3: [
+        "media",
+        "checkpoint",
+        "augment",
+        "sharding",
+        "workers",
+        "experiment",
+        "filler",
+        "savepoints",
+    ],
+    4: ["features", "vit", "batches", "windows", "losses", "optimizer"],
+    5: ["card", "world", "records", "zoo", "kept", "step"],
+    6: ["inference", "tables", "class_folders", "pace"],
+    7: ["plot", "extract", "holdout", "videos"],
+    8: ["builders", "explain", "doctor", "manifests", "logbook"],
     9: ["sources", "prepare"],
-    10: ["data", "labelled", "beam"],
-    11: ["report"],
-    12: ["evaluation", "calibrate"],
-    13: ["train", "bench", "configs", "throughput"],
-    14: ["blind"],
-    15: ["widgets", "cli"],
-    16: ["__main__"],
+    10: ["data", "beam"],
+    11: ["labelled", "start", "validation"],
+    12: ["report", "rehearsal"],
+    13: ["evaluation", "calibrate"],
+    14: ["train", "bench", "configs", "throughput", "sweep"],
+    15: ["blind"],
+    16: ["widgets", "cli"],
+    17: ["__main__"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
 
@@ -62,7 +74,7 @@ PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "she
 
 # Loader processes use these, and they should stay light.
 WITHOUT_JAX = ["config", "metrics", "container", "tracks", "encode", "media", "records"]
-WITHOUT_JAX += ["sampling", "sources", "tables", "workers"]
+WITHOUT_JAX += ["filler", "sampling", "sources", "tables", "videos", "windows", "workers"]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"
 

@@ -56,6 +56,17 @@ def test_synchronised_picture_and_sound_have_the_same_middle():
     assert np.abs(apart).max() > 2.5  # s
 
 
+def test_synchronised_pictures_at_a_low_rate_do_not_wait_for_the_next_whole_frame():
+    slow = replace(SHORT, frames=8, fps=4.0, stride=1)
+    for window in drawn(slow, "synchronised", frames=40):
+        assert abs(np.subtract(*middles(window, slow))) <= 0.5 / ROW_RATE + 1e-9
+
+
+def test_a_frame_stands_for_the_middle_of_its_step_but_by_ratio_for_its_beginning():
+    assert sampling.Sampling(SHORT).within == 6.0
+    assert sampling.Sampling(SHORT, pairing="ratio").within == 0
+
+
 def test_synchronised_draws_use_all_the_instants_around_which_both_windows_fit():
     found = [middles(window)[1] for window in drawn(RELEASED, "synchronised", 5000)]
     assert min(found) < 4.01 and max(found) > 5.99

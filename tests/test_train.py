@@ -1,152 +1,244 @@
-"""Training steps, runs that can be interrupted, and scores, at tiny size."""
+"""Runs: what they learn, show, leave behind and refuse, at tiny size."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 
 import jax
 import numpy as np
-import optax
 import pytest
+from PIL import Image
+from tensorboardX.proto.event_pb2 import Event
 
-from mbt_lite import configs, data, train, world
-from mbt_lite.config import TrainConfig
+from mbt_lite import configs, media, plot, rehearsal, start, tfrecord, train, world
+from mbt_lite.evaluation import evaluate
+from mbt_lite.experiment import DataConfig, StartConfig, TrainConfig
 from mbt_lite.inference import load
+from mbt_lite.logbook import Logbook
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled(tmp_path_factory):
+    """Steps that were compiled for one test serve the next."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
 
 
 @pytest.fixture
 def experiment():
     made = configs.world.experiment()
     model = replace(made.model, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1)
-    settings = TrainConfig(steps=4, batch=4, warmup=1, log_every=1, save_every=2)
-    return replace(made, model=model, train=settings)
-
-
-@pytest.fixture(autouse=True)
-def few_clips_and_no_workers(monkeypatch):
-    """Data in this process, and a validation of ten clips."""
-    batches, evaluate = data.batches, train.evaluate
-    monkeypatch.setattr(data, "batches", lambda e, start: batches(e, start, workers=0))
-    monkeypatch.setattr(
-        train,
-        "evaluate",
-        lambda *asked, **more: evaluate(*asked, **more | {"count": 10}),
+    settings = TrainConfig(
+        steps=4,
+        batch=4,
+        warmup=1,
+        log_every=1,
+        save_every=2,
+        evaluate_every=2,
+        evaluate_clips=8,
+        test_clips=10,
+        samples=4,
     )
+    return replace(made, model=model, train=settings, data=DataConfig(workers=0))
 
 
-def test_the_loss_is_summed_over_classes_and_averaged_over_clips(experiment):
-    batch = next(data.batches(experiment, 0))
-    state, metrics = train.train_step(train.init_state(experiment), batch, experiment)
-    classes = len(world.LABELS) + len(world.PARTS)
-    np.testing.assert_allclose(metrics["loss"], classes * np.log(2), rtol=1e-5)  # a head of zeros
-    assert int(state.step) == 1
+def changed(experiment, **settings):
+    return replace(experiment, train=replace(experiment.train, **settings))
 
 
-def test_one_batch_is_learnt_by_heart(experiment):
-    batch = next(data.batches(experiment, 0))
-    constant = replace(experiment, train=replace(experiment.train, steps=10**6, warmup=1))
-    constant = replace(constant, train=replace(constant.train, learning_rate=1e-2))
-    state, losses = train.init_state(constant), []
-    for _ in range(120):
-        state, metrics = train.train_step(state, batch, constant)
-        losses.append(float(metrics["loss"]))
-    assert losses[-1] < 0.1 * losses[0]
-
-
-def test_batches_depend_on_seed_and_step_alone(experiment):
-    whole = data.batches(experiment, 0)
-    first, second = next(whole), next(whole)
-    again = next(data.batches(experiment, 1))
-    for key in second:
-        np.testing.assert_array_equal(second[key], again[key])
-    assert not np.array_equal(first["rgb"], second["rgb"])
-    other = replace(experiment, train=replace(experiment.train, seed=1))
-    assert not np.array_equal(first["rgb"], next(data.batches(other, 0))["rgb"])
-
-
-def test_training_clips_are_none_of_the_test_clips(experiment):
-    trained = {repr(world.scene(world.SPLITS["train"], i)) for i in range(50)}
-    tested = {repr(world.scene(world.SPLITS["test"], i)) for i in range(50)}
-    assert len(trained) == len(tested) == 50 and not trained & tested
-
-
-def test_an_interrupted_run_ends_like_an_undisturbed_one(experiment, tmp_path, monkeypatch):
-    whole = train.fit(experiment, tmp_path / "whole")
-    step = train.train_step
-
-    def stop_at_three(state, batch, experiment):
-        if int(state.step) == 3:
-            raise KeyboardInterrupt
-        return step(state, batch, experiment)
-
-    monkeypatch.setattr(train, "train_step", stop_at_three)
-    with pytest.raises(KeyboardInterrupt):
-        train.fit(experiment, tmp_path / "parts")
-    monkeypatch.setattr(train, "train_step", step)
-    resumed = train.fit(experiment, tmp_path / "parts")
-    jax.tree.map(np.testing.assert_array_equal, resumed.classifier.params, whole.classifier.params)
-    assert [row["step"] for row in resumed.records] == [1, 2, 3, 4]
-    lines = (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4]
-
-
-def test_ctrl_c_saves_the_step_it_falls_into(experiment, tmp_path, monkeypatch):
-    step = train.train_step
-
-    def interrupted_at_three(state, batch, experiment):
-        if int(state.step) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(state, batch, experiment)
-
-    rare = replace(experiment, train=replace(experiment.train, save_every=100))
-    monkeypatch.setattr(train, "train_step", interrupted_at_three)
-    with pytest.raises(KeyboardInterrupt):
-        train.fit(rare, tmp_path)
-    assert [path.name for path in (tmp_path / "state").iterdir() if path.name.isdigit()] == ["3"]
-    with pytest.raises(ValueError, match="has not finished"):
-        load(tmp_path)
-    monkeypatch.setattr(train, "train_step", step)
-    assert [row["step"] for row in train.fit(rare, tmp_path).records] == [1, 2, 3, 4]
+def same(tree, other):
+    jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
 def test_a_finished_run_is_a_model_to_load(experiment, tmp_path):
-    run = train.fit(experiment, tmp_path / "run")
+    run = train.fit(experiment, tmp_path / "run", quiet=True)
+    assert run.finished
     again = load(tmp_path / "run")
     assert again.labels == world.LABELS and again.config.classes == 31
     assert again.card["training"]["steps"] == 4
-    jax.tree.map(np.testing.assert_array_equal, again.params, run.classifier.params)
-    assert "matched accuracy" in run.records[-1]
+    same(again.params, run.classifier.params)
     card = (tmp_path / "run" / "README.md").read_text()
     assert "| matched accuracy | " in card and "on 10 clips of `world:test`" in card
-    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    assert "4 steps, sigmoid loss" in card and "![loss from" in card
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    again_scored = evaluate(again, "world:test", count=10, quiet=True)
+    assert scores["both streams"] == again_scored["both streams"]
+    for picture in ("curves.png", "samples/samples_000004.png"):
+        assert np.asarray(Image.open(tmp_path / "run" / picture)).std() > 5
 
 
-def test_a_folder_of_another_experiment_is_refused(experiment, tmp_path):
-    train.fit(experiment, tmp_path)
-    other = replace(experiment, train=replace(experiment.train, learning_rate=1.0))
-    with pytest.raises(ValueError, match="another experiment"):
-        train.fit(other, tmp_path)
+def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(
+    experiment, tmp_path
+):
+    seen = []
+    run = train.fit(experiment, tmp_path, quiet=True, live=lambda rows: seen.append(len(rows)))
+    steps = [row for row in run.records if "loss" in row]
+    scored = [row for row in run.records if "mAP" in row]
+    assert [row["step"] for row in steps] == [1, 2, 3, 4]
+    assert [row["step"] for row in scored] == [2, 4]
+    told = {"loss_rgb", "loss_spec", "gradient_norm_rgb", "gradient_norm_spec", "learning_rate"}
+    assert told | {"clips_per_s", "waiting", "mfu", "seconds"} <= set(steps[0])
+    assert {"mAP rgb", "mAP spec", "mAP seen", "matched accuracy"} <= set(scored[0])
+    classes = len(world.LABELS) + len(world.PARTS)
+    np.testing.assert_allclose(steps[0]["loss"], classes * np.log(2), rtol=1e-4)  # heads of zeros
+    assert all(0 <= row["waiting"] <= 1 and 0 < row["mfu"] < 1 for row in steps)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == run.records
+    assert seen == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(experiment, tmp_path, monkeypatch):
-    def broken(state, batch, experiment):
-        return state._replace(step=state.step + 1), {"loss": np.nan, "gradient_norm": 1.0}
+def test_tensorboard_can_read_the_scores_and_the_pictures(experiment, tmp_path):
+    train.fit(experiment, tmp_path, quiet=True)
+    (path,) = (tmp_path / "tensorboard").glob("events.*")
+    index = tfrecord.index(path)
+    places = zip(index.offsets, index.lengths, strict=True)
+    records = [tfrecord.read(path, at, length) for at, length in places]
+    events = [Event.FromString(record) for record in records]
+    values = [(event.step, value) for event in events for value in event.summary.value]
+    losses = [step for step, value in values if value.tag == "loss"]
+    pictures = [step for step, value in values if value.HasField("image")]
+    assert losses == [1, 2, 3, 4] and pictures == [2, 4]
 
-    monkeypatch.setattr(train, "train_step", broken)
-    with pytest.raises(ValueError, match="the loss is nan at step 1"):
-        train.fit(experiment, tmp_path)
+
+def test_a_run_goes_on_with_other_logging_but_not_with_other_weights(experiment, tmp_path):
+    train.fit(experiment, tmp_path, quiet=True)
+    train.fit(changed(experiment, log_every=2, keep=3), tmp_path, quiet=True)
+    with pytest.raises(ValueError, match="train.learning_rate was 0.0015, and is 1.0"):
+        train.fit(changed(experiment, learning_rate=1.0), tmp_path, quiet=True)
 
 
-def test_only_matrices_decay():
-    config = TrainConfig(learning_rate=1.0, warmup=0, weight_decay=0.1, steps=10)
-    params = {"kernel": np.ones((2, 2), np.float32), "bias": np.ones(2, np.float32)}
-    optimizer = train.make_optimizer(config)
-    still = jax.tree.map(np.zeros_like, params)
-    update, _ = optimizer.update(still, optimizer.init(params), params)
-    new = optax.apply_updates(params, update)
-    np.testing.assert_allclose(new["bias"], 1.0)
-    np.testing.assert_allclose(new["kernel"], 0.9, rtol=1e-6)
+def test_settings_that_cannot_work_are_refused_before_a_folder_is_made(experiment, tmp_path):
+    with pytest.raises(ValueError, match="train.batch=0 must be 1 or more"):
+        changed(experiment, batch=0)
+    with pytest.raises(ValueError, match="there is no moon"):
+        train.fit(replace(experiment, data=DataConfig(path="moon")), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_score_that_the_data_does_not_have_is_refused(experiment, tmp_path):
+    with pytest.raises(ValueError, match="train.best='fun' is none of .*mAP"):
+        train.fit(changed(experiment, best="fun"), tmp_path, quiet=True)
+
+
+def test_one_batch_is_learnt_by_heart(experiment, tmp_path):
+    few = replace(experiment, data=DataConfig(workers=0, clips=4, validation=None, test=None))
+    many = changed(few, steps=120, warmup=5, learning_rate=1e-2, log_every=10, save_every=200)
+    run = train.fit(many, tmp_path, quiet=True)
+    assert run.records[-1]["loss"] < 0.2 * run.records[0]["loss"]
+    assert "No clips were kept for a test" in (tmp_path / "README.md").read_text()
+
+
+def poisoned(monkeypatch, at):
+    """The data's batches number `at` have sound that is no number."""
+    follow = train._next
+    numbers = iter(range(10**6))
+
+    def next_batch(course, meter):
+        batch, names = follow(course, meter)
+        if next(numbers) in at:
+            batch = batch | {"spec": batch["spec"] * np.nan}
+        return batch, names
+
+    monkeypatch.setattr(train, "_next", next_batch)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(
+    experiment, tmp_path, monkeypatch
+):
+    poisoned(monkeypatch, {2})
+    with pytest.raises(ValueError, match="the loss is nan at step 3.*nonfinite_000003_0.json"):
+        train.fit(experiment, tmp_path, quiet=True)
+    told = json.loads((tmp_path / "nonfinite_000003_0.json").read_text())
+    assert told["ids"] == [f"world:train {number}" for number in range(8, 12)]
+    assert told["loss"] == "nan" and told["step"] == 3
+
+
+def test_such_steps_are_left_out_where_that_is_asked_for(experiment, tmp_path, monkeypatch):
+    poisoned(monkeypatch, {1})
+    run = train.fit(changed(experiment, skip_nonfinite=1), tmp_path / "one", quiet=True)
+    assert run.finished and np.isfinite(run.records[-1]["loss"])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.classifier.params))
+    poisoned(monkeypatch, {1, 2})
+    with pytest.raises(ValueError, match=r"the loss is nan .* \(now 1\)"):
+        train.fit(changed(experiment, skip_nonfinite=1), tmp_path / "two", quiet=True)
+
+
+def test_a_model_to_start_from_brings_its_geometry_and_its_weights(experiment, tmp_path):
+    first = train.fit(experiment, tmp_path / "first", quiet=True).classifier
+    again = replace(experiment, start=StartConfig(model=str(tmp_path / "first")))
+    begun = start.settle(replace(again, model=configs.world.experiment().model))
+    assert begun.experiment.model == replace(first.config, classes=39)
+    same(begun.params()["rgb_block_0"], first.params["rgb_block_0"])
+    np.testing.assert_array_equal(begun.params()["head"]["bias"][:31], first.params["head"]["bias"])
+    late = replace(experiment.model, fusion="late")
+    rewired = start.settle(
+        replace(again, model=late, start=StartConfig(str(tmp_path / "first"), rewire=True))
+    )
+    assert rewired.experiment.model.fusion == "late" and "bottleneck" not in rewired.params()
+
+
+def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp_path):
+    rng = np.random.default_rng(0)
+    for label, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
+        for number in range(5):
+            frames = np.tile(np.uint8(colour), (25, 64, 64, 1)) + rng.integers(
+                0, 20, (25, 64, 64, 3), np.uint8
+            )
+            wave = rng.normal(0, 0.05, 16_000).astype(np.float32)
+            (tmp_path / "videos" / label).mkdir(parents=True, exist_ok=True)
+            media.write(tmp_path / "videos" / label / f"{number}.mp4", frames, 25.0, wave, 16_000)
+    recipe = configs.folder.frozen()
+    data = replace(recipe.data, path=str(tmp_path / "videos"), workers=0)
+    settings = replace(recipe.train, epochs=10, batch=4, samples=2)
+    run = train.fit(replace(recipe, data=data, train=settings), tmp_path / "run", quiet=True)
+    assert run.classifier.labels == ("blue", "red")
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert 2 <= scores["clips"] <= 5 and scores["both streams"]["top-1"] == 1.0
+    assert run.records[-1]["step"] == np.ceil(10 * (10 - scores["clips"]) / 4)  # in 10 epochs
+
+
+def test_a_rehearsal_says_what_a_run_would_take(experiment):
+    found = rehearsal.rehearse(experiment)
+    words = rehearsal.words(found)
+    assert found["parameters"] == found["trained parameters"] > 1000
+    assert found["batch"]["rgb"] == "uint8 [4, 8, 48, 48, 3]"
+    assert found["bytes a device"]["state and batch"] > 4 * found["parameters"]
+    assert found["seconds a step"] > 0 and "memory a device" in words and "batch rgb" in words
+
+
+def test_the_line_of_progress_shows_loss_score_speed_waiting_and_mfu(tmp_path, capsys):
+    book = Logbook(tmp_path, "run", 0, 10)
+    book.add(1, {"loss": 3.14159, "clips_per_s": 12.0, "waiting": 0.25, "mfu": 0.5})
+    book.add(1, {"mAP": 0.1234})
+    book.advance()
+    book.close()
+    shown = capsys.readouterr().err
+    assert "loss 3.142, mAP 0.123, 12 clips/s, waiting 25%, MFU 50%" in shown
+
+
+def test_rows_after_the_step_that_a_run_goes_on_from_are_forgotten(tmp_path):
+    rows = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, '{"step": 4, "lo']))
+    book = Logbook(tmp_path, "run", 2, 10, quiet=True)
+    book.close()
+    assert [row["step"] for row in book.rows] == [1, 2]
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_curves_of_a_run_have_a_panel_for_what_was_logged():
+    rows = [
+        {"step": s, "loss": 9.0 / s, "loss_rgb": 8.0 / s, "gradient_norm": 1.0} for s in (1, 2, 3)
+    ]
+    assert len(plot.training(rows).axes) == 2
+    scored = [*rows, {"step": 3, "mAP": 0.5, "mAP rgb": 0.4, "top-1": 0.7}]
+    figure = plot.training(scored)
+    assert [ax.get_title(loc="left") for ax in figure.axes] == [
+        "training loss",
+        "validation scores",
+        "gradient norm",
+    ]
+    assert "mAP from 0.5 at step 3" in plot.training_alt(scored)
+    assert "mAP rgb" not in plot.training_alt(scored)
 
 
 def test_scores_tell_a_perfect_model_from_a_blind_one():
@@ -155,11 +247,3 @@ def test_scores_tell_a_perfect_model_from_a_blind_one():
     assert all(score == 1.0 for score in perfect.values())
     blind = world.scores(np.random.default_rng(0).random(truth.shape), truth)
     assert 0.15 < blind["matched accuracy"] < 0.35
-
-
-def test_settings_that_cannot_work_are_refused_before_a_folder_is_made(experiment, tmp_path):
-    with pytest.raises(ValueError, match="each must be 1 or more"):
-        replace(experiment.train, batch=0)
-    with pytest.raises(ValueError, match="data moon:train is unknown"):
-        train.fit(replace(experiment, data="moon"), tmp_path / "run")
-    assert not (tmp_path / "run").exists()

@@ -20,7 +20,8 @@ from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.evaluate import Evaluate
 from mbt_lite.cli.prepare import Prepare
-from mbt_lite.cli.runs import Bench, Train, World
+from mbt_lite.cli.runs import Bench, World
+from mbt_lite.cli.train import Sweep, Train
 from mbt_lite.cli.zoo import Zoo
 
 COMMANDS = {
@@ -31,6 +32,7 @@ COMMANDS = {
     "prepare": Prepare,
     "build": Build,
     "train": Train,
+    "sweep": Sweep,
     "evaluate": Evaluate,
     "calibrate": Calibrate,
     "convert": Convert,

@@ -23,7 +23,9 @@ class Evaluate:
 
     model: Model = "world-tiny"
     data: str = "world:test"
-    """world:train, world:validation, world:test; a table (CSV); a folder of labelled clips."""
+    """world:test (train, validation); a table; a folder of labelled clips, records or TFDS."""
+    split: str | None = None
+    """The split of the data, where it has some; its classes must be the model's."""
     views: int = 4
     """Windows per file, evenly spread, their logits averaged."""
     batch: int = 8
@@ -45,6 +47,7 @@ class Evaluate:
             views=self.views,
             batch=self.batch,
             count=self.count,
+            split=self.split,
             folder=self.report,
             command=self._command(),
         )
@@ -54,7 +57,8 @@ class Evaluate:
         return int(bool(scores["failed"]))
 
     def _command(self) -> str:
-        options = {"model": self.model, "data": self.data, "views": self.views}
-        options |= {"count": self.count, "front-end": self.front_end, "report": self.report}
+        options = {"model": self.model, "data": self.data, "split": self.split}
+        options |= {"views": self.views, "count": self.count, "front-end": self.front_end}
+        options["report"] = self.report
         given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
         return shlex.join(["mbt-lite", "evaluate", *(word for pair in given for word in pair)])

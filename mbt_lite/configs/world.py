@@ -1,5 +1,10 @@
 """The embedded model: a small MBT that learns the micro-world from scratch.
 
+    mbt-lite train --config world --workdir runs/world
+
+Hardware: two CPU cores, 17 minutes by the log of the run whose weights are embedded. Expected:
+mAP 0.999 or more of every kind of class, matched accuracy 0.999 (measured, see its card).
+
 In training it also answers for shapes and motions by themselves (`world.PARTS`): the pairs that
 the sound must be matched with are found much sooner so. The columns are cut off afterwards.
 """
@@ -7,15 +12,11 @@ the sound must be matched with are found much sooner so. The columns are cut off
 from dataclasses import replace
 
 from mbt_lite import world
-from mbt_lite.config import WORLD, WORLD_CLIP, Experiment, TrainConfig
+from mbt_lite.config import WORLD, WORLD_CLIP
+from mbt_lite.experiment import Experiment
 
 CLASSES = len(world.LABELS) + len(world.PARTS)
 
 
 def experiment() -> Experiment:
-    return Experiment(
-        name="world-tiny",
-        model=replace(WORLD, classes=CLASSES),
-        clip=WORLD_CLIP,
-        train=TrainConfig(),
-    )
+    return Experiment(name="world-tiny", model=replace(WORLD, classes=CLASSES), clip=WORLD_CLIP)

@@ -38,11 +38,11 @@ from mbt_lite.plot.scores import (
     compare_bars,
     curves,
     curves_alt,
-    training,
-    training_alt,
 )
 from mbt_lite.plot.sound import SOUND_MAP, spectrogram, spectrogram_alt
 from mbt_lite.plot.style import COLOURS, CYCLE, save
+from mbt_lite.plot.sweep import sweep, sweep_alt
+from mbt_lite.plot.training import samples, samples_alt, training, training_alt
 
 __all__ = [
     "ATTENTION_MAP",
@@ -72,9 +72,13 @@ __all__ = [
     "doctor_alt",
     "precision_recall",
     "precision_recall_alt",
+    "samples",
+    "samples_alt",
     "save",
     "spectrogram",
     "spectrogram_alt",
+    "sweep",
+    "sweep_alt",
     "training",
     "training_alt",
     "turned",

@@ -76,15 +76,17 @@ def curves(
     ax: Axes | None = None,
     title: str | None = None,
     x: str = "step",
+    colours: Mapping[str, str] | None = None,
 ) -> Axes:
     """Axes with one line per key over `x`, from rows such as {"step": 50, "loss": 3.1}.
 
-    A row that lacks a key is left out of that key's line.
+    A row that lacks a key is left out of that key's line. `colours` are of single keys.
     """
     records = list(records)
     ax = ax or new_figure(6.4, 3.2).subplots()
     for key, colour in zip(keys, CYCLE, strict=False):
         across, up = _series(records, x, key)
+        colour = (colours or {}).get(key, colour)
         ax.plot(across, up, color=colour, lw=1.8, label=f"{key} (last {up[-1]:.3g})")
         ax.plot(across[-1], up[-1], "o", color=colour, ms=4)
     ax.legend(frameon=False, labelcolor=INK, fontsize=9.5)
@@ -92,25 +94,6 @@ def curves(
     ax.grid(axis="y", color=FAINT, lw=0.7)
     ax.set_axisbelow(True)
     return finish(ax, title)
-
-
-KINDS = ("mAP seen", "mAP heard", "mAP both", "matched accuracy")
-
-
-def training(records: Iterable[Mapping[str, Any]]) -> Figure:
-    """Figure of a run on the micro-world: the loss, and the validation scores by kind of class."""
-    records = list(records)
-    figure = new_figure(10.0, 3.4)
-    loss, scores = figure.subplots(1, 2)
-    curves(records, ("loss",), loss, "training loss, summed over classes")
-    curves(records, KINDS, scores, "200 validation clips")
-    scores.set(ylim=(0, 1.02))
-    return figure
-
-
-def training_alt(records: Iterable[Mapping[str, Any]]) -> str:
-    """A sentence that says where the loss and each score of a run start and end."""
-    return curves_alt(records, ("loss", *KINDS))
 
 
 def curves_alt(

@@ -1,0 +1,136 @@
+"""Training, and grids of trainings."""
+
+import json
+import runpy
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import tyro
+from tyro.conf import Suppress
+
+from mbt_lite.cli.options import Debug
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, or go on where an interrupted run stopped.
+
+    Fields of the experiment are changed at the end of the line: --train.steps 100 --data.path DIR.
+    Ctrl-C and SIGTERM save and end with exit code 75: the same command goes on. SIGUSR1 writes a
+    profile.
+    """
+
+    example: ClassVar[str] = (
+        "mbt-lite train --config mbt_lite/configs/world.py --workdir runs/world"
+    )
+
+    config: Path
+    """A file with experiment(), a name in mbt_lite/configs, or a run's experiment.json."""
+    workdir: Path
+    """The folder of the run."""
+    variant: str | None = None
+    """Another function of that file, such as released of audioset_mini."""
+    dry_run: bool = False
+    """Only say what it would take: shapes, parameters, memory, the time of one step."""
+    profile: bool = False
+    """Trace a few steps for TensorBoard."""
+    distributed: bool = False
+    """Join the processes of this job, which JAX finds on SLURM, Kubernetes and TPU pods."""
+    coordinator: str | None = None
+    """Elsewhere: HOST:PORT of the first process, with --processes and --process."""
+    processes: int | None = None
+    """How many processes there are."""
+    process: int | None = None
+    """Which one this is, from 0."""
+    rest: Suppress[tuple[str, ...]] = ()  # fields of the experiment to change
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import sharding
+
+        experiment = read_experiment(self.config, self.variant, self.rest)
+        if self.distributed or self.coordinator:
+            sharding.connect(self.coordinator, self.processes, self.process)
+        if self.dry_run:
+            from mbt_lite.rehearsal import rehearse, words
+
+            print(words(rehearse(experiment)))
+            return 0
+        from mbt_lite.interrupts import LEFT
+        from mbt_lite.train import fit
+
+        run = fit(experiment, self.workdir, profile=self.profile, program=True)
+        if not run.finished:
+            print("mbt-lite: interrupted and saved; the same command goes on.", file=sys.stderr)
+            return LEFT
+        print(run.folder / "model.safetensors")
+        return 0
+
+
+def read_experiment(config: Path, variant: str | None, changes: tuple[str, ...]):
+    """The experiment of a recipe, or of a run's experiment.json, changed by options."""
+    from mbt_lite.config import from_dict
+    from mbt_lite.experiment import Experiment
+
+    if config.suffix == ".json":
+        made = from_dict(Experiment, json.loads(config.read_text(encoding="utf-8")))
+    else:
+        made = read_function(config, variant or "experiment")()
+    return tyro.cli(type(made), default=made, args=changes, prog="mbt-lite train")
+
+
+def read_function(config: Path, name: str):
+    """A function of a recipe: of a file, or by its name in mbt_lite/configs."""
+    from mbt_lite import configs
+
+    own = Path(configs.__file__).parent
+    path = config if config.is_file() else own / f"{config}.py"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in own.glob("[a-z]*.py")))
+        raise ValueError(f"--config {config} is no file; name one, or one of {known}.")
+    found = runpy.run_path(str(path))
+    functions = [key for key, value in found.items() if callable(value) and key.islower()]
+    if name not in functions:
+        raise ValueError(f"{path} defines no {name}(); it has {', '.join(functions) or 'nothing'}.")
+    return found[name]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train a grid of variants, each with several seeds, and write one table and one picture.
+
+    Interrupted, the same command goes on; runs that are there are kept.
+    """
+
+    example: ClassVar[str] = "mbt-lite sweep --config fusion_grid --workdir runs/grid --jobs 2"
+
+    workdir: Path
+    """The folder of all runs; sweep.csv, sweep.md and sweep.png come here."""
+    config: Path = Path("fusion_grid")
+    """A file with grid() and starts(), or a name in mbt_lite/configs."""
+    seeds: int = 3
+    """Runs of each variant."""
+    jobs: int = 1
+    """Runs at a time, each on its share of the cores."""
+    score: str = "matched accuracy"
+    """The score of the test split that the table shows."""
+    publish: Path | None = None
+    """Also write every variant's model, in bfloat16, and all logs into this folder."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import sweep
+
+        if self.seeds < 1 or self.jobs < 1:
+            raise ValueError(f"--seeds {self.seeds} and --jobs {self.jobs}: each is 1 or more.")
+        grid, starts = read_function(self.config, "grid")(), read_function(self.config, "starts")()
+        sweep.sweep(grid, self.workdir, seeds=self.seeds, jobs=self.jobs, starts=starts)
+        found = sweep.outcomes(grid, self.workdir, self.seeds, self.score)
+        print(sweep.table(found, self.score))
+        written = sweep.write_tables(found, self.workdir, self.score)
+        if self.publish:
+            written += sweep.publish(grid, self.workdir, self.seeds, self.publish)
+        print(*written, sep="\n", file=sys.stderr)
+        return 0

@@ -1,0 +1,132 @@
+"""What is to be seen of a run: one line of progress, metrics.jsonl, TensorBoard, pictures."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from mbt_lite import plot
+from mbt_lite.files import write_text
+
+Row = dict[str, Any]
+SHOWN = {  # key of a row: how the line of progress shows it
+    "loss": "loss {:.4g}",
+    "clips_per_s": "{:.4g} clips/s",
+    "waiting": "waiting {:.0%}",
+    "mfu": "MFU {:.0%}",
+}
+
+
+class Logbook:
+    """The rows of a run, from the saved step on; a run that goes on forgets later ones.
+
+    Only the process that leads writes: the others have a logbook of rows that is kept nowhere.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        step: int,
+        steps: int,
+        *,
+        leads: bool = True,
+        quiet: bool = False,
+        live: Callable[[list[Row]], None] | None = None,
+    ):
+        self.path, self.leads, self.live = folder / "metrics.jsonl", leads, live or live_plot()
+        self.pictures = folder / "samples"
+        self.rows = _read(self.path, step)
+        self.latest: Row = {}
+        self.bar = tqdm(
+            total=steps, initial=step, unit="step", desc=name, disable=quiet or not leads
+        )
+        for row in self.rows:
+            self.latest |= row
+        if leads:
+            write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def add(self, step: int, values: Row) -> None:
+        """One row; it is shown, kept and drawn."""
+        row = {"step": step} | {name: _rounded(value) for name, value in values.items()}
+        self.rows.append(row)
+        self.latest |= row
+        if not self.leads:
+            return
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name.replace(" ", "_"), value, step)
+        self._show()
+        if self.live:
+            self.live(self.rows)
+
+    def draw(self, step: int, figure, name: str) -> None:
+        """A picture of this step: samples/NAME_STEP.png, and in TensorBoard."""
+        if self.leads:
+            self.pictures.mkdir(exist_ok=True)
+            path = plot.save(figure, self.pictures / f"{name}_{step:06d}.png")
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            self.board.add_image(name, pixels, step, dataformats="HWC")
+
+    def tell(self, sentence: str) -> None:
+        """A sentence to the person who watches."""
+        if self.leads:
+            tqdm.write(sentence, sys.stderr)
+
+    def advance(self) -> None:
+        """One step more."""
+        self.bar.update()
+
+    def close(self) -> None:
+        self.bar.close()
+        if self.leads:
+            self.board.close()
+
+    def _show(self) -> None:
+        parts = [form.format(self.latest[k]) for k, form in SHOWN.items() if k in self.latest]
+        score = next((k for k in ("mAP", "action top-1") if k in self.latest), None)
+        parts[1:1] = [f"{score} {self.latest[score]:.3f}"] if score else []
+        self.bar.set_postfix_str(", ".join(parts))
+
+
+def _rounded(value) -> float | int:
+    return value if isinstance(value, int) else float(f"{float(value):.6g}")
+
+
+def _read(path: Path, before: int) -> list[Row]:
+    """The whole rows up to a step; a line that was cut off is none."""
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if row["step"] <= before:
+            rows.append(row)
+    return rows
+
+
+def live_plot() -> Callable[[list[Row]], None] | None:
+    """Draws the rows anew in the same place of a notebook; None outside notebooks."""
+    if "IPython" not in sys.modules:
+        return None
+    from IPython import display, get_ipython
+
+    shell = get_ipython()
+    if shell is None or not getattr(shell, "kernel", None):
+        return None
+    handle = display.display(display_id=True)
+
+    def draw(rows: list[Row]) -> None:
+        if len(rows) > 1:
+            handle.update(plot.training(rows))
+
+    return draw

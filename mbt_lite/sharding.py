@@ -1,0 +1,138 @@
+"""Devices and hosts: the mesh, where arrays lie on it, and how fast it can be.
+
+Every batch is dealt over all devices. Parameters lie whole on each device, or with `shards` > 1 are
+cut over that many, so that models fit which one device could not hold (FSDP).
+"""
+
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+DATA, SHARD = "data", "shard"  # the mesh's axes
+PROBE = 2048  # side of the matrices whose product is timed
+
+
+def connect(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Join the other processes of this run, before anything else is computed.
+
+    Without arguments JAX finds them itself: under SLURM, Open MPI, on Kubernetes (GKE) and TPU
+    pods. ValueError where it finds none.
+    """
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"the processes of this run could not be joined ({str(error).splitlines()[0]}); "
+            "outside SLURM, Open MPI, Kubernetes and TPU pods name --coordinator HOST:PORT, "
+            "--processes and --process."
+        ) from None
+
+
+def keep_compilations(folder: Path) -> None:
+    """Keep what takes long to compile for the next start, unless a folder was chosen already."""
+    if jax.config.jax_compilation_cache_dir is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def make_mesh(shards: int = 1, batch: int | None = None) -> Mesh:
+    """All devices as a mesh of data x shard.
+
+    ValueError where `shards` does not divide them, or they do not divide the rows of a `batch`.
+    """
+    count = jax.device_count()
+    if count % shards:
+        raise ValueError(f"train.shards={shards} does not divide the {count} devices there are.")
+    if batch is not None and batch % count:
+        raise ValueError(
+            f"{batch} clips of a step do not divide over {count} devices; choose another "
+            "train.batch, or train.accumulate."
+        )
+    return jax.make_mesh((count // shards, shards), (DATA, SHARD), axis_types=(AxisType.Auto,) * 2)
+
+
+def hosts() -> dict[str, int]:
+    """Which of how many processes this is, as loaders ask for it."""
+    return {"host": jax.process_index(), "hosts": jax.process_count()}
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def dealt(mesh: Mesh, parts: bool = False) -> NamedSharding:
+    """Rows dealt over all devices; with `parts`, the rows of each part of [parts, rows, ...]."""
+    axes = (DATA, SHARD)
+    return NamedSharding(mesh, PartitionSpec(None, axes) if parts else PartitionSpec(axes))
+
+
+def sharded(mesh: Mesh, tree):
+    """A sharding for every leaf: its longest axis that divides is cut over the shards."""
+    shards = mesh.shape[SHARD]
+
+    def of(leaf) -> NamedSharding:
+        fitting = [axis for axis, size in enumerate(leaf.shape) if size % shards == 0]
+        if shards == 1 or not fitting or leaf.size < 2**10:
+            return whole(mesh)
+        longest = max(fitting, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, SHARD))
+
+    return jax.tree.map(of, tree)
+
+
+def placed(mesh: Mesh, batch: dict[str, np.ndarray], stop: object = None) -> dict[str, jax.Array]:
+    """The batch on the devices, from each process the rows that it holds.
+
+    Where there are several processes, `stop` tells all of them whether one wants to stop.
+    """
+    rows = dealt(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, rows)
+    batch = batch | {"stop": np.full(len(batch["mask"]), float(bool(stop)), np.float32)}
+    return {name: jax.make_array_from_process_local_data(rows, x) for name, x in batch.items()}
+
+
+def batch_shapes(mesh: Mesh, fields: dict) -> dict[str, jax.ShapeDtypeStruct]:
+    """What `placed` makes of a batch with these fields of (shape, type) in each process."""
+    count, rows = jax.process_count(), dealt(mesh)
+    if count > 1:
+        fields = fields | {"stop": (fields["mask"][0], "f4")}
+    return {
+        name: jax.ShapeDtypeStruct((shape[0] * count, *shape[1:]), np.dtype(kind), sharding=rows)
+        for name, (shape, kind) in fields.items()
+    }
+
+
+def gathered(mesh: Mesh, tree):
+    """The tree whole on every device, in every process."""
+    return jax.jit(lambda x: x, out_shardings=whole(mesh))(tree)
+
+
+def peak_flops(dtype: str = "float32") -> float:
+    """Operations a second that all devices together reach on large matrix products, measured."""
+    device = jax.local_devices()[0]
+    matrix = jax.device_put(jnp.ones((PROBE, PROBE), dtype), device)
+    product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
+    best = min(_seconds(product, matrix) for _ in range(4))
+    alike = jax.process_count() if device.platform == "cpu" else jax.device_count()
+    return 2 * PROBE**3 / best * alike  # virtual devices of a CPU share its cores
+
+
+def _seconds(product, matrix: jax.Array) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(product(matrix, matrix))
+    return time.perf_counter() - start
+
+
+def memory_used() -> int | None:
+    """Bytes that the fullest local device has held at most; None where it does not say."""
+    known = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in known if "peak_bytes_in_use" in stats]
+    return max(peaks, default=None)

@@ -1,0 +1,99 @@
+"""Before the first step: what the data and the weights to start from decide about a run."""
+
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from mbt_lite import data, vit
+from mbt_lite.experiment import Experiment
+from mbt_lite.inference import Classifier, load
+from mbt_lite.model import init_params
+from mbt_lite.sources import Source
+
+KEPT = ("dropout", "attention_dropout", "drop_path", "dtype")  # of the recipe's model
+WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_test")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An experiment with everything settled, and what it was settled with."""
+
+    experiment: Experiment
+    source: Source  # of the clips to learn from
+    validation: Source | None
+    model: Classifier | None  # whose parameters come first
+
+    @property
+    def auxiliary(self) -> int:
+        """So many of the last classes are only asked in training."""
+        return self.source.auxiliary
+
+    def params(self) -> dict | None:
+        """The parameters to start from; None: fresh ones."""
+        start, model = self.experiment.start, self.experiment.model
+        if start.vit:
+            return vit.from_vit(
+                start.vit,
+                model,
+                inflate=start.inflate,
+                bottleneck=start.bottleneck,
+                audio_cls=start.audio_cls,
+                seed=self.experiment.train.seed,
+            )
+        if self.model is None:
+            return None
+        asked = self.source.labels[: len(self.source.labels) - self.auxiliary]
+        known = self.model.labels == tuple(asked)
+        widen = _with_more_classes if known else _with_fresh_head
+        params = widen(self.model.params, model.classes)
+        return self._rewired(params) if start.rewire else params
+
+    def _rewired(self, params: dict) -> dict:
+        """The parameters that the recipe's wiring has; what the model lacks starts fresh."""
+        fresh = init_params(self.experiment.model, jax.random.key(self.experiment.train.seed))
+        return {name: params.get(name, value) for name, value in fresh.items()}
+
+
+def settle(experiment: Experiment) -> Begun:
+    """The experiment as it runs: its data opened, its classes counted, its steps known.
+
+    A model to start from brings its geometry and its way to see and hear; the recipe's dropout and
+    number type stay, with `start.rewire` its streams and fusion, too. Classes are those of the
+    data. Raises ValueError where the data cannot be used.
+    """
+    model, start = None, experiment.start
+    if start.model:
+        model = load(start.model)
+        names = KEPT + WIRING * start.rewire
+        own = {name: getattr(experiment.model, name) for name in names}
+        geometry = replace(model.config, **own)
+        experiment = replace(experiment, model=geometry, clip=model.clip_config)
+    config = experiment.train
+    seed = 0 if experiment.data.keep else config.seed  # kept clips are the same for every seed
+    ask = partial(data.open_split, experiment.data, seed=seed)
+    source = ask("train", clips=config.steps * config.batch)
+    if config.epochs:
+        steps = max(1, math.ceil(config.epochs * len(source) / config.batch))
+        experiment = replace(experiment, train=replace(config, steps=steps))
+    model_config = replace(experiment.model, classes=len(source.labels))
+    experiment = replace(experiment, model=model_config)
+    return Begun(experiment, source, ask("validation", clips=config.evaluate_clips), model)
+
+
+def _with_fresh_head(params: dict, classes: int) -> dict:
+    """The parameters with a head of zeros for so many classes, as every model begins."""
+    width = params["head"]["kernel"].shape[0]
+    head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+    return params | {"head": head}
+
+
+def _with_more_classes(params: dict, classes: int) -> dict:
+    """The parameters with columns of zeros added to the head, for what is asked in training."""
+
+    def widened(leaf: jax.Array) -> jax.Array:
+        return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, classes - leaf.shape[-1])])
+
+    return params | {"head": jax.tree.map(widened, params["head"])}

@@ -1,0 +1,95 @@
+"""The windows of a clip: which frames and which rows of the spectrogram they take, put in place.
+
+Each kind of clip says how many frames and rows it has, and how to get at some of them; a frame
+that several windows show is read once.
+
+V windows of a clip   T frames   H, W of the canvas   N spectrogram rows   M mel bins   C classes
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from mbt_lite.config import ClipConfig
+from mbt_lite.filler import Rows
+from mbt_lite.sampling import Sampling, Window, indices
+
+
+class Stream(NamedTuple):
+    """One stream of a clip: how many frames or rows there are, and those at rising places.
+
+    The places of frames may lie between whole numbers: at 2.5 frame 2 is on show.
+    """
+
+    count: int
+    read: Callable[[np.ndarray], Iterable[np.ndarray]]
+
+
+def mark(labels: np.ndarray, numbers: Sequence[int]) -> None:
+    """1 in the columns of the true classes, 0 elsewhere."""
+    labels[:] = 0
+    labels[:, list(numbers)] = 1
+
+
+def write(
+    out: Rows, sampling: Sampling, rng: np.random.Generator, picture: Stream, sound: Stream
+) -> None:
+    """Write the windows that are drawn of a clip; a stream that it lacks is black or silent."""
+    clip = sampling.clip
+    rgb, spec = ("rgb" in out) * picture.count, ("spec" in out) * sound.count
+    windows = sampling.draw(rgb, spec, rng)
+    if "rgb" in out:
+        extent = write_picture(out["rgb"], windows, picture, sampling, rng)
+        out.get("extent", np.zeros((1, 2)))[:] = extent
+    if "spec" in out:
+        out["spec"][:] = clip.front_end.silence
+        for view, window in enumerate(windows if spec else []):
+            out["spec"][view] = sound.read(indices(window.row, clip.spec_frames, 1, spec))
+
+
+def write_picture(
+    out: np.ndarray, windows: Sequence[Window], picture: Stream, sampling: Sampling, rng
+) -> tuple[int, int]:
+    """Write the frames [V, T, H, W, 3] of all windows, each decoded once; the extent on the canvas.
+
+    What a canvas does not hold of a picture is cut off at a place that is drawn.
+    """
+    clip, (height, width) = sampling.clip, sampling.picture
+    if not picture.count:
+        out[:] = 0
+        return height, width
+    first = [window.frame + sampling.within for window in windows]
+    chosen = [indices(place, clip.frames, clip.stride, picture.count) for place in first]
+    wanted, places = np.unique(np.stack(chosen), return_inverse=True)
+    places, size = places.reshape(out.shape[:2]), None
+    for number, frame in enumerate(picture.read(wanted)):
+        if size is None:
+            size = _scaled(frame.shape[:2], clip)
+            top, left = (_begin(r, sampling, rng) for r in (size[0] - height, size[1] - width))
+            extent = min(size[0], height), min(size[1], width)
+        part = _resized(frame, size)[top : top + height, left : left + width]
+        for view, step in zip(*np.nonzero(places == number), strict=True):
+            out[view, step, : extent[0], : extent[1]] = part
+    out[:, :, extent[0] :] = 0
+    out[:, :, :, extent[1] :] = 0
+    return extent
+
+
+def _begin(room: int, sampling: Sampling, rng: np.random.Generator) -> int:
+    """The first pixel that is kept where `room` pixels are too many."""
+    room = max(room, 0)
+    return int(rng.integers(room + 1)) if sampling.training else room // 2
+
+
+def _scaled(size: tuple[int, int], clip: ClipConfig) -> tuple[int, int]:
+    """Height and width of a picture when its short side is `clip.resize`."""
+    scale = clip.resize / min(size)
+    return tuple(max(round(side * scale), clip.size) for side in size)
+
+
+def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    if frame.shape[:2] == size:
+        return frame
+    return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))

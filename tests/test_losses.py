@@ -1,0 +1,175 @@
+"""What training makes small: Scenic's losses, mixed labels, verbs and nouns, parts of a batch.
+
+Not here: Scenic's weights of single classes, which MBT's recipes leave at one.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from test_parity import case, golden, in_scenic_names, under
+
+from mbt_lite.losses import clip_losses, l2_penalty, stream_losses, total_loss, weighted_mean
+from mbt_lite.model import Output
+
+VALUES = {name: jnp.asarray(value) for name, value in golden("losses")[1].items()}
+WANT = under(VALUES, "out/")
+LABELS = {"sigmoid": "multihot", "softmax": "onehot"}
+LOGITS = {"logits": "logits", "extreme": "logits_extreme"}
+MASKS = {"none": None, "mask": VALUES["mask"], "frac": VALUES["mask_frac"]}
+HEADS = {"verb": np.arange(5), "noun": np.arange(5, 11)}
+SIMPLE = [name for name in WANT if "/smooth_" in name and "class_weights" not in name]
+
+
+def agree(got, want):
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def told(logits="logits", labels=LABELS, kinds=("sigmoid", "softmax")):
+    """(kind, logits [6, 11], labels [6, 11]) of each kind of loss."""
+    return [(kind, VALUES[logits], VALUES[labels[kind]]) for kind in kinds]
+
+
+def answers(rgb="logits_rgb", spec="logits_spectrogram", together="logits"):
+    """What a model with two streams would have said."""
+    each = {"rgb": VALUES[rgb], "spec": VALUES[spec]}
+    return Output(VALUES[together], each, jnp.zeros((6, 1)))
+
+
+def soft():
+    return {"rgb": VALUES["soft_rgb"], "spec": VALUES["soft_spectrogram"]}
+
+
+@pytest.mark.parametrize("name", SIMPLE)
+def test_the_loss_of_a_batch_is_that_of_scenic(name):
+    kind, logits, smoothing, mask = name.split("/")
+    smoothing = float(smoothing.removeprefix("smooth_").replace("none", "0"))
+    each = clip_losses(VALUES[LOGITS[logits]], VALUES[LABELS[kind]], kind, smoothing)
+    assert each.shape == (6,)
+    agree(weighted_mean(each, MASKS[mask.removeprefix("weights_")]), WANT[name])
+
+
+@pytest.mark.parametrize("kind, logits, labels", told())
+def test_the_pull_on_the_logits_is_that_of_scenic(kind, logits, labels):
+    def loss(logits):
+        return weighted_mean(clip_losses(logits, labels, kind, 0.3), VALUES["mask"])
+
+    want = VALUES[f"grad_logits/{kind}_smooth_0.3_mask"]
+    np.testing.assert_allclose(jax.grad(loss)(logits), want, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kind, logits, labels", told("logits_extreme"))
+def test_a_batch_of_nothing_but_padding_has_no_loss_and_pulls_at_nothing(kind, logits, labels):
+    def loss(logits):
+        return weighted_mean(clip_losses(logits, labels, kind), jnp.zeros(6))
+
+    value, pull = jax.value_and_grad(loss)(logits)
+    assert value == WANT["sigmoid/zero_mask"] == 0
+    np.testing.assert_array_equal(pull, 0)
+
+
+@pytest.mark.parametrize("kind, smoothing", [("sigmoid", 0.3), ("softmax", 0.1)])
+def test_by_class_token_the_streams_losses_are_averaged_and_not_their_logits(kind, smoothing):
+    name = {"sigmoid": "model_multilabel/dict", "softmax": "model_softmax/dict"}[kind]
+    each = total_loss(answers(), soft(), kind, smoothing)
+    agree(weighted_mean(each, VALUES["mask"]), WANT[name])
+
+
+@pytest.mark.parametrize(
+    "name, labels, kind, smoothing",
+    [
+        ("model_multilabel/array", "multihot", "sigmoid", 0.3),
+        ("model_multilabel/array_all", "soft_rgb", "sigmoid", 0.3),
+        ("model_softmax/array", "onehot", "softmax", 0.1),
+    ],
+)
+def test_pooled_otherwise_the_one_answer_of_both_streams_counts(name, labels, kind, smoothing):
+    same = dict.fromkeys(("rgb", "spec"), VALUES[labels])
+    agree(weighted_mean(total_loss(answers(), same, kind, smoothing, pool="mean")), WANT[name])
+
+
+def test_pooled_otherwise_labels_that_mixing_parted_are_averaged():
+    def loss(labels):
+        return total_loss(answers(), labels, "sigmoid", 0.3, pool="max")
+
+    apart = [loss(dict.fromkeys(("rgb", "spec"), one)) for one in soft().values()]
+    agree(loss(soft()), sum(apart) / 2)
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_each_stream_learns_from_its_own_labels(kind):
+    before = stream_losses(answers(), soft(), kind, 0.1)
+    after = stream_losses(answers(), soft() | {"spec": VALUES["multihot"]}, kind, 0.1)
+    np.testing.assert_array_equal(before["rgb"], after["rgb"])
+    assert (before["spec"] != after["spec"]).any()
+
+
+def test_a_stream_that_the_model_lacks_is_not_missed():
+    alone = answers()._replace(stream_logits={"spec": VALUES["logits_spectrogram"]})
+    for pool in ("token", "mean"):
+        each = total_loss(alone, soft(), "sigmoid", pool=pool)
+        said = alone.stream_logits["spec"] if pool == "token" else alone.logits
+        agree(each, clip_losses(said, VALUES["soft_spectrogram"], "sigmoid"))
+
+
+def test_verbs_and_nouns_have_the_mean_of_two_losses_as_scenic_has_it():
+    logits, labels = VALUES["logits_multihead"], VALUES["onehot_multihead"]
+    each = clip_losses(logits, labels, "softmax", 0.1, HEADS)
+    agree(weighted_mean(each, VALUES["mask"]), WANT["model_multihead/array"])
+    apart = {"rgb": labels, "spec": labels[::-1]}
+    each = total_loss(answers(), apart, "softmax", 0.1, HEADS)
+    agree(weighted_mean(each, VALUES["mask"]), WANT["model_multihead/dict"])
+
+
+@pytest.mark.parametrize("mask, name", [("mask", "multihead"), ("none", "multihead_nomask")])
+def test_each_head_has_the_loss_that_scenic_reports_for_it(mask, name):
+    mask = jnp.ones(6) if MASKS[mask] is None else MASKS[mask]
+    both = 0
+    for head, columns in HEADS.items():
+        logits, labels = (VALUES[f"{what}_multihead"][:, columns] for what in ("logits", "onehot"))
+        loss, clips = WANT[f"metrics_{name}/{head}_loss"]
+        agree(weighted_mean(clip_losses(logits, labels, "softmax"), mask), loss / clips)
+        both += loss
+    agree(both, WANT[f"metrics_{name}/total_loss"][0])
+
+
+@pytest.mark.parametrize("kind, logits, labels", told())
+def test_the_losses_that_scenic_reports_are_those_without_smoothing(kind, logits, labels):
+    name = {"sigmoid": "metrics_multilabel/loss", "softmax": "metrics_softmax/loss"}[kind]
+    loss, clips = WANT[name]
+    agree(weighted_mean(clip_losses(logits, labels, kind), VALUES["mask"]), loss / clips)
+
+
+@pytest.mark.parametrize("heads", [None, HEADS])
+@pytest.mark.parametrize("kind, logits, labels", told())
+def test_mixed_labels_have_the_mixed_loss(kind, logits, labels, heads):
+    mixed = 0.3 * labels + 0.7 * labels[::-1]
+    own, other = (clip_losses(logits, x, kind, 0.1, heads) for x in (labels, labels[::-1]))
+    agree(clip_losses(logits, mixed, kind, 0.1, heads), 0.3 * own + 0.7 * other)
+
+
+def test_smoothed_labels_of_a_softmax_still_sum_to_one():
+    far = VALUES["logits"] + 1000  # a constant, which a softmax must not see
+    here, there = (clip_losses(x, VALUES["onehot"], "softmax", 0.3) for x in (far - 1000, far))
+    np.testing.assert_allclose(here, there, atol=1e-3)
+
+
+@pytest.mark.parametrize("mask", [VALUES["mask"], VALUES["mask_frac"]], ids=["mask", "frac"])
+def test_means_of_the_parts_of_a_batch_add_up_to_the_mean_of_the_whole(mask):
+    each = clip_losses(VALUES["logits"], VALUES["multihot"], "sigmoid")
+    parts = [weighted_mean(each[i : i + 2], mask[i : i + 2], mask.sum()) for i in (0, 2, 4)]
+    agree(sum(parts), weighted_mean(each, mask))
+
+
+def test_the_penalty_is_half_of_scenics_sum_of_squares():
+    penalty = l2_penalty(under(VALUES, "l2_params/"))
+    agree(2 * penalty, WANT["l2_regularization"])
+    loss = weighted_mean(total_loss(answers(), soft(), "sigmoid", 0.3), VALUES["mask"])
+    agree(loss + 0.01 * penalty, WANT["model_multilabel/l2_0.01"])
+
+
+@pytest.mark.parametrize("name", ["fwd_bottleneck_sr", "fwd_vanilla_shared", "fwd_representation"])
+def test_the_penalty_counts_what_has_two_axes_in_scenic(name):
+    config, params, *_ = case(name)
+    theirs = in_scenic_names(params, config).values()
+    agree(l2_penalty(params), sum(np.sum(np.float64(x) ** 2) for x in theirs if x.ndim > 1) / 2)

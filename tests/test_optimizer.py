@@ -1,0 +1,220 @@
+"""How a gradient becomes an update: Scenic's schedule and momentum, AdamW, averaged weights."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_parity import case, golden, under
+
+from mbt_lite import optimizer
+from mbt_lite.checkpoint import flatten
+from mbt_lite.experiment import TrainConfig
+from mbt_lite.optimizer import averaged, group_norms, make_optimizer, schedule
+
+RELEASED = TrainConfig(
+    steps=15_900,
+    optimizer="momentum",
+    learning_rate=0.5,
+    warmup=795.0,
+    weight_decay=0.0,
+    clip_norm=0.0,
+)
+SGD = TrainConfig(  # p - g, but for what a test changes
+    optimizer="momentum",
+    momentum=0.0,
+    learning_rate=1.0,
+    schedule="constant",
+    warmup=0,
+    weight_decay=0.0,
+    clip_norm=0.0,
+)
+VALUES = golden("optimizer")[1]
+VARIANTS = {
+    "momentum": {},
+    "momentum_wd0.01": {"weight_decay": 0.01},
+    "momentum0.5": {"momentum": 0.5},
+    "momentum_clip1": {"clip_norm": 1.0},
+    "momentum_explicit_wd0.1": {"kernel_decay": 0.1},
+    "nesterov": {"nesterov": True},
+    "sgd": {"momentum": 0.0},
+}
+
+
+def changed(config: TrainConfig, **settings) -> TrainConfig:
+    return TrainConfig(**(vars(config) | settings))
+
+
+def tree(prefix: str) -> dict:
+    """The golden arrays under a prefix, nested as their names say."""
+    found = {}
+    for name, value in under(VALUES, prefix).items():
+        *folders, leaf = name.split("/")
+        place = found
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[leaf] = jnp.asarray(value)
+    return found
+
+
+def same(got: dict, want: dict, atol=1e-6):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), got, want)
+
+
+def steps(config: TrainConfig, params: dict, gradients):
+    """(parameters, state of the optimizer) after each of the gradients."""
+    chain = make_optimizer(config)
+    state, update = chain.init(params), jax.jit(chain.update)
+    for gradient in gradients:
+        change, state = update(gradient, state, params)
+        params = optax.apply_updates(params, change)
+        yield params, state
+
+
+# --- the learning rate ---------------------------------------------------------------------------
+
+
+def test_the_learning_rate_is_that_of_the_released_recipe_and_begins_anew_after_it():
+    want = golden("lr_schedule")[1]
+    at, rates = want["audioset_base/steps"], want["audioset_base/lr"]
+    assert at.max() > RELEASED.steps
+    np.testing.assert_allclose(schedule(RELEASED)(jnp.asarray(at)), rates, rtol=1e-5, atol=1e-6)
+
+
+def test_a_warm_up_may_be_a_share_of_all_steps():
+    share = changed(RELEASED, warmup=0.05)
+    at = jnp.arange(0, RELEASED.steps, 100)
+    np.testing.assert_allclose(schedule(share)(at), schedule(RELEASED)(at), rtol=1e-6)
+
+
+def test_a_warm_up_begins_at_zero_and_reaches_the_whole_rate():
+    rate = schedule(RELEASED)
+    np.testing.assert_allclose([rate(0), rate(318), rate(795)], [0, 0.2, 0.5], rtol=1e-6)
+
+
+def test_without_a_warm_up_the_first_step_has_the_whole_rate():
+    for kind in ("cosine", "constant"):
+        assert schedule(changed(RELEASED, schedule=kind, warmup=0))(0) == 0.5
+
+
+def test_a_constant_rate_stays_after_its_warm_up():
+    rate = schedule(changed(RELEASED, schedule="constant"))
+    np.testing.assert_allclose([rate(0), rate(318), rate(10**6)], [0, 0.2, 0.5], rtol=1e-6)
+
+
+def test_the_rate_is_all_but_zero_at_the_last_step():
+    assert 0 <= schedule(RELEASED)(RELEASED.steps - 1) < 1e-6 * RELEASED.learning_rate
+
+
+def test_a_run_shorter_than_its_warm_up_only_rises():
+    rates = schedule(changed(RELEASED, steps=100))(jnp.arange(100))
+    np.testing.assert_allclose(rates, 0.5 * np.arange(100) / 795, rtol=1e-6)
+
+
+# --- momentum ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, settings", VARIANTS.items())
+def test_five_updates_are_those_of_scenic(name, settings, monkeypatch):
+    rates = jnp.asarray(VALUES["lrs"])
+    monkeypatch.setattr(optimizer, "schedule", lambda config: lambda step: rates[step])
+    gradients = [tree(f"grads/{number}/") for number in range(5)]
+    config = changed(RELEASED, **settings)
+    after = list(steps(config, tree("params/"), gradients))
+    for number in (0, 1, 4):
+        same(after[number][0], tree(f"out/{name}/step{number}/params/"))
+    if config.momentum:
+        want = under(VALUES, f"out/{name}/final/")
+        trace = dict(flatten(optax.tree.get(after[-1][1], "trace")))
+        same(trace, {leaf.removesuffix("/momentum"): value for leaf, value in want.items()})
+
+
+def test_every_variant_of_scenics_is_tried():
+    assert set(VARIANTS) == {name.split("/")[1] for name in VALUES if name.startswith("out/")}
+
+
+@pytest.mark.parametrize("number", range(5))
+@pytest.mark.parametrize("norm", [1.0, 2.0])
+def test_a_long_gradient_is_cut_as_a_whole_and_a_short_one_stays(norm, number):
+    gradient = tree(f"grads/{number}/")
+    np.testing.assert_allclose(optax.tree.norm(gradient), VALUES[f"grad_norm/{number}"], rtol=1e-6)
+    zeros = jax.tree.map(jnp.zeros_like, gradient)
+    ((params, _),) = steps(changed(SGD, clip_norm=norm), zeros, [gradient])
+    same(jax.tree.map(jnp.negative, params), tree(f"clipped_{norm}/{number}/"))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "momentum"])
+def test_a_gradient_of_nothing_but_zeros_leaves_no_nan(kind):
+    params = tree("params/")
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    config = changed(SGD, optimizer=kind, clip_norm=1.0, momentum=0.9)
+    *_, (after, _) = steps(config, params, [zeros] * 3)
+    same(after, params, atol=0)
+
+
+# --- AdamW ---------------------------------------------------------------------------------------
+
+
+def test_adamw_pulls_matrices_towards_zero_and_nothing_else():
+    params = tree("params/")
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    config = changed(SGD, optimizer="adamw", learning_rate=0.1, weight_decay=0.5)
+    ((after, _),) = steps(config, params, [zeros])
+    same(after, jax.tree.map(lambda p: p * (0.95 if p.ndim > 1 else 1.0), params))
+
+
+def test_adamw_learns_as_it_did_when_the_embedded_model_was_trained():
+    config = TrainConfig(steps=6, warmup=2)
+    rate = optax.warmup_cosine_decay_schedule(0.0, 1.5e-3, 2, 6)
+    matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+    adamw = optax.adamw(rate, b2=0.98, weight_decay=0.05, mask=matrices)
+    before = optax.chain(optax.clip_by_global_norm(1.0), adamw)
+    params = tree("params/")
+    state, gradients = before.init(params), [tree(f"grads/{number}/") for number in range(5)]
+    for gradient, (after, _) in zip(gradients, steps(config, params, gradients), strict=True):
+        update, state = before.update(gradient, state, params)
+        params = optax.apply_updates(params, update)
+        same(after, params, atol=1e-7)
+
+
+# --- averages and norms --------------------------------------------------------------------------
+
+
+def test_averaged_weights_soon_forget_what_training_began_with():
+    average, decays = {"w": jnp.ones(())}, []
+    for step in range(3):
+        before = float(average["w"])
+        average = averaged(average, {"w": jnp.zeros(())}, jnp.int32(step), 0.999)
+        decays.append(float(average["w"]) / before)
+    np.testing.assert_allclose(decays, [1 / 10, 2 / 11, 3 / 12], rtol=1e-6)
+
+
+def test_late_in_training_the_average_is_as_long_as_it_was_told():
+    average = averaged({"w": jnp.ones(())}, {"w": jnp.zeros(())}, jnp.int32(10**6), 0.99)
+    np.testing.assert_allclose(average["w"], 0.99, rtol=1e-6)
+
+
+def test_without_a_decay_the_average_is_the_newest_weights():
+    params = tree("params/")
+    old = jax.tree.map(lambda p: p + 1, params)
+    same(averaged(old, params, jnp.int32(7), 0.0), params, atol=0)
+
+
+def test_the_norms_of_two_streams_leave_out_what_they_share():
+    _, params, *_ = case("fwd_bottleneck_sr")
+    norms = group_norms(params, ("spec", "rgb"))
+    shared = {k: v for k, v in params.items() if k in ("bottleneck", "final_norm", "head")}
+    assert len(shared) == 3
+    squares = [norm**2 for norm in (*norms.values(), optax.tree.norm(shared))]
+    np.testing.assert_allclose(sum(squares) ** 0.5, optax.tree.norm(params), rtol=1e-5)
+
+
+def test_the_norm_of_a_stream_is_of_its_own_gradient():
+    gradient = {"spec_cls": jnp.array([3.0, 4.0]), "rgb_block_0": {"bias": jnp.ones(4)}}
+    assert group_norms(gradient, ("rgb", "spec")) == {"rgb": 2, "spec": 5}
+
+
+def test_where_only_the_head_learns_the_streams_norms_are_zero():
+    assert group_norms({"head": {"bias": jnp.ones(3)}}, ("spec", "rgb")) == {"spec": 0, "rgb": 0}
