@@ -125,6 +125,8 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
     if found:
         loader.restore(found.about["data"])
     state = found.state if found else step.first_state(experiment, mesh, begun.params())
+    if not quiet:
+        tell(f"compiling the step for {jax.device_count()} x {jax.devices()[0].device_kind} ...")
     do = step.train_step(experiment, labels, mesh)
     do = do.lower(wanted, sharding.batch_shapes(mesh, loader.fields)).compile()
     validation = None

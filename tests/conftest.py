@@ -1,9 +1,43 @@
-"""`pytest -v` shows the numbers that a test measured: record_property("error logits", "1e-07")."""
+"""Measured numbers in `pytest -v`, and fixtures of several files."""
+
+import os
+
+import numpy as np
+import pytest
+from programs import begin, end
 
 
 def pytest_report_teststatus(report):
+    """`pytest -v` shows what a test measured: record_property("error logits", "1e-07")."""
     measured = getattr(report, "user_properties", ())  # a module that cannot be collected has none
     numbers = [f"{k} {v}" for k, v in measured if k.startswith("error")]
     if report.when == "call" and report.passed and numbers:
         return "passed", ".", (f"PASSED {', '.join(numbers)}", {"green": True})
     return None
+
+
+@pytest.fixture
+def agree(record_property):
+    """Asserts that two arrays agree, and shows by how much in `pytest -v`."""
+
+    def check(what, got, want, atol):
+        error = float(np.abs(np.asarray(got, np.float64) - want).max())
+        record_property(f"error {what}", f"{error:.0e}")
+        assert np.shape(got) == np.shape(want)
+        assert error <= atol, f"{what}: {error:.1e} > {atol}"
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory):
+    """What every run shares: compiled programs."""
+    return os.environ | {"MBT_LITE_CACHE": str(tmp_path_factory.mktemp("cache"))}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(environment, tmp_path_factory):
+    """What a run of twelve steps that nothing happens to ends with."""
+    found, _ = end(begin(tmp_path_factory.mktemp("whole"), environment))
+    assert found["finished"] and len(found["losses"]) == 12
+    return found

@@ -47,19 +47,6 @@ def case(name):
     return *ours(under(arrays, "params/"), meta["config"], under(arrays, "inputs/")), arrays
 
 
-@pytest.fixture
-def agree(record_property):
-    """Asserts that two arrays agree, and shows by how much in `pytest -v`."""
-
-    def check(what, got, want, atol):
-        error = float(np.abs(np.asarray(got, np.float64) - want).max())
-        record_property(f"error {what}", f"{error:.0e}")
-        assert np.shape(got) == np.shape(want)
-        assert error <= atol, f"{what}: {error:.1e} > {atol}"
-
-    return check
-
-
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
 
 

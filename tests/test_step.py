@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import agree, golden, in_scenic_names, ours, probe, under  # noqa: F401
+from test_parity import golden, in_scenic_names, ours, probe, under
 
 from mbt_lite import sharding, step
 from mbt_lite.augment import mix
@@ -54,7 +54,7 @@ def close(tree, other, atol=1e-5):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=0), tree, other)
 
 
-def test_four_whole_steps_are_those_of_scenic(agree, monkeypatch):  # noqa: F811
+def test_four_whole_steps_are_those_of_scenic(agree, monkeypatch):
     # The recorded spectrograms have three channels that differ.
     monkeypatch.setattr(step, "as_clip", lambda rows, model: Clip(rows["rgb"], rows["spec"]))
     meta, want = golden("train_steps")

@@ -1,0 +1,82 @@
+"""A tiny run as a program of its own, for tests that kill it, stop it, or run it on other devices.
+
+    python runner.py WORKDIR [--steps N] [--devices N] [--shards N] [--stop-at N]
+                             [--port N --processes N --process N] [--save-every N] [--depth N] ...
+
+prints one line of JSON at the end: whether it finished, its losses, and a digest of its weights.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+
+
+def arguments():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir")
+    numbers = {"steps": 12, "devices": 1, "shards": 1, "accumulate": 1, "stop_at": 0, "port": 0}
+    numbers |= {"processes": 1, "process": 0, "save_every": 2, "evaluate_clips": 8, "depth": 2}
+    numbers |= {"evaluate_every": 0, "workers": 0, "keep": 2}
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
+    return parser.parse_args()
+
+
+def experiment(asked):
+    from dataclasses import replace
+
+    from mbt_lite import configs
+    from mbt_lite.experiment import DataConfig, TrainConfig
+
+    made = configs.world.experiment()
+    model = replace(
+        made.model, width=16, heads=2, mlp_dim=16, depth=asked.depth, fusion_layer=1, drop_path=0.2
+    )
+    settings = {name: getattr(asked, name) for name in ("steps", "shards", "accumulate")}
+    settings |= {"save_every": asked.save_every, "evaluate_every": asked.evaluate_every}
+    train = TrainConfig(
+        batch=8,
+        warmup=2,
+        log_every=1,
+        learning_rate=0.02,
+        optimizer="momentum",
+        weight_decay=0.0,
+        evaluate_clips=asked.evaluate_clips,
+        samples=0,
+        keep=asked.keep,
+        **settings,
+    )
+    data = DataConfig(workers=asked.workers, test=None)
+    return replace(made, model=model, train=train, data=data)
+
+
+def main() -> None:
+    asked = arguments()
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={asked.devices}"
+    import jax
+    import numpy as np
+
+    from mbt_lite import sharding, train
+
+    if asked.processes > 1:
+        sharding.connect(f"127.0.0.1:{asked.port}", asked.processes, asked.process)
+
+    def look(rows):
+        print(json.dumps(rows[-1]), flush=True)
+        if asked.stop_at and rows[-1]["step"] == asked.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run = train.fit(experiment(asked), asked.workdir, live=look, program=True)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(run.classifier.params)]
+    digest = hashlib.blake2b(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
+    losses = [row["loss"] for row in run.records if "loss" in row]
+    sums = [float(np.abs(leaf).sum()) for leaf in leaves]
+    print(json.dumps({"finished": run.finished, "losses": losses, "digest": digest, "sums": sums}))
+    sys.exit(0 if run.finished else 75)
+
+
+if __name__ == "__main__":
+    main()

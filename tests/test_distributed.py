@@ -1,0 +1,80 @@
+"""The number of devices and of processes makes no difference."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from programs import begin, end
+
+from mbt_lite import sharding
+from mbt_lite.cli import main
+
+HERE = Path(__file__).parent
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+def together(workdir, environment, code=0, **options):
+    """What two processes of one run print last."""
+    shared = {"port": free_port(), "processes": 2} | options
+    both = [begin(workdir, environment, process=number, **shared) for number in range(2)]
+    return [end(process, code)[0] for process in both]
+
+
+def test_losses_are_the_same_on_one_two_and_eight_devices(environment):
+    ran = subprocess.run(
+        [sys.executable, HERE / "devices.py"],
+        capture_output=True,
+        text=True,
+        env=environment | {"PYTHONPATH": str(HERE)},
+    )
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout)
+    assert len(found["1"]) == 20 and found["1"][-1] < found["1"][0]
+    for layout, losses in found.items():
+        np.testing.assert_allclose(losses, found["1"], rtol=1e-5, err_msg=layout)
+
+
+def test_two_processes_train_like_one_and_save_together(
+    environment,
+    undisturbed,
+    tmp_path,
+):
+    first, second = together(tmp_path / "whole", environment)
+    assert first["digest"] == second["digest"]
+    np.testing.assert_allclose(first["losses"], undisturbed["losses"], rtol=1e-5)
+    np.testing.assert_allclose(first["sums"], undisturbed["sums"], rtol=1e-4, atol=1e-4)
+
+    together(tmp_path / "parts", environment, code=75, stop_at=5)
+    (newest,) = sorted((tmp_path / "parts" / "state").iterdir())[-1:]
+    assert 5 <= int(newest.name) < 12
+    again, _ = together(tmp_path / "parts", environment)
+    assert again == first  # on the same layout bit by bit
+    alone, _ = end(begin(tmp_path / "whole", environment))  # one process reads what two wrote
+    assert alone["digest"] == first["digest"]
+
+
+def test_a_batch_that_does_not_divide_over_the_devices_is_refused(monkeypatch):
+    monkeypatch.setattr("jax.device_count", lambda: 8)
+    with pytest.raises(ValueError, match="12 clips of a step do not divide over 8 devices"):
+        sharding.make_mesh(1, 12)
+    with pytest.raises(ValueError, match="train.shards=3 does not divide the 8 devices"):
+        sharding.make_mesh(3)
+
+
+def test_processes_that_cannot_be_found_are_a_sentence(tmp_path, capsys):
+    if "SLURM_JOB_ID" in os.environ:
+        pytest.skip("here JAX would find them")
+    words = ["train", "--config", "world", "--workdir", str(tmp_path / "run"), "--distributed"]
+    assert main(words) == 1
+    assert "could not be joined" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
