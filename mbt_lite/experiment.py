@@ -75,6 +75,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     optimizer: str = "adamw"  # or momentum: SGD with momentum, the paper's
     learning_rate: float = 1.5e-3
+    backbone_rate: float = 1.0  # share of the learning rate for all but the head
     schedule: str = "cosine"  # to zero at the last step; constant
     warmup: float = 500  # steps, or below 1 the share of all steps
     momentum: float = 0.9
@@ -118,6 +119,11 @@ class TrainConfig:
         for name in ("weight_decay", "kernel_decay", "l2", "clip_norm", "samples"):
             value = getattr(self, name)
             require(value >= 0, f"train.{name}={value} must not be below 0.")
+        require(
+            0 < self.backbone_rate <= 1,
+            f"train.backbone_rate={self.backbone_rate} must lie above 0 and up to 1; to freeze the "
+            "backbone say train.trained='head'.",
+        )
         for name in ("label_smoothing", "momentum", "beta2", "ema"):
             value = getattr(self, name)
             require(0 <= value < 1, f"train.{name}={value} must lie in 0..1, 1 left out.")

@@ -11,6 +11,8 @@ from jax.typing import ArrayLike
 
 from mbt_lite.experiment import TrainConfig
 
+HEAD = ("head", "pre_logits")  # all else is the backbone
+
 
 def schedule(config: TrainConfig) -> Callable[[ArrayLike], Array]:
     """step, counted from 0 → learning rate: a linear warm-up times half a cosine, or times one.
@@ -40,10 +42,11 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """
     rate = schedule(config)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
+    slower = [_slower_backbone(config.backbone_rate)] * (config.backbone_rate != 1)
     if config.optimizer == "adamw":
         matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
         decay = {"weight_decay": config.weight_decay, "mask": matrices}
-        return optax.chain(clip, optax.adamw(rate, b2=config.beta2, **decay))
+        return optax.chain(clip, optax.adamw(rate, b2=config.beta2, **decay), *slower)
     parts = [clip]
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay))
@@ -52,7 +55,19 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     parts.append(optax.scale_by_learning_rate(rate))
     if config.kernel_decay:
         parts.append(_decayed_kernels(rate, config.kernel_decay))
-    return optax.chain(*parts)
+    return optax.chain(*parts, *slower)
+
+
+def _slower_backbone(share: float) -> optax.GradientTransformation:
+    """Updates of all but the head are a share of what they would be."""
+
+    def update(updates, state, params=None):
+        def scaled(name, part):
+            return part if name in HEAD else jax.tree.map(lambda u: share * u, part)
+
+        return {name: scaled(name, part) for name, part in updates.items()}, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _decayed_kernels(rate: Callable, decay: float) -> optax.GradientTransformation:

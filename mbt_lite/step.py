@@ -23,9 +23,7 @@ from mbt_lite.config import NONE, MBTConfig
 from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 from mbt_lite.metrics import label_heads
 from mbt_lite.model import MBT, Clip, Output, init_params
-from mbt_lite.optimizer import averaged, group_norms, make_optimizer, schedule
-
-HEAD = ("head", "pre_logits")  # what is trained when the backbone is frozen
+from mbt_lite.optimizer import HEAD, averaged, group_norms, make_optimizer, schedule
 
 
 class State(NamedTuple):

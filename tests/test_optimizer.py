@@ -218,3 +218,14 @@ def test_the_norm_of_a_stream_is_of_its_own_gradient():
 
 def test_where_only_the_head_learns_the_streams_norms_are_zero():
     assert group_norms({"head": {"bias": jnp.ones(3)}}, ("spec", "rgb")) == {"spec": 0, "rgb": 0}
+
+
+def test_the_backbone_may_learn_more_slowly_than_the_head():
+    params = {"head": {"kernel": jnp.ones((2, 2))}, "rgb_block_0": {"kernel": jnp.ones((2, 2))}}
+    gradient = jax.tree.map(lambda p: 0.1 * p, params)
+    for kind in ("adamw", "momentum"):
+        settings = {"optimizer": kind, "warmup": 0, "weight_decay": 0.0, "learning_rate": 1.0}
+        tx = make_optimizer(TrainConfig(backbone_rate=0.01, **settings))
+        update, _ = tx.update(gradient, tx.init(params), params)
+        ratio = update["rgb_block_0"]["kernel"] / update["head"]["kernel"]
+        np.testing.assert_allclose(ratio, 0.01, rtol=1e-5)

@@ -100,13 +100,13 @@ def test_a_signal_in_the_middle_of_scoring_saves_too(environment, tmp_path):
 
 def test_a_damaged_state_is_put_aside_and_the_one_before_taken(environment, undisturbed, tmp_path):
     end(begin(tmp_path, environment, stop_at=6), code=75)
-    before, newest = sorted((tmp_path / "state").iterdir())
+    before, newest = sorted((tmp_path / "state").iterdir(), key=lambda path: int(path.name))
     largest = max(newest.rglob("d/*"), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
     found, told = end(begin(tmp_path, environment))
-    assert f"the state of step {int(newest.name)}" in told and "is damaged" in told
+    assert f"the state of step {int(newest.name)} " in told and "is damaged" in told
     assert f"going on from step {int(before.name)}" in told
     assert found == undisturbed
 

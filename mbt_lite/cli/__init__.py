@@ -43,11 +43,14 @@ COMMANDS = {
 
 
 def _split_overrides(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The command's own options, and those of the experiment (`--train.steps 100`)."""
-    names = [word.partition("=")[0] for word in arguments]
-    dotted = [i for i, name in enumerate(names) if name.startswith("--") and "." in name]
-    cut = min(dotted, default=len(arguments))
-    return arguments[:cut], tuple(arguments[cut:])
+    """The command's own options, and those of the experiment (`--train.steps 100`), with values."""
+    own, dotted, current = [], [], None
+    for word in arguments:
+        if current is None or word.startswith("--"):
+            name = word.partition("=")[0]
+            current = dotted if name.startswith("--") and "." in name else own
+        current.append(word)
+    return own, tuple(dotted)
 
 
 def _overview() -> str:

@@ -17,19 +17,17 @@ from mbt_lite.cli.options import Debug
 class Train:
     """Train a model, or go on where an interrupted run stopped.
 
-    Fields of the experiment are changed at the end of the line: --train.steps 100 --data.path DIR.
+    Fields of the experiment are changed by name: --train.steps 100 --data.path DIR.
     Ctrl-C and SIGTERM save and end with exit code 75: the same command goes on. SIGUSR1 writes a
     profile.
     """
 
-    example: ClassVar[str] = (
-        "mbt-lite train --config mbt_lite/configs/world.py --workdir runs/world"
-    )
+    example: ClassVar[str] = "mbt-lite train --config world --workdir runs/world"
 
     config: Path
     """A file with experiment(), a name in mbt_lite/configs, or a run's experiment.json."""
-    workdir: Path
-    """The folder of the run."""
+    workdir: Path | None = None
+    """The folder of the run; otherwise runs/ and the experiment's name."""
     variant: str | None = None
     """Another function of that file, such as released of audioset_mini."""
     dry_run: bool = False
@@ -61,7 +59,8 @@ class Train:
         from mbt_lite.interrupts import LEFT
         from mbt_lite.train import fit
 
-        run = fit(experiment, self.workdir, profile=self.profile, program=True)
+        workdir = self.workdir or Path("runs") / experiment.name
+        run = fit(experiment, workdir, profile=self.profile, program=True)
         if not run.finished:
             print("mbt-lite: interrupted and saved; the same command goes on.", file=sys.stderr)
             return LEFT
@@ -109,7 +108,7 @@ class Sweep:
     workdir: Path
     """The folder of all runs; sweep.csv, sweep.md and sweep.png come here."""
     config: Path = Path("fusion_grid")
-    """A file with grid() and starts(), or a name in mbt_lite/configs."""
+    """A file with grid(), starts() and published(), or a name in mbt_lite/configs."""
     seeds: int = 3
     """Runs of each variant."""
     jobs: int = 1
@@ -117,7 +116,7 @@ class Sweep:
     score: str = "matched accuracy"
     """The score of the test split that the table shows."""
     publish: Path | None = None
-    """Also write every variant's model, in bfloat16, and all logs into this folder."""
+    """Also write the models of published() groups, in bfloat16, and their logs into this folder."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -131,6 +130,7 @@ class Sweep:
         print(sweep.table(found, self.score))
         written = sweep.write_tables(found, self.workdir, self.score)
         if self.publish:
-            written += sweep.publish(grid, self.workdir, self.seeds, self.publish)
+            given = {name: grid[name] for name in read_function(self.config, "published")()}
+            written += sweep.publish(given, self.workdir, self.seeds, self.publish)
         print(*written, sep="\n", file=sys.stderr)
         return 0

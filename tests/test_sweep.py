@@ -1,0 +1,104 @@
+"""Grids: which runs there are, what they start from, the table, the picture, what is given away."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mbt_lite import plot, sweep
+from mbt_lite.configs import fusion_grid
+from mbt_lite.inference import load
+
+
+def small(experiment):
+    """A few steps of a variant."""
+    train = replace(
+        experiment.train, steps=2, batch=4, evaluate_clips=8, test_clips=16, evaluate_every=0
+    )
+    return replace(experiment, data=replace(experiment.data, clips=8, workers=0), train=train)
+
+
+def few():
+    """(grid, starts): two groups of the real grid, three variants in all."""
+    whole = {k: {n: small(e) for n, e in v.items()} for k, v in fusion_grid.grid().items()}
+    grid = {
+        "fusion": {name: whole["fusion"][name] for name in ("sound", "bottleneck")},
+        "bottlenecks": {name: whole["bottlenecks"][name] for name in ("1", "4")},
+    }
+    return grid, {name: small(made) for name, made in fusion_grid.starts().items()}
+
+
+def test_the_shipped_grid_varies_one_thing_at_a_time():
+    grid = fusion_grid.grid()
+    base = grid["fusion"]["bottleneck"]
+    assert all(base in variants.values() for variants in grid.values())
+    assert list(grid["fusion layer"]) == [str(i) for i in range(base.model.depth + 1)]
+    assert list(grid["bottlenecks"]) == ["1", "4", "16", "64"]
+    variants = {e.name: e for group in grid.values() for e in group.values()}
+    assert len(variants) == 15
+    assert {e.train for e in variants.values()} == {base.train}
+    assert {(e.clip, e.data) for e in variants.values()} == {(base.clip, base.data)}
+    assert set(fusion_grid.published()) <= set(grid)
+
+
+def test_a_variant_is_trained_once_a_seed_and_starts_from_a_run_of_the_same_folder(tmp_path):
+    grid, starts = few()
+    plans = sweep.plans(grid, tmp_path, 2, starts)
+    assert len(plans) == 6
+    for run, plan in plans.items():
+        assert run == tmp_path / plan.name / f"seed_{plan.train.seed}"
+        assert plan.start.model == str(tmp_path / "grid-start" / "seed_0")
+        assert plan.data.keep == str(tmp_path / "clips")
+    seeds = [plan.train.seed for plan in plans.values()]
+    assert seeds == sorted(seeds)  # an interrupted grid has whole seeds
+    twice = {"a": {"x": grid["fusion"]["sound"], "y": replace(grid["fusion"]["sound"], model=None)}}
+    with pytest.raises(ValueError, match="two different variants are called grid-sound"):
+        sweep.plans(twice, tmp_path, 1)
+
+
+def test_an_interval_is_that_of_student():
+    one = sweep.Outcome("g", "v", 1, 1.0, (0.8, 0.9, 1.0))
+    assert one.mean == pytest.approx(0.9)
+    assert one.half == pytest.approx(4.302653 * 0.1 / np.sqrt(3), rel=1e-6)
+    assert np.isnan(sweep.Outcome("g", "v", 1, 1.0, (0.8,)).half)
+
+
+@pytest.mark.timeout(600)
+def test_a_grid_is_trained_told_drawn_and_given_away(tmp_path):
+    grid, starts = few()
+    runs = sweep.sweep(grid, tmp_path, seeds=1, jobs=2, starts=starts)
+    assert len(runs) == 2 + 3 and all((run / "README.md").exists() for run in runs)
+    before = {run: (run / "README.md").stat().st_mtime_ns for run in runs}
+    sweep.sweep(grid, tmp_path, seeds=1, jobs=2, starts=starts)  # nothing is left to do
+    assert before == {run: (run / "README.md").stat().st_mtime_ns for run in runs}
+
+    found = sweep.outcomes(grid, tmp_path, 1, "matched accuracy")
+    assert [(o.group, o.variant) for o in found] == [
+        ("fusion", "sound"),
+        ("fusion", "bottleneck"),
+        ("bottlenecks", "1"),
+        ("bottlenecks", "4"),
+    ]
+    scores = json.loads((tmp_path / "grid-sound" / "seed_0" / "scores.json").read_text())
+    assert found[0].values == (scores["sound alone"]["matched accuracy"],)
+    table, _, picture = sweep.write_tables(found, tmp_path, "matched accuracy")
+    rows = list(csv.DictReader(table.open()))
+    assert float(rows[0]["mean"]) == pytest.approx(found[0].mean, abs=1e-4)
+    assert picture.stat().st_size > 5000
+    assert "bottlenecks: 1 " in plot.sweep_alt(found, "matched accuracy")
+
+    written = sweep.publish(grid, tmp_path, 1, tmp_path / "out")
+    assert len(written) == 4 and load(written[0]).labels
+    logs = [json.loads(line) for line in written[-1].read_text().splitlines()]
+    assert {row["run"] for row in logs} == {"grid-sound", "grid-bottleneck", "grid-bottlenecks-1"}
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path):
+    grid, _ = few()
+    lost = replace(grid["fusion"]["sound"], name="lost")
+    lost = replace(lost, start=replace(lost.start, model="nowhere.safetensors"))
+    with pytest.raises(ValueError, match="these runs failed, .*: lost/seed_0"):
+        sweep.sweep({"a": {"lost": lost}}, tmp_path, seeds=1)
+    assert "nowhere" in (tmp_path / "lost" / "seed_0" / "log.txt").read_text()
