@@ -12,6 +12,7 @@ import logging
 import math
 import re
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,6 +187,7 @@ class Savepoints:
             )
         item = ocp.args.StandardRestore(jax.tree.map(_abstract, like))
         try:
+            _ignore_late_reads()
             with _quietly(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
                 state = reader.restore(self._place(step), ocp.args.Composite(state=item)).state
         except Exception as error:  # of the system, of Orbax or of its storage library
@@ -206,6 +208,21 @@ class Savepoints:
 
 class _Damage(Exception):
     """Why a state cannot be used."""
+
+
+def _ignore_late_reads() -> None:
+    """Of the reads that Orbax leaves under way when one fails, nothing is heard later on."""
+    before = sys.unraisablehook
+    if getattr(before, "without_late_reads", False):
+        return
+
+    def hook(lost) -> None:
+        said = str(lost.exc_value)
+        if "Event loop is closed" not in said and "while reading array index" not in said:
+            before(lost)
+
+    hook.without_late_reads = True
+    sys.unraisablehook = hook
 
 
 def described(tree: Any) -> dict[str, list]:

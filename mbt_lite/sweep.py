@@ -159,11 +159,14 @@ def _start(run: Path, plan: Experiment, cores: set[int]) -> tuple[Path, subproce
 
 
 def outcomes(grid: Grid, workdir: str | Path, seeds: int, score: str) -> list[Outcome]:
-    """One `Outcome` for each variant of each group, from the scores of its runs' tests."""
+    """One `Outcome` for each variant of each group, from the tests of its runs that have ended."""
     folder, found = Path(workdir).absolute(), []
     for group, variants in grid.items():
         for variant, made in variants.items():
-            own = [folder / made.name / f"seed_{seed}" for seed in range(seeds)]
+            every = [folder / made.name / f"seed_{seed}" for seed in range(seeds)]
+            own = [run for run in every if _done(run)]
+            if not own:
+                raise ValueError(f"no run of {made.name} has ended in {folder}.")
             values = tuple(_score(run, score) for run in own)
             cost = load(own[0]).config.cost()
             found.append(Outcome(group, variant, cost.parameters, cost.gflops, values))
@@ -203,10 +206,11 @@ def _csv(found: Iterable[Outcome], score: str) -> str:
 
 def table(found: Sequence[Outcome], score: str) -> str:
     """The outcomes as a Markdown table."""
-    lines = [f"| | variant | {score} | parameters | MFLOP a clip |", "| --- " * 5 + "|"]
+    head = f"| | variant | {score} | seeds | parameters | MFLOP a clip |"
+    lines = [head, "| --- " * 6 + "|"]
     for one in found:
         spread = "" if math.isnan(one.half) else f" ± {one.half:.3f}"
-        cost = f"{one.parameters:,} | {one.gflops * 1e3:,.1f}"
+        cost = f"{len(one.values)} | {one.parameters:,} | {one.gflops * 1e3:,.1f}"
         lines.append(f"| {one.group} | {one.variant} | {one.mean:.3f}{spread} | {cost} |")
     return "\n".join(lines)
 
@@ -220,7 +224,10 @@ def publish(grid: Grid, workdir: str | Path, seeds: int, out: Path) -> list[Path
     names = dict.fromkeys(made.name for variants in grid.values() for made in variants.values())
     for name in names:
         for seed in range(seeds):
-            rows = (folder / name / f"seed_{seed}" / "metrics.jsonl").read_text(encoding="utf-8")
+            run = folder / name / f"seed_{seed}"
+            if not _done(run):
+                continue
+            rows = (run / "metrics.jsonl").read_text(encoding="utf-8")
             told = {"run": name, "seed": seed}
             lines += [json.dumps(told | json.loads(row)) for row in rows.splitlines()]
         model = load(folder / name / "seed_0")

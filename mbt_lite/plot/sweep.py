@@ -48,7 +48,7 @@ def sweep_alt(outcomes: Sequence, score: str) -> str:
     for group, found in _groups(outcomes).items():
         reached = ", ".join(f"{one.variant} {one.mean:.2f}" for one in found)
         parts.append(f"{group}: {reached}")
-    return f"{score}, mean over {len(outcomes[0].values)} seeds. " + "; ".join(parts)
+    return f"{score}, mean over the seeds. " + "; ".join(parts)
 
 
 def _groups(outcomes: Sequence) -> dict[str, list]:
