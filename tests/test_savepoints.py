@@ -16,8 +16,7 @@ import pytest
 
 from mbt_lite.savepoints import Savepoints, marks
 
-
-# Reads that Orbax leaves under way when one fails end some time later, in an error that nobody hears.
+# Reads that Orbax leaves under way when one fails end later, in an error that nobody hears.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
