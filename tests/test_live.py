@@ -1,0 +1,67 @@
+"""A run in a notebook: its curves are drawn while it goes, and the stop button keeps its state."""
+
+import base64
+import io
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+HERE = Path(__file__).parent
+FIT = """
+import os, signal, sys, threading
+from argparse import Namespace
+sys.path.insert(0, {here!r})
+import runner
+from mbt_lite import train
+
+asked = dict(steps=6, shards=1, accumulate=1, save_every=100, evaluate_every=0)
+asked |= dict(evaluate_clips=8, depth=2, workers=0, keep=2)
+experiment = runner.experiment(Namespace(**asked))
+"""
+STOPPED = """
+step = train.Meter.add
+def press_stop_at_three(meter, result, finite):
+    step(meter, result, finite)
+    if meter.steps == 1 and len(pressed) < 3:
+        pressed.append(1)
+        if len(pressed) == 3:
+            os.kill(os.getpid(), signal.SIGINT)  # what Jupyter sends
+pressed, train.Meter.add = [], press_stop_at_three
+run = train.fit(experiment, {folder!r}, quiet=True)
+train.Meter.add = step
+print("finished", run.finished, "at", run.records[-1]["step"])
+"""
+AGAIN = """
+run = train.fit(experiment, {folder!r}, quiet=True)
+print("finished", run.finished, "at", run.records[-1]["step"])
+"""
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_curves_are_drawn_live_and_the_stop_button_keeps_the_state(tmp_path):
+    cells = [
+        nbformat.v4.new_code_cell(text.format(here=str(HERE), folder=str(tmp_path / "run")))
+        for text in (FIT, STOPPED, AGAIN)
+    ]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    kernel = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=240, resources=kernel, kernel_name="python3").execute()
+    said = ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
+    assert re.search("finished False at [345]", said[1]) and "finished True at 6" in said[2], said
+    for cell in notebook.cells[1:]:
+        pictures = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+        assert len(pictures) == 1  # drawn anew in its place, not one below the other
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[0]))))
+        assert pixels.shape[1] > 600 and pixels.std() > 5
+
+
+def test_outside_notebooks_nothing_is_drawn():
+    from mbt_lite.logbook import live_plot
+
+    assert "ipykernel.kernelapp" not in sys.modules and live_plot() is None
