@@ -160,6 +160,7 @@ def _loop(course: Course, state: State, about: dict) -> tuple[State, bool]:
             course.saved.save(number, state, where, score, wait=last or stopping)
             saved = number
         if last or stopping:
+            _end_trace(course, tracing)
             return state, last
         batch, names = ahead
         state, result = course.do(state, batch)
@@ -230,10 +231,15 @@ def _trace(course: Course, number: int, until: int | None) -> int | None:
         jax.profiler.start_trace(str(course.folder / "tensorboard"))
         return number + TRACED
     if until is not None and number >= until:
-        jax.profiler.stop_trace()
-        course.book.tell(f"a profile of {TRACED} steps is in {course.folder / 'tensorboard'}.")
+        _end_trace(course, until)
         return None
     return until
+
+
+def _end_trace(course: Course, until: int | None) -> None:
+    if until is not None:
+        jax.profiler.stop_trace()
+        course.book.tell(f"a profile of the steps up to {until} is in {course.folder}/tensorboard.")
 
 
 class Meter:

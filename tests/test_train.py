@@ -198,6 +198,16 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
     assert run.records[-1]["step"] == np.ceil(10 * (10 - scores["clips"]) / 4)  # in 10 epochs
 
 
+@pytest.mark.parametrize("steps", [8, 3])  # longer than the profile, and shorter
+def test_a_profile_of_a_few_steps_lies_beside_the_scores(experiment, tmp_path, steps):
+    quick = replace(experiment, data=DataConfig(workers=0, test=None))
+    run = train.fit(
+        changed(quick, steps=steps, evaluate_every=0, samples=0), tmp_path, quiet=True, profile=True
+    )
+    assert run.finished
+    assert list((tmp_path / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
+
+
 def test_a_rehearsal_says_what_a_run_would_take(experiment):
     found = rehearsal.rehearse(experiment)
     words = rehearsal.words(found)
