@@ -198,8 +198,8 @@ def _csv(found: Iterable[Outcome], score: str) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["group", "variant", "parameters", "gflops", "score", "mean", "half", "seeds"])
     for one in found:
-        numbers = [one.parameters, f"{one.gflops:.4f}", score, f"{one.mean:.4f}", f"{one.half:.4f}"]
-        values = " ".join(f"{value:.4f}" for value in one.values)
+        numbers = [one.parameters, f"{one.gflops:.6f}", score, f"{one.mean:.6f}", f"{one.half:.6f}"]
+        values = " ".join(f"{value:.6f}" for value in one.values)
         writer.writerow([one.group, one.variant, *numbers, values])
     return out.getvalue()
 
