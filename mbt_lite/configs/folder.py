@@ -8,7 +8,7 @@ its own geometry, or take --variant vit, an ImageNet ViT in the geometry of the 
 five is kept for scoring, at least one of each class that has two.
 
 Hardware: two CPU cores for world-tiny; an accelerator for the others. Expected: measured on 160
-clips of four matched classes that `mbt-lite world --classes` makes, all 32 held-out clips right after
+clips of four matched classes from `mbt-lite world --classes`, all 32 held-out clips right after
 3 minutes on two busy cores; no score is claimed for other videos.
 """
 
