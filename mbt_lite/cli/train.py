@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,9 +122,11 @@ class Sweep:
 
     def run(self) -> int:
         from mbt_lite import sweep
+        from mbt_lite.interrupts import LEFT
 
         if self.seeds < 1 or self.jobs < 1:
             raise ValueError(f"--seeds {self.seeds} and --jobs {self.jobs}: each is 1 or more.")
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(LEFT))  # runs end and save
         grid, starts = read_function(self.config, "grid")(), read_function(self.config, "starts")()
         sweep.sweep(grid, self.workdir, seeds=self.seeds, jobs=self.jobs, starts=starts)
         found = sweep.outcomes(grid, self.workdir, self.seeds, self.score)
