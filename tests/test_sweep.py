@@ -1,6 +1,7 @@
 """Grids: which runs there are, what they start from, the table, the picture, what is given away."""
 
 import csv
+import io
 import json
 from dataclasses import replace
 
@@ -53,7 +54,8 @@ def test_a_variant_is_trained_once_a_seed_and_starts_from_a_run_of_the_same_fold
         assert plan.data.keep == str(tmp_path / "clips")
     seeds = [plan.train.seed for plan in plans.values()]
     assert seeds == sorted(seeds)  # an interrupted grid has whole seeds
-    twice = {"a": {"x": grid["fusion"]["sound"], "y": replace(grid["fusion"]["sound"], model=None)}}
+    sound, other = grid["fusion"]["sound"], grid["fusion"]["bottleneck"]
+    twice = {"a": {"x": sound, "y": replace(sound, model=other.model)}}
     with pytest.raises(ValueError, match="two different variants are called grid-sound"):
         sweep.plans(twice, tmp_path, 1)
 
@@ -84,7 +86,7 @@ def test_a_grid_is_trained_told_drawn_and_given_away(tmp_path):
     scores = json.loads((tmp_path / "grid-sound" / "seed_0" / "scores.json").read_text())
     assert found[0].values == (scores["sound alone"]["matched accuracy"],)
     table, _, picture = sweep.write_tables(found, tmp_path, "matched accuracy")
-    rows = list(csv.DictReader(table.open()))
+    rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert float(rows[0]["mean"]) == pytest.approx(found[0].mean, abs=1e-6)
     assert picture.stat().st_size > 5000
     assert "bottlenecks: 1 " in plot.sweep_alt(found, "matched accuracy")
