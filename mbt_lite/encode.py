@@ -47,7 +47,8 @@ def _encode(file, frames, times, wave, rate: int, crf: int) -> None:
         video.codec_context.options = {"crf": str(crf), "threads": "1", "flags": "+bitexact"}
         audio = None if wave is None else container.add_stream("aac", rate=rate, layout="mono")
         for image, stamp in zip(frames, stamps, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24").reformat(format="yuv420p")
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+            frame = frame.reformat(format="yuv420p")  # left to the encoder, bytes differ at times
             frame.pts, frame.time_base = round(stamp / ticks), ticks
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
