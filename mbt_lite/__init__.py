@@ -28,7 +28,8 @@ _HOMES = {
     "from_vit": "vit",
     "evaluate": "evaluation",
     "fit": "train",
-    "configs": "configs",  # the package of experiments itself
+    "configs": "configs",  # the packages themselves
+    "explain": "explain",
 }
 __all__ = sorted(_HOMES)
 

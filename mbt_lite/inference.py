@@ -120,25 +120,42 @@ class Classifier:
         return prediction(streams=alone, notes=notes)
 
     def attention(
-        self, clip, query: str = "bottleneck", layers: Sequence[int] | None = None
+        self,
+        clip,
+        query: str | tuple = "bottleneck",
+        layers: Sequence[int] | None = None,
     ) -> AttentionMaps:
         """The `AttentionMaps` of a video file's middle or of a `Clip` without batch axis.
 
-        `query` is "bottleneck" (its slots, in fused layers) or "cls" (each stream's class token);
+        `query` is "bottleneck" (its slots, in fused layers), "cls" (each stream's class token),
+        "mean" (the mean over all patches of a stream), or one patch by its stream and place on the
+        grid, ("rgb", time, y, x) or ("spec", time, mel), which has a map of its own stream only.
         `layers` counts from 0, or from the end when negative; None: all that have the query, but
         the last one of the bottleneck, whose reading no answer depends on.
         """
         if not isinstance(clip, Clip):
             clip = features.read_views(clip, self.clip_config)[0].clip
-        layers = tuple(layers) if layers is not None else None
+        layers, token, words = tuple(layers) if layers is not None else None, 0, query
+        if not isinstance(query, str):
+            query, token = query[0], self._token(*query)
+            words = f"{words[0]} patch {words[1:]}"
         batch = _stack([self._only_own(clip)])
-        _, rows = attention_rows(MBT(self.config), self.params, batch, query, layers)
+        _, rows = attention_rows(MBT(self.config), self.params, batch, query, layers, token)
         grids = {
             stream: np.asarray(maps[0]).reshape(*maps.shape[1:4], *self.config.grid(stream))
             for stream, maps in rows.items()
         }
         shown = tuple(query_layers(self.config, query, layers))
-        return AttentionMaps(shown, query, grids.get("rgb"), grids.get("spec"))
+        return AttentionMaps(shown, words, grids.get("rgb"), grids.get("spec"))
+
+    def _token(self, stream: str, *place: int) -> int:
+        """The number of a patch from its place on the stream's grid."""
+        if stream not in self.config.streams:
+            raise ValueError(f"query: this model has no stream {stream!r}.")
+        grid = self.config.grid(stream)
+        if len(place) != len(grid) or not all(0 <= i < n for i, n in zip(place, grid, strict=True)):
+            raise ValueError(f"query: {place} is no place on the {stream} grid of {grid}.")
+        return int(np.ravel_multi_index(place, grid))
 
     @property
     def caution(self) -> str:

@@ -8,7 +8,8 @@ down to the last bias, is that of Scenic's `projects/mbt`; its weights load thro
 """
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -65,17 +66,23 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * width, dtype=self.dtype, name="qkv")(x)  # [B, N, 3 D]
         qkv = qkv.reshape(batch, length, 3, self.heads, width // self.heads)
 
+        q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))  # [B, H, N, d] each
+        self.sow("heads", "queries", q)
+        self.sow("heads", "keys", k)
         drops = train and self.dropout > 0
         observed = self.is_mutable_collection("intermediates")
         if drops or observed or jax.default_backend() == "cpu":
-            q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))  # [B, H, N, d] each
-            weights = attention_weights(q, k)  # [B, H, N, K]
+            weights = self.weigh(q, k)  # [B, H, N, K]
             self.sow("intermediates", "weights", weights)
             weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
             read = (weights.astype(v.dtype) @ v).swapaxes(1, 2)  # [B, N, H, d]
         else:
             read = jax.nn.dot_product_attention(*jnp.moveaxis(qkv, 2, 0))  # [B, N, H, d]
         return nn.Dense(width, dtype=self.dtype, name="out")(read.reshape(x.shape))  # [B, N, D]
+
+    def weigh(self, q: Array, k: Array) -> Array:
+        """`attention_weights`, at a place where `tapped` can reach them."""
+        return attention_weights(q, k)
 
 
 class StochasticDepth(nn.Module):
@@ -156,14 +163,16 @@ class MBT(nn.Module):
         c = self.config
         streams = present_streams(c, clip)
         tokens = {s: self.embed(s, getattr(clip, s)) for s in streams}  # {s: [B, N, D]}
-        bottleneck = self.first_bottleneck(len(tokens[streams[0]]))  # [B, Z, D]
+        first = self.first_bottleneck(len(tokens[streams[0]]))
+        bottleneck = dict.fromkeys(streams, first)  # {s: [B, Z, D]}, what each stream reads
 
         for layer in range(c.depth):
             blocks = self.blocks(layer)
             if not c.fuses(layer, train):
                 tokens = {s: blocks[s](tokens[s], train) for s in streams}
             elif c.fusion == "bottleneck":
-                tokens, bottleneck = fuse_bottleneck(blocks, tokens, bottleneck, train)
+                tokens, written = fuse_bottleneck(blocks, tokens, bottleneck, train)
+                bottleneck = self.share(layer, bottleneck, written)
             elif c.shared_encoder:
                 tokens = fuse_shared(blocks, tokens, train)
             else:
@@ -205,6 +214,13 @@ class MBT(nn.Module):
             return dict.fromkeys(c.streams, block(c, layer, name=f"block_{layer}"))
         return {s: block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
 
+    def share(self, layer: int, old: dict[str, Array], written: dict[str, Array]):
+        """{s: [B, Z, D]} that each stream reads next: for all, the mean of what all have written.
+
+        `tapped` can give them something else, for example part of the `old` one.
+        """
+        return dict.fromkeys(old, mean_of(written))
+
     def classify(self, tokens: dict[str, Array]) -> Output:
         """Output from the normalised tokens {stream: [B, N, D]}.
 
@@ -234,12 +250,12 @@ def mean_of(arrays: dict[str, Array]) -> Array:
 
 
 def fuse_bottleneck(blocks, tokens, bottleneck, train):
-    """Tokens and bottleneck [B, Z, D] of the next layer; all streams read the same old one."""
+    """Tokens of the next layer, and what each stream writes into the bottleneck [B, Z, D]."""
     new, written = {}, {}
     for s, x in tokens.items():
-        y = blocks[s](jnp.concatenate([x, bottleneck], axis=1), train)  # [B, N + Z, D]
+        y = blocks[s](jnp.concatenate([x, bottleneck[s]], axis=1), train)  # [B, N + Z, D]
         new[s], written[s] = y[:, : x.shape[1]], y[:, x.shape[1] :]
-    return new, mean_of(written)
+    return new, written
 
 
 def fuse_shared(blocks, tokens, train):
@@ -294,6 +310,39 @@ def init_params(config: MBTConfig, key: Array) -> dict:
     return MBT(config).init(key, blank_clip(config))["params"]
 
 
+def tapped(
+    model: MBT,
+    params: dict,
+    clip: Clip,
+    weigh: Callable | None = None,
+    share: Callable | None = None,
+) -> Output:
+    """Output of a forward pass whose attention and bottleneck go through your hands.
+
+    `weigh(layer, stream, weights)` gives back the weights [B, H, Q, K] to go on with; `stream` is
+    None where one sequence holds all of them. `share(layer, old, written, shared)`, each of them
+    {stream: [B, Z, D]}, gives back what the streams read next. Nothing is computed twice.
+    """
+    c, streams = model.config, present_streams(model.config, clip)
+    calls = Counter()
+
+    def tap(call, args, kwargs, context):
+        made = call(*args, **kwargs)
+        if context.method_name == "weigh" and weigh:
+            name, layer = context.module.path[0].rsplit("block_", 1)
+            joint = c.fusion == "joint" and c.fuses(int(layer), training=False)
+            own = name.rstrip("_") or (None if joint else streams[calls[layer]])
+            calls[layer] += 1
+            return weigh(int(layer), own, made)
+        if context.method_name == "share" and share:
+            return share(*args, made)
+        return made
+
+    with nn.intercept_methods(tap):
+        output, _ = model.apply({"params": params}, clip, mutable=["intermediates"])
+    return output
+
+
 @partial(jax.jit, static_argnames=("model", "query", "layers"))
 def attention_rows(
     model: MBT,
@@ -301,26 +350,40 @@ def attention_rows(
     clip: Clip,
     query: str = "bottleneck",
     layers: tuple[int, ...] | None = None,
+    token: ArrayLike = 0,
 ) -> tuple[Output, dict[str, Array]]:
     """Output, and per stream [B, L, H, Q, N]: what the query tokens read from the stream's patches.
 
-    `query` is "bottleneck" (Q = Z rows, in fused layers only) or "cls" (one row, any layer). All
-    maps of a full-size clip are 5.5 GB, so the rows are cut out here, inside jit. Rows sum to less
-    than one: class token, bottlenecks and, in joint fusion, the other stream take the rest.
+    `query` is "bottleneck" (Q = Z rows, in fused layers only), "cls" (one row, any layer), "mean"
+    (the mean row of all patches) or a stream, of which the patch number `token` asks and which
+    alone comes back. All maps of a full-size clip are 5.5 GB, so only these rows are made, inside
+    jit, out of the queries and keys of the same forward pass. Rows sum to less than one: class
+    token, bottlenecks and, in joint fusion, the other stream take the rest.
     """
     c = model.config
     layers = query_layers(c, query, layers)
-    output, state = model.apply({"params": params}, clip, mutable=["intermediates"])
-    seen = state["intermediates"]
-    lengths = {s: x.shape[1] for s, x in seen["encoded"][0].items()}
-    rows = {s: [] for s in lengths}
+    output, seen = model.apply({"params": params}, clip, mutable=["heads"])
+    lengths = {s: c.patches(s) + (c.pool == "token") for s in present_streams(c, clip)}
+    rows = {s: [] for s in lengths if query not in c.streams or query == s}
     for layer in layers:
-        for s in lengths:
-            weights, start = stream_weights(c, seen, lengths, s, layer)  # [B, H, N + ., N + .]
+        for s in rows:
+            q, k, start = stream_heads(c, seen["heads"], lengths, s, layer)  # [B, H, N + ., d]
             stop, first = start + lengths[s], start + (c.pool == "token")
-            asks = slice(stop, None) if query == "bottleneck" else slice(start, first)
-            rows[s].append(weights[:, :, asks, first:stop])
+            asking = query_rows(q, query, start, first, stop, token)
+            maps = attention_weights(asking, k)[..., first:stop]
+            rows[s].append(maps.mean(2, keepdims=True) if query == "mean" else maps)
     return output, {s: jnp.stack(maps, axis=1) for s, maps in rows.items()}
+
+
+def query_rows(q: Array, query: str, start: int, first: int, stop: int, token) -> Array:
+    """The queries [B, H, Q, d] that ask, of a sequence where a stream lies in `start`..`stop`."""
+    if query == "bottleneck":
+        return q[:, :, stop:]
+    if query == "cls":
+        return q[:, :, start:first]
+    if query == "mean":
+        return q[:, :, first:stop]
+    return jax.lax.dynamic_slice_in_dim(q, first + token, 1, axis=2)
 
 
 def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) -> list[int]:
@@ -331,10 +394,12 @@ def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) ->
     depth = range(config.depth)
     if query == "cls" and config.pool != "token":
         raise ValueError(f"a model that pools by {config.pool!r} has no class token to ask.")
-    if query not in ("cls", "bottleneck"):
-        raise ValueError(f"query={query!r}: ask 'bottleneck' or 'cls'.")
+    if query not in ("cls", "bottleneck", "mean", *config.streams):
+        raise ValueError(f"query={query!r}: ask 'bottleneck', 'cls', 'mean' or a patch.")
     bottled = config.fusion == "bottleneck"
-    able = [i for i in depth if query == "cls" or bottled and config.fuses(i, training=False)]
+    able = [
+        i for i in depth if query != "bottleneck" or bottled and config.fuses(i, training=False)
+    ]
     useful = able[:-1] or able if query == "bottleneck" else able
     wanted = useful if layers is None else [i + config.depth * (i < 0) for i in layers]
     if not wanted or not set(wanted) <= set(able):
@@ -342,13 +407,14 @@ def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) ->
     return wanted
 
 
-def stream_weights(config, seen, lengths, stream, layer) -> tuple[Array, int]:
-    """The attention map that holds this stream's rows, and where in it the stream starts."""
+def stream_heads(config, seen, lengths, stream, layer) -> tuple[Array, Array, int]:
+    """The queries and keys among which this stream's are, and where in them the stream starts."""
     joint = config.fusion == "joint" and config.fuses(layer, training=False)
     order = list(lengths)
     before = sum(lengths[s] for s in order[: order.index(stream)])
     others = sum(lengths.values()) - lengths[stream]
+    name = f"block_{layer}" if config.shared_encoder else f"{stream}_block_{layer}"
+    heads, call, start = seen[name]["attention"], 0, others if joint else 0
     if config.shared_encoder:
-        maps = seen[f"block_{layer}"]["attention"]["weights"]
-        return (maps[0], before) if joint else (maps[order.index(stream)], 0)
-    return seen[f"{stream}_block_{layer}"]["attention"]["weights"][0], others if joint else 0
+        call, start = (0, before) if joint else (order.index(stream), 0)
+    return heads["queries"][call], heads["keys"][call], start

@@ -500,12 +500,14 @@ def answer_key(scene: Scene, times: np.ndarray) -> dict[str, np.ndarray]:
     A box is (left, top, right, bottom) in parts of the frame's side, downwards; it is empty [0, 4]
     when no shape sings, and so is the pitch when there is no tone.
     """
-    box, pitch = np.zeros((0, 4)), np.zeros(0)
-    if scene.tone:
-        pitch = scene.tone.pitch(times)
-    if scene.tone and scene.singer is not None:
-        singer = scene.things[scene.singer]
-        x, y = singer.centre(times)
-        r = 1.2 * singer.radius  # the arms of a tilted cross reach 1.19
-        box = np.clip(np.stack([x - r, y - r, x + r, y + r], axis=1), 0, 1)
-    return {"times": times, "box": box, "pitch": pitch}
+    pitch = scene.tone.pitch(times) if scene.tone else np.zeros(0)
+    sung = scene.tone and scene.singer is not None
+    where = box(scene.things[scene.singer], times) if sung else np.zeros((0, 4))
+    return {"times": times, "box": where, "pitch": pitch}
+
+
+def box(thing: Thing, times: np.ndarray) -> np.ndarray:
+    """The box [T, 4] around a shape: left, top, right, bottom in parts of the frame's side."""
+    x, y = thing.centre(times)
+    r = 1.2 * thing.radius  # the arms of a tilted cross reach 1.19
+    return np.clip(np.stack([x - r, y - r, x + r, y + r], axis=1), 0, 1)

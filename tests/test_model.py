@@ -185,7 +185,7 @@ def test_rows_of_tokens_that_are_not_there_are_refused():
     rows = partial(attention_rows, MBT(TINY), params_of(TINY), clip_for(TINY))
     with pytest.raises(ValueError, match=r"in layers \[1, 2\]"):
         rows("bottleneck", (0,))
-    with pytest.raises(ValueError, match="'bottleneck' or 'cls'"):
+    with pytest.raises(ValueError, match="'bottleneck', 'cls', 'mean' or a patch"):
         rows("patch")
     with pytest.raises(ValueError, match="no class token"):
         config = replace(TINY, pool="mean")

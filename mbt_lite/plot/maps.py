@@ -80,7 +80,8 @@ def _streams(maps) -> list[str]:
 
 def _reading(maps, layer: int, head: int | None, slot: int | None) -> str:
     """Whose attention it is, such as "what the bottleneck reads in layer 4, slot 0"."""
-    who = "the bottleneck" if maps.query == "bottleneck" else "the class token"
+    named = {"bottleneck": "the bottleneck", "cls": "the class token", "mean": "the mean patch"}
+    who = named.get(maps.query, maps.query)
     parts = [f"what {who} reads in layer {maps.layers[layer]}"]
     parts += [f"head {head}"] if head is not None else []
     parts += [f"slot {slot}"] if slot is not None else []

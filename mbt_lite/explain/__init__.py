@@ -1,0 +1,72 @@
+"""What the bottleneck does, and which picture of it can be believed.
+
+    from mbt_lite import explain
+
+    explain.rollout(clf, clip)                   # Saliency: from the answer to the patches
+    explain.relevance(clf, clip, "ring sings")   # the same, weighted by the gradient
+    explain.occlusion(clf, clip, "ring sings")   # what happens when a patch is gone
+    explain.flow(clf, clip)                      # Flow: sound → slot → picture and back
+    explain.operate(clf, clip)                   # Effects: cut, zero, freeze, mean, swap
+    explain.swap_sound(clf, clip, other)         # Swap: the 2x2 table of two clips
+    explain.faithfulness(clf)                    # Faithfulness: which map can be believed
+
+A clip is a file, of which the middle is taken, a `features.View`, or a `Clip` without batch axis.
+Everything observes the model's own forward pass; nothing is a copy of it.
+"""
+
+from mbt_lite.explain.counterfactual import (
+    Shift,
+    Swap,
+    Tampering,
+    senses,
+    shift_sound,
+    swap_sound,
+    tamper,
+)
+from mbt_lite.explain.faithfulness import Curves, Faithfulness, faithfulness
+from mbt_lite.explain.flow import Flow, flow
+from mbt_lite.explain.maps import (
+    METHODS,
+    Saliency,
+    attention,
+    best_label,
+    occlusion,
+    relevance,
+    rollout,
+)
+from mbt_lite.explain.surgery import (
+    Effects,
+    Operation,
+    cuts,
+    operate,
+    slot_means,
+    slot_operations,
+)
+
+__all__ = [
+    "METHODS",
+    "Curves",
+    "Effects",
+    "Faithfulness",
+    "Flow",
+    "Operation",
+    "Saliency",
+    "Shift",
+    "Swap",
+    "Tampering",
+    "attention",
+    "best_label",
+    "cuts",
+    "faithfulness",
+    "flow",
+    "occlusion",
+    "operate",
+    "relevance",
+    "rollout",
+    "senses",
+    "shift_sound",
+    "slot_means",
+    "slot_operations",
+    "swap_sound",
+    "tamper",
+]

@@ -1,0 +1,127 @@
+"""One attention matrix for the whole model and layer, kept in blocks, and how mass runs along it.
+
+The tokens of all streams and the bottleneck are the rows and columns. Tokens of a stream read their
+stream and, in fused layers, the bottleneck (joint fusion: the other streams). A slot of the
+bottleneck is written by every stream and averaged, so its row is the mean of its rows in the
+streams' maps; it sums to one, as all others do.
+
+B clips   Q queries   N tokens   Z slots   H heads
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mbt_lite.config import MBTConfig
+from mbt_lite.model import MBT, Clip, Output, tapped
+
+SLOTS = "bottleneck"  # the name of the group that is no stream
+Rows = dict[str, dict[str, Array]]  # {reading group: {group that is read: [B, readers, N]}}
+
+
+def first_rows(config: MBTConfig, lengths: dict[str, int]) -> dict[str, Array]:
+    """Where answers are read: {stream: [1, 1, N]} of its class token or, without one, all alike.
+
+    The sum over all streams is one, because the answer is the mean over the streams.
+    """
+    total = len(lengths) if config.pool == "token" else sum(lengths.values())
+    rows = {s: jnp.zeros((1, 1, n)).at[..., :1].set(1) for s, n in lengths.items()}
+    rows = rows if config.pool == "token" else {s: jnp.ones_like(x) for s, x in rows.items()}
+    return {s: x / total for s, x in rows.items()}
+
+
+def back(
+    rows: dict[str, Array], layer: Rows, keep: float = 0.5, read: float = 0.5
+) -> dict[str, Array]:
+    """Rows [B, Q, N] by group, one layer earlier: what was kept and what was read through it."""
+    found = {group: keep * row for group, row in rows.items()}
+    for reader, sources in layer.items():
+        for group, weights in sources.items() if reader in rows else ():
+            part = read * rows[reader] @ weights
+            found[group] = found[group] + part if group in found else part
+    return found
+
+
+def split(config: MBTConfig, weights: dict, lengths: dict[str, int], layer: int) -> Rows:
+    """The blocks of a layer from its maps {stream, or None for all: [B, queries, keys]}."""
+    streams = list(lengths)
+    if None in weights:  # one sequence of all streams
+        full, where = weights[None], _places(streams, lengths)
+        return {s: {o: full[:, where[s], where[o]] for o in streams} for s in streams}
+    if not config.fuses(layer, training=False) or config.fusion == "late":
+        return {s: {s: weights[s]} for s in streams}
+    if config.fusion == "joint":  # the others come first among the keys
+        return {s: _beside(weights[s], s, lengths) for s in streams}
+    rows = {s: {s: w[:, : lengths[s], : lengths[s]]} for s, w in weights.items()}
+    slots = {s: w[:, lengths[s] :, : lengths[s]] / len(streams) for s, w in weights.items()}
+    for s, w in weights.items():
+        rows[s][SLOTS] = w[:, : lengths[s], lengths[s] :]
+    carried = sum(w[:, lengths[s] :, lengths[s] :] for s, w in weights.items()) / len(streams)
+    return {**rows, SLOTS: {**slots, SLOTS: carried}}
+
+
+def _beside(full: Array, stream: str, lengths: dict[str, int]) -> dict[str, Array]:
+    where = _places([*(s for s in lengths if s != stream), stream], lengths)
+    return {s: full[:, where[stream], where[s]] for s in lengths}
+
+
+def _places(order: list[str], lengths: dict[str, int]) -> dict[str, slice]:
+    """Where each stream's tokens lie in a sequence of this order."""
+    ends = np.cumsum([lengths[s] for s in order]).tolist()
+    return {s: slice(end - lengths[s], end) for s, end in zip(order, ends, strict=True)}
+
+
+def observe(config, params, clip: Clip, reduce: Callable, change: Callable | None = None):
+    """Output and, per layer, {stream: reduce(weights)}, weights as `change` left them, if given."""
+    seen = [{} for _ in range(config.depth)]
+
+    def weigh(layer, stream, weights):
+        weights = change(layer, stream, weights) if change else weights
+        seen[layer][stream] = reduce(weights)
+        return weights
+
+    return tapped(MBT(config), params, clip, weigh=weigh), seen
+
+
+@partial(jax.jit, static_argnames="config")
+def mean_maps(config: MBTConfig, params: dict, clip: Clip) -> tuple[Output, list[Rows]]:
+    """Output, and of every layer the blocks of its attention, the mean over the heads."""
+    output, seen = observe(config, params, clip, lambda weights: weights.mean(1))
+    lengths = token_counts(config, clip)
+    return output, [split(config, maps, lengths, i) for i, maps in enumerate(seen)]
+
+
+@partial(jax.jit, static_argnames="config")
+def gradient_maps(config: MBTConfig, params: dict, clip: Clip, labels: Array) -> list[Rows]:
+    """Of every layer the blocks of attention times its gradient, negative products taken as zero.
+
+    The gradient is that of the logits of `labels` [B]; the mean is over the heads (Chefer, Gur and
+    Wolf, "Generic attention-model explainability", ICCV 2021).
+    """
+
+    def keep(weights):
+        return weights
+
+    def score(shifts):
+        def shifted(layer, stream, weights):
+            return weights + shifts[layer][stream]
+
+        output, seen = observe(config, params, clip, keep, shifted)
+        return output.logits[jnp.arange(len(labels)), labels].sum(), seen
+
+    shapes = jax.eval_shape(partial(observe, config, params, clip, keep))[1]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    gradients, seen = jax.grad(score, has_aux=True)(zeros)
+    lengths = token_counts(config, clip)
+    products = jax.tree.map(lambda w, g: jax.nn.relu(w * g).mean(1), seen, gradients)
+    return [split(config, maps, lengths, i) for i, maps in enumerate(products)]
+
+
+def token_counts(config: MBTConfig, clip: Clip) -> dict[str, int]:
+    """{stream: number of its tokens, class token and all} of the streams that the clip has."""
+    streams = [s for s in config.streams if getattr(clip, s) is not None]
+    return {s: config.patches(s) + (config.pool == "token") for s in streams}

@@ -1,0 +1,162 @@
+"""What the model would say if: another sound, no sound, noise, time reversed, the sound shifted."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbt_lite import features
+from mbt_lite.explain.maps import batched
+from mbt_lite.inference import Classifier
+from mbt_lite.model import Clip
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Two pictures with two sounds: what the four clips are answered.
+
+    In all methods the numbers are of one label, in logits. An effect is the mean over the two
+    partners of the change from the second clip to the first; that of two players who enter in both
+    orders, their Shapley values, are the same numbers.
+    """
+
+    labels: tuple[str, ...]
+    names: tuple[str, str]  # what the clips are called
+    logits: np.ndarray  # [2, 2, C]: picture of clip i, sound of clip j
+
+    def cells(self, label: str) -> np.ndarray:
+        """The label's logits [2, 2]."""
+        return self.logits[..., self.labels.index(label)].astype(np.float64)
+
+    def picture(self, label: str) -> float:
+        """How much the first picture, instead of the second, adds to the label's logit."""
+        cells = self.cells(label)
+        return float((cells[0] - cells[1]).mean())
+
+    def sound(self, label: str) -> float:
+        """How much the first sound, instead of the second, adds to the label's logit."""
+        cells = self.cells(label)
+        return float((cells[:, 0] - cells[:, 1]).mean())
+
+    def interaction(self, label: str) -> float:
+        """What the first clip's two streams do together beyond what each adds; 0: nothing."""
+        (both, picture), (sound, none) = self.cells(label)
+        return float(both - picture - sound + none)
+
+    def sound_share(self, label: str) -> float | None:
+        """The sound's part of the difference between the clips, 0..1.
+
+        None where picture and sound pull in opposite directions, or nothing differs: then there
+        is no whole to have a part of.
+        """
+        picture, sound = self.picture(label), self.sound(label)
+        whole = picture + sound
+        if picture * sound < 0 or abs(whole) < 1e-6:
+            return None
+        return sound / whole
+
+
+@dataclass(frozen=True)
+class Tampering:
+    """Logits of a clip as it is, and after its picture or sound has been tampered with."""
+
+    labels: tuple[str, ...]
+    logits: np.ndarray  # [C], as it is
+    names: tuple[str, ...]  # what was done
+    tampered: np.ndarray  # [K, C]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """Logits of a clip whose sound comes later (positive) or earlier than it should."""
+
+    labels: tuple[str, ...]
+    seconds: np.ndarray  # [K]
+    logits: np.ndarray  # [K, C]
+
+
+def swap_sound(
+    classifier: Classifier, clip, other, names: tuple[str, str] = ("first", "second")
+) -> Swap:
+    """The `Swap` of two clips, each a file (its middle is taken), a `View` or a `Clip`."""
+    one, two = batched(classifier, clip), batched(classifier, other)
+    if any(x is None for x in (*one, *two)):
+        raise ValueError(
+            "swapping sounds needs two clips with picture and sound, and such a model."
+        )
+    pairs = [Clip(rgb=a.rgb, spec=b.spec) for a in (one, two) for b in (one, two)]
+    logits = classifier.logits(_together(pairs))
+    return Swap(classifier.labels, names, logits.reshape(2, 2, -1))
+
+
+def senses(classifier: Classifier, clip) -> Swap:
+    """The `Swap` of a clip with nothing, black frames and silence: what each sense is worth."""
+    one, nothing = batched(classifier, clip), batched(classifier, clip)
+    for stream in ("rgb", "spec"):
+        if getattr(one, stream) is None:
+            raise ValueError("sharing an answer among the senses needs picture and sound.")
+        nothing = features.blank(nothing, stream, classifier.clip_config.front_end)
+    pairs = [Clip(rgb=a.rgb, spec=b.spec) for a in (one, nothing) for b in (one, nothing)]
+    logits = classifier.logits(_together(pairs)).reshape(2, 2, -1)
+    return Swap(classifier.labels, ("the clip", "nothing"), logits)
+
+
+def tamper(classifier: Classifier, clip, seed: int = 0) -> Tampering:
+    """The `Tampering` with a file's middle, a `View` or a `Clip`.
+
+    Muted and blanked are digital silence and black frames; noise has the stream's own mean and
+    deviation; reversed and shuffled are its frames (those of the spectrogram: a sound played
+    backwards has nearly the same magnitudes) in another order.
+    """
+    one = batched(classifier, clip)
+    done = {}
+    for stream, word in (("spec", "sound"), ("rgb", "picture")):
+        if getattr(one, stream) is None:
+            continue
+        blank = features.blank(one, stream, classifier.clip_config.front_end)
+        done[{"sound": "sound muted", "picture": "picture black"}[word]] = blank
+        for name, change in _changes(seed).items():
+            changed = change(np.asarray(getattr(one, stream)[0]))
+            done[f"{word} {name}"] = one._replace(**{stream: jnp.asarray(changed)[None]})
+    logits = classifier.logits(_together([one, *done.values()]))
+    return Tampering(classifier.labels, logits[0], tuple(done), logits[1:])
+
+
+def _changes(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+    """What can be done to one stream [time, ...]; the three channels of a sound stay equal."""
+    rng = np.random.default_rng(seed)
+
+    def noise(x: np.ndarray) -> np.ndarray:
+        shape = x.shape if x.ndim == 4 else (*x.shape[:-1], 1)
+        made = x.mean() + x.std() * rng.standard_normal(shape, np.float32)
+        return np.broadcast_to(np.clip(made, -1, 1) if x.ndim == 4 else made, x.shape)
+
+    return {
+        "replaced by noise": noise,
+        "reversed": lambda x: x[::-1],
+        "shuffled in time": lambda x: x[rng.permutation(len(x))],
+    }
+
+
+def shift_sound(
+    classifier: Classifier, clip, seconds: Sequence[float] = tuple(np.linspace(-2, 2, 17))
+) -> Shift:
+    """The `Shift` of the sound of a file's middle, a `View` or a `Clip`; silence moves in."""
+    one, front = batched(classifier, clip), classifier.clip_config.front_end
+    if one.spec is None:
+        raise ValueError("there is no sound to shift.")
+    silent = np.asarray(features.blank(one, "spec", front).spec)
+    spec, moved = np.asarray(one.spec), []
+    for rows in np.round(np.asarray(seconds) / front.hop).astype(int):
+        late = np.roll(spec, rows, axis=1)
+        empty = slice(0, rows) if rows >= 0 else slice(rows, None)
+        late[:, empty] = silent[:, empty]
+        moved.append(one._replace(spec=jnp.asarray(late)))
+    return Shift(classifier.labels, np.asarray(seconds), classifier.logits(_together(moved)))
+
+
+def _together(clips: Sequence[Clip]) -> Clip:
+    """One batch of several batches of one."""
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *clips)

@@ -1,0 +1,163 @@
+"""What passes between the streams, layer by layer and slot by slot, and whether it matters.
+
+G groups: the streams, then the slots   L fused layers   N tokens   Z slots
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mbt_lite.config import MBTConfig
+from mbt_lite.explain.blocks import SLOTS, back, first_rows, mean_maps, token_counts
+from mbt_lite.explain.maps import batched, best_label, label_index
+from mbt_lite.explain.surgery import SENSES, Surgery, fused_layers, operated, untouched
+from mbt_lite.inference import Classifier
+from mbt_lite.model import Clip
+
+
+@dataclass(frozen=True)
+class Flow:
+    """How mass runs between groups of tokens, and what cutting an edge does to a label's logit.
+
+    `write`, `carry` and `read` are attention, the mean over the heads: what a slot takes from the
+    tokens of a stream in that stream's block, what it takes from the old slots (the mean over the
+    streams' blocks), and what the tokens take from the slots. The mean over the streams of what is
+    written into a slot, and what is carried, sum to one.
+    """
+
+    streams: tuple[str, ...]
+    layers: tuple[int, ...]  # the fused ones
+    label: str  # whose logit the effects are about
+    mass: (
+        np.ndarray
+    )  # [L, G, G], from the group at a layer's input to that at its output; sums to 1
+    effect: np.ndarray | None  # [L, G, G], logit as it is less that with the edge cut; nan: not cut
+    write: dict[str, np.ndarray]  # {stream: [L, Z, N]}
+    carry: np.ndarray  # [L, Z, Z]
+    read: dict[str, np.ndarray]  # {stream: [L, N, Z]}
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The names of the groups: "sound", "picture", "slot 0", ..."""
+        slots = self.mass.shape[-1] - len(self.streams)
+        return (*(SENSES[s] for s in self.streams), *(f"slot {k}" for k in range(slots)))
+
+    def through(self, reader: str, layer: int) -> dict[str, np.ndarray]:
+        """Where what `reader` takes from the slots came from: {source: [N of reader, N of source]}.
+
+        Written in `layer`, averaged over the streams, read in the next: the exact product of the
+        three steps. The sources are the streams and "bottleneck", what the slots held before; all
+        of a token's row together sum to one.
+        """
+        if reader not in self.streams or layer not in self.layers[:-1]:
+            raise ValueError(f"{reader!r} reads what layers {self.layers[:-1]} wrote, not {layer}.")
+        i = self.layers.index(layer)
+        read = self.read[reader][i + 1]
+        shares = read / read.sum(-1, keepdims=True)  # [N, Z]
+        written = {s: x[i] / len(self.streams) for s, x in self.write.items()}  # {s: [Z, N]}
+        return {source: shares @ x for source, x in {**written, SLOTS: self.carry[i]}.items()}
+
+    def edges(self) -> list[tuple[str, str, int, float, float]]:
+        """(from, to, layer, mass, effect) of the edges that write or read, most mass first."""
+        names, streams = self.groups, len(self.streams)
+        found = []
+        for i, layer in enumerate(self.layers):
+            for a, b in np.argwhere(crossings(streams, len(names))):
+                effect = float("nan") if self.effect is None else float(self.effect[i, a, b])
+                found.append((names[a], names[b], layer, float(self.mass[i, a, b]), effect))
+        return sorted(found, key=lambda edge: -edge[3])
+
+
+def flow(classifier: Classifier, clip, label: str | None = None, effects: bool = True) -> Flow:
+    """The `Flow` in a file's middle, a `View` or a `Clip` for a label, or else the likeliest.
+
+    Mass starts at the class tokens, where the answer is read, and runs back through the layers as
+    in a rollout: half of a token is kept, half is what its attention reads. With `effects` every
+    edge between a stream and a slot is also cut on its own, one forward pass each: the attention
+    along it is taken out and the rest of the row scaled up to one.
+    """
+    config, one = classifier.config, batched(classifier, clip)
+    layers = fused_layers(config)
+    if any(getattr(one, s) is None for s in config.streams):
+        raise ValueError("a flow needs a clip with both picture and sound.")
+    label = best_label(classifier, clip) if label is None else label
+    column = label_index(classifier, label)
+    mass, maps = jax.device_get(flow_maps(config, classifier.params, one))
+    cut = edge_effects(classifier, one, column) if effects else None
+    return Flow(tuple(config.streams), layers, label, mass, cut, **maps)
+
+
+@partial(jax.jit, static_argnames="config")
+def flow_maps(config: MBTConfig, params: dict, clip: Clip):
+    """The mass [L, G, G] and {"write", "carry", "read": {stream: ...}} of a batch of one."""
+    _, maps = mean_maps(config, params, clip)
+    lengths, fused = token_counts(config, clip), fused_layers(config)
+    rows = {**first_rows(config, lengths), SLOTS: jnp.zeros((1, 1, config.bottlenecks))}
+    mass = []
+    for layer in reversed(fused):
+        mass.append(_edges(rows, maps[layer], list(lengths)))
+        rows = back(rows, maps[layer])
+    blocks = [maps[layer] for layer in fused]
+    share = len(lengths)
+    found = {
+        "write": {s: jnp.stack([share * b[SLOTS][s][0] for b in blocks]) for s in lengths},
+        "carry": jnp.stack([b[SLOTS][SLOTS][0] for b in blocks]),
+        "read": {s: jnp.stack([b[s][SLOTS][0] for b in blocks]) for s in lengths},
+    }
+    return jnp.stack(mass[::-1]), found
+
+
+def _edges(rows: dict[str, Array], layer, streams: list[str]) -> Array:
+    """[G, G]: the mass of a layer's edges, from rows [1, 1, N] at its output."""
+    groups = len(streams) + rows[SLOTS].shape[-1]
+    places = {s: slice(i, i + 1) for i, s in enumerate(streams)} | {
+        SLOTS: slice(len(streams), groups)
+    }
+    mass = jnp.zeros((groups, groups))
+    for reader, row in rows.items():
+        kept = _summed(0.5 * row[0, 0], reader)  # [readers]
+        at = jnp.arange(groups)[places[reader]]
+        mass = mass.at[at, at].add(kept)
+        for source, weights in layer[reader].items():
+            edges = 0.5 * row[0, 0][:, None] * weights[0]  # [readers, sources]
+            edges = _summed(_summed(edges, source).T, reader)  # [sources, readers]
+            mass = mass.at[places[source], places[reader]].add(edges)
+    return mass
+
+
+def _summed(values: Array, group: str) -> Array:
+    """The last axis summed where the group is a stream, which is one node; slots stay apart."""
+    return values if group == SLOTS else values.sum(-1, keepdims=True)
+
+
+def crossings(streams: int, groups: int) -> np.ndarray:
+    """bool [G, G]: the edges from a stream into a slot and from a slot into a stream."""
+    stream = np.arange(groups) < streams
+    return stream[:, None] != stream[None]
+
+
+def edge_effects(classifier: Classifier, clip: Clip, column: int) -> np.ndarray:
+    """[L, G, G]: a logit of a batch of one as it is less that with the edge cut, nan elsewhere."""
+    config = classifier.config
+    layers, streams = len(fused_layers(config)), len(config.streams)
+    groups = streams + config.bottlenecks
+    edges = np.argwhere(np.broadcast_to(crossings(streams, groups), (layers, groups, groups)))
+    knock_outs = [knock_out(config, *edge) for edge in edges.tolist()]
+    logits = operated(classifier, clip, knock_outs).logits[:, 0, column]
+    effect = np.full((layers, groups, groups), np.nan)
+    effect[tuple(edges.T)] = classifier.logits(clip)[0, column] - logits
+    return effect
+
+
+def knock_out(config: MBTConfig, layer: int, source: int, target: int) -> Surgery:
+    """The surgery that takes out the edge between two groups in the `layer`-th fused layer."""
+    made, streams = untouched(config), len(config.streams)
+    if source < streams:
+        made.write[layer, source, target - streams] = True
+    else:
+        made.read[layer, target, source - streams] = True
+    return made

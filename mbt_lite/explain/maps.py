@@ -1,0 +1,240 @@
+"""Importance maps: for each patch of picture and sound, how much of an answer rests on it.
+
+Five ways to draw one, from what a slot looked at to what happens when the patch is gone. They need
+not agree; `faithfulness` measures which of them can be believed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mbt_lite import features
+from mbt_lite.config import MBTConfig, sampled_frames
+from mbt_lite.explain.blocks import back, first_rows, gradient_maps, mean_maps, token_counts
+from mbt_lite.inference import Classifier
+from mbt_lite.model import MBT, Clip, attention_rows
+
+Grids = dict[str, Array]  # {stream: [B, *grid]}
+AT_ONCE = 2**26  # attention weights of one layer that may be in memory together: 256 MiB
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """How much each patch matters, by one method, on the grids of the two streams.
+
+    What the numbers are depends on the method: shares of attention or of a rollout (they are never
+    negative), attention times gradient, or, of occlusion, the fall of the label's logit. A stream
+    that the model or the clip does not have is None.
+    """
+
+    method: str
+    label: str | None  # whose score is explained; None where the method knows no label
+    rgb: np.ndarray | None  # [t, y, x]
+    spec: np.ndarray | None  # [time, mel]
+
+
+def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
+    """The `Saliency` by attention rollout from the class token of stream `query`, or of both.
+
+    Every layer counts half as what it reads and half as what it keeps, heads are averaged, and a
+    slot's row is the mean of its rows in the two streams (paper, figure 6; Abnar and Zuidema,
+    2020). A stream reaches the other one only through the bottleneck.
+    """
+    one = batched(classifier, clip)
+    maps = rollout_maps(classifier.config, classifier.params, one, query)
+    return _saliency("rollout", None, maps)
+
+
+def relevance(classifier: Classifier, clip, label: str) -> Saliency:
+    """The `Saliency` by attention times the gradient of the label's logit (Chefer et al., 2021)."""
+    one, index = batched(classifier, clip), label_index(classifier, label)
+    maps = METHODS["gradient"](classifier, one, jnp.array([index]))
+    return _saliency("gradient", label, maps)
+
+
+def occlusion(
+    classifier: Classifier, clip, label: str, window: dict[str, Sequence[int]] | None = None
+) -> Saliency:
+    """The `Saliency` by the fall of the label's logit when a patch is replaced by the clip's mean.
+
+    The slow ground truth: one forward pass per patch. `window` {stream: cells along each axis of
+    its grid} hides that many neighbours together, {"rgb": (2, 2, 2), "spec": (2, 2)}; each then
+    gets the same number, and a full-size clip is done 8 and 4 times faster.
+    """
+    one, index = batched(classifier, clip), label_index(classifier, label)
+    maps = occlusion_maps(classifier, one, jnp.array([index]), window)
+    return _saliency("occlusion", label, maps)
+
+
+def attention(classifier: Classifier, clip) -> Saliency:
+    """The `Saliency` by what the bottleneck reads: the mean over its layers, heads and slots.
+
+    A model without bottleneck is asked what its class tokens, or else its mean patches, read.
+    """
+    one = batched(classifier, clip)
+    return _saliency("attention", None, METHODS["attention"](classifier, one, jnp.array([0])))
+
+
+def batched(classifier: Classifier, clip) -> Clip:
+    """A batch of one, with the model's streams only, of a file's middle, a `View` or a `Clip`."""
+    if not isinstance(clip, Clip | features.View):
+        clip = features.read_views(clip, classifier.clip_config)[0]
+    clip = clip if isinstance(clip, Clip) else clip.clip
+    found = {s: getattr(clip, s) for s in classifier.config.streams}
+    return Clip(**{s: jnp.asarray(x)[None] for s, x in found.items() if x is not None})
+
+
+def label_index(classifier: Classifier, label: str) -> int:
+    """The column of a label; refuses one that the model does not know, with what comes close."""
+    if label in classifier.labels:
+        return classifier.labels.index(label)
+    close = [known for known in classifier.labels if label.lower() in known.lower()]
+    known = ", ".join((close or list(classifier.labels))[:8])
+    raise ValueError(f"the model has no label {label!r}; it has {known} ...")
+
+
+def best_label(classifier: Classifier, clip) -> str:
+    """The likeliest label of a clip as `batched` takes it."""
+    return classifier.labels[int(classifier.logits(batched(classifier, clip))[0].argmax())]
+
+
+def _saliency(method: str, label: str | None, maps: Grids) -> Saliency:
+    found = {s: np.asarray(values[0]) for s, values in maps.items()}
+    return Saliency(method, label, found.get("rgb"), found.get("spec"))
+
+
+def on_grid(config: MBTConfig, rows: dict[str, Array]) -> Grids:
+    """{stream: [B, *grid]} of rows [B, 1, N] over the stream's tokens; class tokens left out."""
+    first = int(config.pool == "token")
+    return {
+        s: rows[s][:, 0, first:].reshape(-1, *config.grid(s)) for s in config.streams if s in rows
+    }
+
+
+@partial(jax.jit, static_argnames=("config", "query"))
+def rollout_maps(config, params, clips: Clip, query: str | None = None) -> Grids:
+    """{stream: [B, *grid]}: rollout from one stream's class token, or the mean of all of them."""
+    _, layers = mean_maps(config, params, clips)
+    rows = first_rows(config, token_counts(config, clips))
+    if query:
+        rows = {query: rows[query] / rows[query].sum()}
+    for layer in reversed(layers):
+        rows = back(rows, layer)
+    return on_grid(config, rows)
+
+
+@partial(jax.jit, static_argnames="config")
+def relevance_maps(config, params, clips: Clip, labels: Array) -> Grids:
+    """{stream: [B, *grid]}: what is kept counts whole, and what is read by attention x gradient."""
+    rows = first_rows(config, token_counts(config, clips))
+    for layer in reversed(gradient_maps(config, params, clips, labels)):
+        rows = back(rows, layer, keep=1.0, read=1.0)
+    return on_grid(config, rows)
+
+
+@partial(jax.jit, static_argnames="config")
+def crossing_maps(config, params, clips: Clip) -> Grids:
+    """{stream: [B, *grid]}: rollout into each stream from the class tokens of the others only.
+
+    With a bottleneck all of it has passed the slots, so this is the flow of `explain.flow`.
+    """
+    maps = {s: rollout_maps(config, params, clips, query=s) for s in token_counts(config, clips)}
+    reached = {s: [maps[o][s] for o in maps if o != s and s in maps[o]] for s in maps}
+    empty = {s: jnp.zeros_like(maps[s][s]) for s in maps}
+    return {s: sum(found) / len(found) if found else empty[s] for s, found in reached.items()}
+
+
+def bottleneck_maps(config, params, clips: Clip) -> Grids:
+    """{stream: [B, *grid]}: what the slots, else the class tokens or patches, read on average."""
+    fused = config.fusion == "bottleneck" and config.fuses(config.depth - 1, training=False)
+    query = "bottleneck" if fused else "cls" if config.pool == "token" else "mean"
+    _, rows = attention_rows(MBT(config), params, clips, query)
+    return {s: x.mean((1, 2, 3)).reshape(-1, *config.grid(s)) for s, x in rows.items()}
+
+
+def occlusion_maps(classifier: Classifier, clips: Clip, labels: Array, window=None) -> Grids:
+    """{stream: [B, *grid]}: the fall of each clip's logit of its label when a window is hidden."""
+    config, maps = classifier.config, {}
+    whole = _logit(config, classifier.params, clips, labels, {})
+    for s in token_counts(config, clips):
+        grid = config.grid(s)
+        windows = _windows(grid, (window or {}).get(s, (1,) * len(grid)))
+        falls = np.zeros((len(windows), len(labels)))
+        for part in parts(config, len(windows), len(labels)):
+            hidden = {s: jnp.asarray(windows[part])}
+            falls[part] = whole - _hidden_logits(config, classifier.params, clips, labels, hidden)
+        counts = windows.sum(0)  # a cell lies in one window, at the edge too
+        maps[s] = jnp.asarray(np.einsum("w...,wb->b...", windows, falls) / counts)
+    return maps
+
+
+def _windows(grid: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    """Masks [W, *grid] that tile a grid with windows of this many cells, cut off at the end."""
+    size = [max(1, min(n, wanted)) for n, wanted in zip(grid, size, strict=True)]
+    counts = [-(-n // side) for n, side in zip(grid, size, strict=True)]
+    places = [np.arange(n) // side for n, side in zip(grid, size, strict=True)]
+    number = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), counts)  # [*grid]
+    return number == np.arange(np.prod(counts)).reshape(-1, *[1] * len(grid))
+
+
+def parts(config: MBTConfig, count: int, clips: int) -> list[slice]:
+    """Slices of `count` forward passes of so many clips that fit into memory together."""
+    longest = max(config.patches(s) for s in config.streams) + config.bottlenecks + 1
+    step = max(1, AT_ONCE // (config.heads * longest**2 * clips))
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+@partial(jax.jit, static_argnames="config")
+def _logit(config, params, clips: Clip, labels: Array, hidden: Grids) -> Array:
+    """[B] logits of one label per clip, with these cells {stream: bool [B, *grid]} hidden."""
+    logits = MBT(config).apply({"params": params}, hide(config, clips, hidden)).logits
+    return logits[jnp.arange(len(labels)), labels]
+
+
+@partial(jax.jit, static_argnames="config")
+def _hidden_logits(config, params, clips: Clip, labels: Array, windows: Grids) -> Array:
+    """[W, B] logits with each window {stream: bool [W, *grid]} hidden in all clips."""
+    return jax.vmap(lambda masks: _logit(config, params, clips, labels, masks))(
+        {
+            s: jnp.broadcast_to(x[:, None], (len(x), len(labels), *x.shape[1:]))
+            for s, x in windows.items()
+        }
+    )
+
+
+def hide(config: MBTConfig, clips: Clip, cells: Grids) -> Clip:
+    """The clips with cells of the grid {stream: bool [B, *grid]} replaced by the clip's own mean.
+
+    That of the picture is one colour, that of the sound one spectrum: its level at each pitch.
+    """
+    changed = {}
+    for s, mask in cells.items():
+        x = getattr(clips, s)
+        mean = x.mean((1, 2, 3) if s == "rgb" else 1, keepdims=True)
+        changed[s] = jnp.where(_pixels(config, s, mask, x.shape[1:-1])[..., None], mean, x)
+    return clips._replace(**changed)
+
+
+def _pixels(config: MBTConfig, stream: str, cells: Array, shape: Sequence[int]) -> Array:
+    """A mask over pixels [B, *shape] of one over the grid; what no patch covers is left alone."""
+    for axis, side in enumerate(config.patch(stream), 1):
+        cells = jnp.repeat(cells, side, axis)
+    if stream == "rgb" and config.rgb_sampled:
+        picked = sampled_frames(shape[0], config.rgb_sampled)
+        cells = jnp.zeros((len(cells), shape[0], *cells.shape[2:]), bool).at[:, picked].max(cells)
+    spare = [(0, n - have) for n, have in zip(shape, cells.shape[1:], strict=True)]
+    return jnp.pad(cells, [(0, 0), *spare])
+
+
+METHODS: dict[str, Callable[[Classifier, Clip, Array], Grids]] = {
+    "attention": lambda c, clips, _: bottleneck_maps(c.config, c.params, clips),
+    "rollout": lambda c, clips, _: rollout_maps(c.config, c.params, clips),
+    "gradient": lambda c, clips, labels: relevance_maps(c.config, c.params, clips, labels),
+    "flow": lambda c, clips, _: crossing_maps(c.config, c.params, clips),
+    "occlusion": occlusion_maps,
+}

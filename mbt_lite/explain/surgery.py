@@ -1,0 +1,251 @@
+"""What happens to an answer when the bottleneck is operated on: cut, emptied, frozen, swapped.
+
+An operation is a few small arrays, so that one compiled forward pass serves all of them and many
+run side by side.
+
+K operations   L fused layers   R streams   Z slots
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from mbt_lite.config import MBTConfig
+from mbt_lite.explain.maps import batched, parts
+from mbt_lite.inference import Classifier
+from mbt_lite.model import MBT, Clip, Output, tapped
+
+SENSES = {"spec": "sound", "rgb": "picture"}
+KINDS = ("zero", "mean", "freeze", "swap", "cut")
+
+
+class Surgery(NamedTuple):
+    """What to change, layer by fused layer; nothing where all is False."""
+
+    write: np.ndarray  # bool [L, R, Z]: the slot reads no token of the stream in this layer
+    read: np.ndarray  # bool [L, R, Z]: the stream's tokens do not read the slot in this layer
+    cut: np.ndarray  # bool [L, R]: after this layer the stream gets only what it wrote itself
+    hold: np.ndarray  # bool [L, Z]: after this layer the slot holds what it held before
+    put: np.ndarray  # bool [L, Z]: after this layer the slot holds `value`
+    value: np.ndarray  # [L, Z, D]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One change of the bottleneck; a layer or slot of None means every one.
+
+    "zero", "mean", "freeze" and "swap" say what a slot holds after the layer: nothing, its mean
+    over data, what it held before the layer, what it holds in another clip. "cut" keeps from the
+    stream `reader` what the other one wrote in that layer, so that it gets only its own.
+    """
+
+    kind: str
+    layer: int | None = None
+    slot: int | None = None
+    reader: str | None = None
+
+    def __post_init__(self):
+        if self.kind not in KINDS or (self.kind == "cut") != (self.reader is not None):
+            raise ValueError(
+                f"{self}: a kind is one of {KINDS}; a cut, and no other, has a reader."
+            )
+
+    @property
+    def words(self) -> str:
+        """What is done, as a person would say it."""
+        where = "after every layer" if self.layer is None else f"after layer {self.layer}"
+        if self.kind == "cut":
+            writer = next(s for s in SENSES if s != self.reader)
+            return f"{SENSES[writer]}→{SENSES[self.reader]} cut {where}"
+        done = {"zero": "set to zero", "mean": "set to the mean over data"}
+        done |= {"freeze": "frozen", "swap": "taken from the other clip"}
+        who = "all slots" if self.slot is None else f"slot {self.slot}"
+        return f"{who} {done[self.kind]} {where}"
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What operations did to the logits of a clip."""
+
+    labels: tuple[str, ...]
+    logits: np.ndarray  # [C], as they are
+    operations: tuple[Operation, ...]
+    operated: np.ndarray  # [K, C], after each operation
+
+    @property
+    def change(self) -> np.ndarray:
+        """Logits [K, C] after each operation, less what they are without."""
+        return self.operated - self.logits
+
+    def strongest(self, label: str) -> Operation:
+        """The operation that changes this label's logit most; among slots, the one it hangs on."""
+        return self.operations[int(np.abs(self.change[:, self.labels.index(label)]).argmax())]
+
+    def table(self, label: str) -> str:
+        """Lines with each operation and what it does to a label's logit, the strongest first."""
+        column = self.change[:, self.labels.index(label)]
+        order = np.argsort(-np.abs(column), kind="stable")
+        return "\n".join(f"{column[i]:+8.2f}  {self.operations[i].words}" for i in order)
+
+
+def fused_layers(config: MBTConfig) -> tuple[int, ...]:
+    """The layers in which streams meet in a bottleneck; refuses models that have none."""
+    layers = tuple(i for i in range(config.depth) if config.fuses(i, training=False))
+    if config.fusion != "bottleneck" or not layers:
+        raise ValueError("this model has no bottleneck between sound and picture to look into.")
+    return layers
+
+
+def slot_operations(config: MBTConfig, kind: str) -> tuple[Operation, ...]:
+    """The same thing done to each slot after each layer that is still read afterwards."""
+    slots = range(config.bottlenecks)
+    return tuple(Operation(kind, i, k) for i in fused_layers(config)[:-1] for k in slots)
+
+
+def cuts(config: MBTConfig) -> tuple[Operation, ...]:
+    """Each direction cut after each layer that is still read afterwards, and after all of them."""
+    layers = (*fused_layers(config)[:-1], None)
+    return tuple(Operation("cut", i, reader=s) for s in reversed(config.streams) for i in layers)
+
+
+def operate(
+    classifier: Classifier,
+    clip,
+    operations: Sequence[Operation] | None = None,
+    other=None,
+    means: np.ndarray | None = None,
+) -> Effects:
+    """The `Effects` of operations on a file's middle, a `View` or a `Clip`.
+
+    Without `operations` these are all cuts, and each slot after each layer set to zero and frozen;
+    with `means` [L, Z, D] from `slot_means` also set to its mean, with another clip also swapped.
+    """
+    config, one = classifier.config, batched(classifier, clip)
+    swapped = None if other is None else slots_of(classifier, batched(classifier, other))
+    kinds = ["zero", "freeze"] + ["mean"] * (means is not None) + ["swap"] * (other is not None)
+    if operations is None:
+        operations = cuts(config) + sum((slot_operations(config, kind) for kind in kinds), ())
+    operations = tuple(operations)
+    missing = {one.kind for one in operations} - {*kinds, "cut"}
+    if missing:
+        raise ValueError(f"{sorted(missing)}: a swap needs `other`, a mean needs `means`.")
+    values = {"mean": means, "swap": swapped}
+    surgeries = [surgery(config, operation, values) for operation in operations]
+    logits = operated(classifier, one, surgeries).logits[:, 0]
+    as_it_is = classifier.logits(one)[0]
+    return Effects(classifier.labels, as_it_is, operations, logits)
+
+
+def surgery(config: MBTConfig, operation: Operation, values: dict | None = None) -> Surgery:
+    """The arrays of an operation; `values` {kind: [L, Z, D]} is what slots are set to."""
+    made, layers = untouched(config), fused_layers(config)
+    if operation.layer is not None and operation.layer not in layers:
+        raise ValueError(f"{operation.words}: the streams meet in layers {layers} only.")
+    if operation.slot is not None and not 0 <= operation.slot < config.bottlenecks:
+        raise ValueError(f"{operation.words}: there are {config.bottlenecks} slots, from 0.")
+    layer = slice(None) if operation.layer is None else layers.index(operation.layer)
+    slot = slice(None) if operation.slot is None else operation.slot
+    if operation.kind == "cut":
+        made.cut[layer, config.streams.index(operation.reader)] = True
+    elif operation.kind == "freeze":
+        made.hold[layer, slot] = True
+    else:
+        made.put[layer, slot] = True
+        if operation.kind != "zero":
+            made.value[:] = values[operation.kind]
+    return made
+
+
+def untouched(config: MBTConfig) -> Surgery:
+    """A `Surgery` that changes nothing, to be written into."""
+    layers, streams, slots = len(fused_layers(config)), len(config.streams), config.bottlenecks
+    edges, slot = np.zeros((layers, streams, slots), bool), np.zeros((layers, slots), bool)
+    value = np.zeros((layers, slots, config.width), np.float32)
+    cut = np.zeros((layers, streams), bool)
+    return Surgery(edges, edges.copy(), cut, slot, slot.copy(), value)
+
+
+def operated(classifier: Classifier, clip: Clip, surgeries: Sequence[Surgery]) -> Output:
+    """Output [K, B, ...] of the batched clip under each surgery."""
+    config, found = classifier.config, []
+    steps = parts(config, len(surgeries), len(next(x for x in clip if x is not None)))
+    for part in tqdm(steps, "operating", unit="batch", delay=3, disable=None):
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *surgeries[part])
+        found.append(jax.device_get(_operated(config, classifier.params, clip, stacked)))
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
+
+
+@partial(jax.jit, static_argnames="config")
+def _operated(config: MBTConfig, params: dict, clip: Clip, surgeries: Surgery) -> Output:
+    return jax.vmap(lambda one: under_surgery(config, params, clip, one))(surgeries)
+
+
+def under_surgery(config: MBTConfig, params: dict, clip: Clip, surgery: Surgery) -> Output:
+    """Output of a forward pass under one `Surgery`."""
+    layers, streams = fused_layers(config), config.streams
+
+    def weigh(layer, stream, weights):
+        if layer not in layers:
+            return weights
+        place = layers.index(layer), streams.index(stream)
+        return knocked_out(weights, surgery.write[place], surgery.read[place])
+
+    def share(layer, old, written, shared):
+        i = layers.index(layer)
+        own = {s: surgery.cut[i, streams.index(s)] for s in written}
+        new = {s: jnp.where(own[s], written[s], shared[s]) for s in written}
+        hold, put = surgery.hold[i][:, None], surgery.put[i][:, None]
+        new = {s: jnp.where(hold, old[s], x) for s, x in new.items()}
+        return {s: jnp.where(put, surgery.value[i], x) for s, x in new.items()}
+
+    return tapped(MBT(config), params, clip, weigh, share)
+
+
+def knocked_out(weights: Array, write: Array, read: Array) -> Array:
+    """Weights [B, H, N + Z, N + Z] without some edges, the rest of each row scaled up to one.
+
+    `write` [Z]: the slot's row sees no token; `read` [Z]: no token's row sees the slot.
+    """
+    tokens, slots = weights.shape[-1] - len(write), len(write)
+    seen = jnp.ones(weights.shape[-2:], weights.dtype)
+    seen = seen.at[tokens:, :tokens].set(jnp.broadcast_to(~write[:, None], (slots, tokens)))
+    seen = seen.at[:tokens, tokens:].set(jnp.broadcast_to(~read, (tokens, slots)))
+    left = weights * seen
+    return left / left.sum(-1, keepdims=True)
+
+
+def slots_of(classifier: Classifier, clips: Clip) -> np.ndarray:
+    """What the slots hold after each fused layer, the mean over the batched clips [L, Z, D]."""
+    return np.asarray(_slots(classifier.config, classifier.params, clips).mean(1))
+
+
+@partial(jax.jit, static_argnames="config")
+def _slots(config: MBTConfig, params: dict, clips: Clip) -> Array:
+    """[L, B, Z, D] after each fused layer."""
+    found = []
+
+    def share(layer, old, written, shared):
+        found.append(next(iter(shared.values())))
+        return shared
+
+    tapped(MBT(config), params, clips, share=share)
+    return jnp.stack(found)
+
+
+def slot_means(classifier: Classifier, batches: Iterable[Clip]) -> np.ndarray:
+    """What the slots hold after each fused layer, the mean over all clips of batches [L, Z, D]."""
+    fused_layers(classifier.config)
+    total, count = 0.0, 0
+    for clips in batches:
+        size = len(next(x for x in clips if x is not None))
+        total, count = total + size * slots_of(classifier, clips), count + size
+    if not count:
+        raise ValueError("a mean over data needs at least one batch of clips.")
+    return np.asarray(total / count, np.float32)

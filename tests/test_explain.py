@@ -1,0 +1,570 @@
+"""What is said of the bottleneck: conserved, equal to plain definitions, and true when cut."""
+
+from dataclasses import replace
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbt_lite import explain, features, world
+from mbt_lite.config import BASE, ClipConfig, FrontEnd
+from mbt_lite.explain import blocks, counterfactual, maps, surgery
+from mbt_lite.explain.faithfulness import Question, agreement, singing
+from mbt_lite.explain.flow import crossings
+from mbt_lite.inference import Classifier, load
+from mbt_lite.model import MBT, Clip, init_params, tapped
+
+TINY = replace(
+    BASE,
+    classes=5,
+    width=16,
+    depth=4,
+    heads=2,
+    mlp_dim=24,
+    fusion_layer=1,
+    bottlenecks=3,
+    rgb_shape=(4, 16, 24),
+    rgb_patch=(2, 8, 8),
+    spec_shape=(32, 16),
+    spec_patch=(8, 8),
+)  # 12 picture patches, 8 sound patches
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
+LABELS = ("ant", "bee", "cat", "dog", "eel")
+HEAR = ClipConfig(frames=4, size=16, resize=16, spec_frames=32, front_end=FrontEnd(mels=16))
+FUSIONS = {
+    "bottleneck": TINY,
+    "one encoder": replace(TINY, shared_encoder=True),
+    "mean of tokens": replace(TINY, pool="mean"),
+    "joint": replace(TINY, fusion="joint", shared_encoder=True),
+    "cross": replace(TINY, fusion="joint"),
+    "late": replace(TINY, fusion="late"),
+}
+every_fusion = pytest.mark.parametrize("config", FUSIONS.values(), ids=FUSIONS)
+with_bottleneck = pytest.mark.parametrize(
+    "config", list(FUSIONS.values())[:3], ids=list(FUSIONS)[:3]
+)
+
+
+@cache
+def model(config=TINY) -> Classifier:
+    """A model of random weights, larger than fresh ones, so that every path carries something."""
+    shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    leaves, tree = jax.tree.flatten(shapes)
+    rng = np.random.default_rng(0)
+    params = tree.unflatten([0.6 * rng.normal(size=x.shape).astype("f4") for x in leaves])
+    return Classifier(config, params, HEAR, LABELS)
+
+
+def clip_of(config=TINY, seed=1) -> Clip:
+    rng = np.random.default_rng(seed)
+    rgb, spec = (rng.normal(size=(*config.shape(s), 3)).astype("f4") for s in ("rgb", "spec"))
+    return Clip(rgb=np.clip(rgb, -1, 1), spec=np.repeat(spec[..., :1], 3, axis=-1))
+
+
+def dense(config, weights: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
+    """Per layer one float64 matrix over all tokens and slots, written down as FACTS derive it."""
+    counts = [config.patches(s) + (config.pool == "token") for s in config.streams]
+    slots = config.bottlenecks if config.fusion == "bottleneck" else 0
+    total, ends = sum(counts) + slots, np.cumsum(counts)
+    own = {s: np.arange(e - n, e) for s, n, e in zip(config.streams, counts, ends, strict=True)}
+    bottleneck = np.arange(total - slots, total)
+    matrices = []
+    for layer, seen in enumerate(weights):
+        matrix = np.zeros((total, total))
+        fused = config.fuses(layer, training=False)
+        if not fused and slots:
+            matrix[bottleneck, bottleneck] = 1
+        for s, one in seen.items():
+            if s is None:
+                matrix[: ends[-1], : ends[-1]] = one
+            elif fused and slots:
+                columns = np.concatenate([own[s], bottleneck])
+                matrix[np.ix_(own[s], columns)] = one[: len(own[s])]
+                matrix[np.ix_(bottleneck, columns)] += one[len(own[s]) :] / 2
+            elif fused:
+                other = next(o for o in own if o != s)
+                columns = np.concatenate([own[other], own[s]])
+                matrix[np.ix_(own[s], columns)] = one[-len(own[s]) :]
+            else:
+                matrix[np.ix_(own[s], own[s])] = one
+        matrices.append(matrix)
+    return matrices
+
+
+def raw_maps(classifier, clip) -> list[dict]:
+    """Of each layer, {stream: weights [1, H, queries, keys]} as the model computed them."""
+    run = partial(blocks.observe, classifier.config, reduce=lambda weights: weights)
+    return jit(run)(classifier.params, maps.batched(classifier, clip))[1]
+
+
+def every_map(classifier, clip) -> list[dict[str, np.ndarray]]:
+    """Of each layer, {stream: the mean over heads [queries, keys]} in float64."""
+    seen = raw_maps(classifier, clip)
+    return [{s: np.float64(w[0]).mean(0) for s, w in one.items()} for one in seen]
+
+
+def at_the_answer(config) -> np.ndarray:
+    counts = [config.patches(s) + (config.pool == "token") for s in config.streams]
+    slots = config.bottlenecks if config.fusion == "bottleneck" else 0
+    if config.pool != "token":
+        return np.concatenate([np.full(sum(counts), 1 / sum(counts)), np.zeros(slots)])
+    rows = [np.eye(n)[0] / len(counts) for n in counts]
+    return np.concatenate([*rows, np.zeros(slots)])
+
+
+def patches_of(config, row: np.ndarray) -> dict[str, np.ndarray]:
+    found, start, first = {}, 0, int(config.pool == "token")
+    for s in config.streams:
+        stop = start + first + config.patches(s)
+        found[s], start = row[start + first : stop].reshape(config.grid(s)), stop
+    return found
+
+
+@every_fusion
+def test_rollout_equals_the_plain_definition_in_float64(config, agree):
+    classifier, clip = model(config), clip_of(config)
+    row = at_the_answer(config)
+    for matrix in reversed(dense(config, every_map(classifier, clip))):
+        np.testing.assert_allclose(matrix.sum(1)[row > 0], 1, atol=1e-6)
+        row = row @ (0.5 * matrix + 0.5 * np.eye(len(matrix)))
+    found = explain.rollout(classifier, clip)
+    for s, want in patches_of(config, row).items():
+        agree(s, getattr(found, s), want, 1e-7)
+
+
+@pytest.mark.parametrize("fusion", ["bottleneck", "joint", "cross"])
+def test_gradient_weighted_relevance_equals_the_plain_definition(fusion, agree):
+    config = FUSIONS[fusion]
+    classifier, clip = model(config), clip_of(config)
+    batch, seen = maps.batched(classifier, clip), raw_maps(classifier, clip)
+
+    def logit(shifts):
+        def weigh(layer, stream, weights):
+            return weights + shifts[layer][stream]
+
+        return tapped(MBT(config), classifier.params, batch, weigh).logits[0, 2]
+
+    slopes = jit(jax.grad(logit))(jax.tree.map(jnp.zeros_like, seen))
+    products = jax.tree.map(lambda w, g: np.maximum(np.float64(w * g)[0], 0), seen, slopes)
+    weighted = [{s: x.mean(0) for s, x in one.items()} for one in products]
+    row = at_the_answer(config)
+    for matrix in reversed(dense(config, weighted)):
+        if config.fusion == "bottleneck":  # the plain matrix keeps slots where nothing is fused
+            slots = np.arange(len(matrix) - config.bottlenecks, len(matrix))
+            matrix[slots, slots] -= matrix[slots, slots] == 1
+        row = row @ (matrix + np.eye(len(matrix)))
+    found = explain.relevance(classifier, clip, "cat")
+    for s, want in patches_of(config, row).items():
+        agree(s, getattr(found, s), want, 2e-6)
+
+
+def even(config) -> Classifier:
+    """A model whose attention is even everywhere, because its weights are zero."""
+    shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    return Classifier(config, params, HEAR, LABELS)
+
+
+def test_even_attention_crosses_two_fused_layers_by_the_closed_form():
+    config = replace(TINY, depth=2, fusion_layer=0)
+    sound, picture, slots = 9, 13, 3
+    found = explain.rollout(even(config), clip_of(config), query="spec")
+    read = 0.5 * slots / (sound + slots)  # what the sound's class token takes from the slots
+    written = 0.5 * 0.5 / (picture + slots)  # what a slot took from each patch, with half a vote
+    np.testing.assert_allclose(found.rgb, read * written, rtol=1e-6)
+    kept = 0.5 / (sound + slots)  # what the class token then takes from a patch
+    by_patches = 0.5 / (sound + slots) * (0.5 + (sound - 1) * 0.5 / (sound + slots))
+    by_class = (0.5 + 0.5 / (sound + slots)) * kept
+    by_slots = read * 0.5 * 0.5 / (sound + slots)
+    np.testing.assert_allclose(found.spec, by_patches + by_class + by_slots, rtol=1e-6)
+
+
+def test_even_attention_makes_a_flow_of_the_closed_form():
+    config = replace(TINY, depth=2, fusion_layer=0)
+    flow = explain.flow(even(config), clip_of(config), "ant", effects=False)
+    sound, picture, slots = 9, 13, 3
+    np.testing.assert_allclose(flow.mass[1, 2:, 0], 0.5 * 0.5 / (sound + slots), rtol=1e-6)
+    np.testing.assert_allclose(flow.mass[1, 2:, 1], 0.5 * 0.5 / (picture + slots), rtol=1e-6)
+    held = flow.mass[1, 2].sum()
+    np.testing.assert_allclose(
+        flow.mass[0, 0, 2:], held * 0.5 * 0.5 * sound / (sound + slots), rtol=1e-6
+    )
+
+
+@with_bottleneck
+def test_the_mass_of_a_flow_is_conserved_at_every_node_and_its_maps_sum_to_one(config):
+    flow = explain.flow(model(config), clip_of(config), "bee", effects=False)
+    np.testing.assert_allclose(flow.mass.sum((1, 2)), 1, atol=1e-6)
+    np.testing.assert_allclose(flow.mass[:-1].sum(1), flow.mass[1:].sum(2), atol=1e-6)
+    written = sum(x.sum(-1) for x in flow.write.values()) / 2
+    np.testing.assert_allclose(written + flow.carry.sum(-1), 1, atol=1e-6)
+    for reader in flow.streams:
+        for layer in flow.layers[:-1]:
+            parts = flow.through(reader, layer)
+            assert parts["rgb" if reader == "spec" else "spec"].max() > 0
+            np.testing.assert_allclose(sum(x.sum(-1) for x in parts.values()), 1, atol=1e-6)
+
+
+def test_sound_goes_into_the_picture_only_through_slots():
+    flow = explain.flow(model(), clip_of(), "bee", effects=False)
+    assert flow.groups == ("sound", "picture", "slot 0", "slot 1", "slot 2")
+    assert (flow.mass[:, 0, 1] == 0).all() and (flow.mass[:, 1, 0] == 0).all()
+    assert (flow.mass[-1][:, 2:] == 0).all()  # nobody reads what the last layer writes
+    assert (flow.mass[:-1, :2, 2:] > 0).all()
+
+
+@pytest.mark.parametrize("layer", [3, 4])
+def test_no_flow_before_the_fusion_layer_nor_in_a_last_one_alone(layer):
+    config = replace(TINY, fusion_layer=layer)
+    classifier, clip = model(config), clip_of(config)
+    for reader, other in (("rgb", "spec"), ("spec", "rgb")):
+        crossed = getattr(explain.rollout(classifier, clip, query=reader), other)
+        assert crossed is None or not crossed.any()
+    loud = clip._replace(spec=clip.spec + 1)
+    one, two = (streams_of(classifier, c) for c in (clip, loud))
+    np.testing.assert_array_equal(one["rgb"], two["rgb"])
+    assert np.abs(one["spec"] - two["spec"]).max() > 1e-3
+
+
+def streams_of(classifier, clip, *operations) -> dict[str, np.ndarray]:
+    """{stream: logits [K, C]} of a clip under operations, or [1, C] as it is."""
+    batch = maps.batched(classifier, clip)
+    made = [surgery.surgery(classifier.config, one) for one in operations]
+    made = made or [surgery.untouched(classifier.config)] if made or fused(classifier) else []
+    if not made:
+        output = MBT(classifier.config).apply({"params": classifier.params}, batch)
+        return {s: np.asarray(x) for s, x in output.stream_logits.items()}
+    output = surgery.operated(classifier, batch, made)
+    return {s: x[:, 0] for s, x in output.stream_logits.items()}
+
+
+def fused(classifier) -> bool:
+    return classifier.config.fuses(classifier.config.depth - 1, training=False)
+
+
+@with_bottleneck
+def test_with_sound_to_picture_cut_the_picture_does_not_depend_on_the_sound(config):
+    classifier, clip = model(config), clip_of(config)
+    loud = clip._replace(spec=clip.spec + 1)
+    cut = explain.Operation("cut", reader="rgb")
+    quiet, loudly = (streams_of(classifier, c, cut) for c in (clip, loud))
+    np.testing.assert_array_equal(quiet["rgb"], loudly["rgb"])
+    assert np.abs(quiet["spec"] - loudly["spec"]).max() > 1e-3
+    free = [streams_of(classifier, c)["rgb"] for c in (clip, loud)]
+    assert np.abs(free[0] - free[1]).max() > 1e-3
+    alone = MBT(config).apply({"params": classifier.params}, Clip(rgb=clip.rgb[None]))
+    np.testing.assert_allclose(quiet["rgb"], alone.stream_logits["rgb"], atol=1e-5)
+
+
+def test_a_cut_after_one_layer_leaves_the_layers_before_and_the_other_direction_alone():
+    classifier, clip = model(), clip_of()
+    last = explain.Operation("cut", TINY.depth - 2, reader="rgb")
+    cut, free = streams_of(classifier, clip, last), streams_of(classifier, clip)
+    np.testing.assert_allclose(cut["spec"], free["spec"], atol=1e-5)
+    assert np.abs(cut["rgb"] - free["rgb"]).max() > 1e-3
+
+
+def test_an_operation_of_nothing_changes_nothing():
+    classifier, batch = model(), maps.batched(model(), clip_of())
+    as_it_is = surgery.operated(classifier, batch, [surgery.untouched(TINY)]).logits[0]
+    np.testing.assert_allclose(as_it_is, classifier.logits(batch), atol=1e-5)
+
+
+def without_edge(classifier, clip, layer: int, stream: str, change) -> np.ndarray:
+    """Logits [C] of a forward pass in which one attention map was changed, then scaled to one."""
+
+    def weigh(at, who, weights):
+        if (at, who) != (layer, stream):
+            return weights
+        changed = change(weights)
+        return changed / changed.sum(-1, keepdims=True)
+
+    batch = maps.batched(classifier, clip)
+    return np.asarray(tapped(MBT(classifier.config), classifier.params, batch, weigh).logits[0])
+
+
+def test_the_effect_of_an_edge_is_the_difference_of_two_forward_passes():
+    classifier, clip, column = model(), clip_of(), 1
+    flow = explain.flow(classifier, clip, LABELS[column])
+    assert np.isfinite(flow.effect).sum() == 3 * 2 * 2 * 3
+    np.testing.assert_array_equal(
+        np.isfinite(flow.effect[0]), crossings(2, 5) & (np.arange(5) >= 0)
+    )
+    full = classifier.logits(maps.batched(classifier, clip))[0]
+    written = without_edge(  # layer 1, sound into slot 2: its row sees only slots
+        classifier, clip, 1, "spec", lambda w: w.at[:, :, 9 + 2, :9].set(0)
+    )
+    read = without_edge(  # layer 2, slot 0 into the picture: no token's row sees it
+        classifier, clip, 2, "rgb", lambda w: w.at[:, :, :13, 13].set(0)
+    )
+    assert flow.effect[0, 0, 4] == pytest.approx(full[column] - written[column], abs=1e-5)
+    assert flow.effect[1, 2, 1] == pytest.approx(full[column] - read[column], abs=1e-5)
+    assert np.abs(flow.effect[1, 2, 1]) > 1e-3
+    np.testing.assert_allclose(flow.effect[-1, :2, 2:], 0, atol=1e-5)  # written, never read
+
+
+def test_the_strongest_edges_come_with_their_names_and_effects():
+    flow = explain.flow(model(), clip_of(), "ant")
+    edges = flow.edges()
+    source, target, layer, mass, effect = edges[0]
+    at = flow.layers.index(layer), flow.groups.index(source), flow.groups.index(target)
+    assert mass == flow.mass[at] == flow.mass[:, crossings(2, 5)].max()
+    assert effect == flow.effect[at] and len(edges) == 3 * 12
+
+
+def test_slots_set_to_zero_are_what_a_forward_pass_with_zeros_gives():
+    classifier, clip = model(), clip_of()
+    batch = maps.batched(classifier, clip)
+
+    def share(layer, old, written, shared):
+        gone = {s: x.at[:, 1].set(0) for s, x in shared.items()}
+        return gone if layer == 2 else shared
+
+    want = tapped(MBT(TINY), classifier.params, batch, share=share).logits[0]
+    found = explain.operate(classifier, clip, [explain.Operation("zero", 2, 1)])
+    np.testing.assert_allclose(found.operated[0], want, atol=1e-5)
+    np.testing.assert_allclose(found.change[0], want - found.logits, atol=1e-5)
+
+
+def test_frozen_from_the_start_a_slot_holds_what_was_learnt():
+    classifier, clip = model(), clip_of()
+    batch, learnt = maps.batched(classifier, clip), classifier.params["bottleneck"][0, 1]
+
+    def share(layer, old, written, shared):
+        return {s: x.at[:, 1].set(learnt) for s, x in shared.items()} if layer == 1 else shared
+
+    want = tapped(MBT(TINY), classifier.params, batch, share=share).logits[0]
+    found = explain.operate(classifier, clip, [explain.Operation("freeze", 1, 1)])
+    np.testing.assert_allclose(found.operated[0], want, atol=1e-5)
+
+
+def test_slots_swapped_in_from_the_clip_itself_change_nothing_and_from_another_much():
+    classifier, clip = model(), clip_of()
+    own = explain.operate(classifier, clip, explain.slot_operations(TINY, "swap"), other=clip)
+    np.testing.assert_allclose(own.change, 0, atol=1e-5)
+    other = explain.operate(classifier, clip, [explain.Operation("swap")], other=clip_of(seed=2))
+    assert np.abs(other.change).max() > 1e-2
+
+
+def test_the_mean_over_data_weighs_every_clip_alike():
+    classifier = model()
+    clips = [maps.batched(classifier, clip_of(seed=s)) for s in range(3)]
+    pair = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *clips[:2])
+    found = explain.slot_means(classifier, [pair, clips[2]])
+    each = [surgery.slots_of(classifier, clip) for clip in clips]
+    np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-6)
+    assert found.shape == (3, 3, 16)
+    effects = explain.operate(classifier, clip_of(), means=found)
+    assert {one.kind for one in effects.operations} == {"cut", "zero", "freeze", "mean"}
+
+
+def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
+    effects = explain.Effects(
+        LABELS,
+        np.zeros(5),
+        (explain.Operation("zero", 1, 0), explain.Operation("zero", 1, 2)),
+        np.array([[0, 0.5, 0, 0, 0], [0, -2, 0, 0, 0]]),
+    )
+    assert effects.strongest("bee") == explain.Operation("zero", 1, 2)
+    assert effects.table("bee").splitlines() == [
+        "   -2.00  slot 2 set to zero after layer 1",
+        "   +0.50  slot 0 set to zero after layer 1",
+    ]
+    cut = explain.Operation("cut", reader="rgb")
+    assert cut.words == "sound→picture cut after every layer"
+
+
+@pytest.mark.parametrize(
+    ("operation", "sentence"),
+    [
+        (lambda: explain.Operation("burn"), "a kind is one of"),
+        (lambda: explain.Operation("cut"), "has a reader"),
+        (lambda: explain.operate(model(), clip_of(), [explain.Operation("zero", 0)]), "layers"),
+        (lambda: explain.operate(model(), clip_of(), [explain.Operation("zero", 1, 9)]), "3 slots"),
+        (lambda: explain.operate(model(), clip_of(), [explain.Operation("swap")]), "needs `other`"),
+        (lambda: explain.flow(model(FUSIONS["late"]), clip_of()), "no bottleneck"),
+        (lambda: explain.relevance(model(), clip_of(), "cow"), "no label 'cow'"),
+        (lambda: explain.slot_means(model(), []), "at least one batch"),
+    ],
+)
+def test_what_cannot_be_operated_on_is_refused_in_a_sentence(operation, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        operation()
+
+
+def test_occlusion_is_the_fall_of_the_logit_without_a_patch():
+    classifier, clip = model(), clip_of()
+    found = explain.occlusion(classifier, clip, "dog")
+    full = classifier.logits(maps.batched(classifier, clip))[0, 3]
+    rgb, spec = clip.rgb.copy(), clip.spec.copy()
+    rgb[2:4, 8:16, 16:24] = clip.rgb.mean((0, 1, 2))
+    spec[8:16, 0:8] = clip.spec.mean(0)[:8]
+    for changed, fall in (
+        (clip._replace(rgb=rgb), found.rgb[1, 1, 2]),
+        (clip._replace(spec=spec), found.spec[1, 0]),
+    ):
+        without = classifier.logits(maps.batched(classifier, changed))[0, 3]
+        assert fall == pytest.approx(full - without, abs=1e-5)
+
+
+def test_windows_tile_the_grid_and_neighbours_in_one_share_their_fall():
+    windows = maps._windows((3, 5), (2, 2))
+    assert windows.shape == (6, 3, 5) and (windows.sum(0) == 1).all()
+    found = explain.occlusion(model(), clip_of(), "dog", {"rgb": (2, 2, 3), "spec": (2, 2)})
+    assert np.ptp(found.rgb) == 0 and len(np.unique(found.spec)) == 2
+
+
+def test_hidden_frames_are_those_that_a_model_looks_at():
+    config = replace(TINY, rgb_sampled=2, rgb_patch=(1, 8, 8))
+    clip = jax.tree.map(lambda x: x[None], clip_of(config))
+    cells = np.zeros((1, *config.rgb_grid), bool)
+    cells[0, 1] = True
+    hidden = maps.hide(config, clip, {"rgb": jnp.asarray(cells)})
+    changed = (np.asarray(hidden.rgb) != clip.rgb).any((0, 2, 3, 4))
+    assert changed.tolist() == [False, False, False, True]
+
+
+def test_a_map_of_attention_is_the_mean_over_layers_heads_and_slots():
+    classifier, clip = model(), clip_of()
+    seen, found = classifier.attention(clip), explain.attention(classifier, clip)
+    np.testing.assert_allclose(found.rgb, seen.rgb.mean((0, 1, 2)), atol=1e-7)
+    np.testing.assert_allclose(found.spec, seen.spec.mean((0, 1, 2)), atol=1e-7)
+
+
+def test_swapped_sounds_are_four_answers_whose_effects_add_up():
+    classifier, one, two = model(), clip_of(), clip_of(seed=2)
+    swap = explain.swap_sound(classifier, one, two)
+    mixed = classifier.logits(maps.batched(classifier, Clip(rgb=one.rgb, spec=two.spec)))[0]
+    np.testing.assert_allclose(swap.logits[0, 1], mixed, atol=1e-5)
+    cells = swap.cells("ant")
+    whole = cells[0, 0] - cells[1, 1]
+    assert swap.picture("ant") + swap.sound("ant") == pytest.approx(whole, abs=1e-9)
+    assert abs(swap.interaction("ant")) > 1e-3
+
+
+def test_without_fusion_nothing_interacts():
+    swap = explain.swap_sound(model(FUSIONS["late"]), clip_of(), clip_of(seed=2))
+    assert max(abs(swap.interaction(label)) for label in LABELS) < 1e-5
+    assert max(abs(swap.sound(label)) for label in LABELS) > 1e-2
+
+
+def test_the_share_of_the_sound_is_shapleys_and_none_where_the_senses_disagree():
+    logits = np.zeros((2, 2, 5))
+    logits[..., 0] = [[4, 1], [2, 0]]  # both, picture alone; sound alone, none
+    logits[..., 1] = [[0, 1], [-1, 0]]
+    swap = explain.Swap(LABELS, ("the clip", "nothing"), logits)
+    sound = ((4 - 1) + (2 - 0)) / 2  # what it adds, in both orders of entering
+    assert swap.sound("ant") == sound and swap.interaction("ant") == 1
+    assert swap.sound_share("ant") == pytest.approx(sound / 4)
+    assert swap.sound_share("bee") is None and swap.sound_share("cat") is None
+
+
+def test_each_sense_is_compared_with_black_and_silence():
+    classifier, clip = model(), clip_of()
+    found = explain.senses(classifier, clip)
+    batch = maps.batched(classifier, clip)
+    np.testing.assert_allclose(found.logits[0, 1], classifier.logits(batch, "spec")[0], atol=1e-5)
+    np.testing.assert_allclose(found.logits[1, 0], classifier.logits(batch, "rgb")[0], atol=1e-5)
+
+
+def test_tampered_clips_are_the_clip_with_one_stream_changed():
+    classifier, clip = model(), clip_of()
+    found = explain.tamper(classifier, clip)
+    assert len(found.names) == 8 and found.tampered.shape == (8, 5)
+    backwards = classifier.logits(maps.batched(classifier, clip._replace(spec=clip.spec[::-1])))
+    at = found.names.index("sound reversed")
+    np.testing.assert_allclose(found.tampered[at], backwards[0], atol=1e-5)
+    muted = classifier.logits(maps.batched(classifier, clip), "spec")[0]
+    np.testing.assert_allclose(found.tampered[found.names.index("sound muted")], muted, atol=1e-5)
+
+
+def test_noise_keeps_the_level_and_the_three_equal_channels_of_a_sound():
+    noise = counterfactual._changes(0)["replaced by noise"](
+        np.repeat(np.random.default_rng(0).normal(3, 2, (200, 16, 1)).astype("f4"), 3, axis=-1)
+    )
+    assert (noise[..., 0] == noise[..., 2]).all()
+    assert noise.mean() == pytest.approx(3, abs=0.2) and noise.std() == pytest.approx(2, abs=0.2)
+
+
+def test_a_shifted_sound_moves_by_its_seconds_and_silence_moves_in():
+    classifier, clip = model(), clip_of()
+    found = explain.shift_sound(classifier, clip, [-0.05, 0.0, 0.1])
+    as_it_is = classifier.logits(maps.batched(classifier, clip))[0]
+    np.testing.assert_allclose(found.logits[1], as_it_is, atol=1e-5)
+    late = features.blank(maps.batched(classifier, clip), "spec", HEAR.front_end)
+    late = np.array(late.spec[0])
+    late[10:] = clip.spec[:-10]
+    want = classifier.logits(maps.batched(classifier, clip._replace(spec=late)))[0]
+    np.testing.assert_allclose(found.logits[2], want, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    """Six clips with a singer, put to the embedded model."""
+    return Question(load(), list(singing(6)))
+
+
+def test_a_map_that_is_the_singer_scores_full_and_an_even_one_like_chance(asked):
+    on = [c[s.singer] for c, s in zip(asked.covers, asked.scenes, strict=True)]
+    truth = np.stack([np.where(x == x.max(), 1.0, 0.0) for x in on])
+    mass, hit, shape = asked.on_singer(truth)
+    np.testing.assert_allclose(mass, [x.max() for x in on])
+    assert hit.all() and shape.all()
+    even = asked.on_singer(np.ones_like(truth))[0]
+    np.testing.assert_allclose(even, asked.chance()[0])
+    assert 0.05 < even.mean() < 0.2
+    wrong = np.stack([c[s.singer - 1] for c, s in zip(asked.covers, asked.scenes, strict=True)])
+    assert not asked.on_singer(wrong - np.stack(on))[2].any()
+
+
+def test_covers_are_where_the_shapes_were_drawn(asked):
+    scene, cover = asked.scenes[0], asked.covers[0]
+    clip = asked.classifier.clip_config
+    times = (np.arange(clip.frames) + 0.5) * clip.frame_step
+    bare = world.frames(replace(scene, things=scene.things[:1]), times, clip.size)
+    without = world.frames(replace(scene, things=()), times, clip.size)
+    changed = (bare != without).any(-1).reshape(4, 2, 4, 12, 4, 12).mean((1, 3, 5))
+    assert (changed[cover[0] == 0] == 0).all() and changed[cover[0] > 0.9].all()
+
+
+def test_the_first_patches_to_go_are_the_highest_of_both_streams(asked):
+    config = asked.classifier.config
+    drawn = {s: np.zeros((6, *config.grid(s))) for s in config.streams}
+    drawn["rgb"][:, 1, 2, 3], drawn["spec"][:, 4, 5] = 2, 1
+    order = asked.order(drawn)
+    spec = config.patches("spec")
+    assert (order[:, spec + np.ravel_multi_index((1, 2, 3), config.rgb_grid)] == 0).all()
+    assert (order[:, np.ravel_multi_index((4, 5), config.spec_grid)] == 1).all()
+    deletion, insertion = asked.curves(order)
+    clips = asked.classifier.logits(asked.clips)[np.arange(6), asked.labels]
+    np.testing.assert_allclose(deletion[:, 0], 1 / (1 + np.exp(-clips)), atol=1e-5)
+    np.testing.assert_allclose(insertion[:, -1], deletion[:, 0], atol=1e-6)
+    np.testing.assert_allclose(insertion[:, 0], deletion[:, -1], atol=1e-6)
+
+
+def test_maps_that_agree_rank_their_patches_alike():
+    rng = np.random.default_rng(0)
+    one = {"rgb": rng.random((4, 3, 5, 5)), "spec": rng.random((4, 6, 6))}
+    same = {s: np.exp(x) for s, x in one.items()}
+    np.testing.assert_allclose(agreement(one, same), 1)
+    np.testing.assert_allclose(agreement(one, {s: -x for s, x in one.items()}), -1)
+
+
+def test_the_scores_come_with_intervals_and_say_who_beats_chance():
+    found = explain.faithfulness(load(), clips=6, methods=("attention", "gradient"))
+    assert found.mean.shape == found.half.shape == (2, 6) and found.clips == 6
+    assert np.isfinite(found.mean).all() and (found.half >= 0).all()
+    assert set(found.curves.deletion) == {"random", "attention", "gradient"}
+    gradient = found.curves.deletion["gradient"]
+    np.testing.assert_allclose(gradient.mean(), found.mean[1, 3], atol=1e-6)
+    assert found.beats_chance("gradient", "deletion")
+    assert not found.beats_chance("gradient", "random weights")
+    lines = found.table().splitlines()
+    assert len(lines) == 5 and lines[-1].startswith("| chance |")
+
+
+def test_scores_need_a_model_of_the_micro_world():
+    with pytest.raises(ValueError, match="the world's labels"):
+        explain.faithfulness(model(), 1)
