@@ -28,7 +28,7 @@ import gradio as gr
 import numpy as np
 
 import mbt_lite as mbt
-from mbt_lite import features, media, plot
+from mbt_lite import explain, features, media, plot
 
 WIDTH = 4.6  # inches: on a telephone, too, the letters in a picture stay legible
 SAMPLES = Path(__file__).resolve().parent / "data_samples"
@@ -182,7 +182,8 @@ def attention(seen: tuple, layer: int, slot: int) -> str:
     which = (view, maps, classifier.clip_config, layer, None, None if slot < 0 else slot)
     words, drawn = plot.attention_alt(*which), plot.attention(*which, colorbar=False)
     height = 1.15 * drawn.get_figheight() * WIDTH / drawn.get_figwidth()
-    return picture(drawn, height, words, f"In words: {words}.")
+    worth = explain.caption(classifier, "attention")
+    return picture(drawn, height, words, f"In words: {words}. How far to believe it: {worth}.")
 
 
 def ask(path: str | None, layer: int, slot: int):

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbt_lite import features, world
-from mbt_lite.config import WORLD_CLIP
+from mbt_lite.config import BASE, WORLD_CLIP, MBTConfig
 from mbt_lite.inference import Classifier, load
+from mbt_lite.model import MBT, attention_rows, blank_clip, init_params
 
 
 def measure(rounds: int = 7) -> dict[str, dict]:
@@ -20,6 +21,34 @@ def measure(rounds: int = 7) -> dict[str, dict]:
     with tempfile.TemporaryDirectory() as folder:
         parts = (*_front_end(), *_world(Path(folder)), *_answers(load()))
         return {name: compare(ours, other, what, rounds) for name, ours, what, other in parts}
+
+
+def measure_attention(config: MBTConfig = BASE, rounds: int = 3) -> dict[str, dict]:
+    """What the rows of the bottleneck cost beside the plain forward pass of one clip.
+
+    `more_bytes` is how much more memory XLA plans for the pass with rows, results counted.
+    """
+    params, clip = init_params(config, jax.random.key(0)), blank_clip(config)
+
+    def plain(params, clip):
+        return MBT(config).apply({"params": params}, clip)
+
+    with_rows = attention_rows.lower(MBT(config), params, clip).compile()
+    without = jax.jit(plain).lower(params, clip).compile()
+    row = compare(
+        lambda: with_rows(params, clip),
+        lambda: without(params, clip),
+        "the plain forward pass",
+        rounds,
+    )
+    row["more_bytes"] = _planned(with_rows) - _planned(without)
+    return {"a clip with the rows of its bottleneck": row}
+
+
+def _planned(compiled) -> int:
+    """Bytes that a compiled program needs besides what it is given."""
+    memory = compiled.memory_analysis()
+    return memory.temp_size_in_bytes + memory.output_size_in_bytes
 
 
 def compare(ours: Callable, other: Callable, what: str, rounds: int) -> dict:
@@ -91,4 +120,8 @@ def table(measured: dict[str, dict]) -> str:
             f"| {row['alternative']}: {row['alternative_seconds'] * 1e3:.1f} ms "
             f"| {row['ratio']:.2f} ({low:.2f}-{high:.2f}) |"
         )
+        if "more_bytes" in row:
+            lines.append(
+                f"| its memory beside the alternative | {row['more_bytes'] / 1e6:+.1f} MB |"
+            )
     return "\n".join(lines)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import checkpoint, cli, media, world, zoo
+from mbt_lite import bench, checkpoint, cli, media, world, zoo
+from mbt_lite.config import WORLD
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
@@ -45,15 +46,51 @@ def test_predict_looks_where_it_is_told_to(capsys, tmp_path):
     assert answers[0] != answers[1]
 
 
-def test_attention_becomes_a_picture(capsys, tmp_path):
-    out = tmp_path / "map.png"
-    assert cli.main(["attention", str(SAMPLES / "circle_sings.mp4"), "--out", str(out)]) == 0
-    with Image.open(out) as image:
+def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp_path):
+    clip = str(SAMPLES / "circle_sings.mp4")
+    for name in ("map.png", "map.html", "map.mp4"):
+        assert cli.main(["attention", clip, "--out", str(tmp_path / name)]) == 0
+    with Image.open(tmp_path / "map.png") as image:
         assert min(image.size) > 200
-    assert [p.name for p in tmp_path.iterdir()] == ["map.png"]
-    wrong = tmp_path / "map.txt"
-    assert cli.main(["attention", str(SAMPLES / "circle_sings.mp4"), "--out", str(wrong)]) == 1
-    assert "only .png" in capsys.readouterr().err
+    assert (tmp_path / "map.html").read_text("utf-8").startswith("<!doctype html>")
+    film = media.read(tmp_path / "map.mp4")
+    assert len(film.frames) == 8 and np.abs(film.wave).max() > 0.05
+    assert film.duration == pytest.approx(2, abs=0.1)
+    assert cli.main(["attention", clip, "--out", str(tmp_path / "map.gif")]) == 1
+    assert "ends in .png or .html or .mp4" in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["map.html", "map.mp4", "map.png"]
+
+
+def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
+    clip = str(SAMPLES / "ring_sings_with_bell.mp4")
+    for name in ("flow.png", "flow.html"):
+        out = ["--out", str(tmp_path / name), "--label", "ring sings"]
+        assert cli.main(["flow", clip, *out]) == 0
+        assert "changes the logit of ring sings" in capsys.readouterr().out
+    assert (tmp_path / "flow.png").stat().st_size > 10_000
+    assert "ring sings" in (tmp_path / "flow.html").read_text("utf-8")
+    assert cli.main(["flow", clip, *out[:2], "--label", "ring"]) == 1
+    assert "ring rises" in capsys.readouterr().err
+
+
+def test_two_clips_swap_their_sounds(capsys, tmp_path):
+    clips = [str(SAMPLES / name) for name in ("ring_sings_with_bell.mp4", "circle_sings.mp4")]
+    for name in ("swap.png", "swap.html"):
+        out = ["--out", str(tmp_path / name), "--label", "ring sings"]
+        assert cli.main(["swap", *clips, *out]) == 0
+    said = capsys.readouterr().out
+    assert "picture of ring_sings_with_bell with sound of circle_sings" in said
+    assert "% sound" in said and len(list(tmp_path.iterdir())) == 2
+
+
+def test_faithfulness_prints_its_table_and_draws_it(capsys, tmp_path):
+    out = ["--out", str(tmp_path / "scores.png"), "--methods", "attention", "rollout"]
+    assert cli.main(["faithfulness", "--clips", "2", "--json", *out]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["methods"] == ["attention", "rollout"] and found["chance"][-1] is None
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.png", "scores_curves.png"]
+    assert cli.main(["faithfulness", "--methods", "magic"]) == 1
+    assert "there are attention, rollout" in capsys.readouterr().err
 
 
 def test_world_renders_clips_with_labels_and_key(capsys, tmp_path):
@@ -85,7 +122,7 @@ def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
     [
         ("predict", "no clip given"),
         ("predict x.mp4 --views 0", "--views 0"),
-        ("attention x.mp4 --out nowhere/x.png --layer 9", "x.mp4"),
+        ("attention x.mp4 --out nowhere/x.png --layer 9", "there is no folder nowhere"),
         ("world --out x -n 0", "-n 0 must be 1 or more"),
         ("evaluate --count 0", "0 clips cannot be scored"),
         ("train --config=nowhere.py --workdir=x.1 --train.steps 2", "is no file"),
@@ -175,3 +212,11 @@ def test_ctrl_c_in_a_callback_that_may_raise_nothing_stops_all_the_same(capsys, 
     assert cli.main(["bench"]) == 130
     assert time.monotonic() - begun < 10
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_what_seeing_the_bottleneck_costs_is_a_row_beside_the_plain_pass():
+    row = bench.measure_attention(WORLD, rounds=1)
+    table = bench.table(row)
+    assert "the plain forward pass" in table and table.count("MB |") == 1
+    (only,) = row.values()
+    assert 0 < only["seconds"] and abs(only["more_bytes"]) < 1e6

@@ -47,7 +47,7 @@ LEVELS = {
     6: ["inference", "tables", "class_folders", "pace"],
     7: ["plot", "extract", "holdout", "videos"],
     8: ["builders", "explain", "doctor", "manifests", "logbook"],
-    9: ["sources", "prepare"],
+    9: ["sources", "prepare", "panels"],
     10: ["data", "beam"],
     11: ["labelled", "start", "validation"],
     12: ["report", "rehearsal"],

@@ -12,13 +12,14 @@ import threading
 
 import tyro
 
-from mbt_lite.cli.answers import Attention, Predict
+from mbt_lite.cli.answers import Predict
 from mbt_lite.cli.build import Build
 from mbt_lite.cli.calibrate import Calibrate
 from mbt_lite.cli.convert import Convert
 from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.evaluate import Evaluate
+from mbt_lite.cli.explain import Attention, Faithfulness, Flow, Swap
 from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
 from mbt_lite.cli.train import Sweep, Train
@@ -27,6 +28,9 @@ from mbt_lite.cli.zoo import Zoo
 COMMANDS = {
     "predict": Predict,
     "attention": Attention,
+    "flow": Flow,
+    "swap": Swap,
+    "faithfulness": Faithfulness,
     "doctor": Doctor,
     "world": World,
     "prepare": Prepare,
@@ -54,7 +58,7 @@ def _split_overrides(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _overview() -> str:
-    lines = [f"  {name:10} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
     examples = [f"  {command.example}" for command in COMMANDS.values()]
     return "\n".join(["usage: mbt-lite COMMAND [-h] ...", "", *lines, "", "examples:", *examples])
 

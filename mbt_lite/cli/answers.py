@@ -1,4 +1,4 @@
-"""What a model answers about clips, and what it looks at."""
+"""What a model answers about clips."""
 
 import json
 import sys
@@ -74,39 +74,3 @@ class Predict:
         for note in answer.notes:
             print(f"  note: {note}")
         sys.stdout.flush()
-
-
-@dataclass(frozen=True)
-class Attention:
-    """A picture of what the bottleneck (or a class token) reads in a clip."""
-
-    example: ClassVar[str] = "mbt-lite attention data_samples/circle_sings.mp4 --out map.png"
-
-    clip: Positional[Path]
-    """A video file."""
-    out: Path
-    """Where the PNG goes."""
-    model: Model = "world-tiny"
-    query: str = "bottleneck"
-    """bottleneck or cls."""
-    layer: int | None = None
-    """The layer, counted from 0; without it the last one whose reading matters."""
-    start: float | None = None
-    """Take the window from this second on instead of the middle."""
-    front_end: FrontEndName = None
-    debug: Debug = False
-
-    def run(self) -> int:
-        from mbt_lite import plot
-        from mbt_lite.features import read_views
-        from mbt_lite.inference import load
-
-        classifier = load(self.model, front_end=self.front_end)
-        view = read_views(self.clip, classifier.clip_config, start=self.start)[0]
-        layers = None if self.layer is None else (self.layer,)
-        maps = classifier.attention(view.clip, self.query, layers)
-        figure = plot.attention(view, maps, classifier.clip_config)
-        print(plot.save(figure, self.out))
-        if classifier.caution:
-            print(f"caution: {classifier.caution}", file=sys.stderr)
-        return 0

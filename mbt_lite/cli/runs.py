@@ -58,8 +58,9 @@ class Bench:
 
     example: ClassVar[str] = "mbt-lite bench train --batch 16 --steps 20"
 
-    what: Positional[Literal["parts", "data", "train"]] = "parts"
-    """data: how fast full-size clips are read, beside tf.data. train: steps of the full model."""
+    what: Positional[Literal["parts", "attention", "data", "train"]] = "parts"
+    """attention: what seeing the bottleneck of a full-size clip costs. data: how fast full-size
+    clips are read, beside tf.data. train: steps of the full model."""
     clips: int = 64
     """data: how many a round."""
     tensorflow: str | None = None
@@ -83,6 +84,10 @@ class Bench:
             from mbt_lite.bench import measure, table
 
             measured = measure()
+        elif self.what == "attention":
+            from mbt_lite.bench import measure_attention, table
+
+            measured = measure_attention()
         elif self.what == "data":
             from mbt_lite.throughput import measure, table
 

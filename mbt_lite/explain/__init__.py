@@ -23,7 +23,13 @@ from mbt_lite.explain.counterfactual import (
     swap_sound,
     tamper,
 )
-from mbt_lite.explain.faithfulness import Curves, Faithfulness, faithfulness
+from mbt_lite.explain.faithfulness import (
+    Curves,
+    Faithfulness,
+    caption,
+    faithfulness,
+    measured,
+)
 from mbt_lite.explain.flow import Flow, flow
 from mbt_lite.explain.maps import (
     METHODS,
@@ -56,9 +62,11 @@ __all__ = [
     "Tampering",
     "attention",
     "best_label",
+    "caption",
     "cuts",
     "faithfulness",
     "flow",
+    "measured",
     "occlusion",
     "operate",
     "relevance",

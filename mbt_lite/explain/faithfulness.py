@@ -6,9 +6,11 @@ happens to the answer when its highest patches are taken away first (deletion) o
 (insertion), and by how much of it a model with random weights draws as well.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib import resources
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ from mbt_lite.model import MBT, Clip, patchify
 
 BATCH = 25  # clips at once
 FRACTIONS = np.linspace(0, 1, 11)  # of the patches that are gone, or back
+MEASURED = resources.files("mbt_lite") / "weights" / "world-tiny-faithfulness.json"
 COLUMNS = (
     "mass on the singer",
     "pointing",
@@ -83,6 +86,36 @@ def _cell(mean: float, half: float) -> str:
     return f"{mean:.3f} ± {half:.3f}"
 
 
+def measured() -> Faithfulness:
+    """The `Faithfulness` of the embedded model, as `mbt-lite faithfulness --json` found it."""
+    kept = json.loads(MEASURED.read_text("utf-8"))
+    mean, half, chance = (np.array(kept[key], np.float64) for key in ("mean", "half", "chance"))
+    curves = Curves(*(_arrays(part) for part in kept["curves"].values()))
+    names = tuple(kept["methods"]), tuple(kept["columns"])
+    return Faithfulness(*names, mean, half, chance, kept["clips"], curves)
+
+
+def _arrays(part):
+    return {m: np.array(x) for m, x in part.items()} if isinstance(part, dict) else np.array(part)
+
+
+def caption(classifier: Classifier, method: str) -> str:
+    """What is known of such maps, to stand beside one: how often they find who sings.
+
+    It was measured for the embedded model; of any other that is said first.
+    """
+    known = measured()
+    own = classifier.card.get("name") == "world-tiny"
+    row, columns = known.methods.index(method), known.columns.index
+    parts = []
+    for column, words in (("pointing", "highest on the singer"), ("right shape", "right shape")):
+        mean, chance = known.mean[row, columns(column)], known.chance[columns(column)]
+        worth = "" if known.beats_chance(method, column) else ", no better"
+        parts.append(f"{words} in {mean:.0%} of clips (chance {chance:.0%}{worth})")
+    first = "" if own else "not measured for this model; with the embedded one: "
+    return first + "; ".join(parts)
+
+
 def faithfulness(
     classifier: Classifier,
     clips: int = 500,
@@ -95,6 +128,8 @@ def faithfulness(
     """
     if not set(world.LABELS) <= set(classifier.labels) or len(classifier.config.streams) < 2:
         raise ValueError("these scores need a model of picture and sound with the world's labels.")
+    if not methods or not set(methods) <= set(METHODS):
+        raise ValueError(f"methods {', '.join(methods)}: there are {', '.join(METHODS)}.")
     anew, rng = randomised(classifier), np.random.default_rng(0)
     found, chances, curves = {m: [] for m in methods}, [], []
     scenes = list(singing(clips, split))

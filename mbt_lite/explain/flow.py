@@ -88,7 +88,7 @@ def flow(classifier: Classifier, clip, label: str | None = None, effects: bool =
     column = label_index(classifier, label)
     mass, maps = jax.device_get(flow_maps(config, classifier.params, one))
     cut = edge_effects(classifier, one, column) if effects else None
-    return Flow(tuple(config.streams), layers, label, mass, cut, **maps)
+    return Flow(tuple(config.streams), layers, label, np.float64(mass), cut, **maps)
 
 
 @partial(jax.jit, static_argnames="config")

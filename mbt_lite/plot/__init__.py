@@ -14,6 +14,7 @@ from mbt_lite.plot.calibration import (
 )
 from mbt_lite.plot.cost import cost, cost_alt
 from mbt_lite.plot.doctor import doctor, doctor_alt
+from mbt_lite.plot.effects import CHANGE_MAP, effects, effects_alt, slots, slots_alt
 from mbt_lite.plot.evaluation import (
     conditions,
     conditions_alt,
@@ -22,6 +23,9 @@ from mbt_lite.plot.evaluation import (
     turned,
     turned_alt,
 )
+from mbt_lite.plot.explorer import explorer, explorer_alt, film
+from mbt_lite.plot.faithfulness import deletion, deletion_alt, faithfulness, faithfulness_alt
+from mbt_lite.plot.flow import flow, flow_alt
 from mbt_lite.plot.maps import (
     ATTENTION_MAP,
     attention,
@@ -32,6 +36,7 @@ from mbt_lite.plot.maps import (
     attention_on_spectrogram_alt,
     upsample,
 )
+from mbt_lite.plot.saliency import saliencies, saliencies_alt
 from mbt_lite.plot.scores import (
     bars,
     bars_alt,
@@ -39,13 +44,16 @@ from mbt_lite.plot.scores import (
     curves,
     curves_alt,
 )
+from mbt_lite.plot.scrubber import scrubber, scrubber_alt
 from mbt_lite.plot.sound import SOUND_MAP, spectrogram, spectrogram_alt
 from mbt_lite.plot.style import COLOURS, CYCLE, save
+from mbt_lite.plot.swap import shift, shift_alt, swap, swap_alt, tampering, tampering_alt
 from mbt_lite.plot.sweep import sweep, sweep_alt
 from mbt_lite.plot.training import samples, samples_alt, training, training_alt
 
 __all__ = [
     "ATTENTION_MAP",
+    "CHANGE_MAP",
     "COLOURS",
     "CYCLE",
     "SOUND_MAP",
@@ -68,17 +76,40 @@ __all__ = [
     "cost_alt",
     "curves",
     "curves_alt",
+    "deletion",
+    "deletion_alt",
     "doctor",
     "doctor_alt",
+    "effects",
+    "effects_alt",
+    "explorer",
+    "explorer_alt",
+    "faithfulness",
+    "faithfulness_alt",
+    "film",
+    "flow",
+    "flow_alt",
     "precision_recall",
     "precision_recall_alt",
+    "saliencies",
+    "saliencies_alt",
     "samples",
     "samples_alt",
     "save",
+    "scrubber",
+    "scrubber_alt",
+    "shift",
+    "shift_alt",
+    "slots",
+    "slots_alt",
     "spectrogram",
     "spectrogram_alt",
+    "swap",
+    "swap_alt",
     "sweep",
     "sweep_alt",
+    "tampering",
+    "tampering_alt",
     "training",
     "training_alt",
     "turned",

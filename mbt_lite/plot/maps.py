@@ -20,6 +20,7 @@ from mbt_lite.plot.sound import draw_sound, one_channel, peak, pitch, sound_exte
 from mbt_lite.plot.style import INK, add_colorbar, finish, hide_frame, new_figure
 
 ATTENTION_MAP = "inferno"
+QUERIES = {"bottleneck": "the bottleneck", "cls": "the class token", "mean": "the mean patch"}
 SIDE = 1.35  # inches, width of a frame in a strip
 
 
@@ -37,7 +38,7 @@ def attention(
     Frames above, spectrogram below, on the file's clock; small triangles mark on the sound when
     the frames were on show. `head` and `slot` (query token) as in `AttentionMaps.mean`.
     """
-    shown = {s: maps.mean(s, layer, head, slot) for s in _streams(maps)}
+    shown = {s: maps.mean(s, layer, head, slot) for s in streams(maps)}
     heights = {"rgb": _strip_height(view.rgb, shown["rgb"]) if "rgb" in shown else 0, "spec": 2.8}
     heights = [heights[stream] for stream in shown]
     figure = new_figure(6.4, sum(heights) + 0.35)
@@ -51,7 +52,7 @@ def attention(
         attention_on_spectrogram(view.spec, values, clip_config.front_end, ax, **look)
         if times is not None:
             _mark(ax, times)
-    figure.suptitle(_reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
+    figure.suptitle(reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
     return figure
 
 
@@ -64,24 +65,23 @@ def attention_alt(
     slot: int | None = None,
 ) -> str:
     """A sentence that says what is read, and where in the frames and in the sound most."""
-    parts = [_reading(maps, layer, head, slot)]
-    if "rgb" in _streams(maps):
+    parts = [reading(maps, layer, head, slot)]
+    if "rgb" in streams(maps):
         parts.append(attention_on_frames_alt(maps.mean("rgb", layer, head, slot), view.times))
-    if "spec" in _streams(maps):
+    if "spec" in streams(maps):
         front, values = clip_config.front_end, maps.mean("spec", layer, head, slot)
         seconds = len(view.spec) * front.hop
         parts.append(attention_on_spectrogram_alt(values, seconds, front, view.start))
     return "; ".join(parts)
 
 
-def _streams(maps) -> list[str]:
+def streams(maps) -> list[str]:
     return [stream for stream in ("rgb", "spec") if getattr(maps, stream) is not None]
 
 
-def _reading(maps, layer: int, head: int | None, slot: int | None) -> str:
+def reading(maps, layer: int, head: int | None, slot: int | None) -> str:
     """Whose attention it is, such as "what the bottleneck reads in layer 4, slot 0"."""
-    named = {"bottleneck": "the bottleneck", "cls": "the class token", "mean": "the mean patch"}
-    who = named.get(maps.query, maps.query)
+    who = QUERIES.get(maps.query, maps.query)
     parts = [f"what {who} reads in layer {maps.layers[layer]}"]
     parts += [f"head {head}"] if head is not None else []
     parts += [f"slot {slot}"] if slot is not None else []
@@ -131,12 +131,12 @@ def _strip(figure, frames, maps, times, columns: int = 8, colorbar: bool = True)
     shown = _first_frames(len(frames), len(maps))
     columns = min(columns, len(maps))
     axes = figure.subplots(-(-len(maps) // columns), columns, squeeze=False)
-    scale = _scale(maps)
+    scale = common_scale(maps)
     for ax in axes.flat[len(maps) :]:
         ax.remove()
     for ax, index, attention in zip(axes.flat, shown, maps, strict=False):
-        ax.imshow(_grey(frames[index]), interpolation="nearest")
-        _overlay(ax, upsample(attention, frames.shape[1:3]), scale)
+        ax.imshow(grey(frames[index]), interpolation="nearest")
+        overlay(ax, upsample(attention, frames.shape[1:3]), scale)
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(
             f"frame {index}" if times is None else f"{times[index]:.2f} s", color=INK, size=9
@@ -162,7 +162,7 @@ def attention_on_frames_alt(
         when = f"in frame {index + 1} of {len(maps)}"
     else:
         when = f"at {times[_first_frames(len(times), len(maps))[index]]:.2f} s"
-    return f"{start}, highest {when}, {_place(y, x, maps.shape[1:])}"
+    return f"{start}, highest {when}, {place(y, x, maps.shape[1:])}"
 
 
 def attention_on_spectrogram(
@@ -181,10 +181,10 @@ def attention_on_spectrogram(
     ax = ax or new_figure(6.4, 2.8).subplots()
     draw_sound(ax, spec, front_end, "gray", start)
     values, maps = one_channel(spec), np.asarray(maps, np.float32)
-    image = _overlay(
+    image = overlay(
         ax,
         upsample(maps, values.shape).T,
-        _scale(maps),
+        common_scale(maps),
         origin="lower",
         aspect="auto",
         extent=sound_extent(values, front_end, start),
@@ -220,7 +220,7 @@ def upsample(attention: Real[Any, "y x"], size: tuple[int, int]) -> np.ndarray:
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def _overlay(ax: Axes, attention, scale: Normalize, **where):
+def overlay(ax: Axes, attention, scale: Normalize, **where):
     """An image whose opacity follows the attention: what is not attended to stays visible."""
     opacity = np.clip(scale(attention), 0, 1) ** 0.7 * 0.85
     return ax.imshow(attention, cmap=ATTENTION_MAP, norm=scale, alpha=opacity, **where)
@@ -241,18 +241,18 @@ def _as_uint8(frames) -> np.ndarray:
     return np.clip((frames.astype(np.float32) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _grey(frame: np.ndarray) -> np.ndarray:
+def grey(frame: np.ndarray) -> np.ndarray:
     """A frame with half of its colour taken out, so that colour means attention."""
     luma = frame @ np.array([0.299, 0.587, 0.114])
     return (0.5 * frame + 0.5 * luma[..., None]).astype(np.uint8)
 
 
-def _scale(maps: np.ndarray) -> Normalize:
+def common_scale(maps: np.ndarray) -> Normalize:
     """One colour scale for all maps, from no attention to the most there is."""
     return Normalize(0, float(maps.max()) if maps.max() > 0 else 1.0)
 
 
-def _place(y: int, x: int, size: tuple[int, int]) -> str:
+def place(y: int, x: int, size: tuple[int, int]) -> str:
     """A cell of a grid in words: "top left", "centre", "bottom right"."""
     row = ("top", "middle", "bottom")[3 * y // size[0]]
     column = ("left", "centre", "right")[3 * x // size[1]]

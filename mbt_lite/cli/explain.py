@@ -1,0 +1,224 @@
+"""What the bottleneck does with a clip, as a picture, a page or a film, and what that is worth."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from tyro.conf import Positional, arg
+
+from mbt_lite.cli.options import Debug, FrontEndName, Model
+
+Out = Annotated[Path, arg(help="Where it goes: a picture (.png) or a page to turn (.html).")]
+Label = Annotated[str | None, arg(help="The answer to explain; without it the likeliest.")]
+Start = Annotated[float | None, arg(help="Take the window from this second on, not the middle.")]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """A picture, page or film of what the bottleneck (or a class token) reads in a clip."""
+
+    example: ClassVar[str] = "mbt-lite attention data_samples/circle_sings.mp4 --out map.html"
+
+    clip: Positional[Path]
+    """A video file."""
+    out: Path
+    """Where it goes: a picture (.png), a page to turn (.html) or a film with its sound (.mp4)."""
+    model: Model = "world-tiny"
+    query: str = "bottleneck"
+    """bottleneck, cls or mean."""
+    layer: int | None = None
+    """Of a picture or film: the layer, counted from 0; otherwise the last whose reading matters."""
+    start: Start = None
+    front_end: FrontEndName = None
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import panels, plot
+
+        kind = _kind(self.out, (".png", ".html", ".mp4"))
+        classifier = _load(self)
+        view = _view(classifier, self.clip, self.start)
+        print(panels.worth(classifier), file=sys.stderr)
+        if kind == ".html":
+            panel = panels.attention(classifier, view, self.query)
+            return _finish(classifier, self.out, panel.page)
+        layers = None if self.layer is None else (self.layer,)
+        maps = classifier.attention(view.clip, self.query, layers)
+        if kind == ".mp4":
+            return _finish(classifier, self.out, lambda: _film(self.out, classifier, view, maps))
+        return _finish(
+            classifier, self.out, lambda: plot.attention(view, maps, classifier.clip_config)
+        )
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What passes between sound and picture through each slot, and whether the answer needs it."""
+
+    example: ClassVar[str] = "mbt-lite flow data_samples/ring_sings_with_bell.mp4 --out flow.png"
+
+    clip: Positional[Path]
+    """A video file with sound."""
+    out: Out
+    label: Label = None
+    colour: str = "cause"
+    """Of the picture: cause (what cutting a band changes) or attention."""
+    model: Model = "world-tiny"
+    start: Start = None
+    front_end: FrontEndName = None
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import explain, panels, plot
+
+        kind = _kind(self.out, (".png", ".html"))
+        classifier = _load(self)
+        found = explain.flow(classifier, _view(classifier, self.clip, self.start), self.label)
+        page, picture = lambda: panels.flow_page(found), lambda: plot.flow(found, self.colour)
+        code = _finish(classifier, self.out, page if kind == ".html" else picture)
+        print(plot.flow_alt(found))
+        return code
+
+
+@dataclass(frozen=True)
+class Swap:
+    """The answers when two clips exchange their sounds, and how much of one the sound decides."""
+
+    example: ClassVar[str] = (
+        "mbt-lite swap data_samples/ring_sings_with_bell.mp4 data_samples/circle_sings.mp4 "
+        "--out swap.png"
+    )
+
+    clip: Positional[Path]
+    """A video file with sound."""
+    other: Positional[Path]
+    """Another one."""
+    out: Out
+    label: Label = None
+    model: Model = "world-tiny"
+    front_end: FrontEndName = None
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import explain, panels, plot
+        from mbt_lite.explain.maps import label_index
+
+        kind = _kind(self.out, (".png", ".html"))
+        classifier = _load(self)
+        one, two = (_view(classifier, path, None) for path in (self.clip, self.other))
+        names = self.clip.stem, self.other.stem
+        label = self.label or explain.best_label(classifier, one)
+        label_index(classifier, label)  # refuses one that is not known
+        found = explain.swap_sound(classifier, one, two, names)
+        labels = None if self.label is None else [self.label]
+
+        def page() -> str:
+            return panels.counterfactual(classifier, one, two, names, labels).page()
+
+        def picture():
+            return plot.swap(found, label).figure
+
+        code = _finish(classifier, self.out, page if kind == ".html" else picture)
+        print(plot.swap_alt(found, label))
+        return code
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How far each kind of map can be believed, measured where the answer is known."""
+
+    example: ClassVar[str] = "mbt-lite faithfulness --clips 500 --out faithfulness.png"
+
+    model: Model = "world-tiny"
+    """A model that knows the micro-world."""
+    clips: int = 500
+    """Clips of the test split in which a shape sings."""
+    methods: tuple[str, ...] = ("attention", "rollout", "gradient", "flow", "occlusion")
+    """Which maps; occlusion takes most of the time."""
+    out: Path | None = None
+    """A picture (.png) of the scores; the curves go beside it, as NAME_curves.png."""
+    json: bool = False
+    """One JSON object instead of a table."""
+    debug: Debug = False
+
+    def run(self) -> int:
+        from mbt_lite import explain, plot
+        from mbt_lite.inference import load
+
+        if self.clips < 2:
+            raise ValueError(f"--clips {self.clips}: an interval needs 2 clips or more.")
+        if self.out:
+            _kind(self.out, (".png",))
+        found = explain.faithfulness(load(self.model), self.clips, self.methods)
+        print(json.dumps(_plain(found)) if self.json else found.table())
+        if self.out:
+            plot.save(plot.faithfulness(found), self.out)
+            curves = self.out.with_name(f"{self.out.stem}_curves.png")
+            plot.save(plot.deletion(found.curves), curves)
+            print(f"{self.out} and {curves}", file=sys.stderr)
+        return 0
+
+
+def _plain(found) -> dict:
+    """Scores as JSON can hold them: lists, and null where there is no number."""
+    import numpy as np
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, np.ndarray):
+            return np.where(np.isfinite(value), value.astype(object), None).tolist()
+        return value
+
+    return plain(asdict(found))
+
+
+def _kind(out: Path, endings: tuple[str, ...]) -> str:
+    """How a path ends; refuses another ending, or a folder that is not there, before all work."""
+    if out.suffix.lower() not in endings:
+        raise ValueError(f"--out {out}: name a file that ends in {' or '.join(endings)}.")
+    if not out.absolute().parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
+    return out.suffix.lower()
+
+
+def _load(command):
+    from mbt_lite.inference import load
+
+    return load(command.model, front_end=command.front_end)
+
+
+def _view(classifier, path: Path, start: float | None):
+    from mbt_lite.features import read_views
+
+    return read_views(path, classifier.clip_config, start=start)[0]
+
+
+def _film(out: Path, classifier, view, maps) -> None:
+    """The explorer's frames as an mp4 file with the sound that goes with them."""
+    from mbt_lite import media, plot
+    from mbt_lite.panels.attention import during_frames
+
+    clip_config = classifier.clip_config
+    wave = during_frames(view, clip_config) if view.wave.any() else None
+    shots = plot.film(view, maps, clip_config)
+    media.write(out, shots, 1 / clip_config.frame_step, wave)
+
+
+def _finish(classifier, out: Path, make: Callable) -> int:
+    """Writes the page or figure that `make` gives, or lets it write; says where, and returns 0."""
+    from mbt_lite import plot
+    from mbt_lite.files import write_text
+
+    made = make()
+    if isinstance(made, str):
+        write_text(out, made)
+    elif made is not None:
+        plot.save(made, out)
+    print(out)
+    if classifier.caution:
+        print(f"caution: {classifier.caution}", file=sys.stderr)
+    return 0

@@ -1,0 +1,28 @@
+"""Views of one clip or one table that a person can turn: a picture, its words and a page each.
+
+panel = panels.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0])
+panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook
+"""
+
+from mbt_lite.panels.attention import attention, worth
+from mbt_lite.panels.bottleneck import flow, surgery
+from mbt_lite.panels.counterfactual import counterfactual
+from mbt_lite.panels.grid import scrubber
+from mbt_lite.panels.page import Bar, Chart, bars_page, flow_page, page
+from mbt_lite.panels.panel import Choice, Panel
+
+__all__ = [
+    "Bar",
+    "Chart",
+    "Choice",
+    "Panel",
+    "attention",
+    "bars_page",
+    "counterfactual",
+    "flow",
+    "flow_page",
+    "page",
+    "scrubber",
+    "surgery",
+    "worth",
+]

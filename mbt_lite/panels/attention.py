@@ -1,0 +1,148 @@
+"""The attention explorer: what a model reads of a clip, on the one clock of sound and picture."""
+
+import base64
+from functools import partial
+
+import numpy as np
+
+from mbt_lite import explain
+from mbt_lite.config import ClipConfig
+from mbt_lite.features import View
+from mbt_lite.inference import AttentionMaps, Classifier
+from mbt_lite.panels.page import (
+    RATE,
+    choices_of,
+    data_uri,
+    jpeg_uri,
+    page,
+    png_uri,
+    quantised,
+    wav,
+)
+from mbt_lite.panels.panel import Choice, Panel
+from mbt_lite.plot.explorer import (
+    explorer,
+    explorer_alt,
+    hertz_marks,
+    moments,
+    pale,
+    palette,
+    pitches,
+    places,
+    reads_most,
+    spans,
+)
+
+TITLE = "What the model reads"
+LEADS = {
+    "both": "Bright is what is read most. The frame and the line on the sound are the same moment: "
+    "move the slider, click on the sound, or play it.",
+    "spec": "Bright is what is read most. Move the line with the slider, or click on the sound.",
+    "rgb": "Bright is what is read most. Move the slider from frame to frame, or play them.",
+}
+
+
+def attention(classifier: Classifier, view: View, query: str = "bottleneck") -> Panel:
+    """The `Panel` of what `query` reads of the clip of a view, such as
+    `features.read_views(path, classifier.clip_config)[0]`."""
+    maps, clip_config = classifier.attention(view.clip, query), classifier.clip_config
+    choices = _choices(view, maps, clip_config)
+    given, lead = (view, maps, clip_config), f"{_lead(maps)} {worth(classifier)}"
+    return Panel(
+        title=TITLE,
+        lead=lead,
+        choices=choices,
+        draw=lambda **state: explorer(*given, **_arguments(state)),
+        words=lambda **state: explorer_alt(*given, **_arguments(state)),
+        page=partial(_page, *given, choices, lead),
+        sound=wav(during_frames(view, clip_config)) if view.wave.any() else None,
+        step=clip_config.frame_step,
+    )
+
+
+def worth(classifier: Classifier) -> str:
+    """What is known of maps of attention, as a sentence of its own."""
+    return f"How far to believe it: {explain.caption(classifier, 'attention')}."
+
+
+def _lead(maps: AttentionMaps) -> str:
+    has = [stream for stream in ("spec", "rgb") if getattr(maps, stream) is not None]
+    return LEADS["both" if len(has) == 2 else has[0]]
+
+
+def _choices(view: View, maps: AttentionMaps, clip_config: ClipConfig) -> tuple[Choice, ...]:
+    """The controls; what there is but one of needs none."""
+    _, heads, slots = (maps.spec if maps.rgb is None else maps.rgb).shape[:3]
+    layers = tuple(f"layer {layer}" for layer in maps.layers)
+    times = tuple(f"{time:.2f} s" for time in moments(view, clip_config))
+    choices = [
+        Choice("layer", "layer", layers, start=len(layers) - 1),
+        Choice("head", "head", _all_and_each("head", heads)),
+        Choice("slot", "slot", _all_and_each("slot", slots)),
+    ]
+    frame = Choice("frame", "time", times, start=_start(view, maps), slider=True)
+    return (*(choice for choice in choices if len(choice.options) > 1), frame)
+
+
+def _all_and_each(name: str, count: int) -> tuple[str, ...]:
+    each = tuple(f"{name} {index}" for index in range(count))
+    return (f"all {name}s", *each) if count > 1 else each
+
+
+def _start(view: View, maps: AttentionMaps) -> int:
+    """The first frame of the map in which most is read, in the last layer."""
+    if maps.rgb is None:
+        return 0
+    values = maps.mean("rgb")
+    return int(values.sum((1, 2)).argmax()) * (len(view.rgb) // len(values))
+
+
+def _arguments(state: dict) -> dict:
+    """A state as `plot.explorer` takes it: option 0 of heads and slots is all of them."""
+    named = {name: state[name] - 1 for name in ("head", "slot") if state.get(name)}
+    return {"layer": state.get("layer", -1), "frame": state.get("frame", 0)} | named
+
+
+def during_frames(view: View, clip_config: ClipConfig) -> np.ndarray:
+    """The wave while the frames are on show, silence where it has not begun or is over."""
+    step, times = clip_config.frame_step, moments(view, clip_config)
+    first = round((times[0] - step / 2 - view.start) * RATE)
+    samples = first + np.arange(round(len(times) * step * RATE))
+    inside = (samples >= 0) & (samples < len(view.wave))
+    return np.where(inside, view.wave[np.clip(samples, 0, len(view.wave) - 1)], np.float32(0))
+
+
+def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, lead) -> str:
+    data = {
+        "choices": choices_of(choices),
+        "moments": moments(view, clip_config).round(4).tolist(),
+        "step": clip_config.frame_step,
+        "start": view.start,
+        "seconds": len(view.spec) * clip_config.front_end.hop,
+        "duration": len(view.wave) / RATE,
+        "sound": data_uri(wav(view.wave), "audio/wav") if view.wave.any() else None,
+        "palette": base64.b64encode(palette().tobytes()).decode("ascii"),
+        "words": _words(view, maps, clip_config),
+        "rgb": None if maps.rgb is None else quantised(maps.rgb),
+        "spec": None if maps.spec is None else quantised(maps.spec),
+    }
+    if maps.rgb is not None:
+        data |= {"frames": jpeg_uri(pale(view.rgb)), "size": view.rgb.shape[1:3]}
+        data |= {"places": places(*maps.rgb.shape[4:])}
+    if maps.spec is not None:
+        front = clip_config.front_end
+        data |= {"spectrogram": png_uri(view.spec), "hertz": hertz_marks(front)}
+        times, mels = maps.spec.shape[3:]
+        data |= {"spans": spans(times, view, front), "pitches": pitches(mels, front)}
+    return page(TITLE, lead, "attention.js", data)
+
+
+def _words(view: View, maps: AttentionMaps, clip_config: ClipConfig) -> list:
+    """Sentences [layer][head][slot]; the first head and slot are all of them."""
+    layers, heads, slots = (maps.spec if maps.rgb is None else maps.rgb).shape[:3]
+    say = partial(reads_most, view, maps, clip_config)
+    every_head, every_slot = [None, *range(heads)], [None, *range(slots)]
+    return [
+        [[say(layer, head, slot) for slot in every_slot] for head in every_head]
+        for layer in range(layers)
+    ]

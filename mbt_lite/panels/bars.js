@@ -1,0 +1,122 @@
+/* Bars or lines, one chart for each combination of choices. */
+
+const ROW = 40; // px, of a bar with its label
+const TALL = 320; // px, of a picture of lines
+const title = make("h2");
+const holder = make("div", { class: "scroll" });
+const note = make("p", { class: "note" });
+let width = 0;
+
+/** The chart of the state; charts lie in the order in which the last choice turns fastest. */
+function chart() {
+  const place = data.choices.reduce(
+    (index, choice) => index * choice.options.length + board.state[choice.name], 0);
+  return data.charts[place];
+}
+
+function show() {
+  const shown = chart();
+  title.textContent = shown.title;
+  holder.replaceChildren(shown.bars.length ? bars(shown) : lines(shown));
+  note.textContent = shown.bars.some((bar) => bar.low !== null) ? data.interval : "";
+  say(shown.words);
+}
+
+/** From a value to pixels. */
+function scale([low, high], from, to) {
+  return (value) => from + ((value - low) / (high - low)) * (to - from);
+}
+
+function labelled(x, y, words, anchor = "start", kind = "soft") {
+  return draw("text", { x, y, "text-anchor": anchor, class: kind }, words);
+}
+
+function line(x1, y1, x2, y2, kind = "axis") {
+  return draw("line", { x1, y1, x2, y2, class: kind });
+}
+
+// ---- bars ----
+
+function bars(shown) {
+  const bottom = shown.bars.length * ROW + 6;
+  const across = scale(shown.range, 8, width - 8);
+  const svg = draw("svg", { width, height: bottom + 44, role: "group", "aria-label": shown.title });
+  for (const value of ticks(...shown.range, width < 500 ? 4 : 8)) {
+    const zero = Math.abs(value) < 1e-12;
+    svg.append(line(across(value), 4, across(value), bottom, zero ? "zero" : "axis"));
+    svg.append(labelled(across(value), bottom + 16, number(value), "middle"));
+  }
+  svg.append(labelled(width / 2, bottom + 36, shown.axis, "middle"));
+  const made = shown.bars.map((bar, row) => barOf(bar, row * ROW, across, shown.axis));
+  svg.append(...made);
+  roving(made);
+  return svg;
+}
+
+function barOf(bar, top, across, axis) {
+  const known = bar.low !== null;
+  const between = known ? ` (${number(bar.low)} to ${number(bar.high)})` : "";
+  const sentence = `${bar.label}: ${number(bar.value)}${between}, ${axis}`;
+  const [from, to] = [across(0), across(bar.value)].sort((a, b) => a - b);
+  const y = top + 22, size = { y, height: 13 };
+  const group = draw("g", {},
+    draw("rect", { x: 0, y: top + 3, width, height: ROW - 4, fill: "transparent" }),
+    draw("rect", { x: from, width: Math.max(to - from, 1.5), rx: 2, ...size,
+      fill: `var(--${bar.stream})` }),
+    labelled(8, top + 17, bar.label, "start", ""),
+    labelled(width - 8, top + 17, number(bar.value), "end", ""));
+  if (known) {
+    const [low, high, middle] = [across(bar.low), across(bar.high), y + 6.5];
+    const path = `M${low} ${middle}H${high}M${low} ${middle - 4}v8M${high} ${middle - 4}v8`;
+    group.append(draw("path", { d: path, stroke: "var(--ink)", "stroke-width": 1.5 }));
+  }
+  return telling(group, sentence);
+}
+
+// ---- lines ----
+
+const DASHES = ["", "7 4", "2 3", "9 3 2 3"]; // told apart without any colour
+
+function lines(shown) {
+  const names = Object.keys(shown.lines);
+  const top = 30 + 20 * names.length;
+  const across = scale(shown.across.range, 52, width - 12);
+  const up = scale(shown.range, top + TALL, top + 8);
+  const svg = draw("svg", { width, height: top + TALL + 44, role: "group" });
+  for (const value of ticks(...shown.range)) {
+    svg.append(line(52, up(value), width - 12, up(value)));
+    svg.append(labelled(46, up(value) + 4, number(value), "end"));
+  }
+  for (const value of ticks(...shown.across.range, width < 500 ? 4 : 8)) {
+    svg.append(labelled(across(value), top + TALL + 17, number(value), "middle"));
+  }
+  svg.append(labelled((width + 40) / 2, top + TALL + 37, shown.across.axis, "middle"));
+  svg.append(labelled(4, top - 6, shown.axis));
+  const points = names.flatMap((name, place) => lineOf(svg, shown, name, place, across, up));
+  roving(points);
+  return svg;
+}
+
+/** Draws a line with its key and returns its points. */
+function lineOf(svg, shown, name, place, across, up) {
+  const stroke = `var(--cycle${place % 6})`, y = 10 + 20 * place;
+  const look = { stroke, "stroke-width": 2.2, "stroke-dasharray": DASHES[place % 4], fill: "none" };
+  const places = shown.lines[name].map(([x, y]) => `${across(x)},${up(y)}`);
+  svg.append(draw("polyline", { points: places.join(" "), ...look }));
+  svg.append(draw("path", { d: `M4 ${y}h34`, ...look }), labelled(46, y + 4, name, "start", ""));
+  return shown.lines[name].map(([x, y]) => {
+    const sentence = `${name}: ${number(y)} at ${number(x)} (${shown.axis}; ${shown.across.axis})`;
+    const dot = draw("g", {},
+      draw("circle", { cx: across(x), cy: up(y), r: 9, fill: "transparent", stroke: "none" }),
+      draw("circle", { cx: across(x), cy: up(y), r: 3.5, fill: stroke }));
+    svg.append(telling(dot, sentence));
+    return dot;
+  });
+}
+
+const board = controls(data.choices, show);
+view.append(title, holder, told, note);
+atEachWidth(holder, (pixels) => {
+  width = pixels;
+  show();
+});

@@ -1,0 +1,80 @@
+"""The counterfactual bench: another sound, none, noise, backwards, too late."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from mbt_lite import explain, plot
+from mbt_lite.features import View
+from mbt_lite.inference import Classifier
+from mbt_lite.panels.bottleneck import likeliest
+from mbt_lite.panels.page import Bar, Chart, bars_page
+from mbt_lite.panels.panel import Choice, Panel
+
+QUESTIONS = ("exchange the sounds", "spoil one stream", "shift the sound")
+TITLE = "What if?"
+LEAD = "The same question put to the model after the clip was changed: who is it that it believes?"
+
+
+def counterfactual(
+    classifier: Classifier,
+    view: View,
+    other: View,
+    names: tuple[str, str] = ("the first", "the second"),
+    labels: Sequence[str] | None = None,
+) -> Panel:
+    """The `Panel` of two clips' pictures and sounds exchanged, and of the first one spoilt.
+
+    The answers to choose from are the likeliest of both clips, or `labels`.
+    """
+    swap = explain.swap_sound(classifier, view, other, names)
+    spoilt, shifted = explain.tamper(classifier, view), explain.shift_sound(classifier, view)
+    both = (*likeliest(classifier, view, 4), *likeliest(classifier, other, 4))
+    labels = tuple(labels or dict.fromkeys(both))
+    choices = (Choice("label", "answer", labels), Choice("question", "what if", QUESTIONS))
+    asked = (swap, plot.swap, plot.swap_alt), (spoilt, plot.tampering, plot.tampering_alt)
+    asked = (*asked, (shifted, plot.shift, plot.shift_alt))
+
+    def draw(label, question):
+        found, drawn, _ = asked[question]
+        return drawn(found, labels[label]).figure
+
+    def words(label, question):
+        found, _, said = asked[question]
+        return said(found, labels[label])
+
+    def chart(label, question):
+        made = (_exchanged, _spoilt, _shifted)[question](asked[question][0], labels[label])
+        look = {"title": f"{labels[label]}: {QUESTIONS[question]}", "axis": "probability (0-1)"}
+        return Chart(words=words(label, question), **look, **made)
+
+    page = partial(bars_page, TITLE, LEAD, choices, chart)
+    return Panel(TITLE, LEAD, choices, draw, words, page)
+
+
+def probability(logits) -> np.ndarray:
+    """The probability of each logit."""
+    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
+
+
+def _exchanged(swap: explain.Swap, label: str) -> dict:
+    bars = []
+    for (i, j), value in np.ndenumerate(probability(swap.cells(label))):
+        who = f"picture of {swap.names[i]}, sound of {swap.names[j]}"
+        bars.append(Bar(who, float(value), stream="both" if i == j else "spec"))
+    return {"bars": bars}
+
+
+def _spoilt(found: explain.Tampering, label: str) -> dict:
+    column = found.labels.index(label)
+    values = probability([found.logits[column], *found.tampered[:, column]])
+    streams = ["both", *("spec" if "sound" in name else "rgb" for name in found.names)]
+    pairs = zip(["as it is", *found.names], values, streams, strict=True)
+    return {"bars": [Bar(name, float(value), stream=stream) for name, value, stream in pairs]}
+
+
+def _shifted(found: explain.Shift, label: str) -> dict:
+    values = probability(found.logits[:, found.labels.index(label)])
+    points = [(float(x), float(y)) for x, y in zip(found.seconds, values, strict=True)]
+    return {"lines": {label: points}, "across": "sound later than the picture by (s)"}

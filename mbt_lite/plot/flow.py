@@ -1,0 +1,317 @@
+"""What passes between the streams, layer by layer, as bands whose width is their share.
+
+L fused layers   G groups: the streams, then the slots of the bottleneck
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path
+from matplotlib.patheffects import withStroke
+
+from mbt_lite.plot.effects import CHANGE_MAP, change_scale, signed
+from mbt_lite.plot.style import COLOURS, FAINT, INK, add_colorbar, finish, hide_frame, new_figure
+
+ANCHORS = {"spec": 0.0, "rgb": 1.0}  # sound stands on the ground, the picture hangs from the top
+SLOTS = 0.9  # height for all slots together; the streams have 1
+NODE, HAIR = 0.015, 0.003  # least height of a node and of a band
+GAP = 0.09  # between nodes
+WIDTH = 0.045  # of a node; columns are 1 apart
+HALO = [withStroke(linewidth=2.5, foreground="white")]
+TITLES = {
+    "attention": "What the answer reads, and the way it took",
+    "cause": "The way it took, and what cutting it changes",
+}
+
+
+def flow(flow, colour_by: str = "attention") -> Figure:
+    """A figure of an `explain.Flow`: columns before and after each fused layer, in each a bar per
+    stream and per slot, and between them bands as wide as their share of the answer's reading.
+
+    Bands that touch a slot are widened by a factor that the figure names. With `colour_by`
+    "attention" a band has the colour of where it comes from; with "cause" that of the change of
+    the label's logit when it is cut.
+    """
+    if colour_by not in ("attention", "cause"):
+        raise ValueError(f"colour_by={colour_by!r} must be 'attention' or 'cause'.")
+    if colour_by == "cause" and flow.effect is None:
+        raise ValueError("this flow has no effects to colour by; ask for them, or for 'attention'.")
+    layout = _lay_out(flow)
+    ax = new_figure(max(2.1 * len(flow.layers) + 2.6, 6.4), 5.6).subplots()
+    (_attention if colour_by == "attention" else _cause)(ax, flow, layout)
+    _nodes(ax, flow, layout)
+    _frame(ax, flow, layout)
+    finish(ax, TITLES[colour_by]).tick_params(length=0)
+    return ax.figure
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where everything stands, in heights of the streams."""
+
+    factor: int  # how much wider bands are drawn that touch a slot
+    widths: np.ndarray  # [L, G, G] of bands
+    lows: np.ndarray  # [L + 1, G] lower edge of nodes
+    heights: np.ndarray  # [L + 1, G]
+    starts: np.ndarray  # [L, G, G] lower edge of bands where they begin
+    ends: np.ndarray  # [L, G, G] and where they end
+
+
+def _lay_out(flow) -> _Layout:
+    order, anchors, factor = _order(flow), _anchors(flow), _factor(flow)
+    widths = flow.mass * np.where(_stays(flow), 1, factor)
+    widths = np.where(flow.mass > 0, np.maximum(widths, HAIR), 0)
+    nothing = np.zeros_like(widths[:1, 0])
+    leaving = np.concatenate([widths.sum(2), nothing])
+    coming = np.concatenate([nothing, widths.sum(1)])
+    heights = np.maximum(np.maximum(leaving, coming), NODE)
+    lanes = heights.max(0)
+    floors = np.empty_like(lanes)
+    floors[order] = np.cumsum(lanes[order] + GAP) - lanes[order]
+    lows = floors + (lanes - heights) * anchors
+    starts = _stacked(widths, lows[:-1] + (heights - leaving)[:-1] * anchors, order)
+    ends = _stacked(widths.swapaxes(1, 2), lows[1:] + (heights - coming)[1:] * anchors, order)
+    return _Layout(factor, widths, lows, heights, starts, ends.swapaxes(1, 2))
+
+
+def _stacked(bands: np.ndarray, floors: np.ndarray, order: list[int]) -> np.ndarray:
+    """Lower edges [L, G, G] of the bands of nodes, which stand in the order of their other ends."""
+    made = np.empty_like(bands)
+    made[..., order] = np.cumsum(bands[..., order], -1) - bands[..., order]
+    return made + floors[..., None]
+
+
+def _order(flow) -> list[int]:
+    """Groups from the ground up: the sound, the slots, the picture."""
+    streams = len(flow.streams)
+    slots = range(len(flow.groups) - 1, streams - 1, -1)
+    return [flow.streams.index("spec"), *slots, flow.streams.index("rgb")]
+
+
+def _anchors(flow) -> np.ndarray:
+    """Where in its lane a node stands, from 0, the ground, to 1."""
+    slots = len(flow.groups) - len(flow.streams)
+    return np.array([*(ANCHORS[stream] for stream in flow.streams), *[0.5] * slots])
+
+
+def _slots(flow) -> np.ndarray:
+    """Which groups are slots, [G] of bool."""
+    return np.arange(len(flow.groups)) >= len(flow.streams)
+
+
+def _stays(flow) -> np.ndarray:
+    """Which edges stay in a stream, [G, G]."""
+    return ~_slots(flow)[:, None] & ~_slots(flow)
+
+
+def _passes(flow) -> np.ndarray:
+    """Which edges write a slot or read one, [G, G]."""
+    return _slots(flow)[:, None] != _slots(flow)
+
+
+def _factor(flow) -> int:
+    """A round number by which bands are widened so that the fullest column of slots is seen."""
+    fullest = (flow.mass * ~_stays(flow)).sum((1, 2)).max()
+    wanted = SLOTS / max(fullest, 1e-3)
+    return max(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if step <= max(wanted, 1))
+
+
+# Bands
+
+
+def _attention(ax: Axes, flow, layout: _Layout) -> None:
+    """Bands in the colour of where they come from; those that stay are pale."""
+    colours = _colours(flow)
+    for layer, i, j in _edges(flow):
+        alpha = 0.22 if _stays(flow)[i, j] else 0.6
+        _band(ax, flow, layout, (layer, i, j), color=colours[i], alpha=alpha, lw=0.5)
+    edge = _largest(flow, flow.mass)
+    _say(ax, layout, edge, _share(flow.mass[edge]))
+
+
+def _cause(ax: Axes, flow, layout: _Layout) -> None:
+    """Bands in the colour of what cutting them changes, small changes below large ones."""
+    scale, sizes = change_scale(flow.effect), np.nan_to_num(np.abs(flow.effect), nan=-1)
+    for edge in sorted(_edges(flow), key=lambda edge: sizes[edge]):
+        _band(ax, flow, layout, edge, **_look(-flow.effect[edge], scale))
+    edge = _largest(flow, flow.effect)
+    _say(ax, layout, edge, signed(-flow.effect[edge]))
+    image = ScalarMappable(scale, CHANGE_MAP)
+    add_colorbar(ax, image, f"change of the logit of “{flow.label}” when cut")
+
+
+def _look(change: float, scale: Normalize) -> dict:
+    """A strong change has a strong line, which shows where the band is but a hair."""
+    if np.isnan(change):
+        return {"color": FAINT, "alpha": 0.6, "lw": 0.5}
+    face, strength = colormaps[CHANGE_MAP](scale(change)), abs(change) / scale.vmax
+    line = [(0.65 + 0.35 * strength) * part for part in face[:3]]
+    return {"facecolor": face, "edgecolor": line, "lw": 0.5 + 1.5 * strength}
+
+
+def _edges(flow) -> list[tuple[int, int, int]]:
+    """Edges along which something flows, those within a stream first."""
+    found = [tuple(int(n) for n in edge) for edge in np.argwhere(flow.mass > 0)]
+    return sorted(found, key=lambda edge: not _stays(flow)[edge[1:]])
+
+
+def _band(ax: Axes, flow, layout: _Layout, edge: tuple[int, int, int], **look) -> None:
+    """A band from a node's right side to the left side of one in the next column."""
+    left, right = edge[0] + WIDTH / 2, edge[0] + 1 - WIDTH / 2
+    (low, to), width = (layout.starts[edge], layout.ends[edge]), layout.widths[edge]
+    middle = (left + right) / 2
+    below = [(left, low), (middle, low), (middle, to), (right, to)]
+    above = [(x, y + width) for x, y in reversed(below)]
+    curve = [Path.CURVE4] * 3
+    codes = [Path.MOVETO, *curve, Path.LINETO, *curve, Path.CLOSEPOLY]
+    path = Path([*below, *above, below[0]], codes)
+    ax.add_patch(PathPatch(path, gid=_named(flow, edge), **look))
+
+
+def _say(ax: Axes, layout: _Layout, edge: tuple[int, int, int], words: str) -> None:
+    """A number in the middle of a band."""
+    y = (layout.starts[edge] + layout.ends[edge] + layout.widths[edge]) / 2
+    look = {"color": INK, "size": 9, "weight": "bold", "ha": "center", "va": "center"}
+    ax.text(edge[0] + 0.5, y, words, path_effects=HALO, zorder=4, **look)
+
+
+# Nodes and words
+
+
+def _nodes(ax: Axes, flow, layout: _Layout) -> None:
+    """Bars, with the share of each; and on what stays in a stream, how much that is."""
+    colours, shares = _colours(flow), _shares(flow)
+    for (column, group), share in np.ndenumerate(shares):
+        low, height = layout.lows[column, group], layout.heights[column, group]
+        place = (column - WIDTH / 2, low)
+        name = f"{flow.groups[group]}, column {column}"
+        colour = colours[group] if share > 0 else FAINT
+        ax.add_patch(Rectangle(place, WIDTH, height, color=colour, lw=0, zorder=3, gid=name))
+        _percent(ax, flow, (column, low, height), group, share)
+    for layer, stream in np.ndindex(len(flow.layers), len(flow.streams)):
+        edge = (layer, stream, stream)
+        y = layout.starts[edge] + layout.widths[edge] / 2
+        look = {"color": INK, "size": 8.5, "ha": "center", "va": "center"}
+        ax.text(layer + 0.5, y, f"{_share(flow.mass[edge])} stays", **look)
+
+
+def _percent(ax: Axes, flow, place: tuple[float, float, float], group: int, share: float) -> None:
+    """A node's share: below the sound, above all others; nothing where there is none."""
+    column, low, height = place
+    if share == 0:
+        return
+    down = group == flow.streams.index("spec")
+    y, side = (low - 0.012, "top") if down else (low + height + 0.008, "bottom")
+    size = 7.5 if _slots(flow)[group] else 9.5
+    look = {"color": INK, "size": size, "ha": "center", "va": side, "path_effects": HALO}
+    ax.text(column, y, _share(share), zorder=4, **look)
+
+
+def _frame(ax: Axes, flow, layout: _Layout) -> None:
+    """Names of columns below and of groups at the left, and what the widths mean."""
+    columns = len(flow.layers) + 1
+    names = [f"before\nlayer {flow.layers[0]}", *(f"after\nlayer {n}" for n in flow.layers)]
+    ax.set_xticks(range(columns), names)
+    ax.set_yticks(layout.lows[0] + layout.heights[0] / 2, flow.groups)
+    ax.set(xlim=(-0.12, columns - 1 + 0.14))
+    ax.set_ylim(GAP - 0.08, (layout.lows + layout.heights).max() + 0.08)
+    ax.set_xlabel(_scale_words(layout.factor))
+    hide_frame(ax)
+
+
+def _scale_words(factor: int) -> str:
+    width = "width of a band: its share of the answer's reading"
+    hair = f"hairlines: less than {100 * HAIR / factor:.1g} %"
+    if factor == 1:
+        return f"{width}; {hair}"
+    return f"{width};\nbands that touch a slot are drawn {factor} times as wide; {hair}"
+
+
+def flow_alt(flow) -> str:
+    """Sentences that say which slot carries most from stream to stream, through which edge most
+    flows, which one matters most to the label, and whether these are the same.
+    """
+    shares = zip(flow.groups, _shares(flow)[0, : len(flow.streams)], strict=False)
+    streams = " and ".join(f"{_share(share)} in the {name}" for name, share in shares)
+    parts = [
+        f"what the answer reads through {_layers(flow)}: {streams} before",
+        *(_carrier(flow, *pair) for pair in (("spec", "rgb"), ("rgb", "spec"))),
+        *_verdict(flow),
+    ]
+    return "; ".join(parts)
+
+
+def _layers(flow) -> str:
+    return "1 fused layer" if len(flow.layers) == 1 else f"{len(flow.layers)} fused layers"
+
+
+def _carrier(flow, source: str, target: str) -> str:
+    """Such as "from sound to picture most through slot 2 (1.4 % of the reading)"."""
+    carried = _carried(flow, flow.streams.index(source), flow.streams.index(target))
+    ways = [flow.groups[flow.streams.index(stream)] for stream in (source, target)]
+    start = f"from {ways[0]} to {ways[1]}"
+    if not carried.any():
+        return f"{start} nothing through any slot"
+    slot = len(flow.streams) + int(carried.argmax())
+    return f"{start} most through {flow.groups[slot]} ({_share(carried.max())} of the reading)"
+
+
+def _carried(flow, source: int, target: int) -> np.ndarray:
+    """Shares [Z] that each slot takes up from one stream and hands to another, at its own place."""
+    slots = np.flatnonzero(_slots(flow))
+    held = handed = np.zeros(len(slots))
+    for mass in flow.mass:
+        total = np.maximum(mass.sum(1)[slots], 1e-12)
+        handed = handed + held * mass[slots, target] / total
+        held = held * mass[slots, slots] / total + mass[source, slots]
+    return handed
+
+
+def _verdict(flow) -> list[str]:
+    """The edge through which most flows, the one that matters most, and whether they agree."""
+    widest = _largest(flow, flow.mass)
+    said = [f"largest attention edge: {_named(flow, widest)} ({_share(flow.mass[widest])})"]
+    if flow.effect is None:
+        return said
+    change = f"changes the logit of {flow.label} by"
+    strongest = _largest(flow, flow.effect)
+    cut = f"cutting it {change} {signed(-flow.effect[strongest])}"
+    said.append(f"largest causal edge: {_named(flow, strongest)} ({cut})")
+    if strongest == widest:
+        return [*said, "attention and cause agree: these are the same edge"]
+    other = f"cutting the largest attention edge {change} {signed(-flow.effect[widest])}"
+    return [*said, f"attention and cause disagree: {other}"]
+
+
+def _largest(flow, values: np.ndarray) -> tuple[int, int, int]:
+    """The edge to or from a slot (layer's place, from, to) whose value is largest in size."""
+    sizes = np.where(_passes(flow), np.nan_to_num(np.abs(values)), -1)
+    return tuple(int(n) for n in np.unravel_index(sizes.argmax(), sizes.shape))
+
+
+def _named(flow, edge: tuple[int, int, int]) -> str:
+    layer, source, target = edge
+    return f"{flow.groups[source]} to {flow.groups[target]} in layer {flow.layers[layer]}"
+
+
+def _shares(flow) -> np.ndarray:
+    """The share of each group in each column, [L + 1, G]."""
+    return np.concatenate([flow.mass.sum(2), flow.mass[-1:].sum(1)])
+
+
+def _colours(flow) -> list[str]:
+    streams = [COLOURS[stream] for stream in flow.streams]
+    return streams + [COLOURS["both"]] * (len(flow.groups) - len(streams))
+
+
+def _share(share: float) -> str:
+    """A share in words, such as "62 %", "1.4 %" or "< 0.1 %"."""
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
+    return f"{100 * share:.{0 if share == 0 or share >= 0.0995 else 1}f} %"

@@ -1,0 +1,202 @@
+"""A panel in a notebook: controls, the picture that follows them, its words and its sound.
+
+Plain ipywidgets, so that JupyterLab, VS Code and Colab show them.
+"""
+
+import asyncio
+import base64
+import html
+import io
+import struct
+import wave
+from functools import lru_cache
+from importlib import import_module
+from threading import RLock
+
+from mbt_lite.panels.panel import Choice, Panel
+
+PAUSE = 0.02  # seconds for further changes to arrive before a picture is drawn
+KEPT = 128  # pictures that need not be drawn again
+
+
+def explore(panel: Panel) -> "Explorer":
+    """A panel to look into with sliders and menus; the last line of a cell shows it.
+
+    The output also holds the picture of the start, for readers who run nothing.
+    """
+    return Explorer(panel)
+
+
+class Explorer:
+    """The widgets of a panel: `controls` by the names of its choices, `picture`, `words`, `box`.
+
+    `player` starts the sound and lets the frames follow; it is None where there is none to hear.
+    """
+
+    def __init__(self, panel: Panel):
+        widgets = _ipywidgets()
+        self.panel = panel
+        self.controls = {choice.name: _control(choice, panel) for choice in panel.choices}
+        self.player = Player(panel, self.controls["frame"]) if panel.sound else None
+        self.picture, self.words = widgets.HTML(), widgets.HTML()
+        rows = self.controls | ({"frame": self.player.box} if self.player else {})
+        self.box = widgets.VBox([*rows.values(), self.picture, self.words])
+        self._drawn = lru_cache(KEPT)(self._draw)
+        self._waiting, self._turn = False, RLock()
+        self._show()
+        for control in self.controls.values():
+            control.observe(self._changed, "index")
+
+    @property
+    def state(self) -> dict[str, int]:
+        """The index that each control stands at."""
+        return {name: control.index for name, control in self.controls.items()}
+
+    def _changed(self, _) -> None:
+        """Draw after a pause, once, however many changes arrive until then."""
+        if self._waiting:
+            return
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # no notebook, so nothing else will arrive
+            return self._show()
+        self._waiting = True
+        loop.call_later(PAUSE, self._show)
+
+    def _show(self) -> None:
+        """The last to draw draws what the controls say then, whichever threads they spoke in."""
+        with self._turn:
+            self._waiting = False
+            try:
+                png, words = self._drawn(*self.state.values())
+            except Exception as error:  # whatever it is, it would be lost behind the widget
+                self.picture.value, self.words.value = "", _spoken(_sentence(error), "alert")
+            else:
+                self.picture.value = _image(png, words)
+                self.words.value = _spoken(words, "status")
+
+    def _draw(self, *state: int) -> tuple[bytes, str]:
+        named = dict(zip(self.controls, state, strict=True))
+        return self.panel.png(**named), self.panel.alt(**named)
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        """The widgets, and for viewers without them the picture of the start and its words."""
+        bundle = self.box._repr_mimebundle_()
+        try:
+            png, words = self._drawn(*self.panel.start.values())
+        except Exception as error:
+            return bundle | {"text/plain": _sentence(error)}, {}
+        bundle |= {"image/png": _base64(png), "text/plain": words}
+        return bundle, {"image/png": {"alt": words}}
+
+
+class Player:
+    """Beside `frames`, the control of the frames, a button that plays the sound from there on.
+
+    `clock` ticks in the browser, as the sound does; a frame that is chosen by hand stops both.
+    """
+
+    def __init__(self, panel: Panel, frames):
+        widgets = _ipywidgets()
+        self.panel, self.frames = panel, frames
+        self.button = widgets.Button(tooltip="Play the sound; the frames follow")
+        self.button.layout.width = "7em"
+        self.clock = widgets.Play(min=-1, max=len(frames.options) - 1)
+        self.clock.interval, self.clock.layout.display = round(1000 * panel.step), "none"
+        self.sound = widgets.HTML()
+        row = [frames, self.button, self.clock, self.sound]
+        self.box = widgets.HBox(row, layout={"flex_flow": "row wrap"})
+        self._say(playing=False)
+        self.button.on_click(self._pressed)
+        self.clock.observe(self._ran, "playing")
+        self.clock.observe(self._ticked, "value")
+        frames.observe(self._moved, "index")
+
+    def _pressed(self, _) -> None:
+        """Start or stop; the first tick comes at once, and is the frame to begin with."""
+        if self.clock.playing:
+            self.clock.playing = False
+            return
+        at_end = self.frames.index == self.clock.max
+        with self.clock.hold_sync():
+            self.clock.value = -1 if at_end else self.frames.index - 1
+            self.clock.playing = True
+
+    def _ran(self, change) -> None:
+        self._say(change.new)
+        start = (self.clock.value + 1) * self.panel.step
+        self.sound.value = _audio(_later(self.panel.sound, start)) if change.new else ""
+
+    def _say(self, playing: bool) -> None:
+        words = ("Stop", "stop") if playing else ("Play", "play")
+        self.button.description, self.button.icon = words
+
+    def _ticked(self, change) -> None:
+        if self.clock.playing or change.new == self.clock.max:  # the last comes with the stop
+            self.frames.index = change.new
+
+    def _moved(self, change) -> None:
+        if self.clock.playing and change.new != self.clock.value:
+            self.clock.playing = False
+
+
+def _ipywidgets():
+    try:
+        return import_module("ipywidgets")
+    except ImportError:
+        raise ImportError(
+            "explore needs ipywidgets, which is not installed: pip install 'mbt-lite[notebooks]'"
+        ) from None
+
+
+def _control(choice: Choice, panel: Panel):
+    """A slider or a menu, its label as wide as the longest of the panel."""
+    widgets = _ipywidgets()
+    slides = choice.slider and len(choice.options) > 1
+    return (widgets.SelectionSlider if slides else widgets.Dropdown)(
+        options=choice.options,
+        index=choice.start,
+        description=choice.label,
+        tooltip=f"{choice.label}: {choice.options[0]} to {choice.options[-1]}, by the arrow keys",
+        style={"description_width": f"{max(len(c.label) for c in panel.choices) + 1}ch"},
+        layout={"width": "32em", "max_width": "100%"},
+    )
+
+
+def _image(png: bytes, alt: str) -> str:
+    """HTML of a picture; its size is said beforehand, so that nothing jumps when it changes."""
+    width, height = struct.unpack(">2I", png[16:24])
+    style = "display:block;max-width:100%;height:auto;background:white"
+    return (
+        f'<img src="data:image/png;base64,{_base64(png)}" alt="{html.escape(alt)}" '
+        f'width="{width}" height="{height}" decoding="sync" style="{style}">'
+    )
+
+
+def _audio(wav: bytes) -> str:
+    return f'<audio autoplay src="data:audio/wav;base64,{_base64(wav)}"></audio>'
+
+
+def _spoken(words: str, role: str) -> str:
+    """HTML of words that a screen reader says when they change."""
+    live = "assertive" if role == "alert" else "polite"
+    style = "max-width:48em;line-height:1.45;white-space:normal"
+    return f'<div role="{role}" aria-live="{live}" style="{style}">{html.escape(words)}</div>'
+
+
+def _sentence(error: Exception) -> str:
+    return f"This picture could not be drawn. {type(error).__name__}: {error}"
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")
+
+
+def _later(wav: bytes, seconds: float) -> bytes:
+    """A WAV file without its first seconds."""
+    rest = io.BytesIO()
+    with wave.open(io.BytesIO(wav)) as whole, wave.open(rest, "wb") as part:
+        part.setparams(whole.getparams())
+        whole.setpos(min(round(seconds * whole.getframerate()), whole.getnframes()))
+        part.writeframes(whole.readframes(whole.getnframes()))
+    return rest.getvalue()

@@ -1,0 +1,154 @@
+"""The attention explorer in a real JupyterLab and browser, used by keyboard, without a network."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlparse
+
+import nbformat
+import pytest
+
+from mbt_lite import world, zoo
+
+CHROMIUM = Path("/usr/bin/chromium")
+EMBEDDED = zoo.converted(zoo.entry("world-tiny"))
+CELL = """
+import mbt_lite as mbt
+from mbt_lite.features import read_views
+from mbt_lite.panels import attention
+from mbt_lite.widgets import explore
+
+model = mbt.load()
+view = read_views("world_0000.mp4", model.clip_config)[0]
+explore(attention(model, view))
+"""
+QUIET = {"fetchNews": "false", "checkForUpdates": False}
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("jupyterlab")
+pytest.importorskip("ipywidgets")
+pytestmark = [
+    pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}"),
+    pytest.mark.skipif(not EMBEDDED.is_file(), reason="needs the embedded weights"),
+]
+
+
+def write_notebook(folder: Path) -> None:
+    """A notebook of one cell, and the clip that it looks into."""
+    folder.mkdir()
+    world.render([world.scene(world.SPLITS["test"], 0)], folder)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.strip())])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "view.ipynb")
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A Jupyter that has nothing of the person who runs the tests, and asks for no news."""
+    kinds = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
+    own = {kind: str(home / kind.lower()) for kind in kinds}
+    settings = Path(own["JUPYTER_CONFIG_DIR"]) / "lab/user-settings/@jupyterlab"
+    settings = settings / "apputils-extension/notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(QUIET))
+    return os.environ | own
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(server: subprocess.Popen, url: str, log: Path, seconds: float = 100) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+            return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a JupyterLab over a folder with the notebook; its kernels end with it."""
+    notebooks, log, port = tmp_path / "notebooks", tmp_path / "log.txt", free_port()
+    write_notebook(notebooks)
+    options = {"ip": "127.0.0.1", "port": port, "port_retries": 0, "root_dir": notebooks}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
+    command += ["--IdentityProvider.token="]
+    with open(log, "w") as out:
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment(tmp_path), stdout=out, stderr=out
+        )
+    try:
+        wait_for(server, f"http://127.0.0.1:{port}/api/status", log)
+        yield f"http://127.0.0.1:{port}/lab/tree/view.ipynb"
+    finally:
+        server.terminate()
+        try:
+            server.wait(30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+
+
+@pytest.fixture
+def tab(lab):
+    """A browser tab with the notebook; whatever it asked of other machines fails the test."""
+    asked = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1100, "height": 1100})
+        tab.on("request", lambda request: asked.append(urlparse(request.url)))
+        tab.goto(lab)
+        yield tab
+        browser.close()
+    assert {one.hostname for one in asked if one.scheme not in ("data", "blob")} == {"127.0.0.1"}
+
+
+def run_all(tab) -> None:
+    tab.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for()  # the kernel is there
+    tab.get_by_role("menuitem", name="Run", exact=True).click()
+    tab.get_by_text("Run All Cells", exact=True).click()
+    tab.get_by_role("slider").wait_for(timeout=60_000)
+
+
+def shown(tab) -> tuple[str, str, str]:
+    """The picture's source and description, and the words below it."""
+    image = tab.locator(".jp-OutputArea-output .widget-html img")
+    words = tab.locator(".jp-OutputArea-output [role=status]")
+    return image.get_attribute("src"), image.get_attribute("alt"), words.inner_text()
+
+
+def changed(tab, words: str) -> tuple[str, str, str]:
+    """What is shown once the words are others."""
+    script = "words => ![words, undefined].includes(document.querySelector('%s')?.innerText)"
+    tab.wait_for_function(script % ".jp-OutputArea-output [role=status]", arg=words)
+    return shown(tab)
+
+
+def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_played(tab, tmp_path):
+    run_all(tab)
+    tab.screenshot(path=tmp_path / "before.png")
+    before = shown(tab)
+    assert before[0].startswith("data:image/png;base64,") and before[1] == before[2]
+    assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second picture
+    for _ in range(3):
+        tab.get_by_role("slider").press("ArrowRight")
+    moved = changed(tab, before[2])
+    assert moved[0] != before[0] and moved[1] == moved[2]
+    tab.get_by_label("layer").press("ArrowUp")
+    other = changed(tab, moved[2])
+    assert other[0] != moved[0]
+    tab.get_by_role("button", name="Play").press("Enter")
+    tab.wait_for_function("document.querySelector('audio')?.currentTime > 0")
+    assert changed(tab, other[2])[0] != other[0]
+    tab.screenshot(path=tmp_path / "after.png")

@@ -1,0 +1,479 @@
+"""The pages of the views, as a person reads them: alone in a browser, without a network."""
+
+import base64
+import io
+import json
+import re
+import time
+import wave
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbt_lite import features, media, panels, plot, world
+from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig
+from mbt_lite.features import View, normalise
+from mbt_lite.inference import AttentionMaps, Classifier, load
+from mbt_lite.panels.page import MOST, jpeg_uri, png_uri, quantised, wav
+from mbt_lite.plot.explorer import moments
+
+CHROMIUM = Path("/usr/bin/chromium")
+
+
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+class Reader(Classifier):
+    """A classifier that reads at random; with `only`, of one stream."""
+
+    def __init__(self, config=WORLD, clip_config=WORLD_CLIP, only: str | None = None):
+        labels = [f"label {i}" for i in range(config.classes)]
+        super().__init__(config, {}, clip_config, labels)
+        self.only = only
+
+    def attention(self, clip, query="bottleneck", layers=None) -> AttentionMaps:
+        slots = self.config.bottlenecks if query == "bottleneck" else 1
+        shape, random = (self.config.heads, slots), rng()
+        fused = tuple(range(self.config.fusion_layer, self.config.depth - 1))
+
+        def maps(stream):
+            if self.only not in (None, stream):
+                return None
+            size = (len(fused), *shape, *self.config.grid(stream))
+            return (random.random(size, np.float32) ** 4).astype(np.float32)
+
+        return AttentionMaps(fused, query, maps("rgb"), maps("spec"))
+
+
+def view_of(clip_config: ClipConfig = WORLD_CLIP, start: float = 0.0, silent=False) -> View:
+    """Noise to see and to hear, from `start` seconds of a file on."""
+    random, config = rng(), clip_config
+    rgb = random.integers(0, 256, (config.frames, config.size, config.size, 3), np.uint8)
+    samples = round(config.sound_seconds * 16_000)
+    sound = np.zeros(samples) if silent else random.uniform(-0.5, 0.5, samples)
+    sound = sound.astype(np.float32)
+    spec = features.log_mel(sound, config.front_end)
+    times = start + (np.arange(config.frames) + 0.5) * config.frame_step
+    clip = normalise(rgb, spec, config.front_end)
+    return View(clip, rgb, times, spec, sound, start, ())
+
+
+def flow_of(layers: int = 3, slots: int = 4, effects: bool = True) -> SimpleNamespace:
+    """A flow in which what reaches a node leaves it, as an `explain.Flow` does."""
+    random, groups = rng(), 2 + slots
+    mass, held = np.zeros((layers, groups, groups)), np.full(groups, 1 / groups)
+    for layer in range(layers):
+        ways = random.random((groups, groups))
+        ways[0, 1] = ways[1, 0] = 0
+        mass[layer] = held[:, None] * ways / ways.sum(1, keepdims=True)
+        held = mass[layer].sum(0)
+    effect = np.full(mass.shape, np.nan)
+    effect[:, :2, 2:] = random.normal(size=(layers, 2, slots))
+    effect[:, 2:, :2] = random.normal(size=(layers, slots, 2))
+    return SimpleNamespace(
+        streams=("spec", "rgb"),
+        layers=tuple(range(1, layers + 1)),
+        label="circle sings",
+        mass=mass,
+        effect=effect if effects else None,
+        groups=("sound", "picture", *(f"slot {slot}" for slot in range(slots))),
+    )
+
+
+LABELS = panels.Choice("label", "answer", ("bell", "rain", "siren"), slider=True)
+KINDS = panels.Choice("kind", "show", ("bars", "lines"))
+
+
+def chart(label: int, kind: int) -> panels.Chart:
+    name = LABELS.options[label]
+    if kind:
+        lines = {"attention": [(0, 1), (1, 0.2 * label)], "random": [(0, 1), (1, 0.9)]}
+        words = f"{name} falls to {0.2 * label:.1f}"
+        return panels.Chart(name, "probability", words, lines=lines, across="patches gone")
+    bars = [panels.Bar("slot 0", label - 1.5, label - 2, label - 1), panels.Bar("slot 1", 0.5)]
+    return panels.Chart(name, "logit", f"{name}: slot 0 changes it by {label - 1.5}", bars)
+
+
+def bars_page() -> str:
+    return panels.bars_page("Surgery", "What each slot does.", (LABELS, KINDS), chart)
+
+
+PAGES = {
+    "attention": lambda: panels.attention(Reader(), view_of()).page(),
+    "bars": bars_page,
+    "flow": lambda: panels.flow_page(flow_of()),
+}
+
+
+class Tags(HTMLParser):
+    """The tags of a document, what its attributes name, and the texts of its scripts."""
+
+    VOID = {"meta", "input", "br", "link", "img"}
+
+    def __init__(self, document: str):
+        super().__init__()
+        self.open, self.seen, self.scripts = [], [], []
+        self.feed(document)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += text
+
+
+def data_of(document: str) -> dict:
+    return json.loads(Tags(document).scripts[0])
+
+
+def content(uri: str) -> bytes:
+    return base64.b64decode(uri.split(",")[1])
+
+
+# ---- documents ----
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_whole_and_names_nothing_outside_itself(name):
+    document = PAGES[name]()
+    tags = Tags(document)
+    assert tags.open == [] and len(tags.scripts) == 2
+    assert len(document.encode()) < MOST
+    assert "http://" not in document and "https://" not in document
+    assert not any({"src", "href", "srcset"} & set(attributes) for _, attributes in tags.seen)
+    policies = [a["content"] for _, a in tags.seen if "http-equiv" in a]
+    assert policies[0].startswith("default-src 'none'") and len(policies) == 1
+    assert not re.search(r"(connect|font|frame|object|worker)-src|https?:|\*", policies[0])
+
+
+def test_a_label_that_looks_like_html_neither_ends_the_script_nor_becomes_an_element():
+    label = "</script><script>alert(1)</script><!--<b>"
+    document = panels.page(label, label, "bars.js", {"words": label})
+    tags = Tags(document)
+    assert len(tags.scripts) == 2 and data_of(document) == {"words": label}
+    assert "b" not in [tag for tag, _ in tags.seen]
+
+
+def test_a_page_refuses_a_number_that_is_none():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        panels.page("surgery", "", "bars.js", {"value": float("nan")})
+
+
+def test_a_page_above_3_mb_is_refused_with_what_to_leave_out():
+    with pytest.raises(ValueError, match="would take 3.* leave out some layers, some frames or"):
+        panels.page("long", "", "bars.js", {"words": "x" * MOST})
+
+
+def test_the_attention_of_a_full_size_model_to_noise_fits_into_a_page():
+    config, clip_config = replace(BASE, fusion_layer=8), ClipConfig()
+    document = panels.attention(Reader(config, clip_config), view_of(clip_config)).page()
+    data = data_of(document)
+    assert data["rgb"]["shape"] == [3, 12, 5, 16, 14, 14]
+    assert data["spec"]["shape"] == [3, 12, 5, 50, 8]
+    assert 1e6 < len(document.encode()) < MOST
+
+
+# ---- what lies in them ----
+
+
+def test_a_wave_is_heard_as_it_was():
+    sound = rng().uniform(-1, 1, 800).astype(np.float32)
+    with wave.open(io.BytesIO(wav(sound))) as file:
+        assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16_000)
+        heard = np.frombuffer(file.readframes(800), "<i2") / 32767
+    np.testing.assert_allclose(heard, sound, atol=2e-5)
+
+
+def test_the_frames_lie_one_below_the_other_in_one_jpeg():
+    frames = np.repeat(np.uint8([[[[40, 90, 200]]], [[[200, 90, 40]]]]), 32, 1).repeat(16, 2)
+    strip = np.asarray(Image.open(io.BytesIO(content(jpeg_uri(frames))))).reshape(2, 32, 16, 3)
+    inside = np.s_[:, 1:-1]  # colour is stored at half the resolution, so edges mix
+    np.testing.assert_allclose(strip[inside].astype(int), frames[inside], atol=6)
+
+
+def test_the_spectrogram_has_high_pitches_above_and_later_times_on_the_right():
+    spec = np.zeros((20, 8), np.float32)
+    spec[15, 6] = 1
+    image = np.asarray(Image.open(io.BytesIO(content(png_uri(spec)))))
+    assert image.shape == (8, 20)
+    assert np.argwhere(image == 255).tolist() == [[1, 15]]
+
+
+def test_a_map_keeps_its_values_to_a_part_of_its_own_highest():
+    maps = (rng().random((2, 3, 4, 5, 6)) ** 6 * [[[[[1e-4]]]], [[[[1]]]]]).astype(np.float32)
+    stored = quantised(maps)
+    levels = np.frombuffer(base64.b64decode(stored["maps"]), np.uint8).reshape(24, -1)
+    highest = np.array(stored["highest"])[:, None]
+    error = abs(levels / 255 * highest - maps.reshape(24, -1)) / highest
+    assert 0 < error.max() < 1 / 500
+
+
+# ---- the attention explorer ----
+
+
+def peaked(layer: int, head: int, slot: int) -> AttentionMaps:
+    """Maps of layers 1 and 2 of which one reads the third frame's top left and 0.5-0.75 s."""
+    rgb, spec = np.full((2, 4, 4, 4, 4, 4), 1e-3), np.full((2, 4, 4, 8, 8), 1e-3)
+    rgb[layer, head, slot, 2, 0, 0] = spec[layer, head, slot, 2, 3] = 0.5
+    return AttentionMaps((1, 2), "bottleneck", rgb, spec)
+
+
+def test_the_words_name_slot_layer_time_pitch_and_place_on_the_clock_of_the_file():
+    view, maps = view_of(start=10.0), peaked(layer=0, head=1, slot=2)
+    words = plot.explorer_alt(view, maps, WORLD_CLIP, layer=0, slot=2, frame=4)
+    sound, picture, around = re.split(", and |; ", words)
+    assert sound == "slot 2 in layer 1 reads most at 10.5–10.8 s of the sound, near 1509 Hz"
+    assert picture == "in the picture most at 11.12 s, at the top left"
+    assert around.endswith(
+        "of what it reads in the picture lies around 11.12 s, most at the top left"
+    )
+    head = plot.explorer_alt(view, maps, WORLD_CLIP, layer=0, head=1, slot=2)
+    assert head.startswith("head 1 of slot 2 in layer 1 reads most")
+    even = plot.explorer_alt(view, maps, WORLD_CLIP, layer=1)
+    assert "the bottleneck in layer 2 reads all of the sound alike, and all of the picture" in even
+
+
+def test_the_line_on_the_sound_stands_at_the_time_of_the_frame():
+    view, maps = view_of(start=10.0), peaked(layer=0, head=1, slot=2)
+    figure = plot.explorer(view, maps, WORLD_CLIP, layer=0, slot=2, frame=4)
+    picture, sound = figure.axes[:2]
+    assert picture.get_xlabel() == "11.12 s"
+    assert list(sound.lines[-1].get_xdata()) == [11.125, 11.125]
+    assert sound.get_xlim() == (10.0, 12.0)
+
+
+def test_all_frames_of_a_state_are_on_one_scale():
+    view, maps = view_of(), peaked(layer=0, head=1, slot=2)
+    limits = [
+        plot.explorer(view, maps, WORLD_CLIP, 0, 1, 2, frame).axes[0].images[-1].get_clim()
+        for frame in (0, 4)
+    ]
+    assert limits == [(0, 0.5), (0, 0.5)]
+
+
+def test_the_clock_goes_on_where_a_short_file_is_looped_and_where_there_is_no_picture():
+    view = view_of(start=3.0)
+    looped = replace(view, times=3.0 + (view.times - 3.0) % 0.9)
+    nothing = replace(view, rgb=np.zeros_like(view.rgb), times=np.full(8, 3.0))
+    for one in (view, looped, nothing):
+        np.testing.assert_allclose(moments(one, WORLD_CLIP), view.times)
+
+
+def test_the_explorer_of_a_trained_model_reads_a_clip():
+    classifier, scene = load(), world.scene(world.SPLITS["test"], 0)
+    frames = rng().integers(0, 256, (50, 48, 48, 3), np.uint8)
+    found = media.Media(frames, np.arange(50) / 25, world.wave(scene), 0.0, 2.0, 2.0, ())
+    view = features.make_view(found, classifier.clip_config)
+    panel = panels.attention(classifier, view)
+    assert [choice.name for choice in panel.choices] == ["layer", "head", "slot", "frame"]
+    assert panel.alt(slot=3, layer=0).startswith("slot 2 in layer 1 reads most at")
+    assert panel.png(frame=1) != panel.png(frame=5)
+    asked = panels.attention(classifier, view, query="cls")
+    assert [choice.name for choice in asked.choices] == ["layer", "head", "frame"]
+    assert "the class token in layer 3 reads" in asked.alt()
+
+
+def test_the_sound_of_a_panel_lasts_as_long_as_its_frames():
+    clip_config = replace(WORLD_CLIP, frames=4)
+    view = view_of(clip_config)
+    view = replace(view, times=view.times + 0.5)
+    panel = panels.attention(Reader(clip_config=clip_config), view)
+    assert panel.step == 0.25
+    with wave.open(io.BytesIO(panel.sound)) as file:
+        heard = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
+    np.testing.assert_allclose(heard, view.wave[8_000:24_000], atol=2e-5)
+
+
+@pytest.mark.parametrize("only", ["rgb", "spec"])
+def test_a_model_of_one_stream_has_the_panel_of_that_stream(only):
+    panel = panels.attention(Reader(only=only), view_of(), query="cls")
+    data, other = data_of(panel.page()), "spec" if only == "rgb" else "rgb"
+    assert data[only] and data[other] is None
+    assert ("picture" in panel.alt()) == (only == "rgb")
+    assert len([ax for ax in panel.draw(**panel.start).axes if len(ax.images) == 2]) == 1
+
+
+# ---- charts and flows ----
+
+
+def test_charts_of_one_axis_share_a_scale_and_lie_in_the_order_of_the_choices():
+    data = data_of(bars_page())
+    states = list(product(LABELS.options, KINDS.options))
+    assert [(one["title"], "bars" if one["bars"] else "lines") for one in data["charts"]] == states
+    assert {tuple(one["range"]) for one in data["charts"][::2]} == {(-2.0, 1.0)}
+    assert {tuple(one["range"]) for one in data["charts"][1::2]} == {(0.0, 1.0)}
+
+
+def test_a_flow_is_told_as_it_is_and_what_was_not_cut_is_empty():
+    flow = flow_of()
+    data = data_of(panels.flow_page(flow))
+    np.testing.assert_allclose(data["mass"], flow.mass, atol=1e-6)
+    np.testing.assert_allclose(np.array(data["effect"], float), flow.effect, atol=1e-4)
+    assert data["effect"][0][0][0] is None
+    plain = data_of(panels.flow_page(flow_of(effects=False)))
+    assert plain["effect"] is None
+    assert [choice["name"] for choice in plain["choices"]] == ["layer"]
+
+
+# ---- in a browser ----
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    if not CHROMIUM.is_file():
+        pytest.skip(f"needs {CHROMIUM} (Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Opens a page from a folder; what it complains of or asks for fails the test."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.set_offline(True)
+    tab, troubles, asked = context.new_page(), [], []
+    tab.on("console", lambda message: troubles.append(message.text))
+    tab.on("pageerror", lambda error: troubles.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+
+    def open_page(document: str):
+        path = tmp_path / "page.html"
+        path.write_text(document, encoding="utf-8")
+        tab.goto(path.as_uri())
+        tab.locator("#words:not(:empty)").wait_for()
+        return tab
+
+    yield open_page
+    context.close()
+    assert troubles == []
+    assert [url for url in asked if not url.startswith("data:")] == [
+        (tmp_path / "page.html").as_uri()
+    ]
+
+
+def picture(tab) -> str:
+    """What is drawn: the pixels of the frame or of the sound, or the parts of the chart."""
+    return tab.evaluate(
+        "[...document.querySelectorAll('.over canvas')].map(c => c.toDataURL()).join()"
+        " + [...document.querySelectorAll('svg')].map(s => s.innerHTML).join()"
+    )
+
+
+def words(tab) -> str:
+    return tab.locator("#words").inner_text()
+
+
+def runs_past(tab, frame: int) -> None:
+    """Waits until a later frame is on show; the page lets no text be run, so it is asked."""
+    deadline = time.monotonic() + 10
+    while int(tab.locator("input[type=range]").input_value()) <= frame:
+        assert time.monotonic() < deadline
+        tab.wait_for_timeout(50)
+
+
+def turn(tab, key: str = "ArrowRight") -> None:
+    tab.locator("input[type=range]").first.focus()
+    tab.keyboard.press(key)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_slider_moved_by_keyboard_changes_the_picture_and_the_words_without_a_network(name, show):
+    tab = show(PAGES[name]())
+    before = picture(tab), words(tab)
+    turn(tab, "Home" if name == "attention" else "ArrowRight")
+    assert picture(tab) != before[0] and words(tab) != before[1]
+    tab.set_viewport_size({"width": 390, "height": 800})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_the_page_of_attention_says_what_its_panel_says(show):
+    panel = panels.attention(Reader(), view_of(start=3.0))
+    tab = show(panel.page())
+    tab.get_by_label("layer").select_option("layer 1")
+    tab.get_by_label("slot").select_option("slot 2")
+    tab.get_by_label("head").select_option("head 3")
+    said = panel.alt(layer=0, slot=3, head=4)
+    assert words(tab) == said[0].upper() + said[1:] + "."
+
+
+def test_frame_slider_and_sound_have_one_clock(show):
+    tab = show(panels.attention(Reader(), view_of(start=3.0)).page())
+    line, frame = tab.locator(".cursor"), tab.locator("input[type=range]")
+    turn(tab, "Home")
+    assert line.evaluate("e => e.style.left") == "6.25%"
+    sound = tab.locator(".heard .over canvas")
+    sound.click(position={"x": sound.bounding_box()["width"] * 0.7, "y": 20})
+    assert (frame.input_value(), line.evaluate("e => e.style.left")) == ("5", "68.75%")
+    assert tab.locator("#told").inner_text().startswith("sound at 4.2–4.5 s, near ")
+    assert "lies around 4.38 s" in words(tab)
+    turn(tab, "Home")
+    tab.get_by_role("button", name="Play the sound").click()
+    runs_past(tab, 1)
+    tab.get_by_role("button", name="Pause").click()
+    shown = float(line.evaluate("e => e.style.left").removesuffix("%")) / 100 * 8 - 0.5
+    assert shown == pytest.approx(int(frame.input_value()), abs=0.51)
+
+
+def test_arrow_keys_read_the_attention_cell_by_cell(show):
+    tab = show(panels.attention(Reader(), view_of()).page())
+    tab.locator(".seen .over canvas").focus()
+    told = []
+    for key in ("ArrowUp", "ArrowUp", "ArrowLeft", "ArrowLeft"):
+        tab.keyboard.press(key)
+        told.append(tab.locator("#told").inner_text())
+    assert len(set(told)) == 4
+    assert re.fullmatch(r"picture at [\d.]+ s, at the top left: attention [\d.e−]+", told[-1])
+
+
+def test_without_sound_and_with_a_black_picture_the_frames_still_run(show):
+    view = view_of(silent=True)
+    view = replace(view, rgb=np.zeros_like(view.rgb), times=np.zeros(8))
+    tab = show(panels.attention(Reader(), view).page())
+    assert tab.evaluate("audio") is None
+    turn(tab, "Home")
+    tab.get_by_role("button", name="Play").click()
+    runs_past(tab, 1)
+
+
+@pytest.mark.parametrize("only", ["rgb", "spec"])
+def test_a_page_of_one_stream_shows_that_stream(only, show):
+    tab = show(panels.attention(Reader(only=only), view_of(), query="cls").page())
+    assert tab.locator(".over canvas").count() == 1
+    before = words(tab)
+    turn(tab, "End")
+    turn(tab, "ArrowLeft")
+    assert words(tab) != before
+
+
+def test_a_band_tells_its_share_and_what_cutting_it_changes(show):
+    flow = flow_of()
+    tab = show(panels.flow_page(flow))
+    tab.get_by_label("colour").select_option("by cause")
+    cut = np.unravel_index(np.nanargmax(abs(flow.effect)), flow.effect.shape)
+    first = tab.get_by_role("listitem").nth(5)
+    first.get_by_role("button").focus()
+    said, (layer, source, target) = tab.locator("#told").inner_text(), cut
+    assert said.startswith(f"layer {layer + 1}, {flow.groups[source]} → {flow.groups[target]}: ")
+    assert f"{100 * flow.mass[cut]:.1f} % of the attention" in said
+    assert f"logit of “circle sings” by {abs(flow.effect[cut]):.3g}" in said
+    assert ("lowers" in said) == (flow.effect[cut] > 0)
+    assert tab.locator("path.lit").get_attribute("aria-label") == said

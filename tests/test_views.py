@@ -1,0 +1,150 @@
+"""The views that ask the model itself: flow, surgery, counterfactuals, scrubbers, maps."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mbt_lite import explain, features, panels, plot
+from mbt_lite.inference import load
+
+SAMPLES = Path(__file__).parent.parent / "data_samples"
+RING, CIRCLE = SAMPLES / "ring_sings_with_bell.mp4", SAMPLES / "circle_sings.mp4"
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return load()
+
+
+@pytest.fixture(scope="module")
+def views(classifier):
+    return [features.read_views(path, classifier.clip_config)[0] for path in (RING, CIRCLE)]
+
+
+@pytest.fixture(scope="module")
+def surgery(classifier, views):
+    return panels.surgery(classifier, *views, labels=("ring sings", "bell heard"))
+
+
+@pytest.fixture(scope="module")
+def counterfactual(classifier, views):
+    return panels.counterfactual(
+        classifier, *views, ("ring", "circle"), ("ring sings", "bell heard")
+    )
+
+
+def whole(document: str) -> bool:
+    """Whether a page parses, is small, and asks nothing of a network."""
+    HTMLParser().feed(document)
+    return len(document) < 3e6 and "src=http" not in document and "@import" not in document
+
+
+def test_the_flow_of_a_clip_is_a_panel_whose_colours_are_attention_or_cause(classifier, views):
+    panel = panels.flow(classifier, views[0], "ring sings")
+    assert [choice.options for choice in panel.choices] == [("by attention", "by cause")]
+    assert panel.png(colour=0) != panel.png(colour=1)
+    assert "changes the logit of ring sings" in panel.alt()
+    page = panel.page()
+    assert whole(page) and "ring sings" in page
+
+
+def test_without_a_label_the_likeliest_is_explained(classifier, views):
+    likeliest = classifier.predict(views[0].clip).top(1)[0][0]
+    assert f"the logit of {likeliest}" in panels.flow(classifier, views[0]).alt()
+
+
+def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(surgery):
+    names = {choice.name: choice.options for choice in surgery.choices}
+    assert names["label"] == ("ring sings", "bell heard")
+    assert len(names["kind"]) == 4  # no means were given
+    cut, swapped = surgery.alt(kind=0), surgery.alt(kind=3)
+    assert "sound→picture cut after every layer" in cut and "from the other clip" in swapped
+    assert surgery.alt(label=1, kind=0) != cut
+    assert surgery.png(kind=0) != surgery.png(kind=3)
+
+
+def test_the_page_of_surgery_holds_all_its_states(surgery):
+    page = surgery.page()
+    assert whole(page)
+    for operation in ("picture cut after layer 1", "slot 3 set to zero after layer 2"):
+        assert operation in page
+
+
+def test_counterfactuals_are_three_questions_about_two_clips(counterfactual):
+    said = [counterfactual.alt(question=i) for i in range(3)]
+    assert "picture of ring with sound of circle" in said[0]
+    assert "sound muted" in said[1] and "late" in said[2]
+    assert len({counterfactual.png(question=i) for i in range(3)}) == 3
+    assert whole(counterfactual.page())
+
+
+def test_the_sound_decides_the_bell_and_both_senses_decide_the_singer(
+    counterfactual, classifier, views
+):
+    swap = explain.swap_sound(classifier, *views)
+    assert swap.sound("bell heard") > 10 * abs(swap.picture("bell heard"))
+    assert abs(swap.interaction("ring sings")) > abs(swap.sound("ring sings"))
+
+
+@pytest.mark.parametrize(("group", "count"), [("fusion layer", 5), ("bottlenecks", 4)])
+def test_a_scrubber_asks_the_models_of_the_grid_one_by_one(group, count):
+    panel = panels.scrubber(RING, group)
+    (choice,) = panel.choices
+    assert len(choice.options) == count and choice.slider
+    said = [panel.alt(setting=i) for i in range(count)]
+    assert len(set(said)) == count and all("ring sings" in one for one in said)
+    assert panel.png(setting=0) != panel.png(setting=count - 1)
+    assert whole(panel.page())
+
+
+def test_another_group_has_no_scrubber():
+    with pytest.raises(ValueError, match="the scrubbers are fusion layer, bottlenecks"):
+        panels.scrubber(RING, "mixup")
+
+
+def test_maps_stand_row_by_row_with_what_is_known_of_them(classifier, views):
+    rng = np.random.default_rng(0)
+    found = [
+        explain.Saliency(name, "ring sings", rng.normal(size=(4, 4, 4)), rng.normal(size=(8, 8)))
+        for name in ("attention", "occlusion")
+    ]
+    box = np.tile([0.25, 0.5, 0.5, 0.75], (8, 1))
+    known = {"attention": "seldom right"}
+    figure = plot.saliencies(views[0], found, classifier.clip_config, known, box)
+    first, second = figure.subfigs
+    assert (
+        first.get_suptitle() == "attention: seldom right" and second.get_suptitle() == "occlusion"
+    )
+    frames, sound = first.axes[:4], first.axes[4]
+    assert [ax.get_xlabel() for ax in frames] == [f"{t:.2f} s" for t in views[0].times[::2]]
+    drawn = frames[0].images[-1].get_array()
+    assert drawn.min() >= 0 and sound.images[-1].get_array().min() >= 0
+    (patch,) = frames[0].patches
+    assert patch.get_bbox().bounds == (11.5, 23.5, 12, 12)  # of 48 pixels
+    said = plot.saliencies_alt(views[0], found, classifier.clip_config)
+    assert said.count("importance over") == 4
+
+
+def test_what_is_known_of_a_kind_of_map_stands_beside_it(classifier, views):
+    known = explain.measured()
+    assert known.clips == 500 and known.methods == tuple(explain.METHODS)
+    attention, gradient = (explain.caption(classifier, m) for m in ("attention", "gradient"))
+    assert "no better" in attention and "no better" not in gradient
+    assert f"{known.mean[0, 1]:.0%}" in attention
+    panel = panels.attention(classifier, views[0])
+    assert attention in panel.lead and attention in panel.page()
+
+
+def test_the_table_of_the_readme_is_the_one_that_was_measured():
+    readme = (SAMPLES.parent / "README.md").read_text("utf-8")
+    for line in explain.measured().table().splitlines()[1:]:
+        assert line.rstrip("| ") in readme
+
+
+def test_of_another_model_it_is_said_that_nothing_was_measured():
+    other = load(
+        Path(plot.__file__).parents[1] / "weights" / "grid" / "grid-bottleneck.safetensors"
+    )
+    assert explain.caption(other, "flow").startswith("not measured for this model")
