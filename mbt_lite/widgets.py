@@ -9,6 +9,7 @@ import html
 import io
 import struct
 import wave
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from threading import RLock
@@ -19,12 +20,13 @@ PAUSE = 0.02  # seconds for further changes to arrive before a picture is drawn
 KEPT = 128  # pictures that need not be drawn again
 
 
-def explore(panel: Panel) -> "Explorer":
+def explore(panel: "Panel | Mapping[str, Panel]") -> "Explorer | Shelf":
     """A panel to look into with sliders and menus; the last line of a cell shows it.
 
-    The output also holds the picture of the start, for readers who run nothing.
+    Of several, {name of a clip: its panel}, a menu takes one. The output also holds the picture of
+    the start, for readers who run nothing.
     """
-    return Explorer(panel)
+    return Explorer(panel) if isinstance(panel, Panel) else Shelf(panel)
 
 
 class Explorer:
@@ -88,6 +90,37 @@ class Explorer:
             return bundle | {"text/plain": _sentence(error)}, {}
         bundle |= {"image/png": _base64(png), "text/plain": words}
         return bundle, {"image/png": {"alt": words}}
+
+
+class Shelf:
+    """Several panels and a menu of their names; `explorer` is the one that is open."""
+
+    def __init__(self, panels: Mapping[str, Panel]):
+        widgets = _ipywidgets()
+        if not panels:
+            raise ValueError("there is no panel to explore; give one, or {name: panel}.")
+        self._open = lru_cache(None)(lambda name: Explorer(panels[name]))
+        self.menu = widgets.Dropdown(options=list(panels), description="clip")
+        self.menu.tooltip = "clip: which one to look into"
+        self.menu.layout = {"width": "32em", "max_width": "100%"}
+        self.box = widgets.VBox([self.menu, self.explorer.box])
+        self.menu.observe(self._chosen, "value")
+
+    @property
+    def explorer(self) -> Explorer:
+        return self._open(self.menu.value)
+
+    def _chosen(self, _) -> None:
+        self.box.children = (self.menu, self.explorer.box)
+
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        bundle, about = self.explorer._repr_mimebundle_()
+        return bundle | self.box._repr_mimebundle_() | _readable(bundle), about
+
+
+def _readable(bundle: dict) -> dict:
+    """What viewers without widgets show."""
+    return {kind: bundle[kind] for kind in ("image/png", "text/plain") if kind in bundle}
 
 
 class Player:

@@ -1,4 +1,4 @@
-"""The attention explorer in a real JupyterLab and browser, used by keyboard, without a network."""
+"""The explorers in a real JupyterLab and browser, used by keyboard, without a network."""
 
 import json
 import os
@@ -20,13 +20,13 @@ CHROMIUM = Path("/usr/bin/chromium")
 EMBEDDED = zoo.converted(zoo.entry("world-tiny"))
 CELL = """
 import mbt_lite as mbt
+from mbt_lite import panels
 from mbt_lite.features import read_views
-from mbt_lite.panels import attention
 from mbt_lite.widgets import explore
 
 model = mbt.load()
 view = read_views("world_0000.mp4", model.clip_config)[0]
-explore(attention(model, view))
+explore(panels.{name}(model, view))
 """
 QUIET = {"fetchNews": "false", "checkForUpdates": False}
 
@@ -39,13 +39,15 @@ pytestmark = [
 ]
 
 
-def write_notebook(folder: Path) -> None:
-    """A notebook of one cell, and the clip that it looks into."""
+def write_notebooks(folder: Path) -> None:
+    """Notebooks of one cell each, and the clip that they look into."""
     folder.mkdir()
     world.render([world.scene(world.SPLITS["test"], 0)], folder)
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.strip())])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / "view.ipynb")
+    for name in ("attention", "flow"):
+        cell = nbformat.v4.new_code_cell(CELL.format(name=name).strip())
+        notebook = nbformat.v4.new_notebook(cells=[cell])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -76,22 +78,21 @@ def wait_for(server: subprocess.Popen, url: str, log: Path, seconds: float = 100
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()}")
 
 
-@pytest.fixture
-def lab(tmp_path):
-    """The address of a JupyterLab over a folder with the notebook; its kernels end with it."""
-    notebooks, log, port = tmp_path / "notebooks", tmp_path / "log.txt", free_port()
-    write_notebook(notebooks)
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """The address of a JupyterLab over a folder with notebooks; its kernels end with it."""
+    home, port = tmp_path_factory.mktemp("lab"), free_port()
+    notebooks, log = home / "notebooks", home / "log.txt"
+    write_notebooks(notebooks)
     options = {"ip": "127.0.0.1", "port": port, "port_retries": 0, "root_dir": notebooks}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--ServerApp.{name}={value}" for name, value in options.items()]
     command += ["--IdentityProvider.token="]
     with open(log, "w") as out:
-        server = subprocess.Popen(
-            command, cwd=tmp_path, env=environment(tmp_path), stdout=out, stderr=out
-        )
+        server = subprocess.Popen(command, cwd=home, env=environment(home), stdout=out, stderr=out)
     try:
         wait_for(server, f"http://127.0.0.1:{port}/api/status", log)
-        yield f"http://127.0.0.1:{port}/lab/tree/view.ipynb"
+        yield f"http://127.0.0.1:{port}/lab"
     finally:
         server.terminate()
         try:
@@ -101,14 +102,15 @@ def lab(tmp_path):
 
 
 @pytest.fixture
-def tab(lab):
-    """A browser tab with the notebook; whatever it asked of other machines fails the test."""
+def tab(lab, request):
+    """A browser tab with the test's notebook; what it asks of other machines fails the test."""
     asked = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1100, "height": 1100})
         tab.on("request", lambda request: asked.append(urlparse(request.url)))
-        tab.goto(lab)
+        name = request.node.get_closest_marker("notebook").args[0]
+        tab.goto(f"{lab}/workspaces/{name}/tree/{name}.ipynb")
         yield tab
         browser.close()
     assert {one.hostname for one in asked if one.scheme not in ("data", "blob")} == {"127.0.0.1"}
@@ -118,7 +120,7 @@ def run_all(tab) -> None:
     tab.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for()  # the kernel is there
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_text("Run All Cells", exact=True).click()
-    tab.get_by_role("slider").wait_for(timeout=60_000)
+    tab.locator(".jp-OutputArea-output .widget-html img").wait_for(timeout=60_000)
 
 
 def shown(tab) -> tuple[str, str, str]:
@@ -135,6 +137,7 @@ def changed(tab, words: str) -> tuple[str, str, str]:
     return shown(tab)
 
 
+@pytest.mark.notebook("attention")
 def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_played(tab, tmp_path):
     run_all(tab)
     tab.screenshot(path=tmp_path / "before.png")
@@ -151,4 +154,19 @@ def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_play
     tab.get_by_role("button", name="Play").press("Enter")
     tab.wait_for_function("document.querySelector('audio')?.currentTime > 0")
     assert changed(tab, other[2])[0] != other[0]
+    tab.screenshot(path=tmp_path / "after.png")
+
+
+@pytest.mark.notebook("flow")
+def test_the_flow_is_coloured_by_cause_and_shown_layer_by_layer(tab, tmp_path):
+    run_all(tab)
+    tab.screenshot(path=tmp_path / "before.png")
+    source, alt, words = shown(tab)
+    assert alt == words and "changes the logit of" in words
+    tab.get_by_label("colour").select_option("by cause")
+    image = ".jp-OutputArea-output .widget-html img"
+    tab.wait_for_function(f"old => document.querySelector('{image}').src !== old", arg=source)
+    by_cause = shown(tab)[0]
+    tab.get_by_role("slider").press("ArrowRight")  # only the first layer
+    tab.wait_for_function(f"old => document.querySelector('{image}').src !== old", arg=by_cause)
     tab.screenshot(path=tmp_path / "after.png")

@@ -133,6 +133,15 @@ def test_a_flow_fits_on_its_paper(colour_by, layers):
     assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
 
+def test_the_bands_of_other_layers_fade_behind_those_of_one():
+    one = flow_of()
+    drawn = bands(plot.flow(one, layer=3))
+    faded = {name for name, band in drawn.items() if band.get_alpha() == 0.07}
+    assert faded == {name for name in drawn if name.endswith("in layer 2")} and faded
+    with pytest.raises(ValueError, match="layer=9"):
+        plot.flow(one, layer=9)
+
+
 def test_a_flow_without_effects_cannot_be_coloured_by_cause():
     with pytest.raises(ValueError, match="no effects"):
         plot.flow(flow_of(effects=False), "cause")

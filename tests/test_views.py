@@ -43,8 +43,13 @@ def whole(document: str) -> bool:
 
 def test_the_flow_of_a_clip_is_a_panel_whose_colours_are_attention_or_cause(classifier, views):
     panel = panels.flow(classifier, views[0], "ring sings")
-    assert [choice.options for choice in panel.choices] == [("by attention", "by cause")]
-    assert panel.png(colour=0) != panel.png(colour=1)
+    colours, shown = (choice.options for choice in panel.choices)
+    assert colours == ("by attention", "by cause") and shown[1:] == (
+        "layer 1",
+        "layer 2",
+        "layer 3",
+    )
+    assert len({panel.png(), panel.png(colour=1), panel.png(layer=2)}) == 3
     assert "changes the logit of ring sings" in panel.alt()
     page = panel.page()
     assert whole(page) and "ring sings" in page

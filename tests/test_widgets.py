@@ -202,6 +202,23 @@ def test_a_notebook_keeps_the_sentence_where_there_is_no_picture_to_keep():
     assert "image/png" not in output.data
 
 
+def test_a_menu_takes_one_of_several_clips_which_keep_their_state():
+    shelf = explore({"a dot": toy(), "a silent dot": toy(sound=None)})
+    first = shelf.explorer
+    first.controls["frame"].index = 4
+    shelf.menu.value = "a silent dot"
+    assert shelf.explorer is not first and shelf.explorer.player is None
+    assert shelf.box.children[1] is shelf.explorer.box and shelf.explorer.state["frame"] == 0
+    shelf.menu.value = "a dot"
+    assert shelf.explorer is first and shelf.box.children[1] is first.box
+    output = output_of(shelf)
+    view = output.data["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == shelf.box.model_id and "image/png" in output.data
+    assert output.data["text/plain"] == "A dot & its sound at 0.00 s, middle."
+    with pytest.raises(ValueError, match="no panel to explore"):
+        explore({})
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("template", ["lab", "classic"])
 def test_a_reader_without_widgets_sees_the_picture_of_the_start(template):

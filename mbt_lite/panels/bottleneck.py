@@ -31,14 +31,19 @@ def likeliest(classifier: Classifier, view: View, most: int = MOST) -> tuple[str
 def flow(classifier: Classifier, view: View, label: str | None = None) -> Panel:
     """The `Panel` of the flow between sound and picture for a label, or for the likeliest."""
     found = explain.flow(classifier, view, label)
-    colour = Choice("colour", "colour", tuple(f"by {name}" for name in COLOURS))
+    shown = ("all layers", *(f"layer {layer}" for layer in found.layers))
+    choices = (
+        Choice("colour", "colour", tuple(f"by {name}" for name in COLOURS)),
+        Choice("layer", "show", shown, slider=True),
+    )
+    layers = (None, *found.layers)
     return Panel(
         title="What passes between sound and picture",
         lead="A band is as wide as its share of what the answer was read from. By cause, its "
         "colour is what happens to the answer when the band is cut: the two need not agree.",
-        choices=(colour,),
-        draw=lambda colour: plot.flow(found, COLOURS[colour]),
-        words=lambda colour: plot.flow_alt(found),
+        choices=choices,
+        draw=lambda colour, layer: plot.flow(found, COLOURS[colour], layers[layer]),
+        words=lambda colour, layer: plot.flow_alt(found),
         page=partial(flow_page, found),
     )
 

@@ -30,14 +30,16 @@ TITLES = {
 }
 
 
-def flow(flow, colour_by: str = "attention") -> Figure:
+def flow(flow, colour_by: str = "attention", layer: int | None = None) -> Figure:
     """A figure of an `explain.Flow`: columns before and after each fused layer, in each a bar per
     stream and per slot, and between them bands as wide as their share of the answer's reading.
 
     Bands that touch a slot are widened by a factor that the figure names. With `colour_by`
     "attention" a band has the colour of where it comes from; with "cause" that of the change of
-    the label's logit when it is cut.
+    the label's logit when it is cut. The bands of other layers than `layer`, if given, are faded.
     """
+    if layer is not None and layer not in flow.layers:
+        raise ValueError(f"layer={layer}: the streams meet in layers {tuple(flow.layers)}.")
     if colour_by not in ("attention", "cause"):
         raise ValueError(f"colour_by={colour_by!r} must be 'attention' or 'cause'.")
     if colour_by == "cause" and flow.effect is None:
@@ -45,10 +47,19 @@ def flow(flow, colour_by: str = "attention") -> Figure:
     layout = _lay_out(flow)
     ax = new_figure(max(2.1 * len(flow.layers) + 2.6, 6.4), 5.6).subplots()
     (_attention if colour_by == "attention" else _cause)(ax, flow, layout)
+    if layer is not None:
+        _fade(ax, f"in layer {layer}")
     _nodes(ax, flow, layout)
     _frame(ax, flow, layout)
     finish(ax, TITLES[colour_by]).tick_params(length=0)
     return ax.figure
+
+
+def _fade(ax: Axes, kept: str) -> None:
+    """All bands but those of one layer nearly gone."""
+    for band in ax.patches:
+        if not band.get_gid().endswith(kept):
+            band.set_alpha(0.07)
 
 
 @dataclass(frozen=True)
