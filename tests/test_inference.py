@@ -9,7 +9,7 @@ import pytest
 from mbt_lite import features, media, model, world
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, from_dict
 from mbt_lite.inference import Classifier, _released_clip, load
-from mbt_lite.model import Clip, init_params
+from mbt_lite.model import MBT, Clip, init_params
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,28 @@ def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
     np.testing.assert_allclose(one.rgb[0], maps.rgb[-1], atol=1e-6)
     np.testing.assert_allclose(maps.mean("spec"), maps.spec[-1].mean((0, 1)), rtol=1e-5)
     np.testing.assert_allclose(maps.mean("rgb", 0, head=1, slot=2), maps.rgb[0, 1, 2])
+
+
+def test_one_patch_can_be_asked_and_the_mean_of_all(classifier, path):
+    clip = features.read_views(path, classifier.clip_config)[0].clip
+    batch = jax.tree.map(lambda x: x[None], clip)
+    _, state = MBT(WORLD).apply({"params": classifier.params}, batch, mutable=["intermediates"])
+    maps = [
+        np.asarray(state["intermediates"][f"{s}_block_2"]["attention"]["weights"][0][0])
+        for s in ("rgb", "spec")
+    ]  # [H, tokens, tokens], the class token first and the slots last
+    one = classifier.attention(clip, ("rgb", 1, 2, 3), layers=(2,))
+    assert one.spec is None and one.query == "rgb patch (1, 2, 3)"
+    number = 1 + np.ravel_multi_index((1, 2, 3), WORLD.rgb_grid)
+    want = maps[0][:, number, 1 : 1 + WORLD.patches("rgb")].reshape(-1, *WORLD.rgb_grid)
+    np.testing.assert_allclose(one.rgb[0, :, 0], want, atol=1e-6)
+    every = classifier.attention(clip, "mean", layers=(2,))
+    rows = slice(1, 1 + WORLD.patches("spec"))
+    want = maps[1][:, rows, rows].mean(1).reshape(-1, *WORLD.spec_grid)
+    np.testing.assert_allclose(every.spec[0, :, 0], want, atol=1e-6)
+    for place in (("rgb", 9, 0, 0), ("spec", 1), ("smell", 0, 0)):
+        with pytest.raises(ValueError, match="query: "):
+            classifier.attention(clip, place)
 
 
 def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path, monkeypatch):
