@@ -68,6 +68,10 @@ def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
         assert cli.main(["flow", clip, *out]) == 0
         assert "changes the logit of ring sings" in capsys.readouterr().out
     assert (tmp_path / "flow.png").stat().st_size > 10_000
+    assert cli.main(["flow", clip, *out, "--colour", "attention"]) == 0
+    assert "changes the logit" not in capsys.readouterr().out  # nothing was cut
+    assert cli.main(["flow", clip, *out, "--colour", "red"]) == 1
+    assert "cause or attention" in capsys.readouterr().err
     assert "ring sings" in (tmp_path / "flow.html").read_text("utf-8")
     assert cli.main(["flow", clip, *out[:2], "--label", "ring"]) == 1
     assert "ring rises" in capsys.readouterr().err

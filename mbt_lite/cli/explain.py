@@ -65,7 +65,7 @@ class Flow:
     out: Out
     label: Label = None
     colour: str = "cause"
-    """Of the picture: cause (what cutting a band changes) or attention."""
+    """cause: what cutting a band changes, a forward pass each; attention: without them."""
     model: Model = "world-tiny"
     start: Start = None
     front_end: FrontEndName = None
@@ -76,7 +76,10 @@ class Flow:
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = _load(self)
-        found = explain.flow(classifier, _view(classifier, self.clip, self.start), self.label)
+        if self.colour not in ("cause", "attention"):
+            raise ValueError(f"--colour {self.colour}: choose cause or attention.")
+        view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"
+        found = explain.flow(classifier, view, self.label, effects=cut)
         page, picture = lambda: panels.flow_page(found), lambda: plot.flow(found, self.colour)
         code = _finish(classifier, self.out, page if kind == ".html" else picture)
         print(plot.flow_alt(found))

@@ -75,12 +75,11 @@ def _places(order: list[str], lengths: dict[str, int]) -> dict[str, slice]:
     return {s: slice(end - lengths[s], end) for s, end in zip(order, ends, strict=True)}
 
 
-def observe(config, params, clip: Clip, reduce: Callable, change: Callable | None = None):
-    """Output and, per layer, {stream: reduce(weights)}, weights as `change` left them, if given."""
+def observe(config: MBTConfig, params: dict, clip: Clip, reduce: Callable):
+    """Output and, per layer, {stream: reduce(weights)} of the weights [B, H, queries, keys]."""
     seen = [{} for _ in range(config.depth)]
 
     def weigh(layer, stream, weights):
-        weights = change(layer, stream, weights) if change else weights
         seen[layer][stream] = reduce(weights)
         return weights
 
@@ -103,22 +102,33 @@ def gradient_maps(config: MBTConfig, params: dict, clip: Clip, labels: Array) ->
     Wolf, "Generic attention-model explainability", ICCV 2021).
     """
 
-    def keep(weights):
-        return weights
+    def score(marks):
+        def weigh(layer, stream, weights):
+            return _marked(weights, marks[layer][stream])
 
-    def score(shifts):
-        def shifted(layer, stream, weights):
-            return weights + shifts[layer][stream]
+        output = tapped(MBT(config, remat=True), params, clip, weigh)
+        return output.logits[jnp.arange(len(labels)), labels].sum()
 
-        output, seen = observe(config, params, clip, keep, shifted)
-        return output.logits[jnp.arange(len(labels)), labels].sum(), seen
-
-    shapes = jax.eval_shape(partial(observe, config, params, clip, keep))[1]
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    gradients, seen = jax.grad(score, has_aux=True)(zeros)
+    means = jax.eval_shape(partial(observe, config, params, clip, lambda x: x.mean(1)))[1]
+    products = jax.grad(score)(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), means))
     lengths = token_counts(config, clip)
-    products = jax.tree.map(lambda w, g: jax.nn.relu(w * g).mean(1), seen, gradients)
     return [split(config, maps, lengths, i) for i, maps in enumerate(products)]
+
+
+@jax.custom_vjp
+def _marked(weights: Array, mark: Array) -> Array:
+    """The weights [B, H, Q, K] as they are; the gradient of `mark` [B, Q, K] is their product.
+
+    That is, with their own gradient, where positive, the mean over the heads: so that no gradient
+    of a single head has to be kept.
+    """
+    return weights
+
+
+_marked.defvjp(
+    lambda weights, mark: (weights, weights),
+    lambda weights, slope: (slope, jax.nn.relu(weights * slope).mean(1)),
+)
 
 
 def token_counts(config: MBTConfig, clip: Clip) -> dict[str, int]:
