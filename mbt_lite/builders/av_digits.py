@@ -113,9 +113,12 @@ class AvDigits(Builder):
 
 
 def _fetched(dl_manager) -> dict:
-    """Where the published files lie: in the manual folder, among the downloads, or now fetched."""
+    """Where the published files lie: in the manual folder, among the downloads, or now fetched.
+
+    One after the other, so that none is under way any more when one fails.
+    """
     try:
-        return dl_manager.download(URLS)
+        return {name: dl_manager.download(url) for name, url in URLS.items()}
     except NonMatchingChecksumError as error:
         _tidy(dl_manager)
         found = str(error).splitlines()[0].rstrip(":")
