@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mbt_lite import pace
+from mbt_lite import pace, sharding
 from mbt_lite.config import BASE
 
 
@@ -12,6 +12,7 @@ from mbt_lite.config import BASE
 def small(monkeypatch):
     tiny = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1)
     monkeypatch.setattr(pace, "CASES", {"8 frames": replace(tiny, rgb_shape=(8, 224, 224))})
+    monkeypatch.setattr(sharding, "PROBE", 512)  # bfloat16 is slow on a CPU
 
 
 def test_speed_memory_and_share_of_a_matrix_product_are_told(small):
