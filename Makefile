@@ -13,13 +13,13 @@ demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 test: $(READY)  ## run the tests
 	$(PYTHON) -m pytest $(ARGS)
 
-lab: $(READY)  ## open the notebooks in JupyterLab
-	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks $(ARGS)
+lab: $(READY)  ## open the course in JupyterLab, at its map
+	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks \
+	    --LabApp.app_settings_dir=notebooks/lab --LabApp.default_url=/lab/tree/README.md $(ARGS)
 
-notebooks: $(READY)  ## execute every notebook again, in place, without a browser
-	@set -e; for notebook in notebooks/*.ipynb; do \
-	    $(PYTHON) -m nbconvert --to notebook --execute --inplace $(ARGS) "$$notebook"; \
-	done
+notebooks: $(READY)  ## make every notebook again out of its text, and execute it
+	$(PYTHON) notebooks/build.py $(ARGS)
+	$(PYTHON) notebooks/landing.py
 
 bench: $(READY)  ## measure speed on this machine
 	$(PYTHON) -m mbt_lite bench $(ARGS)

@@ -53,7 +53,7 @@ LEVELS = {
     12: ["report", "rehearsal"],
     13: ["evaluation", "calibrate"],
     14: ["train", "bench", "configs", "throughput", "sweep"],
-    15: ["blind"],
+    15: ["blind", "course"],
     16: ["widgets", "cli"],
     17: ["__main__"],
 }

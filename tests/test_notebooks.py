@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, and is committed with its outputs."""
+"""Every notebook runs from top to bottom, in short, and is committed with its outputs."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
-def test_it_runs_from_top_to_bottom(path):
+def test_it_runs_from_top_to_bottom(path, monkeypatch):
+    monkeypatch.setenv("MBT_LITE_SMOKE", "1")
     notebook = nbformat.read(path, as_version=4)
     kernel = {"metadata": {"path": str(path.parent)}}
     done = NotebookClient(notebook, timeout=240, resources=kernel).execute()

@@ -1,0 +1,67 @@
+"""What the notebooks of the course share: the start, the two profiles, and exercises.
+
+    from mbt_lite.course import check, pick, samples
+
+`pick(full, smoke)` chooses by the profile: tests run the notebooks with MBT_LITE_SMOKE=1, with
+fewer steps and clips. `check(function)` says whether an exercise of that function's name is right.
+"""
+
+import importlib
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+from mbt_lite.course.exercise import Exercise, Verdict
+
+SMOKE = os.environ.get("MBT_LITE_SMOKE") == "1"
+LESSONS = {  # notebook: the module here that has its exercises
+    "07_released_checkpoints_and_demo": "released",
+}
+
+
+def begin() -> None:
+    """Prints what this notebook runs on: versions, devices, profile."""
+    import flax
+    import jax
+
+    import mbt_lite
+
+    versions = {"mbt_lite": mbt_lite.__version__, "jax": jax.__version__, "flax": flax.__version__}
+    said = ", ".join(f"{name} {version}" for name, version in versions.items())
+    print(f"{said}, Python {platform.python_version()}")
+    devices = ", ".join(sorted({device.device_kind for device in jax.devices()}))
+    print(f"{jax.device_count()} device(s): {devices}{'; smoke profile' if SMOKE else ''}")
+
+
+def pick(full, smoke):
+    """`full`, or in the smoke profile `smoke`."""
+    return smoke if SMOKE else full
+
+
+def samples() -> Path:
+    """The folder of small clips that comes with the repository."""
+    above = [Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]]
+    for folder in above:
+        if (folder / "data_samples" / "labels.csv").is_file():
+            return folder / "data_samples"
+    raise FileNotFoundError("data_samples is not here; clone the repository, or use own clips.")
+
+
+def exercises(lesson: str) -> tuple[Exercise, ...]:
+    """The exercises of a notebook, in their order."""
+    return importlib.import_module(f"mbt_lite.course.{LESSONS[lesson]}").EXERCISES
+
+
+def exercise(name: str) -> Exercise:
+    """The exercise of this name, which is also that of the function to write."""
+    for lesson in LESSONS:
+        for one in exercises(lesson):
+            if one.name == name:
+                return one
+    raise ValueError(f"no exercise asks for a function {name!r}.")
+
+
+def check(answer: Callable) -> Verdict:
+    """The `Verdict` on a learner's function; its name says which exercise it answers."""
+    return exercise(answer.__name__).check(answer)

@@ -1,0 +1,346 @@
+"""The course: exercises that name every known mistake, notebooks that are what their texts say."""
+
+import ast
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+
+from mbt_lite import course
+from mbt_lite.course.exercise import Exercise
+
+pytest.importorskip("jupytext")
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = ["00_first_look", *course.LESSONS]
+EXERCISES = [one for lesson in course.LESSONS for one in course.exercises(lesson)]
+MISTAKES = [(one, words) for one in EXERCISES for words in one.mistakes]
+CODE_LINES = 15  # in one cell; a dozen is meant
+each_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
+each_exercise = pytest.mark.parametrize("one", EXERCISES, ids=lambda one: one.name)
+
+
+def script(name: str):
+    """A script beside the notebooks, as a module."""
+    spec = importlib.util.spec_from_file_location(f"course_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+build, landing = script("build"), script("landing")
+SETUP = build.SETUP.format(repository=build.repository())
+
+
+def read(name: str):
+    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+
+
+def code_cells(name: str) -> list:
+    return [cell for cell in read(name).cells if cell.cell_type == "code"]
+
+
+# ------------------------------------------------------------------------------------ exercises
+
+
+@each_exercise
+def test_the_solution_is_right_and_says_what_to_notice(one):
+    verdict = one.check(one.made(one.solution))
+    assert verdict.right, verdict.words
+    assert repr(verdict) == f"Right: {one.praise}"
+
+
+@each_exercise
+def test_what_is_not_begun_gets_the_hint(one):
+    verdict = one.check(one.made(one.start))
+    assert not verdict.right and one.hint in verdict.words
+    function = next(node for node in ast.parse(one.start).body if isinstance(node, ast.FunctionDef))
+    assert function.name == one.name and ast.get_docstring(function)
+
+
+@pytest.mark.parametrize("one, words", MISTAKES, ids=[f"{o.name}: {w}"[:60] for o, w in MISTAKES])
+def test_every_known_mistake_is_named(one, words):
+    verdict = one.check(one.made(one.mistakes[words]))
+    assert not verdict.right
+    assert verdict.words == f"it looks as if {words}."
+
+
+@each_exercise
+def test_an_exercise_says_how_hard_and_how_long_it_is(one):
+    assert one.level in ("easy", "medium", "hard") and 2 <= one.minutes <= 30
+    assert one.title and one.task and one.hint and one.praise
+    assert len(one.mistakes) >= 3
+
+
+@pytest.mark.parametrize("lesson", course.LESSONS)
+def test_a_notebook_has_two_to_four_exercises(lesson):
+    names = [one.name for one in course.exercises(lesson)]
+    assert 2 <= len(names) <= 4
+    text = (FOLDER / "text" / f"{lesson}.py").read_text("utf-8")
+    assert sorted(re.findall(r"^# exercise: (\w+)$", text, re.M)) == sorted(names)
+
+
+def test_no_two_exercises_ask_for_the_same_function():
+    names = [one.name for one in EXERCISES]
+    assert len(set(names)) == len(names)
+
+
+def test_check_finds_the_exercise_by_the_name_of_the_function():
+    for one in EXERCISES:
+        assert course.exercise(one.name) is one
+        assert course.check(one.made(one.solution)).right
+    with pytest.raises(ValueError, match="no exercise asks for a function 'stranger'"):
+        course.check(lambda_named("stranger"))
+
+
+def lambda_named(name: str):
+    def answer():
+        raise AssertionError("never asked")
+
+    answer.__name__ = name
+    return answer
+
+
+TWICE = Exercise(
+    name="twice",
+    title="Twice",
+    level="easy",
+    minutes=2,
+    task="Double it.",
+    hint="multiply by two.",
+    start='def twice(x):\n    """2 x [N]."""\n    raise NotImplementedError',
+    solution="def twice(x):\n    return 2 * x",
+    mistakes={"it is squared": "def twice(x):\n    return x**2"},
+    probes=lambda: [(np.arange(4.0),), (np.ones(3),)],
+    praise="that was all.",
+)
+
+
+def stopped(x):
+    raise KeyError("rgb")
+
+
+ANSWERS = {
+    "right": (lambda x: 2.0 * x, "that was all."),
+    "a known mistake": (lambda x: x**2, "it looks as if it is squared."),
+    "nothing": (lambda x: None, "it returns nothing yet. Hint: multiply by two."),
+    "three dots": (lambda x: ..., "it returns nothing yet. Hint: multiply by two."),
+    "an error": (stopped, "it stopped with KeyError: 'rgb'"),
+    "another shape": (lambda x: x[:, None], "It gives shape (4, 1), and (4,) was expected."),
+    "other values": (lambda x: 2 * x + 0.25, "shapes are right, the values up to 0.25 apart."),
+    "two results": (lambda x: (2 * x, x), "It gives another structure (a list, a dict, more or"),
+    "a dict": (lambda x: {"two": 2 * x}, "It gives another structure (a list, a dict, more or"),
+    "a list": (lambda x: list(2 * x), "Hint: multiply by two."),
+    "a word": (lambda x: "two", "It gives 'two', and"),
+    "truths": (lambda x: x > 1, "The shapes are right, the values"),
+}
+
+
+@pytest.mark.parametrize("answer, words", ANSWERS.values(), ids=ANSWERS)
+def test_what_is_said_of_an_answer(answer, words):
+    verdict = TWICE.check(answer)
+    assert verdict.right == (words == TWICE.praise)
+    assert words in verdict.words
+    assert repr(verdict) == f"{'Right' if verdict.right else 'Not yet'}: {verdict.words}"
+
+
+NOTHINGS = np.array([None] * 4)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [object(), print, {1, 2}, b"two", 1j, "two", [object()], np.array(["a"] * 4), NOTHINGS],
+    ids=["object", "function", "set", "bytes", "complex", "word", "list", "words", "nothings"],
+)
+def test_what_is_no_number_does_not_stop_the_check(value):
+    verdict = TWICE.check(lambda x: value)
+    assert not verdict.right and TWICE.hint in verdict.words
+
+
+def test_a_value_that_is_no_number_is_not_taken_for_a_right_one():
+    verdict = TWICE.check(lambda x: x * np.nan)
+    assert not verdict.right and "shapes are right" in verdict.words
+
+
+# ------------------------------------------------------------------------------------ notebooks
+
+
+def test_every_notebook_has_its_text_and_no_other():
+    assert sorted(path.stem for path in FOLDER.glob("*.ipynb")) == sorted(NOTEBOOKS)
+    assert sorted(path.stem for path in (FOLDER / "text").glob("*.py")) == sorted(NOTEBOOKS)
+
+
+@each_notebook
+def test_a_notebook_is_what_its_text_says(name):
+    wanted = build.made(FOLDER / "text" / f"{name}.py").cells
+    found = read(name).cells
+    assert [(c.cell_type, c.source) for c in found] == [(c.cell_type, c.source) for c in wanted]
+
+
+@each_notebook
+def test_the_set_up_is_the_same_everywhere(name):
+    assert code_cells(name)[0].source == SETUP
+    assert sum("subprocess" in cell.source for cell in code_cells(name)) == 1
+
+
+def test_the_address_of_the_project_stands_in_one_place():
+    """Elsewhere it is only where `build.py` put it: the notebooks."""
+    address = build.repository().removeprefix("https://")
+    command = ["git", "grep", "-lF", "--untracked", address]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.split()
+    if not found:
+        pytest.skip("needs the repository")
+    generated = {f"notebooks/{name}.ipynb" for name in NOTEBOOKS}
+    assert set(found) - generated == {"pyproject.toml"}
+
+
+@each_notebook
+def test_a_cell_is_short(name):
+    for cell in code_cells(name)[1:]:
+        lines = [line.strip() for line in cell.source.splitlines()]
+        code = [x for x in lines if x and not x.startswith(("#", "%", "!", "import ", "from "))]
+        source = "\n".join(line for line in cell.source.splitlines() if line[:1] not in ("%", "!"))
+        nodes = list(ast.walk(ast.parse(source)))
+        assert not any(isinstance(node, ast.ClassDef) for node in nodes), cell.source
+        functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
+        assert all(f.end_lineno - f.lineno < 10 for f in functions), cell.source
+        assert len(code) <= CODE_LINES, cell.source
+
+
+@each_notebook
+def test_a_notebook_asks_in_its_first_cell_and_answers_in_its_last(name):
+    cells = read(name).cells
+    first, last = cells[0], cells[-1]
+    assert first.cell_type == last.cell_type == "markdown"
+    assert first.source.startswith("# ") and landing.question(first.source).endswith("?")
+    assert "**The answer.**" in last.source
+    place = NOTEBOOKS.index(name) + 1
+    following = f"{NOTEBOOKS[place]}.ipynb" if place < len(NOTEBOOKS) else "README.md"
+    assert f"]({following})" in last.source
+
+
+@each_notebook
+def test_the_links_of_a_notebook_lead_somewhere(name):
+    words = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
+    for target in re.findall(r"\]\(([^)\s#]+)", words):
+        if "://" not in target:
+            assert (FOLDER / target).exists(), target
+
+
+@each_notebook
+def test_a_notebook_is_small_and_holds_outputs_without_errors(name):
+    assert (FOLDER / f"{name}.ipynb").stat().st_size < 1.5e6
+    cells = code_cells(name)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert all(output.output_type != "error" for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert read(name).metadata["mbt_lite"]["seconds"] > 0
+
+
+@each_notebook
+def test_the_outputs_ask_nothing_of_the_network(name):
+    data = [o.data for cell in code_cells(name) for o in cell.outputs if "data" in o]
+    pages = [str(value) for one in data for kind, value in one.items() if "html" in kind]
+    asks = re.compile(r"""(?:src|href|action)\s*=\s*["']?(?:https?:)?//|url\(["']?https?:""")
+    assert not [page[:300] for page in pages if asks.search(page)]
+
+
+def test_the_map_of_the_course_is_up_to_date():
+    page = (FOLDER / "README.md").read_text("utf-8")
+    assert landing.landing(page) == page
+    assert all(f"({name}.ipynb)" in page for name in NOTEBOOKS)
+
+
+# --------------------------------------------------------------------------- the set-up elsewhere
+
+HIDDEN = """
+import importlib.util, json, os, subprocess, sys
+from pathlib import Path
+
+commands = []
+
+def run(command, check=False):
+    commands.append(command)
+    assert check
+    if command[0] == "git":  # what a clone would bring
+        home = Path(command[-1])
+        (home / "notebooks").mkdir(parents=True)
+        (home / "mbt_lite").mkdir()
+        (home / "mbt_lite/__init__.py").touch()
+        names = "import sys\\ncheck = pick = samples = None\\n"
+        begin = "def begin():\\n    print('begun', file=sys.stderr)\\n"
+        (home / "mbt_lite/course.py").write_text(names + begin)
+
+subprocess.run = run
+exec(SETUP)
+print(json.dumps([commands, os.getcwd(), sys.path[0]]))
+"""
+
+
+def begun(folder: Path) -> tuple[list, Path, Path]:
+    """Commands, working folder and first place of imports of a set-up without the package."""
+    program = f"SETUP = {SETUP!r}\n{HIDDEN}"
+    command = [sys.executable, "-I", "-S", "-c", program]  # -S: no installed packages
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert ran.returncode == 0 and ran.stderr.strip() == "begun", ran.stderr
+    commands, here, imports = json.loads(ran.stdout)
+    return commands, Path(here), Path(imports)
+
+
+def test_the_set_up_installs_what_is_missing(tmp_path):
+    commands, here, imports = begun(tmp_path)
+    package = "./mbt-lite[demo,notebooks,data]"
+    clone, install = commands
+    assert clone == ["git", "clone", "-q", "--depth=1", build.repository(), "mbt-lite"]
+    assert install == [sys.executable, "-m", "pip", "install", "-q", "-e", package]
+    assert here == tmp_path / "mbt-lite" / "notebooks"
+    assert imports == tmp_path / "mbt-lite"
+
+
+def test_the_set_up_takes_a_clone_that_is_there(tmp_path):
+    begun(tmp_path)
+    assert [command[0] for command in begun(tmp_path)[0]] == [sys.executable]
+
+
+def test_the_set_up_installs_nothing_where_the_package_is(monkeypatch, capsys):
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    before, names = Path.cwd(), {}
+    exec(SETUP, names)
+    assert Path.cwd() == before and names["check"] is course.check
+    assert "mbt_lite" in capsys.readouterr().out
+
+
+def test_the_extras_that_the_set_up_asks_for_are_there():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = re.search(r"mbt-lite\[(.*)\]", SETUP)[1].split(",")
+    assert set(extras) <= settings["project"]["optional-dependencies"].keys()
+
+
+@pytest.mark.network
+@pytest.mark.timeout(1800)
+def test_the_set_up_makes_a_clean_environment_ready(tmp_path):
+    """The project is cloned from this machine, all else comes from the network."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    settings = {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
+        "GIT_CONFIG_VALUE_0": build.repository(),
+    }
+    code = SETUP + "\nprint(samples(), pick('full', 'smoke'))"
+    command = [tmp_path / "venv" / "bin" / "python", "-I", "-c", code]
+    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    env |= settings | {"MBT_LITE_SMOKE": "0"}
+    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert "mbt_lite" in ran.stdout.splitlines()[0]
+    assert ran.stdout.splitlines()[-1] == f"{tmp_path / 'mbt-lite' / 'data_samples'} full"
