@@ -18,6 +18,7 @@ from mbt_lite.panels.panel import Choice, Panel
 
 PAUSE = 0.02  # seconds for further changes to arrive before a picture is drawn
 KEPT = 128  # pictures that need not be drawn again
+WIDTH = {"width": "32em", "max_width": "calc(100% - 4px)"}  # but for the margins
 
 
 def explore(panel: "Panel | Mapping[str, Panel]") -> "Explorer | Shelf":
@@ -101,8 +102,8 @@ class Shelf:
             raise ValueError("there is no panel to explore; give one, or {name: panel}.")
         self._open = lru_cache(None)(lambda name: Explorer(panels[name]))
         self.menu = widgets.Dropdown(options=list(panels), description="clip")
-        self.menu.tooltip = "clip: which one to look into"
-        self.menu.layout = {"width": "32em", "max_width": "100%"}
+        self.menu.tooltip = "clip: which one to look into; Space opens it, the arrow keys choose"
+        self.menu.layout = WIDTH
         self.box = widgets.VBox([self.menu, self.explorer.box])
         self.menu.observe(self._chosen, "value")
 
@@ -186,13 +187,15 @@ def _control(choice: Choice, panel: Panel):
     """A slider or a menu, its label as wide as the longest of the panel."""
     widgets = _ipywidgets()
     slides = choice.slider and len(choice.options) > 1
+    # JupyterLab keeps the arrow keys from a menu that is closed.
+    keys = "the arrow keys move it" if slides else "Space opens it, the arrow keys choose"
     return (widgets.SelectionSlider if slides else widgets.Dropdown)(
         options=choice.options,
         index=choice.start,
         description=choice.label,
-        tooltip=f"{choice.label}: {choice.options[0]} to {choice.options[-1]}, by the arrow keys",
+        tooltip=f"{choice.label}: {choice.options[0]} to {choice.options[-1]}; {keys}",
         style={"description_width": f"{max(len(c.label) for c in panel.choices) + 1}ch"},
-        layout={"width": "32em", "max_width": "100%"},
+        layout=WIDTH,
     )
 
 

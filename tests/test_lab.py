@@ -137,6 +137,13 @@ def changed(tab, words: str) -> tuple[str, str, str]:
     return shown(tab)
 
 
+def told(tab, words: str) -> tuple[str, str, str]:
+    """What is shown once these words are among the words."""
+    script = "words => document.querySelector('%s')?.innerText.includes(words)"
+    tab.wait_for_function(script % ".jp-OutputArea-output [role=status]", arg=words)
+    return shown(tab)
+
+
 @pytest.mark.notebook("attention")
 def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_played(tab, tmp_path):
     run_all(tab)
@@ -146,10 +153,11 @@ def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_play
     assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second picture
     for _ in range(3):
         tab.get_by_role("slider").press("ArrowRight")
-    moved = changed(tab, before[2])
-    assert moved[0] != before[0] and moved[1] == moved[2]
-    tab.get_by_label("layer").press("ArrowUp")
-    other = changed(tab, moved[2])
+    moved = told(tab, f"around {tab.locator('.widget-readout').inner_text()}")
+    assert moved[0] != before[0] and moved[1] == moved[2] != before[2]
+    for key in ("Space", "ArrowUp", "Enter"):
+        tab.get_by_label("layer").press(key)
+    other = told(tab, "in layer 1 ")
     assert other[0] != moved[0]
     tab.get_by_role("button", name="Play").press("Enter")
     tab.wait_for_function("document.querySelector('audio')?.currentTime > 0")

@@ -95,6 +95,7 @@ def test_every_control_has_a_label_an_explanation_and_the_options_of_its_choice(
         assert (control.description, control.index) == (choice.label, choice.start)
         assert tuple(control.options) == choice.options
         assert choice.label in control.tooltip and "arrow keys" in control.tooltip
+        assert ("Space" in control.tooltip) == (not choice.slider)
     kinds = [type(control).__name__ for control in explorer.controls.values()]
     assert kinds == ["SelectionSlider", "Dropdown", "Dropdown"]
     widths = {control.style.description_width for control in explorer.controls.values()}
