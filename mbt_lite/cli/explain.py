@@ -46,7 +46,7 @@ class Attention:
             panel = panels.attention(classifier, view, self.query)
             return _finish(classifier, self.out, panel.page)
         layers = None if self.layer is None else (self.layer,)
-        maps = classifier.attention(view.clip, self.query, layers)
+        maps = panels.present(view, classifier.attention(view.clip, self.query, layers))
         if kind == ".mp4":
             return _finish(classifier, self.out, lambda: _film(self.out, classifier, view, maps))
         return _finish(
@@ -197,7 +197,10 @@ def _load(command):
 def _view(classifier, path: Path, start: float | None):
     from mbt_lite.features import read_views
 
-    return read_views(path, classifier.clip_config, start=start)[0]
+    view = read_views(path, classifier.clip_config, start=start)[0]
+    for note in view.notes:
+        print(f"note: {path}: {note}", file=sys.stderr)
+    return view
 
 
 def _film(out: Path, classifier, view, maps) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mbt_lite import features
 from mbt_lite.explain.maps import batched
+from mbt_lite.explain.surgery import column
 from mbt_lite.inference import Classifier
 from mbt_lite.model import Clip
 
@@ -28,7 +29,7 @@ class Swap:
 
     def cells(self, label: str) -> np.ndarray:
         """The label's logits [2, 2]."""
-        return self.logits[..., self.labels.index(label)].astype(np.float64)
+        return self.logits[..., column(self.labels, label)].astype(np.float64)
 
     def picture(self, label: str) -> float:
         """How much the first picture, instead of the second, adds to the label's logit."""
@@ -67,6 +68,12 @@ class Tampering:
     names: tuple[str, ...]  # what was done
     tampered: np.ndarray  # [K, C]
 
+    def table(self, label: str) -> str:
+        """Lines with each condition and the label's logit in it, first as it is."""
+        at = column(self.labels, label)
+        pairs = zip(("as it is", *self.names), [self.logits, *self.tampered], strict=True)
+        return "\n".join(f"{logits[at]:+8.2f}  {name}" for name, logits in pairs)
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -75,6 +82,12 @@ class Shift:
     labels: tuple[str, ...]
     seconds: np.ndarray  # [K]
     logits: np.ndarray  # [K, C]
+
+    def table(self, label: str) -> str:
+        """Lines with the label's logit by the seconds that the sound comes late."""
+        logits = self.logits[:, column(self.labels, label)]
+        pairs = zip(self.seconds, logits, strict=True)
+        return "\n".join(f"{logit:+8.2f}  {seconds:+.2f} s" for seconds, logit in pairs)
 
 
 def swap_sound(

@@ -108,12 +108,13 @@ def caption(classifier: Classifier, method: str) -> str:
     own = classifier.card.get("name") == "world-tiny"
     row, columns = known.methods.index(method), known.columns.index
     parts = []
-    for column, words in (("pointing", "highest on the singer"), ("right shape", "right shape")):
+    names = {"pointing": "highest on the shape that sings", "right shape": "the right shape"}
+    for column, words in names.items():
         mean, chance = known.mean[row, columns(column)], known.chance[columns(column)]
         worth = "" if known.beats_chance(method, column) else ", no better"
         parts.append(f"{words} in {mean:.0%} of clips (chance {chance:.0%}{worth})")
-    first = "" if own else "not measured for this model; with the embedded one: "
-    return first + "; ".join(parts)
+    first = "" if own else "not measured for this model; with the embedded one "
+    return f"{first}in the micro-world, {'; '.join(parts)}"
 
 
 def faithfulness(

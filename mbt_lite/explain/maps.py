@@ -95,8 +95,9 @@ def batched(classifier: Classifier, clip) -> Clip:
 
 def label_index(classifier: Classifier, label: str) -> int:
     """The column of a label; refuses one that the model does not know, with what comes close."""
-    if label in classifier.labels:
-        return classifier.labels.index(label)
+    alike = [i for i, known in enumerate(classifier.labels) if known.lower() == label.lower()]
+    if label in classifier.labels or len(alike) == 1:
+        return classifier.labels.index(label) if label in classifier.labels else alike[0]
     close = [known for known in classifier.labels if label.lower() in known.lower()]
     known = ", ".join((close or list(classifier.labels))[:8])
     raise ValueError(f"the model has no label {label!r}; it has {known} ...")

@@ -86,13 +86,20 @@ class Effects:
 
     def strongest(self, label: str) -> Operation:
         """The operation that changes this label's logit most; among slots, the one it hangs on."""
-        return self.operations[int(np.abs(self.change[:, self.labels.index(label)]).argmax())]
+        return self.operations[int(np.abs(self.change[:, column(self.labels, label)]).argmax())]
 
     def table(self, label: str) -> str:
         """Lines with each operation and what it does to a label's logit, the strongest first."""
-        column = self.change[:, self.labels.index(label)]
-        order = np.argsort(-np.abs(column), kind="stable")
-        return "\n".join(f"{column[i]:+8.2f}  {self.operations[i].words}" for i in order)
+        changes = self.change[:, column(self.labels, label)]
+        order = np.argsort(-np.abs(changes), kind="stable")
+        return "\n".join(f"{changes[i]:+8.2f}  {self.operations[i].words}" for i in order)
+
+
+def column(labels: Sequence[str], label: str) -> int:
+    """Where a label stands among those of a result; refuses one that is not there."""
+    if label not in labels:
+        raise ValueError(f"there is no label {label!r} here; there are {', '.join(labels[:8])} ...")
+    return labels.index(label)
 
 
 def fused_layers(config: MBTConfig) -> tuple[int, ...]:

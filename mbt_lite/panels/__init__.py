@@ -4,7 +4,7 @@ panel = panels.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0
 panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook
 """
 
-from mbt_lite.panels.attention import attention, worth
+from mbt_lite.panels.attention import attention, present, worth
 from mbt_lite.panels.bottleneck import flow, surgery
 from mbt_lite.panels.counterfactual import counterfactual
 from mbt_lite.panels.grid import scrubber
@@ -22,6 +22,7 @@ __all__ = [
     "flow",
     "flow_page",
     "page",
+    "present",
     "scrubber",
     "surgery",
     "worth",

@@ -1,6 +1,7 @@
 """The attention explorer: what a model reads of a clip, on the one clock of sound and picture."""
 
 import base64
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -45,7 +46,10 @@ LEADS = {
 def attention(classifier: Classifier, view: View, query: str = "bottleneck") -> Panel:
     """The `Panel` of what `query` reads of the clip of a view, such as
     `features.read_views(path, classifier.clip_config)[0]`."""
-    maps, clip_config = classifier.attention(view.clip, query), classifier.clip_config
+    maps, clip_config = (
+        present(view, classifier.attention(view.clip, query)),
+        classifier.clip_config,
+    )
     choices = _choices(view, maps, clip_config)
     given, lead = (view, maps, clip_config), f"{_lead(maps)} {worth(classifier)}"
     return Panel(
@@ -58,6 +62,12 @@ def attention(classifier: Classifier, view: View, query: str = "bottleneck") -> 
         sound=wav(during_frames(view, clip_config)) if view.wave.any() else None,
         step=clip_config.frame_step,
     )
+
+
+def present(view: View, maps: AttentionMaps) -> AttentionMaps:
+    """The maps without those of a stream that is silent or black; all where both are."""
+    has = {"rgb": view.rgb.any(), "spec": view.wave.any()}
+    return replace(maps, **{s: None for s in has if not has[s]}) if any(has.values()) else maps
 
 
 def worth(classifier: Classifier) -> str:

@@ -4,19 +4,19 @@ const HEIGHT = 440; // px, of the columns
 const [TOP, LEFT, RIGHT, NODE] = [26, 62, 34, 10]; // px: margins, and the width of a node
 const { groups, layers, streams, label } = data;
 const isStream = (group) => group < streams.length;
-const order = [0, ...groups.keys()].filter((group, k) => !k || !isStream(group));
-order.push(...[...groups.keys()].slice(1, streams.length)); // sound above, slots, picture below
+const [sound, ...others] = groups.keys(); // from above: the picture, the slots, the sound
+const order = [...others.filter(isStream), ...others.filter((group) => !isStream(group)), sound];
 const hue = (group) => `var(--${isStream(group) ? streams[group] : "both"})`;
 const sum = (some, value) => some.reduce((total, edge) => total + value(edge), 0);
 
 // An edge: place of its layer, groups `from` and `to`, share of the attention, and the change of
-// the logit by the edge, null where it was not cut.
+// the logit when it is cut, null where it was not.
 const edges = data.mass.flatMap((rows, layer) => rows.flatMap((row, from) =>
   row.map((share, to) => ({
     layer, from, to, share,
     stays: from === to && isStream(from),
     passes: isStream(from) !== isStream(to),
-    change: data.effect ? data.effect[layer][from][to] : null,
+    change: data.effect?.[layer][from][to] == null ? null : -data.effect[layer][from][to],
   })))).filter((edge) => edge.share > 0);
 const times = magnification();
 const widest = Math.max(...edges.filter((edge) => !edge.stays).map((edge) => edge.share), 0) || 1;
@@ -47,7 +47,7 @@ function words(edge) {
 }
 
 function cutting(change) {
-  const verb = change > 0 ? "lowers" : "raises";
+  const verb = change < 0 ? "lowers" : "raises";
   if (Math.abs(change) < 0.005) return `leaves the logit of \u201c${label}\u201d as it is`;
   return `${verb} the logit of \u201c${label}\u201d by ${number(Math.abs(change))}`;
 }
@@ -177,7 +177,7 @@ function show() {
 
 function showKey() {
   const colours = board.state.colour === 1
-    ? [["var(--up)", `speaks for \u201c${label}\u201d`], ["var(--down)", "speaks against it"],
+    ? [["var(--down)", `cut, the logit of \u201c${label}\u201d falls`], ["var(--up)", "it rises"],
       ["var(--soft)", "not cut"]]
     : [...streams.map((_, group) => [hue(group), `from the ${groups[group]}`]),
       ["var(--both)", "from a slot"]];
@@ -203,7 +203,7 @@ function showLists() {
 function item(edge, place, named) {
   const rank = data.effect ? `number ${place} by ${named}` : "";
   const sign = edge.change > 0 ? "+" : "";
-  const size = edge.change === null ? "" : `, logit ${sign}${number(edge.change)}`;
+  const size = edge.change === null ? "" : `, cut: logit ${sign}${number(edge.change)}`;
   const button = make("button", { type: "button", class: place && place <= 5 ? "both" : "" },
     way(edge), make("small", {}, `${percent(edge.share)}${size}${rank && `; ${rank}`}`));
   for (const event of ["focus", "pointerenter", "click"]) {
