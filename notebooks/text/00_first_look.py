@@ -135,5 +135,4 @@ for one in (scene, other):
 # says so because a few bottleneck tokens carried the movement of one stream into the other. Take
 # either stream away, and it can only guess.
 #
-# Next:
-# [what do the released weights know, and how do I show it?](07_released_checkpoints_and_demo.ipynb)
+# Next: [what does a model see and hear?](01_from_video_to_tensors.ipynb)

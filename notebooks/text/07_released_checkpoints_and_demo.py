@@ -10,7 +10,8 @@
 # - which two things about these weights nobody outside knows, and how to find them out yourself;
 # - how to show a model to others: a demo in the browser, and a folder to share.
 #
-# You should know what a bottleneck is. **Nothing is downloaded** unless you
+# You need 03, what a bottleneck is;
+# [01](01_from_video_to_tensors.ipynb) helps with spectrograms. **Nothing is downloaded** unless you
 # ask for it: one released model is a file of 1.4 GB (README). Everything here runs without it, on
 # the small model that comes with the package, and says so.
 
@@ -435,4 +436,4 @@ print(*(folder / "README.md").read_text("utf-8").splitlines()[:14], sep="\n")
 # as a folder that says what it is.
 #
 # That was the last notebook. Next: [the map of the course](README.md), or
-# your own videos with the released weights as a start.
+# [your own videos](06_your_own_videos.ipynb) with the released weights as a start.

@@ -1,0 +1,468 @@
+# %% [markdown]
+# # Training on accelerators
+#
+# **The question.** How is such a model trained, here and on accelerators?
+#
+# At the end you will know
+#
+# - how one batch is dealt over many devices, and why one and eight train the same model;
+# - what the model is shown in training: mixed clips, masked sounds;
+# - what a training step is: a function from one state to the next, and nothing else;
+# - how to watch a run, stop it, and go on as if nothing had happened;
+# - how to say "better" of small numbers without fooling yourself.
+#
+# You need 03: streams, bottleneck, fusion layer.
+# Everything runs on a CPU, with models that are small enough for it. **Nothing is downloaded**;
+# section 9 can fetch 24 MB (README), if you ask for it. Every cell that trains can be left out:
+# what longer runs left behind, logs and weights, lies in the package, and the comparison at the
+# end uses it.
+
+# %%
+# set-up
+
+# %%
+import csv
+import json
+import os
+import signal
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Image, display
+from scipy import stats
+
+os.environ["TQDM_DISABLE"] = "1"  # without this line there are bars of progress
+
+import mbt_lite as mbt
+from mbt_lite import augment, data, features, plot, sharding, step, sweep, world, zoo
+from mbt_lite.configs import fusion_grid
+from mbt_lite.optimizer import schedule
+from mbt_lite.validation import Sample
+
+DOWNLOAD = False  # True: fetch the digits of section 9, 24 MB, and write 330 MB
+FOLDER = Path(tempfile.mkdtemp())  # runs come here; name a folder of yours to keep them
+GRID = Path(mbt.__file__).parent / "weights" / "grid"  # logs and weights of longer runs
+sharding.keep_compilations(zoo.cache_folder() / "compiled")  # so that the next start is quicker
+
+# %% [markdown]
+# ## 1. One batch, many devices
+#
+# To JAX a GPU, a TPU core and a CPU are all *devices*. A *mesh* is those devices put into rows
+# and columns, whose axes have names. A *sharding* says which part of an array lies on which
+# device of a mesh. That is all one needs to train on many: the batch is cut along its first axis,
+# and every device gets some rows. What have you got?
+
+# %%
+mesh = sharding.make_mesh()
+print(dict(mesh.shape), "of", jax.devices()[0].device_kind)
+rows = jax.device_put(np.zeros((32, 12)), sharding.dealt(mesh))  # 32 clips, 12 numbers each
+jax.debug.visualize_array_sharding(rows, use_color=False)
+
+# %% [markdown]
+# With one device this is a dull picture. But JAX can pretend that a CPU is eight devices, if it
+# is told so before it starts. This kernel has started already; so a small program of its own
+# shows it. It draws where the batch lies, where a weight lies, and takes a gradient, once on all
+# eight devices and once on one.
+
+# %%
+script = FOLDER / "eight.py"
+script.write_text("""
+import os
+os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+import jax
+from mbt_lite import sharding
+mesh = sharding.make_mesh(shards=2)
+clips, weight = jax.random.normal(jax.random.key(0), (32, 12)), jax.numpy.ones((12, 96)) / 12
+dealt, cut = jax.device_put((clips, weight), (sharding.dealt(mesh), sharding.sharded(mesh, weight)))
+for name, x in {"batch": dealt, "weight, cut in two": cut}.items():
+    print(name, x.shape)
+    jax.debug.visualize_array_sharding(x, use_color=False)
+pull = jax.jit(jax.grad(lambda w, x: ((x @ w) ** 2).mean()))
+many, one = pull(cut, dealt), pull(weight, clips)
+print(f"the gradients differ by {abs(many - one).max() / abs(one).max():.0e} of the largest")
+""")
+print(os.popen(f'"{sys.executable}" "{script}"').read())
+
+# %% [markdown]
+# Notice three things. The batch of 32 lies in eight parts of four. The weight is cut in two
+# halves, and each half lies on four devices (`--train.shards 2` does that, when a model is too
+# large for one device; otherwise all devices hold all weights). And the function that takes the
+# gradient knows nothing of devices: `jax.jit` compiles it for wherever its arguments lie, and
+# fetches from the others what a device lacks. The two gradients are the same, up to rounding.
+#
+# One trap is left: a mean over devices that do not hold equally many clips.
+
+# %%
+# exercise: mean_over_devices
+
+# %% [markdown]
+# ## 2. What is learned, from what, and how
+#
+# A run is described by one tree of settings that cannot be changed, only copied with changes
+# (`dataclasses.replace`). We take the small model of the package's grid (four layers, fusion from
+# layer 1 through four bottleneck tokens), and give it less to do, so that you need not wait. It
+# learns the micro-world from scratch: 31 classes, and 8 helpers that are cut off at the end.
+
+# %%
+plan = fusion_grid.grid()["fusion"]["bottleneck"]
+plan = replace(plan, name="mine", start=replace(plan.start, model=None, rewire=False))
+few = {"clips": pick(2048, 64), "keep": str(FOLDER / "clips"), "views": 1}
+plan = replace(plan, data=replace(plan.data, **few))
+steps, every = pick(240, 10), pick(10, 5)
+times = {"steps": steps, "log_every": every, "evaluate_every": pick(40, 5), "save_every": steps}
+scored = {"evaluate_clips": pick(200, 16), "test_clips": pick(200, 16), "samples": 4}
+how = {"batch": 16, "learning_rate": 3e-3, "warmup": 0.1, "ema": 0.9}
+plan = replace(plan, train=replace(plan.train, **times, **scored, **how))
+print(f"{plan.model.cost().parameters:,} parameters, {steps} steps of {plan.train.batch} clips")
+
+# %% [markdown]
+# A *loader* makes batches. Its order depends on the seed alone, so a run can go on anywhere. The
+# clips of the micro-world are made when they are first asked for, and kept.
+
+# %%
+source = data.open_split(plan.data, "train", clips=few["clips"])
+with data.loader(plan, source, training=True) as loader:
+    batch = next(loader)
+names = batch.pop("id")
+for name, array in batch.items():
+    print(f"{name:7} {array.dtype!s:8} {array.shape}")
+
+# %%
+clf = mbt.load(GRID / "grid-bottleneck.safetensors")  # a longer run of the same model
+front = clf.clip_config.front_end
+logits = clf.logits(features.normalise(batch["rgb"], batch["spec"], front))  # [16, 31]
+chances, shown = 1 / (1 + np.exp(-logits)), []
+for i in range(4):
+    truth = [label for label, y in zip(world.LABELS, batch["labels"][i], strict=False) if y]
+    best = [(world.LABELS[c], float(chances[i, c])) for c in np.argsort(-chances[i])[:3]]
+    shown.append(Sample(names[i], batch["rgb"][i, 4], truth, best))
+plot.samples(shown)
+
+# %% [markdown]
+# Above each frame: up to three true labels, and behind the arrows what a model says that was
+# trained on such clips for longer. Notice that pictures are rough, as cameras make them, and that
+# now and then a whole sense is missing: a black picture, or silence. A model that is to answer
+# with one sense has to meet that in training.
+
+# %% [markdown]
+# ## 3. Make it harder: mixup and SpecAugment
+#
+# Large models on small data learn clips by heart. Two remedies, both done on the accelerator,
+# inside the step. **Mixup**: each clip is blended with a partner, and so are their labels.
+# **SpecAugment**: bands of time and of pitch are wiped out of the spectrogram. JAX has no hidden
+# random numbers: a *key* is handed in, and the same key draws the same.
+
+# %%
+changes = replace(plan.augment, time_masks=1, time_mask=60, mel_masks=1, mel_mask=16)
+weight = 0.7
+prepared = jax.jit(lambda batch, key: augment.augment(batch, key, plan.augment, plan.clip))
+still = prepared(batch, jax.random.key(0))
+shares = {stream: jnp.array([weight]) for stream in ("rgb", "spec")}
+mixed = augment.mix(still, shares)
+masked = augment.spec_augment(still["spec"], jax.random.key(3), changes)
+
+by_hand = weight * still["rgb"] + (1 - weight) * still["rgb"][::-1]  # partner: from the other end
+np.testing.assert_allclose(by_hand, mixed["rgb"], atol=1e-6)
+
+# %%
+bright = batch["rgb"].mean((1, 2, 3, 4))
+i = int(np.argmax(np.minimum(bright, bright[::-1])))  # both the clip and its partner have a picture
+figure, axes = plt.subplots(2, 3, figsize=(9, 4.6), dpi=100, layout="constrained")
+columns = {"as it is": (still["rgb"], still["spec"]), "SpecAugment": (still["rgb"], masked)}
+columns["mixup, 70 % and 30 %"] = (mixed["rgb"], mixed["spec"])
+for (above, below), (title, (rgb, spec)) in zip(axes.T, columns.items(), strict=True):
+    above.imshow((rgb[i, 4] + 1) / 2)
+    above.set(title=title, xticks=[], yticks=[])
+    plot.spectrogram(spec[i], front, ax=below, colorbar=False)
+plt.close(figure)
+display(figure)
+
+# %% [markdown]
+# Notice that a masked band is not black but has the middle colour: it is set to 0, the mean of
+# all spectrograms. And in the mixture you see the shapes of two clips and hear both. The paper
+# mixes with weights drawn from Beta(0.3, 0.3), which are mostly near 0 or 1 (paper). In *modality
+# mixup* picture and sound draw weights of their own.
+
+# %%
+# exercise: mix_clips
+
+# %% [markdown]
+# ## 4. A step is a function
+#
+# In JAX nothing is changed in place. A training step takes a *state* (weights, momentum,
+# averages, key, number of the step) and a batch, and returns a new state. Nothing is hidden, so
+# the same state and batch give the same result, bit by bit. First the loss by hand: each stream
+# answers by itself, and for every class there is a yes-or-no question.
+
+# %%
+labels = tuple(source.labels)
+state = step.first_state(plan, mesh)
+clip = step.as_clip(still, plan.model)
+output = jax.jit(mbt.MBT(plan.model).apply)({"params": state.params}, clip)
+x = jnp.stack(list(output.stream_logits.values()))  # [2 streams, B, C]
+yes, no = jnp.log1p(jnp.exp(-x)), jnp.log1p(jnp.exp(x))  # -log p and -log(1 - p)
+y = batch["labels"]
+by_hand = (y * yes + (1 - y) * no).sum(-1).mean()  # classes are summed, streams and clips averaged
+
+do = step.train_step(plan, labels, mesh)  # compiled at its first use
+placed = sharding.placed(mesh, batch)  # the batch, dealt over the mesh
+after, said = do(state, placed)
+np.testing.assert_allclose(by_hand, said["loss"], rtol=1e-5)
+print({name: round(float(value), 3) for name, value in said.items()})
+
+# %% [markdown]
+# Notice the loss: 39 questions, all answered with fifty-fifty, cost 39 ln 2 = 27.03 nats. The
+# model knows nothing yet. Its head starts with zeros; so at first only the head is pulled, and
+# the gradients of the streams' own weights are 0. Notice `learning_rate: 0.0`, too: a warm-up
+# begins at nothing. And the old state is gone: the step was told that it may use its memory
+# (*donation*), so that weights and momentum need not be there twice.
+
+# %%
+print("old weights deleted:", jax.tree.leaves(state.params)[0].is_deleted())
+again, _ = do(step.first_state(plan, mesh), placed)
+same = jax.tree.map(np.array_equal, jax.device_get(after), jax.device_get(again))
+print("same state, same batch, same result in every bit:", all(jax.tree.leaves(same)))
+
+# %% [markdown]
+# This is the whole training loop: call the function, keep what comes back. Before one trains for
+# hours, one asks a simple thing: can the model learn *one* batch by heart? If not, something is
+# broken, and more data will not mend it.
+
+# %%
+rows, state = [], again
+for number in range(pick(150, 4)):
+    state, said = do(state, placed)
+    rows.append({"step": number} | {name: float(said[name]) for name in ("loss_rgb", "loss_spec")})
+colours = {"loss_rgb": plot.COLOURS["rgb"], "loss_spec": plot.COLOURS["spec"]}
+ax = plot.curves(rows, list(colours), title="the same 16 clips, again and again", colours=colours)
+ax.lines[2].set(linestyle="--")  # where the lines cover each other, both are seen
+ax.set(ylabel="loss (nats a clip)", ylim=(0, None))
+ax.figure
+
+# %% [markdown]
+# Notice that both streams come to nearly 0: the sound's own answer, too, names the shapes that
+# only the picture shows. It may have learned these clips by heart, or be told through the
+# bottleneck; this curve cannot say which, and it says nothing about other clips. It only says
+# that gradients reach every part.
+
+# %% [markdown]
+# ## 5. How fast to learn
+#
+# The size of a step, the learning rate, follows a plan: up from 0 during the warm-up, when
+# gradients are wild, then down along half a cosine, so that the weights come to rest. Write it;
+# the next cell draws the plan of our run.
+
+# %%
+# exercise: learning_rate
+
+# %%
+across = np.arange(steps)
+rate = np.asarray(schedule(plan.train)(across))
+warmup, peak = plan.train.warmup_steps, plan.train.learning_rate
+falling = 0.5 * (1 + np.cos(np.pi * np.maximum(0, across - warmup) / (steps - warmup)))
+by_hand = peak * np.minimum(1, across / warmup) * falling
+np.testing.assert_allclose(by_hand, rate, atol=1e-6)
+rows = [{"step": int(s), "learning rate": float(r)} for s, r in enumerate(rate)]
+plot.curves(rows, ["learning rate"], title="warm-up, then half a cosine").figure
+
+# %% [markdown]
+# ## 6. Stop it, and go on
+#
+# `mbt.fit` is that loop with everything around it: a loader, scores on clips that are never
+# trained on, saved states, curves. Machines are taken away, notebooks are stopped. So we stop
+# this run half-way, just as the stop button of the notebook does, by sending the signal of
+# Ctrl-C. `live` is called with the rows so far whenever there is a new one.
+
+
+# %%
+def impatient(rows):
+    if rows[-1]["step"] >= steps // 2:
+        signal.raise_signal(signal.SIGINT)  # what the stop button sends
+
+
+run = mbt.fit(plan, FOLDER / "run", live=impatient, quiet=True)
+print("finished:", run.finished, "| last step:", run.records[-1]["step"])
+print("saved:", [path.name for path in (run.folder / "state").iterdir()])
+
+# %% [markdown]
+# The step under way was brought to its end, the state was saved, and `fit` came back. Now the
+# very same call, with the same folder. It finds what is there and goes on. This time we let it
+# draw: the curves move while it trains.
+
+# %%
+run = mbt.fit(plan, FOLDER / "run", quiet=True)
+print("finished:", run.finished, "| last step:", run.records[-1]["step"])
+print(plot.curves_alt(run.records, ["loss", "mAP both", "mAP matched"]))
+
+# %% [markdown]
+# Notice that the curves have no seam at the middle: weights, momentum, averages, random keys and
+# the place in the data were saved together. (The tests of the package kill a run twenty times and
+# demand the same bits as without; README.) Notice also what comes first in the middle panel: of
+# the classes that *either* sense tells (siren, thunder, rain; `mAP both`) the model learns
+# something soon. Who sings (`matched`) needs both senses together, and a few seconds do not teach
+# it. This run is a toy; section 8 has longer ones.
+
+# %%
+pictures = sorted((run.folder / "samples").glob("*.png"))
+print(pictures[-1].name, "- clips that were never trained on, at the last step")
+Image(pictures[-1], width=760)
+
+# %% [markdown]
+# ## 7. What an accelerator is for
+#
+# How much work is it? A step costs about three forward passes: one forward, two for the gradient.
+# Let us count one run of the paper's size, AudioSet mini: 20,361 clips (released configuration),
+# 50 epochs (paper). And let us measure what this machine does in large matrix products, and what
+# our run reached.
+
+# %%
+work = 3 * mbt.BASE.cost().flops * 20_361 * 50
+peak = sharding.peak_flops()
+clips_per_s = np.median([row["clips_per_s"] for row in run.records if "clips_per_s" in row])
+reached = clips_per_s * 3 * plan.model.cost().flops
+print(f"this machine: {peak / 1e9:,.0f} GFLOP/s in matrix products; our run {reached / 1e9:,.1f}")
+print(f"the paper's run: {work:.1e} operations")
+print(f"at the speed of our run it would take {work / reached / 86_400:,.0f} days here;")
+print(f"to do it in one day, {work / 86_400 / 1e12:.0f} TFLOP/s are needed, sustained")
+
+# %% [markdown]
+# Accelerators reach such speeds with short numbers. **bfloat16** has the range of float32 (the
+# same 8 bits of exponent) and much less precision: 7 bits of fraction in place of 23. Weights,
+# momentum and losses stay in float32; only what is multiplied is short. `replace(model,
+# dtype="bfloat16")` is all.
+
+# %%
+print("float32  1 + 1/1000 =", jnp.float32(1) + jnp.float32(0.001))
+print("bfloat16 1 + 1/1000 =", jnp.bfloat16(1) + jnp.bfloat16(0.001))
+print("largest:", f"{jnp.finfo('float32').max:.1e}", f"{float(jnp.finfo('bfloat16').max):.1e}")
+
+eaten = features.normalise(batch["rgb"], batch["spec"], front)
+full = clf.logits(eaten)
+short = replace(clf.config, dtype="bfloat16")
+quick = mbt.Classifier(short, clf.params, clf.clip_config, clf.labels).logits(eaten)
+order = (np.argmax(full, 1) == np.argmax(quick, 1)).mean()
+print(f"logits {full.min():.0f} to {full.max():.0f}, largest change {abs(full - quick).max():.2f}")
+print(f"the same best class in {order:.0%} of {len(full)} clips")
+
+# %% [markdown]
+# Notice that adding a thousandth to 1 is lost in bfloat16. That is why weights are not kept so:
+# their steps are often smaller than that. On a CPU short numbers need not be faster; we claim no
+# speed of an accelerator, since none was measured for this package. What it takes to use one:
+# `pip install -U "jax[cuda12]"` for an NVIDIA GPU (README), and the same cells again.
+
+# %% [markdown]
+# ## 8. Sound, picture, both: is the difference real?
+#
+# Now the longer runs. Each of these small models went on for 1,200 steps from one start whose
+# streams never met, with two or three seeds (README). The question to all of them: which of the
+# shapes sings? Their scores on 1,000 test clips lie in a table.
+
+# %%
+table = list(csv.DictReader((GRID / "sweep.csv").open()))
+outcomes = []
+for row in table:
+    values = tuple(float(value) for value in row["seeds"].split())
+    cost = (int(row["parameters"]), float(row["gflops"]))
+    outcomes.append(sweep.Outcome(row["group"], row["variant"], *cost, values))
+fusion = [one for one in outcomes if one.group == "fusion"]
+plot.sweep([one for one in outcomes if one.group != "bottlenecks"], "matched accuracy")
+
+# %% [markdown]
+# A dot is a mean over seeds, a ring is one seed, a bar is the 95 % interval of the mean. Seeds
+# differ in the clips that are drawn and in what starts at random. Notice how wide an interval of
+# *two* seeds is, even where its two rings lie close together. Write it:
+
+# %%
+# exercise: half_interval
+
+# %%
+for one in fusion:
+    n = len(one.values)
+    half = stats.t.ppf(0.975, n - 1) * np.std(one.values, ddof=1) / n**0.5
+    np.testing.assert_allclose(half, one.half)
+    print(f"{one.variant:11} {one.mean:.3f} ± {half:.3f} ({n} seeds)")
+sung = [one for number in range(2000) if (one := world.scene(2, number)).singer is not None]
+chance = np.mean([1 / len(one.things) for one in sung])
+print(f"guessing: {chance:.2f} by the picture (one of the shapes in it), 0.25 by the sound")
+
+# %% [markdown]
+# Notice: sound alone and picture alone are where guessing is. *Late* fusion, which has both but
+# lets them meet only in the answer, does no better than the picture. What compares the two in
+# time does; there the intervals do not touch. Whether `joint` and `cross` are better than the
+# bottleneck, three seeds do not settle: its bar reaches above them. So one looks at how they got
+# there:
+
+# %%
+logged = [json.loads(line) for line in (GRID / "logs.jsonl").open()]
+shown, names = {}, ("grid-sound", "grid-picture", "grid-late", "grid-bottleneck", "grid-cross")
+for row in logged:
+    if row["run"] in names and "matched accuracy" in row:
+        key = row["run"].removeprefix("grid-")
+        shown.setdefault(row["step"], {}).setdefault(key, []).append(row["matched accuracy"])
+means = [{"step": s} | {k: float(np.mean(v)) for k, v in one.items()} for s, one in shown.items()]
+ax = plot.curves(means, [name.removeprefix("grid-") for name in names], title="mean over seeds")
+ax.set(ylabel="matched accuracy (validation)", ylim=(0, 1))
+ax.figure
+
+# %% [markdown]
+# Notice that for 400 steps all that have the picture look alike. Had we stopped there, as our own
+# toy run did, we would have "found" that fusion buys nothing. And the bottleneck still rises at
+# the end: "after 1,200 steps" is part of the result.
+#
+# The weights of these runs are there as well. What do they say of clips that you draw yourself?
+
+# %%
+count, found = pick(300, 30), {}
+for name in pick(("sound", "picture", "late", "bottleneck"), ("picture", "bottleneck")):
+    model = mbt.load(GRID / f"grid-{name}.safetensors")
+    scores = mbt.evaluate(model, "world:test", count=count, quiet=True)
+    first = next(scores[c] for c in ("both streams", "sound alone", "picture alone") if c in scores)
+    found[name] = first["matched accuracy"]
+    error = 1.96 * np.sqrt(found[name] * (1 - found[name]) / (0.8 * count))  # 80 % have a singer
+    print(f"{name:11} {found[name]:.2f} ± {error:.2f}, one seed, {count} clips")
+
+# %% [markdown]
+# This ± is another one: the luck of the clips, for one model. The bars above are the luck of the
+# seeds. Say which one you mean.
+
+# %% [markdown]
+# ## 9. Digits, seen and heard (with a network)
+#
+# The micro-world is ours. The same loop learns from published data: handwritten digits (MNIST)
+# paired with spoken ones (Free Spoken Digit Dataset), both in so much noise that each alone is
+# hard. With `DOWNLOAD = True` above, the next cell fetches and pairs them by TFDS, a library of
+# datasets, without TensorFlow, and trains a little. It is off, and nobody has run it for this
+# page: no score is claimed.
+
+# %%
+if DOWNLOAD:
+    from mbt_lite.builders import AvDigits
+
+    builder = AvDigits(data_dir=FOLDER / "tfds", config="noisy")
+    builder.download_and_prepare()
+    digits = mbt.configs.av_digits.experiment()
+    place = {"path": str(builder.data_dir), "keep": str(FOLDER / "digits")}
+    train = replace(digits.train, steps=pick(300, 4), evaluate_every=100, log_every=pick(20, 1))
+    digits = replace(digits, data=replace(digits.data, **place), train=train)
+    print(mbt.fit(digits, FOLDER / "digits_run", quiet=True).records[-1])
+else:
+    print("left out: 24 MB to download, 330 MB to write; set DOWNLOAD = True at the top")
+
+# %% [markdown]
+# **The answer.** A step is a pure function from state and batch to the next state, compiled once
+# for whatever devices there are. The batch is dealt over them, and the mean is taken over all its
+# clips, so their number changes the time and not the model. Around it stands little: a plan of
+# the learning rate, mixed and masked clips, states that are saved whole. And of the result one
+# says how many seeds, how many clips, and after how many steps.
+#
+# Next: what does the bottleneck look at, and can one believe
+# it?
+#
+# Next lesson:
+# [how do I train it on my own videos?](06_your_own_videos.ipynb)
