@@ -13,9 +13,9 @@
 #
 # You need 03: streams, bottleneck, fusion layer.
 # Everything runs on a CPU, with models that are small enough for it. **Nothing is downloaded**;
-# section 9 can fetch 24 MB (README), if you ask for it. Every cell that trains can be left out:
-# what longer runs left behind, logs and weights, lies in the package, and the comparison at the
-# end uses it.
+# section 9 can fetch 24 MB (`mbt-lite build --help`), if you ask for it. With `TRAIN = False` the
+# run of section 6 is left out, and the log of a longer run, which lies in the package with its
+# weights, takes its place.
 
 # %%
 # set-up
@@ -45,6 +45,7 @@ from mbt_lite.configs import fusion_grid
 from mbt_lite.optimizer import schedule
 from mbt_lite.validation import Sample
 
+TRAIN = True  # False: leave the run of section 6 out, and read the log of a longer one
 DOWNLOAD = False  # True: fetch the digits of section 9, 24 MB, and write 330 MB
 FOLDER = Path(tempfile.mkdtemp())  # runs come here; name a folder of yours to keep them
 GRID = Path(mbt.__file__).parent / "weights" / "grid"  # logs and weights of longer runs
@@ -78,7 +79,7 @@ os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_d
 import jax
 from mbt_lite import sharding
 mesh = sharding.make_mesh(shards=2)
-clips, weight = jax.random.normal(jax.random.key(0), (32, 12)), jax.numpy.ones((12, 96)) / 12
+clips, weight = jax.random.normal(jax.random.key(0), (32, 48)), jax.numpy.ones((48, 96)) / 48
 dealt, cut = jax.device_put((clips, weight), (sharding.dealt(mesh), sharding.sharded(mesh, weight)))
 for name, x in {"batch": dealt, "weight, cut in two": cut}.items():
     print(name, x.shape)
@@ -184,10 +185,10 @@ plt.close(figure)
 display(figure)
 
 # %% [markdown]
-# Notice that a masked band is not black but has the middle colour: it is set to 0, the mean of
-# all spectrograms. And in the mixture you see the shapes of two clips and hear both. The paper
-# mixes with weights drawn from Beta(0.3, 0.3), which are mostly near 0 or 1 (paper). In *modality
-# mixup* picture and sound draw weights of their own.
+# Notice that a masked band has one plain colour: it is set to 0, the mean of all spectrograms.
+# And in the mixture you see the shapes of two clips and hear both. The paper mixes with weights
+# drawn from Beta(0.3, 0.3), which are mostly near 0 or 1 (paper). In *modality mixup* picture and
+# sound draw weights of their own.
 
 # %%
 # exercise: mix_clips
@@ -286,9 +287,10 @@ def impatient(rows):
         signal.raise_signal(signal.SIGINT)  # what the stop button sends
 
 
-run = mbt.fit(plan, FOLDER / "run", live=impatient, quiet=True)
-print("finished:", run.finished, "| last step:", run.records[-1]["step"])
-print("saved:", [path.name for path in (run.folder / "state").iterdir()])
+if TRAIN:
+    run = mbt.fit(plan, FOLDER / "run", live=impatient, quiet=True)
+    print("finished:", run.finished, "| last step:", run.records[-1]["step"])
+    print("saved:", [path.name for path in (run.folder / "state").iterdir()])
 
 # %% [markdown]
 # The step under way was brought to its end, the state was saved, and `fit` came back. Now the
@@ -296,9 +298,15 @@ print("saved:", [path.name for path in (run.folder / "state").iterdir()])
 # draw: the curves move while it trains.
 
 # %%
-run = mbt.fit(plan, FOLDER / "run", quiet=True)
-print("finished:", run.finished, "| last step:", run.records[-1]["step"])
-print(plot.curves_alt(run.records, ["loss", "mAP both", "mAP matched"]))
+logged = [json.loads(line) for line in (GRID / "logs.jsonl").open()]  # of the longer runs
+records = [row for row in logged if row["run"] == "grid-bottleneck" and row["seed"] == 0]
+if TRAIN:
+    run = mbt.fit(plan, FOLDER / "run", quiet=True)
+    records = run.records
+    print("finished:", run.finished, "| last step:", records[-1]["step"])
+else:
+    display(plot.training(records))
+print(plot.curves_alt(records, ["loss", "mAP both", "mAP matched"]))
 
 # %% [markdown]
 # Notice that the curves have no seam at the middle: weights, momentum, averages, random keys and
@@ -309,9 +317,10 @@ print(plot.curves_alt(run.records, ["loss", "mAP both", "mAP matched"]))
 # it. This run is a toy; section 8 has longer ones.
 
 # %%
-pictures = sorted((run.folder / "samples").glob("*.png"))
-print(pictures[-1].name, "- clips that were never trained on, at the last step")
-Image(pictures[-1], width=760)
+if TRAIN:
+    pictures = sorted((run.folder / "samples").glob("*.png"))
+    print(pictures[-1].name, "- clips that were never trained on, at the last step")
+    display(Image(pictures[-1], width=760))
 
 # %% [markdown]
 # ## 7. What an accelerator is for
@@ -324,7 +333,7 @@ Image(pictures[-1], width=760)
 # %%
 work = 3 * mbt.BASE.cost().flops * 20_361 * 50
 peak = sharding.peak_flops()
-clips_per_s = np.median([row["clips_per_s"] for row in run.records if "clips_per_s" in row])
+clips_per_s = np.median([row["clips_per_s"] for row in records if "clips_per_s" in row])
 reached = clips_per_s * 3 * plan.model.cost().flops
 print(f"this machine: {peak / 1e9:,.0f} GFLOP/s in matrix products; our run {reached / 1e9:,.1f}")
 print(f"the paper's run: {work:.1e} operations")
@@ -399,7 +408,6 @@ print(f"guessing: {chance:.2f} by the picture (one of the shapes in it), 0.25 by
 # there:
 
 # %%
-logged = [json.loads(line) for line in (GRID / "logs.jsonl").open()]
 shown, names = {}, ("grid-sound", "grid-picture", "grid-late", "grid-bottleneck", "grid-cross")
 for row in logged:
     if row["run"] in names and "matched accuracy" in row:
