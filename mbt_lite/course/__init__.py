@@ -18,6 +18,7 @@ SMOKE = os.environ.get("MBT_LITE_SMOKE") == "1"
 LESSONS = {  # notebook: the module here that has its exercises
     "01_from_video_to_tensors": "tensors",
     "02_tokens_and_attention": "tokens",
+    "03_fusion_through_a_bottleneck": "fusion",
     "04_training_on_accelerators": "training",
     "06_your_own_videos": "videos",
     "07_released_checkpoints_and_demo": "released",

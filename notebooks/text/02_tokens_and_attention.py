@@ -350,7 +350,4 @@ for name, c in {"this model": clf.config, "the released size": mbt.BASE}.items()
 # and read a mixture of what they hold; it is two matrix products with a softmax between them. One
 # row of its weights says where one token looked, in one head of one layer: no more than that.
 #
-# Next: where should sound and picture meet?
-#
-# Next lesson:
-# [how is such a model trained?](04_training_on_accelerators.ipynb)
+# Next: [where should sound and picture meet?](03_fusion_through_a_bottleneck.ipynb)

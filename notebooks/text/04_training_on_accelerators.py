@@ -11,7 +11,7 @@
 # - how to watch a run, stop it, and go on as if nothing had happened;
 # - how to say "better" of small numbers without fooling yourself.
 #
-# You need 03: streams, bottleneck, fusion layer.
+# You need [03](03_fusion_through_a_bottleneck.ipynb): streams, bottleneck, fusion layer.
 # Everything runs on a CPU, with models that are small enough for it. **Nothing is downloaded**;
 # section 9 can fetch 24 MB (`mbt-lite build --help`), if you ask for it. With `TRAIN = False` the
 # run of section 6 is left out, and the log of a longer run, which lies in the package with its

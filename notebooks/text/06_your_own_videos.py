@@ -10,7 +10,7 @@
 # - how to prepare them once, and to train on them many times;
 # - how to read the result: which clips, which sense, and how sure one can be of a small number.
 #
-# You need 03, what a bottleneck is;
+# You need [03](03_fusion_through_a_bottleneck.ipynb), what a bottleneck is;
 # [04](04_training_on_accelerators.ipynb) helps, what a training step does. **Nothing is
 # downloaded.** The notebook makes a folder of small videos itself. Put the path of your own
 # folder into `MY_FOLDER`, and everything below runs on that.

@@ -10,7 +10,7 @@
 # - which two things about these weights nobody outside knows, and how to find them out yourself;
 # - how to show a model to others: a demo in the browser, and a folder to share.
 #
-# You need 03, what a bottleneck is;
+# You need [03](03_fusion_through_a_bottleneck.ipynb), what a bottleneck is;
 # [01](01_from_video_to_tensors.ipynb) helps with spectrograms. **Nothing is downloaded** unless you
 # ask for it: one released model is a file of 1.4 GB (README). Everything here runs without it, on
 # the small model that comes with the package, and says so.
