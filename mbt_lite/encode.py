@@ -1,7 +1,9 @@
-"""Frames and a wave written as an mp4 file, complete or not at all."""
+"""Frames and a wave written as an mp4 file, complete or not at all, or as the bytes of one."""
 
+import io
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import av
@@ -23,10 +25,12 @@ def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) ->
         raise MediaError(f"{path}: H.264 4:2:0 needs an even height and width; crop a row.")
     if np.ndim(times) and (np.shape(times) != frames.shape[:1] or np.any(np.diff(times) <= 0)):
         raise MediaError(f"{path}: times must rise and be as many as the frames.")
+    stamps, step = _steady(frames, times)
     folder, name = os.path.split(os.path.abspath(path))
     with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
         try:
-            _encode(file, frames, times, wave, rate, crf)
+            images = zip(stamps, frames, strict=True)
+            _encode(file, images, frames.shape[1:3], step, wave, rate, {"crf": str(crf)})
         except BaseException:
             os.unlink(file.name)
             raise
@@ -34,19 +38,46 @@ def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) ->
     os.replace(file.name, path)
 
 
-def _encode(file, frames, times, wave, rate: int, crf: int) -> None:
+def packed(images: Iterable, step: float, wave=None, rate: int = RATE) -> bytes:
+    """A small mp4 for a browser (H.264 4:2:0 + AAC), of pairs: instant in s, uint8 [H, W, 3].
+
+    The images come one after the other, all of the first one's size, whose odd row or column is
+    left out; `step` is the usual time between two, in seconds. Without any the answer is empty.
+    """
+    images = iter(images)
+    first = next(images, None)
+    if first is None:
+        return b""
+    height, width = (side // 2 * 2 for side in first[1].shape[:2])
+
+    def even() -> Iterator:
+        yield first[0], first[1][:height, :width]
+        for stamp, image in images:
+            yield stamp, image[:height, :width]
+
+    file, options = io.BytesIO(), {"crf": "26", "preset": "veryfast", "maxrate": "1M"}
+    _encode(file, even(), (height, width), step, wave, rate, options | {"bufsize": "2M"})
+    return file.getvalue()
+
+
+def _steady(frames, times) -> tuple[np.ndarray, float]:
+    """The instants [T] of frames, and the usual time between two, in seconds."""
+    if np.ndim(times) == 0:
+        return np.arange(len(frames)) / times, 1 / times
+    stamps = np.asarray(times, np.float64)
+    return stamps, float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.04
+
+
+def _encode(file, images: Iterable, size, step: float, wave, rate: int, options: dict) -> None:
     ticks = Fraction(1, 90_000)
-    steady = np.ndim(times) == 0
-    stamps = np.arange(len(frames)) / times if steady else np.asarray(times, np.float64)
-    step = 1 / times if steady else float(np.median(np.diff(stamps))) if len(stamps) > 1 else 0.04
-    options = {"fflags": "+bitexact"}
-    with av.open(file, "w", format="mp4", container_options=options) as container:
+    bitexact = {"fflags": "+bitexact"}
+    with av.open(file, "w", format="mp4", container_options=bitexact) as container:
         video = container.add_stream("libx264", rate=Fraction(1 / step).limit_denominator(1001))
-        video.height, video.width = frames.shape[1:3]
-        video.pix_fmt, video.codec_context.time_base = "yuv420p", ticks
-        video.codec_context.options = {"crf": str(crf), "threads": "1", "flags": "+bitexact"}
+        (video.height, video.width), video.pix_fmt = size, "yuv420p"
+        video.codec_context.time_base = ticks
+        video.codec_context.options = options | {"threads": "1", "flags": "+bitexact"}
         audio = None if wave is None else container.add_stream("aac", rate=rate, layout="mono")
-        for image, stamp in zip(frames, stamps, strict=True):
+        for stamp, image in images:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
             frame = frame.reformat(format="yuv420p")  # left to the encoder, bytes differ at times
             frame.pts, frame.time_base = round(stamp / ticks), ticks

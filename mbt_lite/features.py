@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -182,15 +182,20 @@ def statistics(waves: Iterable[np.ndarray], front: FrontEnd) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class View:
-    """One window of a file: what the model eats, and what a person would see and hear of it."""
+    """One window of a file: what a person would see and hear of it, and what the model eats."""
 
-    clip: Clip  # rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised
     rgb: np.ndarray  # uint8 [T, H, W, 3], the sampled and cropped frames
     times: np.ndarray  # [T], s on the file's clock, when the frames were on show
     spec: np.ndarray  # [N, M], log-mel, not standardised
     wave: np.ndarray  # [S], 16 kHz
     start: float  # s, of the sound's window on the file's clock
     notes: tuple[str, ...]  # what was unusual
+    front_end: FrontEnd  # that made `spec`
+
+    @cached_property
+    def clip(self) -> Clip:
+        """rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised; made when first asked for."""
+        return normalise(self.rgb, self.spec, self.front_end)
 
 
 def normalise(rgb, spec, front: FrontEnd) -> Clip:
@@ -262,13 +267,13 @@ def make_view(found: media.Media, config: ClipConfig) -> View:
     times, rgb = _fit_frames(found, config, notes)
     spec = log_mel(wave, config.front_end)[: config.spec_frames]
     return View(
-        clip=normalise(rgb, spec, config.front_end),
         rgb=rgb,
         times=found.start + times,
         spec=spec,
         wave=wave,
         start=found.start + start,
         notes=tuple(notes),
+        front_end=config.front_end,
     )
 
 

@@ -98,10 +98,12 @@ def test_the_spectrogram_is_measured_as_the_model_standardises_it(tmp_path):
 # ---- sound ----
 
 
-def test_silence_is_a_warning_and_with_a_black_picture_a_fault(tmp_path):
+@pytest.mark.parametrize("level", [0, 128], ids=["black", "plain"])
+def test_silence_is_a_warning_and_with_an_empty_picture_a_fault(tmp_path, level):
     seen = doctor.examine(clip(tmp_path, wave=SILENCE))
     assert seen.fit and only(seen).found == "The sound is silent throughout."
-    nothing = doctor.examine(clip(tmp_path, black(), SILENCE))
+    empty = (black() + level).astype(np.uint8)
+    nothing = doctor.examine(clip(tmp_path, empty, SILENCE))
     assert not nothing.fit and len(said(nothing, "fault")) == 2
 
 

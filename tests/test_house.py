@@ -47,14 +47,14 @@ LEVELS = {
     6: ["inference", "tables", "class_folders", "pace"],
     7: ["plot", "extract", "holdout", "videos"],
     8: ["builders", "explain", "doctor", "manifests", "logbook"],
-    9: ["sources", "prepare", "panels"],
+    9: ["sources", "prepare", "panels", "guard"],
     10: ["data", "beam"],
     11: ["labelled", "start", "validation"],
     12: ["report", "rehearsal"],
     13: ["evaluation", "calibrate"],
     14: ["train", "bench", "configs", "throughput", "sweep"],
     15: ["blind", "course"],
-    16: ["widgets", "cli"],
+    16: ["widgets", "cli", "demo"],
     17: ["__main__"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
@@ -64,17 +64,19 @@ ONLY_IN = {
     "matplotlib": ["plot"],
     "flax.linen": ["model"],
     "av": ["container", "tracks", "encode"],
+    "gradio": ["demo"],
 }
 
-# What the package never needs (gradio belongs to app.py, librosa to notebooks and tests).
-NEVER = {"tensorflow", "torch", "gradio", "librosa"}
+# What the package never needs (librosa belongs to notebooks and tests).
+NEVER = {"tensorflow", "torch", "librosa"}
 
 # Ways to run code that a file brought along.
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # Loader processes use these, and they should stay light.
 WITHOUT_JAX = ["config", "metrics", "container", "tracks", "encode", "media", "records"]
-WITHOUT_JAX += ["filler", "sampling", "sources", "tables", "videos", "windows", "workers"]
+WITHOUT_JAX += ["filler", "guard", "processes", "sampling", "sources", "tables", "videos"]
+WITHOUT_JAX += ["windows", "workers"]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"
 
@@ -153,7 +155,7 @@ def test_what_a_loader_process_imports_has_no_jax(module):
 
 
 def test_importing_mbt_lite_and_its_configs_loads_no_heavy_library():
-    heavy = ["jax", "flax", "matplotlib", "PIL", "av", *sorted(NEVER)]
+    heavy = ["jax", "flax", "matplotlib", "PIL", "av", "gradio", *sorted(NEVER)]
     program = (
         "import sys, mbt_lite; mbt_lite.BASE, mbt_lite.FrontEnd; dir(mbt_lite);"
         f"print(*(name for name in {heavy} if name in sys.modules))"

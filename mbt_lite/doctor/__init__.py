@@ -14,6 +14,7 @@ from mbt_lite.config import STREAMS, WORLD_CLIP, ClipConfig
 from mbt_lite.doctor.advise import findings, unreadable
 from mbt_lite.doctor.measure import (
     FAULT,
+    LOOKS,
     NOTE,
     WARNING,
     Finding,
@@ -39,15 +40,21 @@ __all__ = [
 ]
 
 
-def examine(path, config: ClipConfig = WORLD_CLIP, streams: tuple[str, ...] = STREAMS) -> Report:
+def examine(
+    path,
+    config: ClipConfig = WORLD_CLIP,
+    streams: tuple[str, ...] = STREAMS,
+    looks: int = LOOKS,
+) -> Report:
     """The `Report` on one media file, for a model that eats `config` and takes `streams`.
 
-    A file that cannot be read is a report too, with a fault; nothing is raised for its sake.
+    It looks at so many windows, an odd number; one is the middle alone, which is soon done. A file
+    that cannot be read is a report too, with a fault; nothing is raised for its sake.
     """
     report = Report(Path(path), config, tuple(streams))
     try:
         report = survey_file(report)
-        report = measure(report)
+        report = measure(report, looks)
     except MediaError as error:
         return replace(report, findings=(unreadable(report, error),))
     return replace(report, findings=tuple(findings(report)))

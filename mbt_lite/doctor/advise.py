@@ -74,7 +74,7 @@ def _is_empty(report: Report, stream: str) -> bool:
     numbers = report.statistics
     if stream == "spec":
         return numbers.get("loudness", -math.inf) < SILENT
-    return numbers.get("light", 0.0) < BLACK
+    return numbers.get("light", 0.0) < BLACK or numbers["contrast"] < PLAIN
 
 
 def _lost(report: Report, stream: str) -> tuple[str, str]:
@@ -105,7 +105,9 @@ def _here(report: Report) -> str:
 def _tried(report: Report) -> str:
     """How far a lack was looked for: all over a short file, in some places of a long one."""
     count = len(report.looks)
-    return "throughout" if report.views <= count else f"in all {count} places that were tried"
+    if report.views <= count:
+        return "throughout"
+    return f"in all {count} places that were tried" if count > 1 else _here(report)
 
 
 def _elsewhere(report: Report, good: list[Look]) -> str:
@@ -202,7 +204,7 @@ def _picture(report: Report) -> Iterator[Finding]:
         found = f"The picture is black {_here(report) if better else _tried(report)}."
         yield Finding(severity, found, better or meaning)
     elif numbers["contrast"] < PLAIN:
-        yield Finding(WARNING, "The picture is one plain colour.", meaning)
+        yield Finding(severity, "The picture is one plain colour.", meaning)
     elif report.survey.picture.packets == 1:
         yield Finding(WARNING, "It is a single picture, not a video.", "Use the video itself.")
     elif numbers["motion"] < STILL and len(report.found.frames) > 1:

@@ -114,19 +114,19 @@ def survey_file(report: Report) -> Report:
     return replace(report, survey=survey(report.path), info=media.probe(report.path))
 
 
-def measure(report: Report) -> Report:
+def measure(report: Report, looks: int = LOOKS) -> Report:
     """The surveyed report with windows, clipping and statistics; `MediaError` if nothing is usable.
 
-    Of the looks, those at places that cannot be read are missing.
+    `looks` is odd. Of the looks, those at places that cannot be read are missing.
     """
     last = max((report.info.duration or 0.0) - report.seconds, 0.0)
     found, view = _window(report, last / 2)
-    looks = []
-    for start in np.linspace(0, last, LOOKS if last else 1).tolist():
+    seen = []
+    for start in np.linspace(0, last, looks).tolist() if last and looks > 1 else [last / 2]:
         with contextlib.suppress(media.MediaError):
             here = (found, view) if start == last / 2 else _window(report, start)
-            looks.append(_look(start, *here))
-    return _listen(replace(report, found=found, view=view, looks=tuple(looks)))
+            seen.append(_look(start, *here))
+    return _listen(replace(report, found=found, view=view, looks=tuple(seen)))
 
 
 def _window(report: Report, start: float) -> tuple[media.Media, View]:

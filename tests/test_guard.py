@@ -1,0 +1,560 @@
+"""Strangers' files: each is read or refused in a sentence, and the next one is read just so."""
+
+import io
+import multiprocessing
+import os
+import resource
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import damage
+import numpy as np
+import pytest
+
+from mbt_lite import doctor, features, guard, media
+from mbt_lite.config import WORLD_CLIP
+from mbt_lite.guard import Guard, Reading
+
+ROOT = Path(__file__).parent.parent
+
+
+def clip(path, seconds=3.0, size=(48, 64), light=255) -> Path:
+    """Noise with a hum, as `media.write` makes it."""
+    count = round(10 * seconds)
+    frames = np.random.default_rng(0).integers(0, light + 1, (count, *size, 3), np.uint8)
+    times = np.arange(round(seconds * media.RATE)) / media.RATE
+    media.write(path, frames, 10, light / 1024 * np.sin(2 * np.pi * 440 * times))
+    return path
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return clip(tmp_path_factory.mktemp("good") / "good.mp4")
+
+
+@pytest.fixture(scope="module")
+def reader():
+    with Guard(WORLD_CLIP) as one:
+        yield one
+
+
+def refusal(reader: Guard, path) -> str:
+    """The sentence with which a file is refused: one, with its name and without its folder."""
+    with pytest.raises(media.MediaError) as caught:
+        reader.read(path)
+    said = str(caught.value)
+    assert_sentence(said, path)
+    return said
+
+
+def assert_sentence(said: str, path) -> None:
+    assert said.startswith(guard.shown(Path(path).name)) and said.endswith(".")
+    assert ". " not in said.removeprefix(Path(path).name) and "\n" not in said
+    assert_no_folder(said, path)
+
+
+def assert_no_folder(said: str, path) -> None:
+    assert not any(part in said for part in (str(Path(path).parent), str(ROOT), "/tmp/", "/home/"))
+
+
+# ---- what is read ----
+
+
+@pytest.mark.parametrize("windows", [1, 3])
+def test_a_file_has_the_windows_that_it_has_without_a_guard(reader, tmp_path, windows):
+    path = clip(tmp_path / "long.mp4", 7.0)
+    reading, direct = reader.read(path, windows), features.read_views(path, WORLD_CLIP, windows)
+    assert len(reading.views) == windows and reading.duration == pytest.approx(7, abs=0.1)
+    for got, want in zip(reading.views, direct, strict=True):
+        for name in ("rgb", "times", "wave"):
+            np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
+        np.testing.assert_allclose(got.spec, want.spec, atol=1e-5)  # one thread adds up otherwise
+        np.testing.assert_array_equal(got.clip.rgb, want.clip.rgb)
+        np.testing.assert_allclose(got.clip.spec, want.clip.spec, atol=1e-5)
+        assert (got.start, got.notes) == (want.start, want.notes)
+
+
+def test_a_file_shorter_than_the_windows_is_read_as_without_a_guard(reader, tmp_path):
+    path = clip(tmp_path / "short.mp4", 0.5)
+    reading, direct = reader.read(path, 3), features.read_views(path, WORLD_CLIP, 3)
+    assert [view.start for view in reading.views] == [view.start for view in direct]
+    assert any("so it is repeated" in note for note in reading.notes)
+
+
+def test_a_path_may_be_relative(reader, good, monkeypatch):
+    monkeypatch.chdir(good.parent)
+    assert reader.read(good.name).duration == pytest.approx(3, abs=0.1)
+
+
+def test_what_was_unusual_is_told_in_sentences_without_lines_for_a_shell(reader, tmp_path):
+    path = clip(tmp_path / "faint.mp4", light=1)
+    notes = reader.read(path).notes
+    assert any("The sound is very faint" in note for note in notes)
+    assert all(note.endswith((".", "!")) and "ffmpeg" not in note for note in notes)
+    assert not any(str(tmp_path) in note or "mbt-lite" in note for note in notes)
+
+
+def test_the_doctor_may_look_at_the_middle_alone_and_says_where_that_is(tmp_path):
+    path = damage.film(tmp_path / "silent.mp4", 13.0, codecs=("libx264", "yuv420p", None))
+    with av.open(str(tmp_path / "long.mkv"), "w") as out, av.open(str(path)) as source:
+        video = out.add_stream_from_template(source.streams.video[0])
+        audio = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+        hush = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * 13), np.int16), "s16", "mono")
+        hush.sample_rate = 8000
+        out.mux(audio.encode(hush))
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = video
+                out.mux(packet)
+    one, five = (doctor.examine(tmp_path / "long.mkv", looks=looks) for looks in (1, 5))
+    np.testing.assert_array_equal(one.view.rgb, five.view.rgb)
+    assert (len(one.looks), len(five.looks)) == (1, 5)
+    assert "The sound is silent where the model looks (5.5-7.5 s)." in said(one)
+    assert "The sound is silent in all 5 places that were tried." in said(five)
+
+
+def said(report: doctor.Report) -> list[str]:
+    return [finding.found for finding in report.findings]
+
+
+def test_eight_threads_get_each_the_file_they_asked_for(reader, tmp_path):
+    lengths = [1.0 + 0.5 * i for i in range(8)]
+    paths = [clip(tmp_path / f"{i}.mp4", length) for i, length in enumerate(lengths)]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda path: reader.read(path).duration, 3 * paths))
+    assert found == pytest.approx(3 * lengths, abs=0.11)
+
+
+# ---- a copy for the browser ----
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm", "wav"])
+def test_what_every_browser_plays_has_no_copy(reader, tmp_path, suffix):
+    reading = reader.read(damage.film(tmp_path / f"a.{suffix}"))
+    assert reading.playable is None and reading.playable_start == 0
+
+
+ODD = {
+    "old.avi": None,
+    "mpeg4.mkv": None,
+    "loop.gif": None,
+    "sound.ogg": None,
+    "wide.mp4": ("libx264", "yuv444p", "aac"),
+    "part2.mp4": ("mpeg4", "yuv420p", "aac"),
+    "camera.mov": ("libx264", "yuv420p", "pcm_s16le"),
+    "phone.mp4": ("libx265", "yuv420p", "aac"),
+    "windows.wmv": ("wmv2", "yuv420p", "mp2"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_a_browser_may_not_play_has_a_small_h264_copy(reader, tmp_path, name):
+    path = damage.film(tmp_path / name, 3.0, size=(400, 640), codecs=ODD[name])
+    reading = reader.read(path)
+    with av.open(io.BytesIO(reading.playable)) as container:
+        video = container.streams.video[0]
+        audio = container.streams.audio
+        assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
+        assert [stream.codec_context.name for stream in audio] == ["aac"] * (name != "loop.gif")
+        assert min(video.width, video.height) == (90 if name == "sound.ogg" else 360)
+    (tmp_path / "copy.mp4").write_bytes(reading.playable)
+    assert media.probe(tmp_path / "copy.mp4").duration == pytest.approx(3, abs=0.25)
+    assert reading.playable_start == 0
+
+
+def test_the_copy_of_a_long_file_is_a_minute_with_what_the_model_looked_at(reader, tmp_path):
+    path = damage.film(tmp_path / "long.avi", 150.0, fps=2)
+    reading = reader.read(path)
+    (tmp_path / "copy.mp4").write_bytes(reading.playable)
+    copy, whole = media.read(tmp_path / "copy.mp4"), media.read(path, reading.playable_start, 60)
+    assert copy.duration == pytest.approx(60, abs=1)
+    assert 0 < reading.views[0].start - reading.playable_start < 10
+    assert np.abs(copy.frames[:20].astype(int) - whole.frames[:20]).mean() < 12  # grey levels
+
+
+# ---- what is refused ----
+
+
+def test_what_is_no_video_is_refused_in_a_sentence(reader, good, tmp_path):
+    (tmp_path / "letter.mp4").write_text("this is a letter\n")
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    assert "letter.mp4 is no video" in refusal(reader, tmp_path / "letter.mp4")
+    assert "empty.mp4 is empty" in refusal(reader, tmp_path / "empty.mp4")
+    assert "is a directory" in refusal(reader, tmp_path / "folder.mp4")
+    assert "is not a regular file" in refusal(reader, tmp_path / "pipe.mp4")
+    assert "gone.mp4 cannot be opened" in refusal(reader, tmp_path / "gone.mp4")
+    assert "a.mp4 cannot be opened" in refusal(reader, tmp_path / "nowhere" / "a.mp4")
+    assert reader.read(good)
+
+
+def test_nothing_to_see_and_nothing_to_hear_is_refused(reader, tmp_path):
+    assert "nothing but black and is silent" in refusal(reader, clip(tmp_path / "a.mp4", light=0))
+
+
+def test_a_name_cannot_break_a_sentence(reader, tmp_path):
+    path = tmp_path / ("line\nfeed\x1b[31m" + 150 * "a" + ".mp4")
+    path.write_bytes(b"no video")
+    said = refusal(reader, path)
+    assert said.startswith("line?feed?[31maaa") and len(said) < 200
+
+
+@pytest.mark.parametrize("name", ["http://127.0.0.1:{}/a.mp4", "concat:{}", "file:{}", "a\0b.mp4"])
+def test_a_name_is_no_address(reader, good, name):
+    with pytest.raises(media.MediaError, match="cannot be opened"):
+        reader.read(name.format(good))
+
+
+LISTS = {
+    "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n",
+    "list.ffconcat": "ffconcat version 1.0\nfile '{}'\n",
+    "list.mpd": "<?xml version='1.0'?><MPD><Period><AdaptationSet><Representation><BaseURL>{}"
+    "</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "list.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\na={}\n",
+    "list.smil": "<smil><body><video src='{}'/></body></smil>",
+    "list.pls": "[playlist]\nFile1={}\n",
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".mp4"])
+@pytest.mark.parametrize("name", LISTS)
+def test_a_play_list_is_refused_and_asks_nobody(reader, good, tmp_path, name, suffix):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        addresses = f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4", str(good)
+        for address in addresses:
+            (tmp_path / f"{name}{suffix}").write_text(LISTS[name].format(address))
+            assert "points to other files" in refusal(reader, tmp_path / f"{name}{suffix}")
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def with_reference(movie: bytes, target: Path) -> bytes:
+    """A QuickTime movie whose samples lie in another file, as an alias in its `dref` box says."""
+    place = os.fsencode(target)
+    alias = bytes(10) + b"\x03abc".ljust(28, b"\0") + bytes(12) + b"\x01a".ljust(64, b"\0")
+    alias += bytes(16) + struct.pack(">hh", 1, 1) + bytes(16)
+    alias += struct.pack(">HH", 2, len(place)) + place + bytes(len(place) % 2) + b"\xff\xff\0\0"
+    entry = struct.pack(">I4sI", 12 + len(alias), b"alis", 0) + alias
+    plain = struct.pack(">I4sI", 12, b"url ", 1)
+    assert movie.rindex(b"moov") > movie.rindex(b"mdat"), "boxes may grow: the samples come first"
+    return grown(movie, plain, entry)
+
+
+def grown(data: bytes, old: bytes, new: bytes) -> bytes:
+    """Boxes with one of them replaced by a longer one, and all around it made to hold it."""
+    found, at = b"", 0
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 8 : at + size]
+        if kind in (b"moov", b"trak", b"mdia", b"minf", b"dinf"):
+            body = grown(body, old, new)
+        elif kind == b"dref":
+            body = body.replace(old, new)
+        found += struct.pack(">I4s", 8 + len(body), kind) + body
+        at += size
+    return found
+
+
+def test_a_movie_whose_samples_lie_in_another_file_does_not_get_them(reader, tmp_path):
+    secret = damage.film(tmp_path / "secret.mov", codecs=("libx264", "yuv420p", "aac"))
+    movie = with_reference(secret.read_bytes(), secret)
+    at = movie.index(b"mdat")
+    end = movie.rindex(b"moov") - 4
+    path = tmp_path / "reference.mov"
+    path.write_bytes(movie[: at + 4] + bytes(end - at - 4) + movie[end:])
+    follow = {"enable_drefs": "1", "use_absolute_path": "1"}
+    with av.open(str(path), options=follow) as container:
+        assert len(list(container.decode(video=0))) == 15, "where it is allowed, it works"
+    assert "nothing in it could be decoded" in refusal(reader, path)
+
+
+# ---- bounds ----
+
+
+def test_what_is_too_large_too_long_or_too_detailed_is_refused_from_its_header(good, tmp_path):
+    with Guard(WORLD_CLIP, megabytes=0.5, minutes=0.2, pixels=100 * 100) as reader:
+        large = tmp_path / "large.mp4"
+        large.write_bytes(good.read_bytes())
+        os.truncate(large, 1 << 40)
+        assert "large.mp4 has 1,099,512 MB, and up to 0.5 are taken" in refusal(reader, large)
+        long = damage.film(tmp_path / "long.mp4", 30.0, fps=1)
+        assert "lasts 0.5 minutes, and up to 0.2 are taken" in refusal(reader, long)
+        wide = damage.film(tmp_path / "wide.mp4", size=(120, 160))
+        assert "has frames of 160 x 120 pixels, and up to 10,000" in refusal(reader, wide)
+        assert reader.read(good)
+
+
+def test_many_tracks_and_channels_are_refused(reader, tmp_path):
+    with av.open(str(tmp_path / "many.mkv"), "w") as container:
+        tracks = [container.add_stream("pcm_s16le", rate=8000, layout="mono") for _ in range(70)]
+        frame = av.AudioFrame.from_ndarray(np.ones((1, 800), np.int16), "s16", "mono")
+        frame.sample_rate = 8000
+        for track in tracks:
+            container.mux(track.encode(frame))
+    assert "70 tracks, and up to 64 are taken" in refusal(reader, tmp_path / "many.mkv")
+    data = struct.pack("<HHIIHH", 1, 200, 8000, 8000 * 400, 400, 16)
+    body = b"fmt " + struct.pack("<I", 16) + data + b"data" + struct.pack("<I", 80_000)
+    body += np.ones(40_000, "<i2").tobytes()
+    riff = b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
+    (tmp_path / "choir.wav").write_bytes(riff)
+    assert "200 channels of sound at 8,000 Hz" in refusal(reader, tmp_path / "choir.wav")
+
+
+def test_a_file_that_takes_too_much_memory_is_refused(good, tmp_path):
+    minute = np.zeros((1, 192_000 * 60 * 2), np.int16)  # 2 channels, side by side
+    minute[0, ::1000] = 1000
+    with av.open(str(tmp_path / "heavy.flac"), "w") as container:
+        track = container.add_stream("flac", rate=192_000, layout="stereo")
+        for part in np.split(minute, 60, axis=1):
+            frame = av.AudioFrame.from_ndarray(part, "s16", "stereo")
+            frame.sample_rate = 192_000
+            container.mux(track.encode(frame))
+        container.mux(track.encode(None))
+    with Guard(WORLD_CLIP, memory=256 << 20) as reader:
+        said = refusal(reader, tmp_path / "heavy.flac")
+        assert "takes more than 0.2 GiB of memory to read; try a shorter or smaller one" in said
+        assert reader.read(good)
+
+
+def test_a_process_that_has_grown_is_replaced(good):
+    with Guard(WORLD_CLIP, work=work_that_fails) as reader:
+        first = process_of(reader)
+        refusal(reader, "/srv/modest")
+        assert process_of(reader) == first
+        refusal(reader, "/srv/greedy")
+        assert process_of(reader) != first
+        assert reader.read(good)
+
+
+def test_a_small_bound_on_memory_leaves_room_for_the_usual(good):
+    with Guard(WORLD_CLIP, memory=400 << 20) as reader:
+        first = process_of(reader)
+        assert reader.read(good) and reader.read(good)
+        assert process_of(reader) == first, "what this process holds does not count"
+
+
+# ---- crashes and hangs ----
+
+
+def work_that_fails(job, bounds):
+    """Stands in for `guard.look`: decoders that die, hang, take memory, or have a fault."""
+    path, _ = job
+    name = Path(path).name
+    if name == "abort":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "exit":
+        os._exit(3)
+    if name == "hang":
+        time.sleep(60)
+    if name == "poison":
+        guard._read = lambda *_: os.abort()
+        return media.MediaError("poison."), 0
+    if name in ("modest", "greedy"):
+        return media.MediaError(f"{name}."), (bounds.memory >> 2) * (1 if name == "modest" else 3)
+    if name == "modules":
+        return media.MediaError(" ".join(sys.modules)), 0
+    return guard.look(job, bounds)
+
+
+def process_of(reader: Guard) -> int:
+    return reader._child.process.pid
+
+
+@pytest.mark.parametrize(
+    "name, reason",
+    [
+        ("abort", "abort crashed the process that decodes (SIGSEGV); it is damaged"),
+        ("exit", "exit crashed the process that decodes (exit status 3); it is damaged"),
+        ("hang", "hang took more than 1 s to read and was given up; try a shorter"),
+    ],
+)
+def test_a_crash_or_a_hang_costs_its_file_only(good, name, reason):
+    with Guard(WORLD_CLIP, seconds=1.0, work=work_that_fails) as reader:
+        before = process_of(reader)
+        assert refusal(reader, f"/srv/{name}").startswith(reason)
+        assert process_of(reader) != before
+    with Guard(WORLD_CLIP, seconds=10.0, work=work_that_fails) as reader:
+        if name != "hang":
+            refusal(reader, f"/srv/{name}")
+        assert reader.read(good)
+
+
+def test_a_process_that_was_killed_while_idle_costs_no_file(good):
+    with Guard(WORLD_CLIP) as reader:
+        for wait in (0, 0.5):
+            reader.read(good)
+            os.kill(process_of(reader), signal.SIGKILL)
+            time.sleep(wait)
+            assert reader.read(good)
+
+
+def test_what_a_file_has_spoilt_does_not_cost_the_next_one(good):
+    with Guard(WORLD_CLIP, work=work_that_fails) as reader:
+        refusal(reader, "/srv/poison")
+        assert reader.read(good)
+
+
+def test_a_fault_in_our_own_code_is_told_in_a_sentence(good, monkeypatch, capsys):
+    monkeypatch.setattr(guard, "limit", lambda memory: None)
+    monkeypatch.setattr(guard, "_read", lambda *_: 1 / 0)
+    monkeypatch.setattr(os, "chdir", lambda folder: None)
+    answer, _ = guard.look((str(good), 1), guard.Bounds(WORLD_CLIP, (), 9.0, 1 << 30, 1, 1, 1))
+    assert str(answer) == "good.mp4 cannot be read (ZeroDivisionError); try another copy."
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_the_process_holds_no_model(reader):
+    with Guard(WORLD_CLIP, work=work_that_fails) as one:
+        with pytest.raises(media.MediaError) as caught:
+            one.read("modules")
+    modules = set(str(caught.value).split())
+    assert "av" in modules and not modules & {"jax", "flax", "matplotlib", "gradio"}
+
+
+# ---- the end ----
+
+
+def test_nothing_is_left_after_the_end(good):
+    before = set(multiprocessing.active_children())
+    reader = Guard(WORLD_CLIP)
+    reader.read(good)
+    process = process_of(reader)
+    reader.close()
+    reader.close()
+    assert set(multiprocessing.active_children()) == before and not lives(process)
+    with pytest.raises(RuntimeError, match="closed"):
+        reader.read(good)
+
+
+def lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+
+
+def test_the_process_ends_when_nobody_holds_its_guard_any_more(good):
+    reader = Guard(WORLD_CLIP)
+    reader.read(good)
+    process = process_of(reader)
+    del reader
+    assert ends(process)
+
+
+def ends(process: int) -> bool:
+    """Whether a process ends within 10 s."""
+    deadline = time.monotonic() + 10
+    while lives(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return not lives(process)
+
+
+PROGRAM = """
+import sys, threading
+from pathlib import Path
+from mbt_lite.config import WORLD_CLIP
+from mbt_lite.guard import Guard
+from test_guard import work_that_fails
+
+print("program", __name__, flush=True)
+guard = Guard(WORLD_CLIP, work=work_that_fails)
+print(guard.read(sys.argv[1]).duration, flush=True)
+print(guard._child.process.pid, flush=True)
+guard.read("hang")
+"""
+
+
+def test_the_process_ends_with_its_caller_and_does_not_run_its_program_again(good, tmp_path):
+    (tmp_path / "server.py").write_text(PROGRAM)  # no `if __name__ == "__main__":`
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    server = subprocess.Popen(
+        [sys.executable, tmp_path / "server.py", good],
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    said = [server.stdout.readline().strip() for _ in range(3)]
+    assert said[0] == "program __main__" and float(said[1]) == pytest.approx(3, abs=0.1)
+    process = int(said[2])
+    assert lives(process)
+    server.kill()
+    assert server.communicate()[0] == ""
+    assert ends(process)
+
+
+def test_an_interrupted_reading_leaves_no_answer_for_the_next(good, monkeypatch):
+    class Interrupted(BaseException):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    with Guard(WORLD_CLIP, work=work_that_fails) as reader:
+        with monkeypatch.context() as patch:
+            patch.setattr(reader._child, "hear", interrupt)
+            with pytest.raises(Interrupted):
+                reader.read("modest")
+        assert isinstance(reader.read(good), Reading)
+
+
+# ---- many ----
+
+
+def memory_of_this_process() -> float:
+    """MB that are resident now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_damaged_files_are_read_or_refused_and_nothing_grows(good, tmp_path, capsys):
+    outcomes, first, longest = Counter(), 0.0, 0.0
+    threads = threading.active_count()
+    with Guard(WORLD_CLIP) as reader:
+        for i, (kind, path) in enumerate(damage.variants(tmp_path, 200)):
+            began = time.monotonic()
+            try:
+                reading = reader.read(path)
+                assert reading.views and reading.duration >= 0
+                for note in reading.notes:
+                    assert_no_folder(note, path)
+                outcome = "read, with a copy" if reading.playable else "read"
+            except media.MediaError as error:
+                assert_sentence(str(error), path)
+                outcome = outcome_of(str(error))
+            longest = max(longest, time.monotonic() - began)
+            outcomes[kind, outcome] += 1
+            if i % 50 == 49:
+                assert reader.read(good)
+            first = memory_of_this_process() if i == 19 else first
+        last = memory_of_this_process()
+    with capsys.disabled():
+        print(f"\n{table(outcomes)}\nlongest {longest:.1f} s, {first:.0f} MB, then {last:.0f} MB")
+    assert sum(outcomes.values()) == 200 and last < 1.1 * first
+    assert threading.active_count() == threads
+
+
+def outcome_of(sentence: str) -> str:
+    """A refusal's kind."""
+    kinds = {"crashed": "crashed", "took more": "hung", "cannot be read (": "fault of ours"}
+    return next((word for part, word in kinds.items() if part in sentence), "refused")
+
+
+def table(outcomes: Counter) -> str:
+    """Kinds of damage by kinds of outcome."""
+    kinds, ways = (list(dict.fromkeys(key[i] for key in sorted(outcomes))) for i in (0, 1))
+    rows = [["", *ways], *([kind, *(str(outcomes[kind, way]) for way in ways)] for kind in kinds)]
+    return "\n".join("".join(f"{cell:>20}" for cell in row) for row in rows)
