@@ -270,6 +270,9 @@ def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
     assert marks == [row.log_likelihood for row in found.rows]
     marks = [line.get_xdata()[0] for line in points.lines if line.get_marker() == "o"]
     assert marks == [row.mean_average_precision for row in found.rows]
+    assert not points.get_title(loc="left")  # what a filled dot means is no title of one panel
+    legend = [text.get_text() for text in nats.figure.legends[0].get_texts()]
+    assert legend == ["not told apart from the first", "behind it"]
     words = plot.calibration_alt(found)
     assert f"best is {found.best.label}" in words and "4 front ends ranked on 24 clips" in words
 

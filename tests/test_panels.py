@@ -18,7 +18,7 @@ from PIL import Image
 
 from mbt_lite import features, media, panels, plot, world
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig
-from mbt_lite.features import View, normalise
+from mbt_lite.features import View
 from mbt_lite.inference import AttentionMaps, Classifier, load
 from mbt_lite.panels.page import MOST, jpeg_uri, png_uri, quantised, wav
 from mbt_lite.plot.explorer import moments
@@ -61,8 +61,7 @@ def view_of(clip_config: ClipConfig = WORLD_CLIP, start: float = 0.0, silent=Fal
     sound = sound.astype(np.float32)
     spec = features.log_mel(sound, config.front_end)
     times = start + (np.arange(config.frames) + 0.5) * config.frame_step
-    clip = normalise(rgb, spec, config.front_end)
-    return View(clip, rgb, times, spec, sound, start, ())
+    return View(rgb, times, spec, sound, start, (), config.front_end)
 
 
 def flow_of(layers: int = 3, slots: int = 4, effects: bool = True) -> SimpleNamespace:

@@ -123,7 +123,9 @@ def test_maps_stand_row_by_row_with_what_is_known_of_them(classifier, views):
         first.get_suptitle() == "attention: seldom right" and second.get_suptitle() == "occlusion"
     )
     frames, sound = first.axes[:4], first.axes[4]
-    assert [ax.get_xlabel() for ax in frames] == [f"{t:.2f} s" for t in views[0].times[::2]]
+    first, second = views[0].times[::2], views[0].times[1::2]
+    spans = [f"{a:.2f}\N{EN DASH}{b:.2f} s" for a, b in zip(first, second, strict=True)]
+    assert [ax.get_xlabel() for ax in frames] == spans
     drawn = frames[0].images[-1].get_array()
     assert drawn.min() >= 0 and sound.images[-1].get_array().min() >= 0
     (patch,) = frames[0].patches

@@ -204,7 +204,7 @@ function panel(kind, name, [width, height], grid, words) {
   const cell = make("div", { class: "cell", hidden: "" });
   const over = make("div", { class: "over" }, canvas, cell);
   const most = make("span");
-  const legend = make("div", { class: "legend" }, "attention 0", scale(), most);
+  const legend = make("div", { class: "legend" }, `${data.unit} 0`, scale(), most);
   const caption = make("figcaption", {}, name);
   const body = make("div", { class: `panel ${kind}` });
   const figure = make("figure", {}, caption, body);
@@ -259,7 +259,7 @@ function seen() {
   const words = (y, x) => {
     const value = number(overFrame()[y * columns + x]);
     const place = data.places[y * columns + x];
-    return `picture at ${times[board.state.frame]}, ${place}: attention ${value}`;
+    return `picture at ${times[board.state.frame]}, ${place}: ${data.unit} ${value}`;
   };
   const made = panel("seen", "the picture", [wide * larger, tall * larger], [rows, columns], words);
   made.body.append(make("span"), made.over, made.legend);
@@ -272,7 +272,7 @@ function heard() {
   const words = (row, column) => {
     const mel = mels - 1 - row;
     const value = number(reading.spec.values[column * mels + mel]);
-    return `sound at ${data.spans[column]}, near ${data.pitches[mel]}: attention ${value}`;
+    return `sound at ${data.spans[column]}, near ${data.pitches[mel]}: ${data.unit} ${value}`;
   };
   const name = "the sound: pitch in Hz upwards, time in seconds across";
   const made = panel("heard", name, [800, 320], [mels, steps], words);

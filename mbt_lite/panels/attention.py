@@ -33,8 +33,10 @@ from mbt_lite.plot.explorer import (
     reads_most,
     spans,
 )
+from mbt_lite.plot.maps import ANSWER
 
 TITLE = "What the model reads"
+TRACED = "What the answer was made of"
 LEADS = {
     "both": "Bright is what is read most. The frame and the line on the sound are the same moment: "
     "move the slider, click on the sound, or play it.",
@@ -46,19 +48,30 @@ LEADS = {
 def attention(classifier: Classifier, view: View, query: str = "bottleneck") -> Panel:
     """The `Panel` of what `query` reads of the clip of a view, such as
     `features.read_views(path, classifier.clip_config)[0]`."""
-    maps, clip_config = (
-        present(view, classifier.attention(view.clip, query)),
-        classifier.clip_config,
-    )
+    maps = present(view, classifier.attention(view.clip, query))
+    return _panel(classifier, view, maps, TITLE, "attention")
+
+
+def rollout(classifier: Classifier, view: View) -> Panel:
+    """The `Panel` of a view's patches that the answer goes back to by attention rollout."""
+    found = explain.rollout(classifier, view)
+    grids = [x if x is None else x[None, None, None] for x in (found.rgb, found.spec)]
+    maps = AttentionMaps((classifier.config.depth - 1,), ANSWER, *grids)  # of all layers, in truth
+    return _panel(classifier, view, present(view, maps), TRACED, "rollout")
+
+
+def _panel(classifier: Classifier, view: View, maps: AttentionMaps, title: str, method: str):
+    """The `Panel` of maps over a view; `method` is how they were made, as `explain` calls it."""
+    clip_config = classifier.clip_config
     choices = _choices(view, maps, clip_config)
-    given, lead = (view, maps, clip_config), f"{_lead(maps)} {worth(classifier)}"
+    given, lead = (view, maps, clip_config), f"{_lead(maps)} {worth(classifier, method)}"
     return Panel(
-        title=TITLE,
+        title=title,
         lead=lead,
         choices=choices,
         draw=lambda **state: explorer(*given, **_arguments(state)),
         words=lambda **state: explorer_alt(*given, **_arguments(state)),
-        page=partial(_page, *given, choices, lead),
+        page=partial(_page, *given, choices, title, lead),
         sound=wav(during_frames(view, clip_config)) if view.wave.any() else None,
         step=clip_config.frame_step,
     )
@@ -70,9 +83,9 @@ def present(view: View, maps: AttentionMaps) -> AttentionMaps:
     return replace(maps, **{s: None for s in has if not has[s]}) if any(has.values()) else maps
 
 
-def worth(classifier: Classifier) -> str:
-    """What is known of maps of attention, as a sentence of its own."""
-    return f"How far to believe it: {explain.caption(classifier, 'attention')}."
+def worth(classifier: Classifier, method: str = "attention") -> str:
+    """What is known of maps made by a method, as a sentence of its own."""
+    return f"How far to believe it: {explain.caption(classifier, method)}."
 
 
 def _lead(maps: AttentionMaps) -> str:
@@ -122,7 +135,7 @@ def during_frames(view: View, clip_config: ClipConfig) -> np.ndarray:
     return np.where(inside, view.wave[np.clip(samples, 0, len(view.wave) - 1)], np.float32(0))
 
 
-def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, lead) -> str:
+def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, title, lead) -> str:
     data = {
         "choices": choices_of(choices),
         "moments": moments(view, clip_config).round(4).tolist(),
@@ -131,6 +144,7 @@ def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, lea
         "seconds": len(view.spec) * clip_config.front_end.hop,
         "duration": len(view.wave) / RATE,
         "sound": data_uri(wav(view.wave), "audio/wav") if view.wave.any() else None,
+        "unit": "share" if maps.query == ANSWER else "attention",
         "palette": base64.b64encode(palette().tobytes()).decode("ascii"),
         "words": _words(view, maps, clip_config),
         "rgb": None if maps.rgb is None else quantised(maps.rgb),
@@ -144,7 +158,7 @@ def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, lea
         data |= {"spectrogram": png_uri(view.spec), "hertz": hertz_marks(front)}
         times, mels = maps.spec.shape[3:]
         data |= {"spans": spans(times, view, front), "pitches": pitches(mels, front)}
-    return page(TITLE, lead, "attention.js", data)
+    return page(title, lead, "attention.js", data)
 
 
 def _words(view: View, maps: AttentionMaps, clip_config: ClipConfig) -> list:

@@ -75,9 +75,10 @@ function menu(choice) {
 
 function slider(choice) {
   const last = choice.options.length - 1;
-  const input = make("input", { type: "range", name: choice.name, min: 0, max: last, step: 1 });
+  const id = `turn-${choice.name}`;
+  const input = make("input", { id, type: "range", name: choice.name, min: 0, max: last, step: 1 });
   const shown = make("output");
-  const label = make("label", { class: "slider" });
+  const label = make("label", { class: "slider", for: id }); // or it would be that of the output
   label.append(make("span", {}, `${choice.label} `, shown), input);
   const set = (index) => {
     input.value = index;

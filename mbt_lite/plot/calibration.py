@@ -3,6 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mbt_lite.plot.style import CYCLE, FAINT, INK, add_colorbar, finish, new_figure
 
@@ -14,19 +15,30 @@ def calibration(result) -> Figure:
     """A figure of log-likelihood and mAP through every front end, the likeliest on top.
 
     A bar is the 95 % interval of the difference to the best; rows that cannot be told from the
-    likeliest are filled.
+    likeliest are filled, as a legend below says.
     """
-    figure = new_figure(9.6, 1.1 + 0.24 * len(result.rows))
+    figure = new_figure(9.6, 1.4 + 0.24 * len(result.rows))
     nats, points = figure.subplots(1, 2, sharey=True)
     _dots(nats, result, "log_likelihood")
     _dots(points, result, "mean_average_precision")
     nats.set_yticks(range(len(result.rows)), [row.label for row in result.rows])
     nats.invert_yaxis()
     finish(nats, f"{result.clips} clips through {len(result.rows)} front ends")
-    finish(points, "filled: not told apart from the first")
+    finish(points, None)
     nats.set_xlabel("log-likelihood (nats per clip)")
     points.set_xlabel(f"mAP over {result.classes} classes")
+    look = {"frameon": False, "labelcolor": INK, "fontsize": 9.5, "ncols": 2}
+    figure.legend(handles=_marks(), loc="outside lower center", **look)
     return figure
+
+
+def _marks() -> list[Line2D]:
+    """What the dots of a calibration mean, for its legend."""
+    dot = {"marker": "o", "ms": 5.5, "ls": "none"}
+    return [
+        Line2D([], [], color=TIED, label="not told apart from the first", **dot),
+        Line2D([], [], color=BEHIND, mfc="white", label="behind it", **dot),
+    ]
 
 
 def calibration_alt(result) -> str:

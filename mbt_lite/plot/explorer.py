@@ -14,6 +14,7 @@ from matplotlib.patheffects import withStroke
 from mbt_lite.config import ClipConfig, FrontEnd
 from mbt_lite.features import View
 from mbt_lite.plot.maps import (
+    ANSWER,
     ATTENTION_MAP,
     QUERIES,
     attention_on_spectrogram,
@@ -157,6 +158,8 @@ def explorer_alt(
 
 def _reader(maps, layer: int, head: int | None, slot: int | None) -> str:
     """Who reads, such as "head 3 of slot 2 in layer 1"."""
+    if maps.query == ANSWER:
+        return "the answer, traced back through all layers,"
     who = QUERIES.get(maps.query, maps.query) if slot is None else f"slot {slot}"
     who = who if head is None else f"head {head} of {who}"
     return f"{who} in layer {maps.layers[layer]}"

@@ -20,6 +20,7 @@ from mbt_lite.plot.sound import draw_sound, one_channel, peak, pitch, sound_exte
 from mbt_lite.plot.style import INK, add_colorbar, finish, hide_frame, new_figure
 
 ATTENTION_MAP = "inferno"
+ANSWER = "answer"  # the query of a map that was traced back from the answer through all layers
 QUERIES = {"bottleneck": "the bottleneck", "cls": "the class token", "mean": "the mean patch"}
 SIDE = 1.35  # inches, width of a frame in a strip
 
@@ -81,6 +82,8 @@ def streams(maps) -> list[str]:
 
 def reading(maps, layer: int, head: int | None, slot: int | None) -> str:
     """Whose attention it is, such as "what the bottleneck reads in layer 4, slot 0"."""
+    if maps.query == ANSWER:
+        return "what the answer was made of"
     who = QUERIES.get(maps.query, maps.query)
     parts = [f"what {who} reads in layer {maps.layers[layer]}"]
     parts += [f"head {head}"] if head is not None else []
@@ -107,8 +110,8 @@ def attention_on_frames(
 ) -> Figure:
     """A figure with one frame per map, the map laid over it in colour on one common scale.
 
-    `frames` are uint8 or floats in [-1, 1]. A map stands for T // t frames in a row, of which the
-    first is shown, with its time from `times` (seconds, one per frame) below.
+    `frames` are uint8 or floats in [-1, 1]. A map stands for T // t frames in a row, which are
+    shown one over the other, with their time from `times` (seconds, one per frame) below.
     """
     columns = min(columns, len(maps))
     height = _strip_height(frames, maps, columns) + bool(title) * 0.3
@@ -128,25 +131,24 @@ def _strip_height(frames, maps, columns: int = 8) -> float:
 def _strip(figure, frames, maps, times, columns: int = 8, colorbar: bool = True):
     """The times of the frames that are drawn into a figure or a part of one, or None."""
     frames, maps = _as_uint8(frames), np.asarray(maps, np.float32)
-    shown = _first_frames(len(frames), len(maps))
+    groups = under_maps(len(frames), len(maps))
     columns = min(columns, len(maps))
     axes = figure.subplots(-(-len(maps) // columns), columns, squeeze=False)
     scale = common_scale(maps)
     for ax in axes.flat[len(maps) :]:
         ax.remove()
-    for ax, index, attention in zip(axes.flat, shown, maps, strict=False):
-        ax.imshow(grey(frames[index]), interpolation="nearest")
+    for ax, group, attention in zip(axes.flat, groups, maps, strict=False):
+        ax.imshow(grey(frames[group].mean(0)), interpolation="nearest")
         overlay(ax, upsample(attention, frames.shape[1:3]), scale)
         ax.set(xticks=[], yticks=[])
-        ax.set_xlabel(
-            f"frame {index}" if times is None else f"{times[index]:.2f} s", color=INK, size=9
-        )
+        ax.set_xlabel(f"frame {group.start}" if times is None else span(times[group]))
+        ax.xaxis.label.set(color=INK, size=9)
         hide_frame(ax)
     if colorbar:
         add_colorbar(
             list(axes.flat[: len(maps)]), ScalarMappable(scale, ATTENTION_MAP), "attention"
         )
-    return None if times is None else [times[index] for index in shown]
+    return None if times is None else list(times[: groups[-1].stop])
 
 
 def attention_on_frames_alt(
@@ -161,7 +163,7 @@ def attention_on_frames_alt(
     if times is None:
         when = f"in frame {index + 1} of {len(maps)}"
     else:
-        when = f"at {times[_first_frames(len(times), len(maps))[index]]:.2f} s"
+        when = f"at {span(times[under_maps(len(times), len(maps))[index]])}"
     return f"{start}, highest {when}, {place(y, x, maps.shape[1:])}"
 
 
@@ -226,11 +228,18 @@ def overlay(ax: Axes, attention, scale: Normalize, **where):
     return ax.imshow(attention, cmap=ATTENTION_MAP, norm=scale, alpha=opacity, **where)
 
 
-def _first_frames(frames: int, maps: int) -> range:
-    """The index of the first frame of each map; frames that fill no map at the end are left out."""
+def under_maps(frames: int, maps: int) -> list[slice]:
+    """The frames that each map covers; those that fill no map at the end are left out."""
     if not 0 < maps <= frames:
         raise ValueError(f"{maps} maps do not fit {frames} frames: each map needs a frame or more.")
-    return range(0, frames // maps * maps, frames // maps)
+    length = frames // maps
+    return [slice(first, first + length) for first in range(0, maps * length, length)]
+
+
+def span(times: Sequence[float] | np.ndarray) -> str:
+    """When frames are on show, such as "1.62\N{EN DASH}1.88 s", or "1.62 s" of one."""
+    ends = dict.fromkeys(f"{time:.2f}" for time in (times[0], times[-1]))
+    return "\N{EN DASH}".join(ends) + " s"
 
 
 def _as_uint8(frames) -> np.ndarray:

@@ -17,6 +17,8 @@ from mbt_lite.plot.maps import (
     common_scale,
     grey,
     overlay,
+    span,
+    under_maps,
     upsample,
 )
 from mbt_lite.plot.sound import draw_sound, one_channel, sound_extent
@@ -38,7 +40,8 @@ def saliencies(
 
     Every map has a scale of its own, from zero to its highest value; what speaks against the label
     is not drawn. `captions` {method: what is known of it} stand above the rows; `box` (left, top,
-    right, bottom in parts of the side, for each frame) is where the answer is known to be.
+    right, bottom in parts of the side, for each frame) is where the answer is known to be. Frames
+    that share a map are shown one over the other.
     """
     streams = [s for s in ("rgb", "spec") if getattr(found[0], s) is not None]
     shown = _shown(len(found[0].rgb)) if "rgb" in streams else []
@@ -77,16 +80,17 @@ def _shown(maps: int) -> list[int]:
 
 
 def _frame(ax: Axes, view: View, maps: np.ndarray, index: int, box) -> None:
-    frame = index * (len(view.rgb) // len(maps))
-    picture, maps = view.rgb[frame], np.maximum(maps, 0)
+    group, maps = under_maps(len(view.rgb), len(maps))[index], np.maximum(maps, 0)
+    picture = view.rgb[group].mean(0)
     ax.imshow(grey(picture), interpolation="nearest")
     overlay(ax, upsample(maps[index], picture.shape[:2]), common_scale(maps))
     if box is not None:
-        left, top, right, bottom = np.asarray(box[frame]) * picture.shape[0] - 0.5
+        sides = np.asarray(box[group]) * len(picture) - 0.5
+        (left, top), (right, bottom) = sides[:, :2].min(0), sides[:, 2:].max(0)
         edge = {"fill": False, "edgecolor": BOX, "lw": 1.6}
         ax.add_patch(Rectangle((left, top), right - left, bottom - top, **edge))
     ax.set(xticks=[], yticks=[])
-    ax.set_xlabel(f"{view.times[frame]:.2f} s", color=INK, size=8.5)
+    ax.set_xlabel(span(view.times[group]), color=INK, size=8.5)
     hide_frame(ax)
 
 

@@ -10,6 +10,8 @@ from mbt_lite.plot.style import COLOURS, FAINT, INK, finish, hide_frame, new_fig
 
 NAMES = {"rgb": "picture", "spec": "sound"}
 FEW = 5  # lines in one panel
+LEGEND = {"frameon": False, "labelcolor": INK, "fontsize": 9.5, "borderaxespad": 0}
+TICK = " ✓"
 BEST = ("mAP", "top-1", "action top-1", "verb top-1", "noun top-1", "matched accuracy")
 
 
@@ -17,16 +19,18 @@ def training(records: Iterable[Mapping[str, Any]]) -> Figure:
     """Figure of a run's log: losses, validation scores, and how strongly each stream is pulled.
 
     A panel whose rows are not there yet, such as the scores before the first validation, is left
-    out.
+    out. Below each panel stands what its lines are, so that nothing covers a line.
     """
     records = list(records)
     panels = _panels(records)
-    figure = new_figure(4.4 * len(panels), 3.4)
+    lines = max(map(len, panels.values()))
+    figure = new_figure(4.4 * len(panels), 3.4 + 0.22 * lines)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, keys) in zip(axes, panels.items(), strict=True):
         streams = {key: COLOURS[s] for key in keys for s in NAMES if key.endswith(f"_{s}")}
         rest = dict.fromkeys(("loss", "gradient_norm"), COLOURS["both"])
         curves(records, keys, ax, title, colours=streams | rest)
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), **LEGEND)
     if "validation scores" in panels:
         axes[list(panels).index("validation scores")].set(ylim=(0, 1.02))
     if "gradient norm" in panels:
@@ -56,8 +60,9 @@ def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 def samples(clips: Sequence) -> Figure:
     """Figure of validation clips: a frame of each, what is true, and what the model says.
 
-    Each has `frame` (uint8 [H, W, 3] or None), `truth` (labels) and `said` (labels with their
-    probabilities, the likeliest first).
+    What it says rightly has a tick, as not all that is true fits in. Each has `frame` (uint8
+    [H, W, 3] or None), `truth` (labels) and `said` (labels with their probabilities, the likeliest
+    first).
     """
     columns = min(4, len(clips))
     rows = -(-len(clips) // columns)
@@ -86,7 +91,9 @@ def samples_alt(clips: Sequence) -> str:
 
 def _lines(clip) -> str:
     truth = "\n".join(clip.truth[:3]) or "no label"
-    return f"{truth}\n→ " + "\n→ ".join(f"{label} {chance:.0%}" for label, chance in clip.said)
+    more = f", {len(clip.truth) - 3} more" if len(clip.truth) > 3 else ""
+    said = (f"{label} {p:.0%}{TICK * (label in clip.truth)}" for label, p in clip.said)
+    return f"{truth}{more}\n→ " + "\n→ ".join(said)
 
 
 def _said(clip) -> str:
