@@ -1,12 +1,14 @@
 """Makes the notebooks out of their texts: `python notebooks/build.py [--only 01] [--smoke]`.
 
 Each notebook has a twin in `text/`, a script in jupytext's percent format, which is what is
-written and reviewed. Three things are put in here, so that they are the same everywhere: the badge
+written and reviewed. Put in here, so that they are the same everywhere, are the badge and the time
 below the title, the set-up cell in place of a cell `# set-up`, and an exercise in place of a cell
-`# exercise: NAME`. Then the notebook is executed and written whole, with the time it took.
+`# exercise: NAME`. The notebook is executed and written whole, with the time it took.
 """
 
 import argparse
+import base64
+import io
 import os
 import sys
 import time
@@ -15,7 +17,9 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+from landing import exercising, reading
 from nbclient import NotebookClient
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 TEXTS = sorted((HERE / "text").glob("*.py"))
@@ -38,6 +42,7 @@ BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{slug}/blob/main/notebooks/{name}.ipynb)"
 )
+TIMES = "*{} minutes to read, {} for the exercises; runs in {} s on two CPU cores.*"
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -47,8 +52,8 @@ def repository() -> str:
     return settings["project"]["urls"]["Repository"]
 
 
-def made(text: Path):
-    """The notebook of a text, not executed."""
+def made(text: Path, seconds: int):
+    """The notebook of a text, not executed; `seconds` is how long that took, as it says on top."""
     notebook = jupytext.read(text, fmt="py:percent")
     cells = []
     for cell in notebook.cells:
@@ -62,11 +67,17 @@ def made(text: Path):
     slug = repository().removeprefix("https://github.com/")
     title, _, rest = cells[0].source.partition("\n")
     badge = BADGE.format(slug=slug, name=text.stem)
-    cells[0].source = f"{title}\n\n{badge}\n{rest}"
+    cells[0].source = f"{title}\n\n{badge}\n\n{needed(cells, seconds)}\n{rest}"
     for number, cell in enumerate(cells):
         cell["id"], cell["metadata"] = f"cell-{number}", {}
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+
+
+def needed(cells: list, seconds: int) -> str:
+    """How long a person and a machine need for the cells of a notebook."""
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    return TIMES.format(reading(notebook), exercising(notebook), seconds)
 
 
 def exercise_cells(name: str) -> list:
@@ -85,24 +96,46 @@ def exercise_cells(name: str) -> list:
 
 def run(text: Path, smoke: bool) -> float:
     """Seconds that the notebook took; it is written beside the texts unless it is but smoke."""
-    notebook = made(text)
+    notebook = made(text, seconds=0)
     os.environ["MBT_LITE_SMOKE"] = "1" if smoke else "0"
     start = time.perf_counter()
-    NotebookClient(
-        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(HERE)}}
-    ).execute()
+    place = {"metadata": {"path": str(HERE)}}
+    options = {"timeout": 1800, "kernel_name": "python3", "store_widget_state": False}
+    NotebookClient(notebook, resources=place, **options).execute()
     seconds = time.perf_counter() - start
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
+        for output in cell.get("outputs", []):
+            keep_still(output)
     # the kernel adds its own version, which would be another on every machine
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata["mbt_lite"] = {"seconds": round(seconds)}
+    notebook.cells[0].source = made(text, round(seconds)).cells[0].source
     if not smoke:
         target = HERE / f"{text.stem}.ipynb"
         part = target.with_suffix(".part")
         nbformat.write(notebook, part)
         part.replace(target)
     return seconds
+
+
+def keep_still(output) -> None:
+    """Leave of an output what is seen without a kernel, its pictures with a palette of colours.
+
+    The live widget comes back when the cell is run.
+    """
+    data = output.get("data", {})
+    if "image/png" in data:
+        data.pop("application/vnd.jupyter.widget-view+json", None)
+        data["image/png"] = smaller(data["image/png"])
+
+
+def smaller(png: str) -> str:
+    """A base64 picture with a palette of 256 colours, a third of the bytes; as it was if not."""
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
+    made = io.BytesIO()
+    picture.quantize(256, Image.Quantize.FASTOCTREE).save(made, "png", optimize=True)
+    return min(png, base64.b64encode(made.getvalue()).decode(), key=len)
 
 
 def main() -> int:

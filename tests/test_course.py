@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from mbt_lite import course
-from mbt_lite.course.exercise import Exercise
+from mbt_lite.course.exercise import NOTHING, Exercise
 
 pytest.importorskip("jupytext")
 
@@ -37,6 +37,7 @@ def script(name: str):
     return module
 
 
+sys.path.insert(0, str(FOLDER))  # as Python does for a script
 build, landing = script("build"), script("landing")
 SETUP = build.SETUP.format(repository=build.repository())
 
@@ -60,9 +61,9 @@ def test_the_solution_is_right_and_says_what_to_notice(one):
 
 
 @each_exercise
-def test_what_is_not_begun_gets_the_hint(one):
+def test_what_is_not_begun_is_said_and_keeps_the_hint_folded(one):
     verdict = one.check(one.made(one.start))
-    assert not verdict.right and one.hint in verdict.words
+    assert not verdict.right and verdict.words == NOTHING
     function = next(node for node in ast.parse(one.start).body if isinstance(node, ast.FunctionDef))
     assert function.name == one.name and ast.get_docstring(function)
 
@@ -134,12 +135,17 @@ ANSWERS = {
     "a known mistake": (lambda x: x**2, "it looks as if it is squared."),
     "nothing": (lambda x: None, "it returns nothing yet. Hint: multiply by two."),
     "three dots": (lambda x: ..., "it returns nothing yet. Hint: multiply by two."),
-    "an error": (stopped, "it stopped with KeyError: 'rgb'"),
-    "another shape": (lambda x: x[:, None], "It gives shape (4, 1), and (4,) was expected."),
+    "an error": (stopped, "it stopped with KeyError: 'rgb'. Hint: multiply by two."),
+    "another shape": (
+        lambda x: x[:, None],
+        "It gives shape (4, 1), and (4,) was expected. It was asked for [0. 1. 2. 3.]. Hint: mul",
+    ),
     "other values": (lambda x: 2 * x + 0.25, "shapes are right, the values up to 0.25 apart."),
-    "two results": (lambda x: (2 * x, x), "It gives another structure (a list, a dict, more or"),
-    "a dict": (lambda x: {"two": 2 * x}, "It gives another structure (a list, a dict, more or"),
-    "a list": (lambda x: list(2 * x), "Hint: multiply by two."),
+    "two results": (lambda x: (x, x[:2]), "It gives a tuple of 2, and one array (4,) was expec"),
+    "a dict": (lambda x: {"two": 2 * x}, "It gives a dict with 'two', and one array (4,) was"),
+    "a list": (lambda x: [float(2 * a) for a in x], "that was all."),
+    "a tuple": (lambda x: tuple(2 * x), "that was all."),
+    "wrong later": (lambda x: 2 * x if len(x) == 4 else x, "It was asked for [1. 1. 1.]."),
     "a word": (lambda x: "two", "It gives 'two', and"),
     "truths": (lambda x: x > 1, "The shapes are right, the values"),
 }
@@ -181,7 +187,8 @@ def test_every_notebook_has_its_text_and_no_other():
 
 @each_notebook
 def test_a_notebook_is_what_its_text_says(name):
-    wanted = build.made(FOLDER / "text" / f"{name}.py").cells
+    seconds = read(name).metadata["mbt_lite"]["seconds"]
+    wanted = build.made(FOLDER / "text" / f"{name}.py", seconds).cells
     found = read(name).cells
     assert [(c.cell_type, c.source) for c in found] == [(c.cell_type, c.source) for c in wanted]
 

@@ -1,4 +1,4 @@
-"""The explorers in a real JupyterLab and browser, used by keyboard, without a network."""
+"""Explorers and a lesson in a real JupyterLab and browser, used by keyboard, without a network."""
 
 import json
 import os
@@ -28,7 +28,12 @@ model = mbt.load()
 view = read_views("world_0000.mp4", model.clip_config)[0]
 explore(panels.{name}(model, view))
 """
-QUIET = {"fetchNews": "false", "checkForUpdates": False}
+LESSON = Path(__file__).parents[1] / "notebooks/01_from_video_to_tensors.ipynb"
+SETTINGS = {  # no news; cells that are out of sight are drawn, too
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
+IMAGE = ".jp-OutputArea-output .widget-html img"
 
 sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
@@ -40,7 +45,7 @@ pytestmark = [
 
 
 def write_notebooks(folder: Path) -> None:
-    """Notebooks of one cell each, and the clip that they look into."""
+    """Notebooks of one cell each, the clip that they look into, and a lesson of the course."""
     folder.mkdir()
     world.render([world.scene(world.SPLITS["test"], 0)], folder)
     for name in ("attention", "flow"):
@@ -48,6 +53,10 @@ def write_notebooks(folder: Path) -> None:
         notebook = nbformat.v4.new_notebook(cells=[cell])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
         nbformat.write(notebook, folder / f"{name}.ipynb")
+    lesson = nbformat.read(LESSON, as_version=4)
+    for cell in lesson.cells:
+        cell.update({"outputs": []} if cell.cell_type == "code" else {})
+    nbformat.write(lesson, folder / "lesson.ipynb")
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -55,10 +64,11 @@ def environment(home: Path) -> dict[str, str]:
     kinds = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"]
     own = {kind: str(home / kind.lower()) for kind in kinds}
     settings = Path(own["JUPYTER_CONFIG_DIR"]) / "lab/user-settings/@jupyterlab"
-    settings = settings / "apputils-extension/notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps(QUIET))
-    return os.environ | own
+    for name, values in SETTINGS.items():
+        path = settings / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(values))
+    return os.environ | own | {"MBT_LITE_SMOKE": "1"}
 
 
 def free_port() -> int:
@@ -108,24 +118,26 @@ def tab(lab, request):
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1100, "height": 1100})
+        tab.route("https://colab.research.google.com/**", lambda route: route.abort())  # the badge
         tab.on("request", lambda request: asked.append(urlparse(request.url)))
         name = request.node.get_closest_marker("notebook").args[0]
         tab.goto(f"{lab}/workspaces/{name}/tree/{name}.ipynb")
         yield tab
         browser.close()
-    assert {one.hostname for one in asked if one.scheme not in ("data", "blob")} == {"127.0.0.1"}
+    hosts = {one.hostname for one in asked if one.scheme not in ("data", "blob")}
+    assert hosts - {"colab.research.google.com"} == {"127.0.0.1"}
 
 
 def run_all(tab) -> None:
     tab.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for()  # the kernel is there
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_text("Run All Cells", exact=True).click()
-    tab.locator(".jp-OutputArea-output .widget-html img").wait_for(timeout=60_000)
+    tab.locator(IMAGE).wait_for(timeout=60_000)
 
 
 def shown(tab) -> tuple[str, str, str]:
     """The picture's source and description, and the words below it."""
-    image = tab.locator(".jp-OutputArea-output .widget-html img")
+    image = tab.locator(IMAGE)
     words = tab.locator(".jp-OutputArea-output [role=status]")
     return image.get_attribute("src"), image.get_attribute("alt"), words.inner_text()
 
@@ -172,9 +184,25 @@ def test_the_flow_is_coloured_by_cause_and_shown_layer_by_layer(tab, tmp_path):
     source, alt, words = shown(tab)
     assert alt == words and "changes the logit of" in words
     tab.get_by_label("colour").select_option("by cause")
-    image = ".jp-OutputArea-output .widget-html img"
-    tab.wait_for_function(f"old => document.querySelector('{image}').src !== old", arg=source)
+    tab.wait_for_function(f"old => document.querySelector('{IMAGE}').src !== old", arg=source)
     by_cause = shown(tab)[0]
     tab.get_by_role("slider").press("ArrowRight")  # only the first layer
-    tab.wait_for_function(f"old => document.querySelector('{image}').src !== old", arg=by_cause)
+    tab.wait_for_function(f"old => document.querySelector('{IMAGE}').src !== old", arg=by_cause)
     tab.screenshot(path=tmp_path / "after.png")
+
+
+@pytest.mark.notebook("lesson")
+def test_a_lesson_runs_from_top_to_bottom_and_its_laboratory_is_turned_by_keyboard(tab, tmp_path):
+    run_all(tab)
+    tab.screenshot(path=tmp_path / "before.png")
+    source, _, words = shown(tab)
+    assert ", 0 empty mel filters; the model can be asked" in words
+    sliders = tab.get_by_role("slider")
+    for _ in range(2):
+        sliders.nth(2).press("ArrowLeft")  # fft, from 1024 to 400
+    told(tab, ", 2 empty mel filters")
+    tab.wait_for_function(f"old => document.querySelector('{IMAGE}').src !== old", arg=source)
+    tab.screenshot(path=tmp_path / "after.png")
+    tab.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for(timeout=60_000)
+    assert tab.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert tab.get_by_text("Not yet: nothing").count() == 3  # exercises, not begun

@@ -20,6 +20,7 @@ LESSONS = {  # notebook: the module here that has its exercises
     "02_tokens_and_attention": "tokens",
     "03_fusion_through_a_bottleneck": "fusion",
     "04_training_on_accelerators": "training",
+    "05_what_the_bottleneck_sees": "seeing",
     "06_your_own_videos": "videos",
     "07_released_checkpoints_and_demo": "released",
 }

@@ -7,6 +7,8 @@ from functools import lru_cache
 import jax
 import numpy as np
 
+NOTHING = "nothing is here yet: write the function, then run the cell."
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -53,18 +55,29 @@ class Exercise:
         try:
             found = [answer(*arguments) for arguments in self.probes()]
         except NotImplementedError:
-            return Verdict(False, f"nothing is here yet. Hint: {self.hint}")
+            return Verdict(False, NOTHING)
         except Exception as error:  # a learner's error, of whatever kind
-            return Verdict(False, f"it stopped with {type(error).__name__}: {error}")
+            said = f"it stopped with {type(error).__name__}: {error}".rstrip(".")
+            return Verdict(False, f"{said}. {self.hinted}")
         if any(one is None or one is Ellipsis for one in found):
-            return Verdict(False, f"it returns nothing yet. Hint: {self.hint}")
+            return Verdict(False, f"it returns nothing yet. {self.hinted}")
         wanted = self.outputs(self.solution)
+        found = [like(a, b) for a, b in zip(found, wanted, strict=True)]
         if alike(found, wanted, self.tolerance):
             return Verdict(True, self.praise)
         for words, code in self.mistakes.items():
             if alike(found, self.outputs(code), self.tolerance):
                 return Verdict(False, f"it looks as if {words}.")
-        return Verdict(False, f"{difference(found, wanted)} Hint: {self.hint}")
+        for arguments, a, b in zip(self.probes(), found, wanted, strict=True):
+            if not alike([a], [b], self.tolerance):
+                said = f"{difference([a], [b])} It was asked for {shown(arguments)}."
+                return Verdict(False, f"{said} {self.hinted}")
+        raise AssertionError("results that differ together differ one by one")
+
+    @property
+    def hinted(self) -> str:
+        """The hint as a sentence."""
+        return f"Hint: {self.hint}"
 
     def outputs(self, code: str) -> list:
         """What the function of this code gives on the probes; kept."""
@@ -78,6 +91,42 @@ class Exercise:
 def _outputs(exercise: Exercise, code: str) -> list:
     function = exercise.made(code)
     return [function(*arguments) for arguments in exercise.probes()]
+
+
+def like(found, wanted):
+    """A result in the shape of the wanted one where only the kind of container differs.
+
+    Lists, tuples and arrays of numbers are as good as one another.
+    """
+    if isinstance(wanted, tuple) and isinstance(found, list | tuple) and len(found) == len(wanted):
+        return tuple(like(a, b) for a, b in zip(found, wanted, strict=True))
+    if isinstance(wanted, list) and isinstance(found, tuple | np.ndarray):
+        found = list(found)
+    if isinstance(wanted, list) and isinstance(found, list) and len(found) == len(wanted):
+        return [like(a, b) for a, b in zip(found, wanted, strict=True)]
+    if isinstance(wanted, np.ndarray | jax.Array) and isinstance(found, list | tuple):
+        return _stacked(found)
+    return found
+
+
+def _stacked(found: Sequence):
+    """One array of a sequence; the sequence where its parts have different shapes."""
+    try:
+        return np.asarray(found)
+    except ValueError:
+        return found
+
+
+def shown(arguments: tuple) -> str:
+    """What a function was given: shapes of arrays, small values as they are."""
+    return ", ".join(map(_shown, arguments))
+
+
+def _shown(value) -> str:
+    if isinstance(value, np.ndarray | jax.Array) and value.size > 4:
+        return f"an array {value.shape}"
+    words = "a function" if callable(value) else str(value)
+    return words if len(words) <= 60 else f"a {type(value).__name__} of {len(value)}"
 
 
 def alike(found: Sequence, wanted: Sequence, tolerance: float) -> bool:
@@ -104,7 +153,7 @@ def _numbers(x: np.ndarray) -> bool:
 def difference(found: Sequence, wanted: Sequence) -> str:
     """How the first result differs, in a sentence."""
     if jax.tree.structure(list(found)) != jax.tree.structure(list(wanted)):
-        return "It gives another structure (a list, a dict, more or fewer results)."
+        return f"It gives {_kind(found[0])}, and {_kind(wanted[0])} was expected."
     pairs = zip(jax.tree.leaves(list(found)), jax.tree.leaves(list(wanted)), strict=True)
     for a, b in pairs:
         if isinstance(a, str) or isinstance(b, str):
@@ -122,3 +171,13 @@ def difference(found: Sequence, wanted: Sequence) -> str:
                 return "The shapes are right, but there are values that are no numbers (nan)."
             return f"The shapes are right, the values up to {apart.max():.3g} apart."
     return "It is nearly right, but not exactly enough."
+
+
+def _kind(value) -> str:
+    """What a result is, such as "a tuple of 2"."""
+    if isinstance(value, dict):
+        return f"a dict with {', '.join(map(repr, value)) or 'nothing'}"
+    if isinstance(value, list | tuple):
+        return f"a {type(value).__name__} of {len(value)}"
+    shape = np.shape(value) if isinstance(value, np.ndarray | jax.Array) else ()
+    return f"one array {shape}" if shape else "one value"

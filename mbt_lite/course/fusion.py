@@ -37,7 +37,7 @@ MAY_READ = Exercise(
         "`'bottleneck'` has slots."
     ),
     hint=(
-        "begin with `np.zeros(..., bool)`, allow each stream to itself, and add the rest only if "
+        "Begin with `np.zeros(..., bool)`, allow each stream to itself, and add the rest only if "
         "`layer >= fusion_layer`; a slice for each group keeps it short."
     ),
     start='''
@@ -102,6 +102,16 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
         mask[:] = True
     if layer >= fusion_layer and fusion == "bottleneck":
         mask[:, z] = True
+    return mask
+""",
+        "rows and columns are only half done: the slots read all, but no token reads them": """
+def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
+    mask, s, p, z = parts(sounds, pictures, slots)
+    mask[s, s] = mask[p, p] = True
+    if layer >= fusion_layer and fusion == "joint":
+        mask[:] = True
+    if layer >= fusion_layer and fusion == "bottleneck":
+        mask[z] = True
     return mask
 """,
         "the slots do not read one another; in a block every token of the sequence reads all": """
@@ -218,6 +228,15 @@ def exchange(blocks, tokens, slots):
     new = {s: blocks[s](np.concatenate([x, slots]))[: len(x)] for s, x in tokens.items()}
     return new, slots
 """,
+        "the slots are still at the end of the new tokens: cut them off": """
+def exchange(blocks, tokens, slots):
+    new = {s: blocks[s](np.concatenate([x, slots])) for s, x in tokens.items()}
+    return new, np.mean([y[-len(slots) :] for y in new.values()], axis=0)
+""",
+        "only the new tokens come back; the new slots are asked for, too": """
+def exchange(blocks, tokens, slots):
+    return {s: blocks[s](np.concatenate([x, slots]))[: len(x)] for s, x in tokens.items()}
+""",
         "the slots come first in the sequence, but were cut off at its end": """
 def exchange(blocks, tokens, slots):
     new, written = {}, []
@@ -275,6 +294,10 @@ def multiply_adds(lengths, D, mlp):
         "the matrix after attention is missing": """
 def multiply_adds(lengths, D, mlp):
     return sum(n * (3 * D * D + 2 * D * mlp) + 2 * n * n * D for n in lengths)
+""",
+        "query, key and value are counted as one matrix [D, D]; they are three": """
+def multiply_adds(lengths, D, mlp):
+    return sum(n * (2 * D * D + 2 * D * mlp) + 2 * n * n * D for n in lengths)
 """,
         "only one of the two layers of the MLP is counted": """
 def multiply_adds(lengths, D, mlp):

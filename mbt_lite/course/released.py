@@ -77,7 +77,7 @@ FUSED_QKV = Exercise(
         "then all of key, then all of value; within each, head after head. `D` is the width, `H` "
         "the number of heads, `d` the width of a head."
     ),
-    hint="stack the three so that the new axis lies between D and H, then reshape.",
+    hint="Stack the three so that the new axis lies between D and H, then reshape.",
     start='''
 def fused_qkv(query, key, value):
     """One kernel [D, 3 * H * d] of three [D, H, d]."""
@@ -140,7 +140,7 @@ WHAT_DOES_NOT_FIT = Exercise(
         "`{name: shape}`. Give back three sorted lists of names: `missing` (wanted, but not "
         "theirs), `unused` (theirs, but not wanted), `misshaped` (in both, with other shapes)."
     ),
-    hint="the keys of a dict are like a set: `a.keys() - b.keys()`, `a.keys() & b.keys()`.",
+    hint="The keys of a dict are like a set: `a.keys() - b.keys()`, `a.keys() & b.keys()`.",
     start='''
 def what_does_not_fit(theirs, wanted):
     """(missing, unused, misshaped), each a sorted list of names."""
@@ -210,7 +210,7 @@ NATS_PER_CLIP = Exercise(
         "in a computer, and its logarithm infinite."
     ),
     hint=(
-        "log p = -log(1 + exp(-x)) = x - log(1 + exp(x)), and log(1 - p) = -log(1 + exp(x)); "
+        "Use log p = -log(1 + exp(-x)) = x - log(1 + exp(x)), and log(1 - p) = -log(1 + exp(x)); "
         "`np.logaddexp(0, x)` is log(1 + exp(x)) and never overflows."
     ),
     start='''

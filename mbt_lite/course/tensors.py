@@ -16,54 +16,65 @@ CUT_INTO_FRAMES = Exercise(
     level="easy",
     minutes=10,
     task=(
-        "Cut the wave `[S]` into overlapping frames of `window` samples. Frame `k` begins at "
+        "Cut the wave `[S]` into overlapping frames of `size` samples. Frame `k` begins at "
         "sample `k * hop`, and there is a frame for each hop that has begun, so `ceil(S / hop)` of "
         "them. Where the wave is over, a frame goes on with zeros."
     ),
-    hint="append `window` zeros to the wave first, then no frame can run out of samples.",
+    hint="Append `size` zeros to the wave first, then no frame can run out of samples.",
     start='''
-def cut_into_frames(wave, window, hop):
-    """Frames [N, window] of a wave [S], N = ceil(S / hop), zeros beyond its end."""
+def cut_into_frames(wave, size, hop):
+    """Frames [N, size] of a wave [S], N = ceil(S / hop), zeros beyond its end."""
     raise NotImplementedError
 ''',
     solution='''
-def cut_into_frames(wave, window, hop):
-    """Frames [N, window] of a wave [S], N = ceil(S / hop), zeros beyond its end."""
-    padded = np.append(wave, np.zeros(window))
-    return np.stack([padded[start : start + window] for start in range(0, len(wave), hop)])
+def cut_into_frames(wave, size, hop):
+    """Frames [N, size] of a wave [S], N = ceil(S / hop), zeros beyond its end."""
+    padded = np.append(wave, np.zeros(size))
+    return np.stack([padded[start : start + size] for start in range(0, len(wave), hop)])
 ''',
     mistakes={
         "time and samples are transposed: a row should be a frame": """
-def cut_into_frames(wave, window, hop):
-    padded = np.append(wave, np.zeros(window))
-    return np.stack([padded[k : k + window] for k in range(0, len(wave), hop)], axis=1)
+def cut_into_frames(wave, size, hop):
+    padded = np.append(wave, np.zeros(size))
+    return np.stack([padded[k : k + size] for k in range(0, len(wave), hop)], axis=1)
 """,
         "the frames at the end are left out, as they are not full": """
-def cut_into_frames(wave, window, hop):
-    starts = range(0, len(wave) - window + 1, hop)
-    return np.stack([wave[k : k + window] for k in starts])
+def cut_into_frames(wave, size, hop):
+    starts = range(0, len(wave) - size + 1, hop)
+    return np.stack([wave[k : k + size] for k in starts])
 """,
-        "the frames do not overlap: they follow one another a whole window apart": """
-def cut_into_frames(wave, window, hop):
-    padded = np.append(wave, np.zeros(2 * window * len(wave)))
+        "the frames do not overlap: each begins where the one before it ends": """
+def cut_into_frames(wave, size, hop):
+    padded = np.append(wave, np.zeros(2 * size * len(wave)))
     rows = -(-len(wave) // hop)
-    return np.stack([padded[k * window : (k + 1) * window] for k in range(rows)])
+    return np.stack([padded[k * size : (k + 1) * size] for k in range(rows)])
 """,
-        "window and hop have changed places": """
-def cut_into_frames(wave, window, hop):
+        "size and hop have changed places": """
+def cut_into_frames(wave, size, hop):
     padded = np.append(wave, np.zeros(hop))
-    return np.stack([padded[k : k + hop] for k in range(0, len(wave), window)])
+    return np.stack([padded[k : k + hop] for k in range(0, len(wave), size)])
 """,
         "the frames lie around `k * hop`, half of each before it, and do not begin there": """
-def cut_into_frames(wave, window, hop):
-    padded = np.concatenate([np.zeros(window // 2), wave, np.zeros(window)])
-    return np.stack([padded[k : k + window] for k in range(0, len(wave), hop)])
+def cut_into_frames(wave, size, hop):
+    padded = np.concatenate([np.zeros(size // 2), wave, np.zeros(size)])
+    return np.stack([padded[k : k + size] for k in range(0, len(wave), hop)])
+""",
+        "the frames are faded by Hamming's window already, which was not asked for": """
+def cut_into_frames(wave, size, hop):
+    padded = np.append(wave, np.zeros(size))
+    window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(size) / size)
+    return np.stack([padded[k : k + size] for k in range(0, len(wave), hop)]) * window
+""",
+        "the frames are faded by `np.hamming` already, which was not asked for": """
+def cut_into_frames(wave, size, hop):
+    padded = np.append(wave, np.zeros(size))
+    return np.stack([padded[k : k + size] for k in range(0, len(wave), hop)]) * np.hamming(size)
 """,
     },
     probes=_waves,
     praise=(
         "the last frames hold some silence, so that no sample is lost, and N depends on the hop "
-        "alone, not on the window."
+        "alone, not on the size of a frame."
     ),
 )
 
@@ -78,13 +89,13 @@ TO_LOG_MEL = Exercise(
     name="to_log_mel",
     title="From a spectrum to log-mel",
     level="easy",
-    minutes=5,
+    minutes=3,
     task=(
         "Given the magnitudes of a spectrum `[N, F]` (frames, frequencies) and mel filters "
         "`[F, M]`, weigh the frequencies with the filters, add `offset`, and take the natural "
         "logarithm. Time stays in front."
     ),
-    hint="a matrix product `@` sums over the frequencies; `np.log` is the natural logarithm.",
+    hint="A matrix product `@` sums over the frequencies; `np.log` is the natural logarithm.",
     start='''
 def to_log_mel(magnitudes, filters, offset):
     """Log-mel [N, M] of magnitudes [N, F] and filters [F, M]."""
@@ -112,7 +123,7 @@ def to_log_mel(magnitudes, filters, offset):
 def to_log_mel(magnitudes, filters, offset):
     return np.log(magnitudes @ filters) + offset
 """,
-        "the logarithm comes before the filters: they should sum energies, not logarithms": """
+        "the logarithm comes before the filters: they should sum magnitudes, not logarithms": """
 def to_log_mel(magnitudes, filters, offset):
     return np.log(magnitudes + offset) @ filters
 """,
@@ -148,12 +159,12 @@ FRAMES_ON_SHOW = Exercise(
     hint="`np.searchsorted(times, wanted, side='right')` counts the frames that have begun.",
     start='''
 def frames_on_show(times, count, step):
-    """Indices [count] of the frames on show at (k + 0.5) * step, of times [F] in seconds."""
+    """Array [count] of indices: the frames on show at (k + 0.5) * step, of times [F] in s."""
     raise NotImplementedError
 ''',
     solution='''
 def frames_on_show(times, count, step):
-    """Indices [count] of the frames on show at (k + 0.5) * step, of times [F] in seconds."""
+    """Array [count] of indices: the frames on show at (k + 0.5) * step, of times [F] in s."""
     wanted = (np.arange(count) + 0.5) * step
     return np.searchsorted(times, wanted, side="right") - 1
 ''',
@@ -175,6 +186,21 @@ def frames_on_show(times, count, step):
         "the frames are spread evenly by their number, whatever their times are": """
 def frames_on_show(times, count, step):
     return ((np.arange(count) + 0.5) * len(times) / count).astype(int)
+""",
+        "a frame that begins just then does not count yet: `side='right'` lets it count": """
+def frames_on_show(times, count, step):
+    wanted = (np.arange(count) + 0.5) * step
+    return np.searchsorted(times, wanted, side="left") - 1
+""",
+        "the frames are counted by a rate, the mean one, as if it never varied": """
+def frames_on_show(times, count, step):
+    rate = (len(times) - 1) / (times[-1] - times[0])
+    return ((np.arange(count) + 0.5) * step * rate).astype(int)
+""",
+        "the frames are counted by a rate, that of the first two, as if it never varied": """
+def frames_on_show(times, count, step):
+    rate = 1 / (times[1] - times[0])
+    return ((np.arange(count) + 0.5) * step * rate).astype(int)
 """,
         "times come back, not the numbers of frames": """
 def frames_on_show(times, count, step):

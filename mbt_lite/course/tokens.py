@@ -22,7 +22,7 @@ CUT_INTO_PATCHES = Exercise(
         "one another as one reads: time first, then from top to bottom, then from left to right."
     ),
     hint=(
-        "first `reshape` each axis into two, (how many patches, how long is one); then "
+        "First `reshape` each axis into two, (how many patches, how long is one); then "
         "`transpose` so that the three counts come first; then `reshape` again."
     ),
     start='''
@@ -85,23 +85,23 @@ def _tokens() -> list[tuple]:
 
 SPLIT_HEADS = Exercise(
     name="split_heads",
-    title="Split tokens into heads",
+    title="Split queries into heads",
     level="easy",
     minutes=5,
     task=(
-        "A token of width `D` is `heads` pieces one after the other, each `D // heads` wide: the "
-        "first piece belongs to head 0. Turn tokens `[N, D]` into `[heads, N, D // heads]`, so "
-        "that each head has a list of tokens of its own."
+        "A query (or key, or value) of width `D` is `heads` pieces one after the other, each "
+        "`D // heads` wide: the first piece belongs to head 0. Turn the queries of all tokens, "
+        "`[N, D]`, into `[heads, N, D // heads]`, so that each head has a list of its own."
     ),
     hint="`reshape` can only split the last axis; then two axes change places (`swapaxes`).",
     start='''
 def split_heads(x, heads):
-    """[heads, N, D // heads] of tokens [N, D]."""
+    """Array [heads, N, D // heads] of the queries (or keys, or values) [N, D] of N tokens."""
     raise NotImplementedError
 ''',
     solution='''
 def split_heads(x, heads):
-    """[heads, N, D // heads] of tokens [N, D]."""
+    """Array [heads, N, D // heads] of the queries (or keys, or values) [N, D] of N tokens."""
     return x.reshape(len(x), heads, -1).swapaxes(0, 1)
 ''',
     mistakes={
@@ -200,6 +200,32 @@ def attend(q, k, v):
     weights = softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]), -1)
     return weights, weights @ k
 """,
+        "the divisor is the sum of all rows and heads, where each row has its own": """
+def attend(q, k, v):
+    scores = q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1])
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights = weights / weights.sum()
+    return weights, weights @ v
+""",
+        "one softmax runs over all scores together, where each row should have its own": """
+def attend(q, k, v):
+    weights = np.exp(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]))
+    weights = weights / weights.sum()
+    return weights, weights @ v
+""",
+        "the root is that of 24, and not of the width that `q` has": """
+def attend(q, k, v):
+    weights = softmax(q @ k.swapaxes(-1, -2) / np.sqrt(24), -1)
+    return weights, weights @ v
+""",
+        "only what is read came back; the weights should come first, then what is read": """
+def attend(q, k, v):
+    return softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]), -1) @ v
+""",
+        "only the weights came back; what is read should follow them": """
+def attend(q, k, v):
+    return softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]), -1)
+""",
         "what is read is right, but it comes before the weights": """
 def attend(q, k, v):
     weights = softmax(q @ k.swapaxes(-1, -2) / np.sqrt(q.shape[-1]), -1)
@@ -232,7 +258,10 @@ CLASS_MAP = Exercise(
         "the patches, draw the map: how much the class token reads of each patch, the mean over "
         "heads, in the shape of the grid."
     ),
-    hint="row 0 of every head; of its columns, the patches are 1 to `np.prod(grid)`.",
+    hint=(
+        "Row 0 of every head; of its columns, the patches are 1 to `np.prod(grid)`, and the "
+        "bottleneck tokens come after them."
+    ),
     start='''
 def class_map(weights, grid):
     """What the class token reads of each patch, mean over heads, in the shape of the grid."""
@@ -265,6 +294,14 @@ def class_map(weights, grid):
 def class_map(weights, grid):
     row = weights.mean(axis=0)[0, 1 : 1 + np.prod(grid)]
     return (row / row.sum()).reshape(grid)
+""",
+        "the heads were summed, where their mean was asked": """
+def class_map(weights, grid):
+    return weights.sum(axis=0)[0, 1 : 1 + np.prod(grid)].reshape(grid)
+""",
+        "the largest of the heads was taken, where their mean was asked": """
+def class_map(weights, grid):
+    return weights.max(axis=0)[0, 1 : 1 + np.prod(grid)].reshape(grid)
 """,
         "only head 0 was asked, and no mean over heads taken": """
 def class_map(weights, grid):

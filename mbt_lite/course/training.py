@@ -156,7 +156,7 @@ MEAN_OVER_DEVICES = Exercise(
         "with empty rows, whose `mask` is 0. Give the mean loss over all **real** clips, the same "
         "number that one device alone would find."
     ),
-    hint="each device tells two numbers: the sum of its real losses, and how many there are.",
+    hint="Each device tells two numbers: the sum of its real losses, and how many there are.",
     start='''
 def mean_over_devices(losses, mask):
     """The mean loss, a number, of losses [D, n]; mask [D, n] is 1 for clips, 0 for padding."""

@@ -87,7 +87,7 @@ ANSWER_OF_WINDOWS = Exercise(
         "spread. Average the **logits** over the windows, as the paper does, and name the class "
         "with the highest one."
     ),
-    hint="windows are axis 1; after the mean over them, classes are the last axis.",
+    hint="Windows are axis 1; after the mean over them, classes are the last axis.",
     start='''
 def answer_of_windows(logits):
     """The class of each video [N], a number, from logits [N, windows, C]."""
@@ -207,7 +207,7 @@ SCORE_INTERVAL = Exercise(
         "`n = total`, its middle is `(p + z² / 2n) / (1 + z² / n)` and half its width is "
         "`z / (1 + z² / n)` times the root of `p (1 - p) / n + z² / 4n²`."
     ),
-    hint="write `z * z / (2 * n)`: without brackets, `z * z / 2 * n` multiplies by n.",
+    hint="Write `z * z / (2 * n)`: without brackets, `z * z / 2 * n` multiplies by n.",
     start='''
 def score_interval(right, total):
     """(low, high), from 0 to 1, of the share right / total."""

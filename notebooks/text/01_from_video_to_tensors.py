@@ -60,9 +60,10 @@ figure
 #
 # ## 2. Frames, window, Fourier transform
 #
-# So we look at one short frame at a time. A frame that begins and ends abruptly would sound like a
-# click, so its ends are faded by a *window*. The Fourier transform then says how strong each
-# frequency is in it.
+# So we look at one short piece at a time. In sound it is called a *frame*, too, and has nothing to
+# do with the frames of the picture. A frame that begins and ends abruptly would sound like a click,
+# so its ends are faded by a *window*. The Fourier transform then says how strong each frequency is
+# in it.
 
 # %%
 size, hop = front.window_samples, front.hop_samples
@@ -81,10 +82,13 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Notice the peaks, which are the pitch, its overtones and the bell, and how much deeper the valleys
-# between them are once the frame is faded.
+# Notice the peaks: the pitch near 950 Hz, with overtones at about two, three and four times that,
+# and the bell at about 1,250, 1,900 and 3,300 (near 1,900 it meets an overtone). And notice how
+# much deeper the valleys between them are once the frame is faded.
 #
-# That was one frame. One begins every 10 ms, so frames overlap. The last ones go on with silence.
+# That was one frame. Its 400 samples are filled up with zeros to 1,024, and the transform of 1,024
+# real numbers has 1024 / 2 + 1 = 513 frequencies, 15.6 Hz apart. A frame begins every 10 ms, so
+# frames overlap. The last ones go on with silence.
 
 # %%
 padded = np.append(found.wave, np.zeros(size, np.float32))
@@ -100,8 +104,8 @@ print("frames", frames.shape, "-> magnitudes", magnitudes.shape, "= time, freque
 # ## 3. Mel: as many bins as the ear cares for
 #
 # From 200 to 400 Hz is an octave, from 4,000 to 4,200 Hz next to nothing. The *mel* scale is made
-# so that equal steps sound about equally large: a mel is $2595 \log_{10}(1 + f / 700)$. Each of 128
-# triangular filters, evenly spaced in mel, gathers the frequencies around its own.
+# so that equal steps sound about equally large: $f$ hertz are $2595 \log_{10}(1 + f / 700)$ mel.
+# Each of 128 triangular filters, evenly spaced in mel, gathers the frequencies around its own.
 
 # %%
 mel = np.linspace(*(2595 * np.log10(1 + np.array([front.low, front.high]) / 700)), front.mels + 2)
@@ -138,9 +142,9 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Notice that both come from the same numbers, and that without the logarithm the loudest tones are
-# all that can be seen. On the right is the melody, with its overtones, and the level lines of the
-# bell.
+# Notice that both come from the same numbers, and that without the logarithm only what is loud can
+# be seen: the bell's lines seem to end after about a second, and there is no noise. On the right
+# the bell rings to the end.
 #
 # Now look while you listen: a cursor runs over the spectrogram while the clip plays. Try to hear
 # each line that you see.
@@ -162,8 +166,10 @@ about = "controls aria-label='the clip, with a cursor on its spectrogram'"
 Video(folder / "cursor.mp4", embed=True, width=820, html_attributes=about)
 
 # %% [markdown]
-# The package computes the same on an accelerator: `features.log_mels` is a function that `jax.jit`
-# compiles, once for each shape, and it takes many waves at a time.
+# The package computes the same on an accelerator: `features.log_mels` is written in JAX, and takes
+# many waves at a time. (JAX is a NumPy that also runs on GPUs and TPUs. Its `jax.jit` turns a
+# function into a program for the device at hand, here the CPU, and does so again when an input has
+# a new shape.)
 
 # %%
 many = features.log_mels(np.stack([found.wave, found.wave[::-1]]), front)
@@ -182,7 +188,7 @@ print("two waves at once:", many.shape, "on", many.devices())
 
 # %%
 ours = {"htk": True, "norm": None, "power": 1, "window": "hamming", "center": False}
-theirs = {"none": {}, "frames around k * hop": {"center": True}}
+theirs = {"told everything": {}, "frames around k * hop": {"center": True}}
 theirs |= {"Hann's window": {"window": "hann"}, "another mel scale": {"htk": False}}
 theirs |= {"power, not magnitude": {"power": 2}, "filters of equal area": {"norm": "slaney"}}
 shape = {"sr": 16000, "n_fft": 1024, "hop_length": hop, "win_length": size, "n_mels": 128}
@@ -192,11 +198,13 @@ for name, other in theirs.items():
     heard = librosa.feature.melspectrogram(y=wave, fmin=60, fmax=7800, **shape, **(ours | other))
     apart = np.abs(np.log(heard.T[: len(by_hand)] + front.offset) - by_hand)
     print(f"{name:22} mean difference {apart.mean():8.2g}, largest {apart.max():8.2g}")
+print(f"(our spectrogram goes from {by_hand.min():.1f} to {by_hand.max():.1f})")
 
 # %% [markdown]
 # Notice the first row: told everything, librosa hears the same. Each of the other rows is also
-# called "a log-mel spectrogram". `htk=False` is another mel scale (straight below 1 kHz),
-# `norm="slaney"` divides each filter by its width. And mel comes before time there, hence the `.T`.
+# called "a log-mel spectrogram"; and a difference of 0.7 is a factor of two. `htk=False` is another
+# mel scale (straight below 1 kHz), `norm="slaney"` divides each filter by its width. And mel comes
+# before time there, hence the `.T`.
 #
 # And what of tiny differences? Our window by hand is in float64, with 16 digits, the package
 # computes in float32, with 7. Where is the rounding seen?
@@ -215,7 +223,10 @@ for half, where in {"louder": loud, "quieter": ~loud}.items():
 #
 # Here the settings can be turned. Above is the spectrogram, below what the model answers with it,
 # beside what it answers with its own settings. The model was trained with one shape of spectrogram;
-# with another one it cannot be asked. The numbers that standardise stay those of its training.
+# with another one it cannot be asked. (Mean and deviation, which standardise the spectrogram, see
+# section 8, stay those of its training.)
+#
+# The next three cells only build the laboratory; skip them at first.
 
 # %%
 truth = ["ring arcs", "ladder dips", "pitch arcs", "bell heard", "ring sings"]
@@ -268,17 +279,29 @@ for name, options in TURNS.items():
     factor, unit = units.get(name, (1, ""))
     labels = tuple(f"{factor * option:g}{unit}" for option in options)
     choices.append(panels.Choice(name, name, labels, options.index(getattr(front, name)), True))
-choices.append(panels.Choice("scale", "scale", tuple(SCALES)))
+choices.append(panels.Choice("scale", "scale", tuple(SCALES), start=len(SCALES) - 1))
 laboratory = panels.Panel("Front end", "Turn", tuple(choices), draw, words, page=str)
 widgets.explore(laboratory)
 
 # %% [markdown]
-# Turn `fft` to 400 and look for rows that stay dark: a filter that lies between two frequencies of
-# the Fourier transform gets nothing, ever. With 256 mels there are many of them. A window of 50 ms
-# does not fit an FFT of 400 or 512, and a sentence says so. Here is what single turns do:
+# Notice how it begins: with *16-bit samples*, whole numbers up to 32,767 instead of -1 to 1, as
+# many programs hand them out. The picture looks as ever, but every number in it is higher, and what
+# the model has heard is gone. Turn `scale` back to the first, and all is well.
+#
+# Then turn `fft` to 400 and look at the bottom for rows that stay dark: a filter that lies between
+# two frequencies of the Fourier transform gets nothing, ever. A window of 50 ms does not fit an FFT
+# of 400 or 512, and a sentence says so.
 
 # %%
-start = laboratory.start
+for fft, mels in ((1024, 128), (1024, 256), (400, 128), (400, 256)):
+    empty = ~features.mel_filters(replace(front, fft=fft, mels=mels)).any(0)
+    print(f"fft {fft:4}, {mels} mels: {empty.sum():2} filters are empty")
+
+# %% [markdown]
+# Here is what single turns do to the answer:
+
+# %%
+start = laboratory.start | {"scale": 0}
 for name, place in [("as it is", {}), ("window 12.5 ms", {"window": 0}), ("fft 400", {"fft": 0}),
                     ("offset 1e-6", {"offset": 0}), ("log of power", {"scale": 1}),
                     ("no logarithm", {"scale": 2}), ("16-bit samples", {"scale": 3})]:  # fmt: skip
@@ -316,8 +339,9 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Notice how little is left: the middle two of five seconds, the square in the middle, 48 pixels.
-# `doctor.facts` says it in words:
+# Notice how little is left: the middle two of five seconds, and of each picture the square in the
+# middle, in 48 x 48 pixels. `doctor.facts` says it in words (`--views 3` is an option of the
+# command line: three windows, spread over the file, instead of the middle one):
 
 # %%
 for name, fact in doctor.facts(doctor.examine(wide, clf.clip_config)).items():
@@ -331,7 +355,8 @@ for name, fact in doctor.facts(doctor.examine(wide, clf.clip_config)).items():
 #
 # Last, pixels go from 0..255 to -1..1, and the spectrogram is standardised by mean and deviation of
 # the data that the model was trained on. It is repeated on three channels, as if it had colours:
-# the first layers of such models come from a model of pictures (paper). That is all the model gets.
+# the authors of the Multimodal Bottleneck Transformer started theirs from a model of pictures
+# (Nagrani et al. 2021, [the paper](https://arxiv.org/abs/2107.00135)). That is all the model gets.
 
 # %%
 rgb = view.rgb / 127.5 - 1
@@ -356,7 +381,7 @@ figure
 # %% [markdown]
 # Notice the grids: both tensors are cut into *patches*, and a patch is what the model will treat as
 # a word. A patch of the picture reaches over two frames, so it can hold a movement. How many words
-# does a clip have, here and in the size that was released?
+# does a clip have, here and in the size that the paper's authors released?
 
 # %%
 for name, config in {"this model": clf.config, "the released size": mbt.BASE}.items():
@@ -387,8 +412,9 @@ print("its notes:", "; ".join(answer.notes))
 
 # %% [markdown]
 # **The answer.** A model sees a few small squares out of a video and hears a picture of its sound:
-# time across, mel upwards, the logarithm of the energy. Everything else in the file is gone before
-# the first layer. Most of the settings on the way can be changed a little without harm; the scale
-# and the logarithm cannot. What is left are two tensors, cut into patches.
+# time across, mel upwards, the logarithm of its strength. Everything else in the file is gone
+# before the first layer. Most of the settings on the way can be changed a little without harm; a
+# forgotten logarithm, or samples on quite another scale, ruin the answer. What is left are two
+# tensors, cut into patches.
 #
 # Next: [how does a picture become a sentence?](02_tokens_and_attention.ipynb)

@@ -7,7 +7,8 @@
 #
 # - how a video is cut into patches, and how a patch becomes a token, with nothing but reshapes and
 #   one matrix;
-# - what attention computes, because you will have written it, and found it equal to two libraries;
+# - what attention computes, because you will have written it, and found it equal to this package's
+#   and to Flax's;
 # - why there is a root in it, why there are several heads, and why order has to be told;
 # - what one row of a map of attention says, and what it does not say.
 #
@@ -29,7 +30,7 @@ import numpy as np
 import mbt_lite as mbt
 from mbt_lite import features, panels, widgets
 from mbt_lite.course import pick, samples
-from mbt_lite.model import MBT, Attention, Clip, attention_weights, patchify
+from mbt_lite.model import MBT, Attention, Block, Clip, attention_weights, patchify
 
 clf = mbt.load()
 config = clf.config
@@ -51,20 +52,28 @@ words = x.reshape(64, 2 * 12 * 12 * 3)
 np.testing.assert_array_equal(words, patchify(video[None], config.rgb_patch)[0])
 print("video", video.shape, "->", words.shape, "= patches, numbers in a patch")
 
+# %% [markdown]
+# Here is the row, of each patch the first of its two frames. It is broken into four lines, one for
+# each instant.
+
+# %%
 firsts = (words.reshape(64, 2, 12, 12, 3)[:, 0] + 1) / 2  # the first frame of each patch
 firsts = np.pad(firsts, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=1)  # a white edge
-lines = firsts.reshape(4, 16, 14, 14, 3).transpose(0, 2, 1, 3, 4).reshape(4 * 14, 16 * 14, 3)
+lines = firsts.reshape(4, 4, 4, 14, 14, 3).transpose(0, 3, 1, 2, 4, 5).reshape(56, 4, 56, 3)
+lines = np.pad(lines, ((0, 0), (0, 0), (0, 8), (0, 0)), constant_values=1)  # and a wider gap
 figure, ax = plt.subplots(figsize=(8, 2.3), dpi=100, layout="constrained")
-ax.imshow(lines)
-ax.set(xticks=range(7, 224, 14), xticklabels=range(16), xlabel="patch of the instant")
+ax.imshow(lines.reshape(56, 256, 3)[:, :-8])
+ticks = [64 * (patch // 4) + 14 * (patch % 4) + 7 for patch in range(16)]
+ax.set(xticks=ticks, xticklabels=range(16), xlabel="patch of the instant")
 ax.set(yticks=range(7, 56, 14), yticklabels=range(4), ylabel="instant")
 plt.close(figure)  # so that it is shown once
 figure
 
 # %% [markdown]
-# Notice the order. Each line here is one instant, its four rows of patches one after the other.
-# That a ring is round can no longer be seen from any single word; the model has to put it together
-# again. For the sound it is the same with patches of 25 x 16.
+# Notice the order. Each line here is one instant, its four rows of patches one after the other (the
+# wider gaps part them). In no single word is the ring round, and what touched from above, patches 4
+# and 8 in the last instant, stands four words apart. The model has to put it together again. For
+# the sound it is the same with patches of 25 x 16 (time, mel).
 
 # %%
 # exercise: cut_into_patches
@@ -76,7 +85,7 @@ figure
 # *class token* goes in front, which stands for no patch. It will gather what the answer needs.
 # Last, each place gets a vector of its own added, learnt in training: the *position*.
 #
-# In JAX the weights of a model are a dictionary of arrays, which it calls *params*.
+# In JAX the *parameters* of a model, which is what it has learnt, are a dictionary of arrays.
 
 # %%
 params = clf.params
@@ -87,8 +96,9 @@ tokens = tokens + params["rgb_positions"][0]
 print("tokens", tokens.shape, "= the class token and the patches, width")
 
 # %% [markdown]
-# What did the positions learn? Here is how alike (cosine) each is to that of one place: the second
-# instant, second row, second column.
+# What do the positions say? They began as sums of a random vector for each instant, row and column,
+# so that the grid need not be learnt place by place; training went on from there. Here is how alike
+# (cosine) each is now to that of one place: the second instant, second row, second column.
 
 # %%
 places = np.asarray(params["rgb_positions"][0, 1:])
@@ -100,16 +110,16 @@ for instant, ax in enumerate(axes):
     ax.set(title=f"instant {instant}", xticks=range(4), yticks=range(4))
 figure.colorbar(image, ax=axes, label="likeness")
 plt.close(figure)
+shared = (np.indices((4, 4, 4)) == 1).sum(0)  # of instant, row and column, how many are the same
+for count in range(3):
+    print(f"{count} of the three shared: likeness {alike[shared == count].mean():.2f} in the mean")
 figure
 
 # %% [markdown]
-# Notice the darkest cell, which is the place itself, and the bands through it: its row, its column,
-# and the instants next to it. So a position says who is a neighbour of whom. (Here the positions
-# began as sums of a random vector for each instant, row and column, so that the grid need not be
-# learnt place by place; training went on from there.)
-
-# %%
-# exercise: split_heads
+# Notice the darkest cell, which is the place itself, and the bands through it: whoever shares its
+# row, its column, or its place at another instant is more alike than the rest. So a position says
+# who stands in line with whom. That near is more alike than far it does not say: the end of the row
+# is more alike than the next cell.
 
 # %% [markdown]
 # ## 3. Attention in ten lines
@@ -117,8 +127,15 @@ figure
 # Now every token may read from every other. It asks a question, the *query*; each token holds out a
 # *key*, what it can be found by, and a *value*, what can be had from it. All three are made from
 # the token by a matrix, and in pieces, called *heads*: four heads of width 24 ask four questions at
-# a time. A dot product says how well a key answers a query; a softmax turns a row of these into
-# shares that sum to one.
+# a time.
+
+# %%
+# exercise: split_heads
+
+# %% [markdown]
+# A dot product says how well a key answers a query; a softmax turns a row of these into shares that
+# sum to one. Here is all of it. Before it, each token is brought to mean 0 and variance 1, and then
+# stretched and shifted by learnt numbers (*LayerNorm*), so that no token is louder than others.
 
 # %%
 mean, var = tokens.mean(-1, keepdims=True), tokens.var(-1, keepdims=True)
@@ -134,17 +151,19 @@ read = weights @ v  # [heads, tokens, 24]
 print("weights", weights.shape, "rows sum to", weights.sum(-1).min(), "to", weights.sum(-1).max())
 
 # %% [markdown]
-# That is all. Is it what the model does? While a Flax model runs, it can put numbers aside (`sow`
-# them); `mutable=[...]` asks to get those back, too. `jax.jit` compiles the whole forward pass at
-# its first call. And Flax has attention of its own, which wants the heads after the tokens.
+# Is it what the model does? While a Flax model runs, it can put numbers aside (`sow` them);
+# `mutable=[...]` asks to get those back, too. `jax.jit` compiles the whole forward pass at its
+# first call. And Flax has attention of its own, which wants the heads after the tokens.
 
 # %%
 clip = Clip(rgb=view.clip.rgb[None], spec=view.clip.spec[None])  # [None]: a batch of one
-observe = jax.jit(partial(MBT(config).apply, mutable=["intermediates"]))
+observe = jax.jit(partial(MBT(config).apply, mutable=["intermediates"]))  # apply: run the model
 _, seen = observe({"params": params}, clip)
-inside = seen["intermediates"]["rgb_block_0"]["attention"]["weights"][0][0]
+inside = seen["intermediates"]["rgb_block_0"]["attention"]["weights"]
+inside = inside[0][0]  # the first thing that was sown there, of the first clip
 np.testing.assert_allclose(weights, inside, atol=1e-5)
-np.testing.assert_allclose(weights, attention_weights(q[None], k[None])[0], atol=1e-5)
+called = attention_weights(q[None], k[None])[0]  # the function that the model calls
+np.testing.assert_allclose(weights, called, atol=1e-5)
 theirs = nn.dot_product_attention_weights(q.swapaxes(0, 1), k.swapaxes(0, 1))
 np.testing.assert_allclose(weights, theirs, atol=1e-5)
 for name, other in {"the model": inside, "Flax": theirs}.items():
@@ -162,6 +181,7 @@ np.testing.assert_allclose(
     joined, package.apply({"params": own}, normed[None], False)[0], atol=1e-4
 )
 
+# the same numbers, in the shapes that Flax's own layer wants
 kernels = jnp.split(own["qkv"]["kernel"].reshape(96, 12, 24), 3, axis=1)
 biases = jnp.split(own["qkv"]["bias"].reshape(12, 24), 3)
 split = zip(("query", "key", "value"), kernels, biases, strict=True)
@@ -175,14 +195,29 @@ print("the whole of attention:", joined.shape, "equal to the package's and to Fl
 # exercise: attend
 
 # %% [markdown]
+# That is attention, and half of a layer. A whole layer, a *block*, adds this to the token that it
+# came from. Then it sends each token by itself, again after a LayerNorm, through a small network of
+# two matrices with a bend (*GELU*) between them, the *MLP*, and adds the outcome, too. By hand:
+
+# %%
+x = tokens + joined
+mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+y = (x - mean) / np.sqrt(var + 1e-6) * block["mlp_norm"]["scale"] + block["mlp_norm"]["bias"]
+y = nn.gelu(y @ block["mlp_in"]["kernel"] + block["mlp_in"]["bias"])  # [65, 384], the bend
+x = x + y @ block["mlp_out"]["kernel"] + block["mlp_out"]["bias"]
+whole = Block(config, layer=0).apply({"params": block}, tokens[None], False)[0]
+np.testing.assert_allclose(x, whole, atol=1e-4)
+print("a block:", tokens.shape, "->", x.shape, "equal to the package's")
+
+# %% [markdown]
 # ## 4. Why the root?
 #
 # A dot product of width $d$ adds $d$ products, so its spread grows like $\sqrt{d}$. Here are random
-# queries and keys, ever wider, with the root and without it. How much of a row goes to a single one
-# of 64 keys? An even share would be 1/64.
+# queries and keys, ever wider, with the root and without it. (24 is the width of our heads.) How
+# much of a row goes to a single one of 64 keys? An even share would be 1/64.
 
 # %%
-rng, widths = np.random.default_rng(0), 2 ** np.arange(1, 11)
+rng, widths = np.random.default_rng(0), (2, 4, 8, 16, 24, 32, 64, 128, 256, 512, 1024)
 largest = {"divided by the root": [], "not divided": []}
 for width in widths:
     pair = jnp.asarray(rng.normal(size=(2, 64, width)))
@@ -194,12 +229,13 @@ for (name, shares), style in zip(largest.items(), ("o-", "s--"), strict=True):
 ax.set(xlabel="width of a head", ylabel="largest share of a row", ylim=(0, 1))
 ax.legend()
 plt.close(figure)
+print("at width 24:", {name: round(float(shares[4]), 2) for name, shares in largest.items()})
 figure
 
 # %% [markdown]
-# Notice that without the root a wide head soon listens to one token alone, by mere chance. A
-# softmax that is so sure hardly changes when its scores do, so there is little gradient to learn
-# from.
+# Notice that without the root a wide head soon listens to one token alone, by mere chance: already
+# at our width more than six tenths of a row go to a single one. A softmax that is so sure hardly
+# changes when its scores do, so there is little gradient to learn from.
 #
 # ## 5. Attention does not know the order
 #
@@ -240,8 +276,9 @@ for name, orders in lies.items():
 
 # %% [markdown]
 # Notice that left and right may change places, as nothing asks about them here: the labels are
-# about up, down and when. With the other lies the same 64 words make another sentence. Surprising
-# is *backwards in time*: an arc played backwards is an arc still, yet the ring is said to dip. Part
+# about up, down and when. With the other lies the same 64 words make another sentence. *Up is down*
+# works by half: the ladder is now said to arc, but the ring is not said to dip. More surprising is
+# *backwards in time*: an arc played backwards is an arc still, yet the ring is said to dip. Part
 # of it may be that a patch holds two frames, and these were not turned round; and places at random
 # lean to the same answer, so it may be what the model says when it is at a loss. We have not looked
 # further.
@@ -277,9 +314,11 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Notice how different the heads are, though all four ask for the same patch: each has its own
-# question. And notice what the map is *not*: a picture of what is important. It says how one token
-# divided its reading, in one head of one layer, before anything was decided.
+# Notice how different the heads are, though all four ask for the same patch (yellow: 0.2 and more).
+# Heads 0 and 3 read most of the patch itself. Head 1 hardly does, but reads the same place at other
+# instants, as head 3 does, too. Head 2 spreads. And notice what the map is *not*: a picture of what
+# is important. It says how one token divided its reading, in one head of one layer, before anything
+# was decided.
 #
 # A row has more columns than there are patches. Who gets the rest? Here is the class token's row of
 # the picture, the mean over heads, layer by layer.
@@ -303,14 +342,17 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# Notice that from layer 1 on, where the streams share a *bottleneck*, most of what the class token
-# reads is soon no patch at all, but the few tokens that have news of the sound. So a map over
-# patches, however bright, can show the smaller part. (A map always fills its scale.)
+# Notice the pink. From layer 1 on the streams share a few *bottleneck* tokens. In layers 2 and 3
+# two thirds and more of what the class token reads is no patch at all, but these tokens, which by
+# then have news of the sound. (In layer 1 they are still the same for every clip.) So a map over
+# patches, however bright, can show the smaller part.
 #
 # ## 7. Look around
 #
 # Here is what the class token reads, of frames and of sound: turn layer, head and time. Is there a
 # head that follows a shape? One that follows the pitch? One that looks at nothing you can name?
+# (The light is smoothed, but there are only 4 x 4 patches, and the two frames of an instant share a
+# map. The colours are stretched to the largest share, however small that is.)
 
 # %%
 explorer = widgets.explore(panels.attention(clf, view, query="cls"))
@@ -318,9 +360,11 @@ print(explorer.panel.alt())
 explorer
 
 # %% [markdown]
-# Notice how soon one believes such a picture. How far it can be believed was measured for this
-# model (README): attention finds *things*, but which of them sings it does not show.
-# 05 is about that.
+# Notice that the last question is easily answered: in layer 3, in the mean over heads, the light on
+# the sound lies below the lowest tone, where there is nothing but noise and the bell's strike. And
+# notice how soon one believes such a picture. How far it can be believed was measured for this
+# model ([README](../README.md#which-map-can-be-believed)): attention finds *things*, but which of
+# them sings it does not show. [05](05_what_the_bottleneck_sees.ipynb) is about that.
 
 # %%
 # exercise: class_map

@@ -23,6 +23,7 @@ import contextlib
 import csv
 import io
 import os
+import re
 import tempfile
 from collections import Counter
 from dataclasses import replace
@@ -41,8 +42,8 @@ from mbt_lite.tables import read_rows
 from mbt_lite.validation import Sample
 
 MY_FOLDER = None  # "/content/drive/MyDrive/videos": a folder for each class, named like it
-START = "world-tiny"  # for videos of the real world: "as500k-rgb-spec", 1.4 GB to download
-FRONT_END = "world"  # and with it: "linear-mel"
+START = "world-tiny"  # the model to start from; for real videos "as500k-rgb-spec", 1.4 GB, see 07
+FRONT_END = "world"  # how that model wants its sound; the other one: "linear-mel"
 FOLDER = Path(tempfile.mkdtemp())
 
 # %% [markdown]
@@ -88,8 +89,8 @@ print(doctor.note(report).replace(str(videos), ""))
 plot.doctor(report)
 
 # %% [markdown]
-# Notice that the model looks at eight frames only, and that the doctor also says how far the
-# spectrogram lies from what the model knows. And now the spoiled one:
+# Notice that the model looks at eight frames only (six of them are drawn), and that the doctor also
+# says how far the spectrogram lies from what the model knows. And now the spoiled one:
 
 # %%
 bad = videos / "ring_sings" / "still.mp4" if MY_FOLDER is None else found[-1]
@@ -98,24 +99,28 @@ print(doctor.note(report).replace(str(videos), ""))
 plot.doctor(report)
 
 # %% [markdown]
-# Notice the verdict: *fit, but see the warnings*. A model can answer by one sense alone, so this
-# file is usable; but as an example of "ring sings" it would teach nonsense, and training would
-# never complain. What to leave out depends on your question, and you decide it. We let the doctor
-# see all files, count what it found, and leave out what is silent. (In a shell: `mbt-lite doctor
-# videos`.)
+# Notice the verdict: *not fit*. A file that lacks one sense is usable, with a warning, as a model
+# can answer by the other alone. In this one there is nothing to see and nothing to hear; as an
+# example of "ring sings" it would teach nonsense. Training would never complain: it learns from
+# what it is given. What else to leave out depends on your question, and you decide it. We let the
+# doctor see all files, count what it found, and leave out what is silent, since our question needs
+# both senses. (In a shell: `mbt-lite doctor videos`.)
 
 # %%
 everything = read_rows(videos)  # a row for each file, its class from the folder's name
 reports = {row.path: doctor.examine(row.path) for row in everything.rows}
 every = [(one.severity, one.found.split(";")[0]) for r in reports.values() for one in r.findings]
-for (severity, words), count in Counter(every).most_common(8):
+alike = Counter((severity, re.sub(r"\d[\d.]*", "...", found)) for severity, found in every)
+for (severity, words), count in alike.most_common(8):
     print(f"{count:3} x {severity}: {words}")
 silent = [path for path, r in reports.items() if r.statistics.get("loudness") == -np.inf]
 rows = [row for row in everything.rows if row.path not in silent]
 print(f"{len(everything.rows)} files, left out: {[path.name for path in silent]}")
 
 # %% [markdown]
-# The torn file is still there, on purpose: we want to see what it does to the next steps.
+# (Sound that ends low is no harm here: some of our clips have low tones only. In a recording it
+# would mean a telephone, or a bad copy.) The torn file is still there, on purpose: we want to see
+# what it does to the next steps.
 
 # %% [markdown]
 # ## 3. Hold some out, whole films only
@@ -128,15 +133,16 @@ print(f"{len(everything.rows)} files, left out: {[path.name for path in silent]}
 # exercise: hold_out_films
 
 # %% [markdown]
-# Here each file is a film of its own, and the package divides: a digest of the file's name
-# decides, so that the same files always fall on the same side, also when you add others later.
-# The result is a table, `path,labels,split`. You can write such a table in any spreadsheet
-# instead.
+# Here each file is a film of its own, and the package divides. A digest of the file's name, a
+# number that is computed from its letters, decides like a die: so the same files always fall on the
+# same side, also when you add others later, and the share is only about what was asked. The result
+# is a table, `path,labels,split`. You can write such a table in any spreadsheet instead.
 
 # %%
 held = holdout.held_out(rows, 0.25)
 sides = [{row.path for row, h in zip(rows, held, strict=True) if h == side} for side in (0, 1)]
 assert not sides[0] & sides[1]  # no file is on both sides
+print(f"a quarter was asked, {sum(held)} of {len(held)} are held out")
 rows = [replace(row, split="test" if h else "train") for row, h in zip(rows, held, strict=True)]
 table = FOLDER / "clips.csv"
 with table.open("w", newline="") as file:
@@ -159,7 +165,7 @@ print(*table.read_text().splitlines()[:5], sep="\n")
 read = read_rows(table)
 settings = extract.Settings(features.front_end(FRONT_END), tuple(read.labels))
 records = FOLDER / "records"
-shards = prepare.plan(read.rows, "mine", None, None)
+shards = prepare.plan(read.rows, "mine", shards=None, split=None)  # one per 64 rows, all splits
 with contextlib.redirect_stderr(io.StringIO()):  # its bar of progress
     dataset = prepare.prepare(shards, settings, records, workers=2)
 lines = ["| split | clips | seconds | failures | MB |", "| --- " * 5 + "|"]
@@ -185,12 +191,14 @@ print(f"log-mel of the training clips: mean {front['mean']:.2f}, deviation {fron
 # %% [markdown]
 # ## 5. Fine-tune
 #
-# A model that starts from nothing needs many clips: `world-tiny` took 128,000 (its card). We have
-# a few dozen, so we start from one that knows something already. `configs.folder` does that: it
-# takes the weights of `START`, puts a fresh *head* on them (the last layer, with one column for
-# each of your classes), and lets the head learn a hundred times as fast as the rest. To be
-# honest: `world-tiny` has seen this world, and even these four classes, though not these clips.
-# Videos of the real world will be harder.
+# A model that starts from nothing needs many clips: `world-tiny` took 128,000 (its card). We have a
+# few dozen, so we start from one that knows something already. `configs.folder` does that: it takes
+# the weights of `START`, puts a fresh *head* on them (the last layer, with one column for each of
+# your classes), and lets the head learn a hundred times as fast as the rest. As each clip has one
+# class, the question is one choice among all, by softmax (in 04 every label was a question of its
+# own), and *top-1* is the share of clips whose likeliest class is the true one. To be honest:
+# `world-tiny` has seen this world, and even these four classes, though not these clips. Videos of
+# the real world will be harder.
 
 # %%
 plan = mbt.configs.folder.experiment()
@@ -206,13 +214,19 @@ plan = replace(
 run = mbt.fit(plan, FOLDER / "run", quiet=True)
 print(plot.curves_alt(run.records, ["loss", "top-1"]))
 
+# %%
+k = len(read.labels)
+asked = np.full(k, 0.1 / k) + 0.9 * np.eye(k)[0]
+print("asked for:", asked.round(3), f"least loss: {-(asked * np.log(asked)).sum():.2f}")
+
 # %% [markdown]
-# Notice where the loss stops. Labels are *smoothed*: the model is asked for 90 % of the true
-# class, and a little of all others, so that the loss cannot reach 0. Does the held-out score fall
-# while the loss still falls? That is how learning by heart looks; or it is chance, since one clip
-# more or less is a visible step here. And notice that we watched this score while it trained.
-# That is fine as long as nothing is chosen by it. Once you try five learning rates and keep the
-# best, you need a third part that you have not looked at.
+# Notice where the loss stops. Labels are *smoothed*: a tenth of the certainty is dealt over all
+# classes, so that here the model is asked for 92.5 % of the true class and 2.5 % of each of the
+# other three, and the loss cannot fall below 0.35. Does the held-out score fall while the loss
+# still falls? That is how learning by heart looks; or it is chance, since one clip more or less is
+# a visible step here. And notice that we watched this score while it trained. That is fine as long
+# as nothing is chosen by it. Once you try five learning rates and keep the best, you need a third
+# part that you have not looked at.
 
 # %% [markdown]
 # ## 6. How good is it?
@@ -232,34 +246,31 @@ for condition in ("both streams", "sound alone", "picture alone"):
 print("report:", FOLDER / "report" / "report.html")
 
 # %% [markdown]
-# Notice the two lower rows: each sense alone is near what guessing gives, a quarter by the sound,
-# and nearly half by the picture (0.45, README), since only two or three shapes are in it. Only
-# both together know. For your videos it may be otherwise, and it is worth knowing. If sound alone
-# is as good as both, the picture adds nothing, and the model can be half as large.
+# Notice the two lower rows. Guessing would give about 4 of 15 by the sound (a quarter), and about 7
+# by the picture (0.45, README), since only two or three shapes are in it. Neither sense is above
+# that: only both together know. That both are below it may be the luck of 15 clips, as we shall
+# see. For your videos it may be otherwise, and it is worth knowing. If sound alone is as good as
+# both, the picture adds nothing, and the model can be half as large.
 
 # %% [markdown]
-# But how good *is* "so many of a dozen"? Another dozen clips would have given another number. An
+# But how good *is* "so many of fifteen"? Fifteen other clips would have given another number. An
 # interval says how much another.
 
 # %%
 # exercise: score_interval
 
 # %% [markdown]
-# The same for our score, and drawn for each sense. The dotted line is guessing among all classes.
+# The same for our score, and drawn for each sense. The dotted line is guessing among all classes,
+# the short one guessing among the shapes in the picture.
 
 
 # %%
-def wilson(right, n, z=1.96):
-    """(low, high) of the 95 % interval, as in the exercise."""
-    half = z * np.sqrt(right * (n - right) / n**3 + (z / n) ** 2 / 4)
-    middle = right / n + z * z / (2 * n)
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+def wilson(right, n):
+    """(low, high) of the 95 % interval, as in the exercise, by SciPy."""
+    return stats.binomtest(round(right), n).proportion_ci(method="wilson")
 
 
-right = round(scores["both streams"]["top-1"] * total)
-library = stats.binomtest(right, total).proportion_ci(method="wilson")
-np.testing.assert_allclose(wilson(right, total), library, rtol=1e-3)
-print("{:.2f} to {:.2f}".format(*wilson(right, total)))
+print("{:.2f} to {:.2f}".format(*wilson(scores["both streams"]["top-1"] * total, total)))
 
 
 # %%
@@ -269,14 +280,18 @@ for place, name in enumerate(("picture alone", "sound alone", "both streams")):
     colour = plot.COLOURS.get(name, plot.COLOURS["both"])
     ax.plot(wilson(share * total, total), [place] * 2, lw=3, color=colour, alpha=0.5)
     ax.plot(share, place, "o", color=colour)
-ax.set(yticks=range(3), yticklabels=["picture alone", "sound alone", "both"], xlim=(0, 1))
+ax.set(yticks=range(3), yticklabels=["picture alone", "sound alone", "both"])
+ax.set(xlim=(0, 1), ylim=(-0.6, 2.6))
 ax.set(xlabel=f"share of {total} held-out clips that are right, with 95 % interval")
 ax.axvline(1 / len(read.labels), color="grey", ls=":")
+if MY_FOLDER is None:
+    ax.plot([0.45, 0.45], [-0.4, 0.4], color="grey", ls=":")
 plt.close(figure)
 display(figure)
 
 # %% [markdown]
-# Notice how wide they are. Do not compare two recipes by a few points on so few clips.
+# Notice how wide they are: for either sense alone, guessing lies inside. Do not compare two recipes
+# by a few points on so few clips.
 
 # %% [markdown]
 # ## 7. What is taken for what, and the worst clips
@@ -305,12 +320,17 @@ ax.set_xticklabels(read.labels, rotation=30, ha="right")
 plt.close(figure)
 display(figure)
 
+# %% [markdown]
+# Notice the first column: three of the five mistakes say *circle sings*. With so few clips that may
+# be chance; with more it would tell which classes need more examples.
+
 # %%
 # exercise: confusion_shares
 
 # %% [markdown]
 # And the clips on which the model was worst: those whose true class got the smallest probability.
-# Look at them, listen to them. Often the label is wrong, and not the model.
+# Look at them, listen to them. In real data it is often the label that is wrong; here all labels
+# are right, and it is the model.
 
 # %%
 cost = [-np.log(a.probabilities[t] + 1e-9) for a, t in zip(answers, truth, strict=True)]
@@ -324,9 +344,9 @@ print(plot.samples_alt(worst))
 plot.samples(worst)
 
 # %% [markdown]
-# Notice that the percentages need not add up to 100: `predict` treats every label as a question
-# of its own. The report has all of this as well, with a page to keep: *What is taken for what*,
-# *The hardest clips*, *When the other sense joins*.
+# Notice that the percentages need not add up to 100: `predict` shows each class by itself, as a
+# question of its own, however the model was trained. The report has all of this as well, with a
+# page to keep: *What is taken for what*, *The hardest clips*, *When the other sense joins*.
 
 # %% [markdown]
 # ## 8. Was the interval right?
@@ -353,15 +373,19 @@ def share_right(model):
     return right, sum(map(len, said))
 
 
+# %%
 for title, model in {"fine-tuned": run.classifier, "world-tiny": mbt.load()}.items() if new else ():
     right, many = share_right(model)
     low, high = wilson(right, many)
     print(f"{title:11} {right / many:.3f}, interval {low:.3f} to {high:.3f} ({many} new clips)")
+sixth = wilson(scores["both streams"]["top-1"] * total, total)
+print("section 6 said {:.2f} to {:.2f}".format(*sixth))
 
 # %% [markdown]
-# Compare the first row with the interval of section 6, and notice how much narrower this one is.
-# One in twenty such intervals misses the truth; and none of them knows whether tomorrow's videos
-# will be like today's. These new clips come from the same world, and were not even compressed.
+# Notice that the share of the first row lies inside the interval of section 6, and how much
+# narrower its own is. One in twenty such intervals misses the truth; and none of them knows whether
+# tomorrow's videos will be like today's. These new clips come from the same world, and were not
+# even compressed.
 #
 # The second row is the model that we started from, with the head of its own training. Our new
 # head had a few dozen clips to learn from, and that is the price, even where the layers below
@@ -407,7 +431,7 @@ for path in sorted(shared.iterdir()):
 # %% [markdown]
 # **The answer.** Let the doctor look at the clips, divide them by film before you train, prepare
 # once, start from a model that knows something, and train for minutes. Then look at the worst
-# clips and at each sense alone, and say the score with its interval: of a dozen clips it is wide.
+# clips and at each sense alone, and say the score with its interval: of fifteen clips it is wide.
 # The whole way in a shell: `mbt-lite doctor`, `prepare`, `train --config folder`, `evaluate`.
 #
 # Next: [what do the released weights know?](07_released_checkpoints_and_demo.ipynb)

@@ -12,8 +12,8 @@
 #
 # You need [03](03_fusion_through_a_bottleneck.ipynb), what a bottleneck is;
 # [01](01_from_video_to_tensors.ipynb) helps with spectrograms. **Nothing is downloaded** unless you
-# ask for it: one released model is a file of 1.4 GB (README). Everything here runs without it, on
-# the small model that comes with the package, and says so.
+# ask for it: one released model is a file of 1.4 GB (section 2). Everything here runs without it,
+# on the small model that comes with the package, and says so.
 
 # %%
 # set-up
@@ -44,13 +44,14 @@ AUDIOSET = None  # your own table of labelled AudioSet clips (CSV), to measure o
 # ## 1. Six files
 #
 # The authors published six files, trained on AudioSet, which has 527 classes: for sound, picture
-# and both, on a small part of it and on half a million clips. The Scenic README says how well each
-# one does, as *mAP*: the mean over classes of the average precision, 100 at best. The package
-# gives each file a short name, its size and its cost; `zoo.state` says what is on this machine.
+# and both, on a small part of it and on half a million clips. They wrote the model in *Scenic*,
+# Google's library for such research, and Scenic's README says how well each one does, as *mAP*: the
+# mean over classes of the average precision, 100 at best. The package gives each file a short name,
+# its size and its cost; `zoo.state` says what is on this machine.
 
 # %%
 released = [entry for entry in zoo.ENTRIES.values() if entry.released]
-lines = ["| name | trained on | mAP (README) | parameters | here |", "| --- " * 5 + "|"]
+lines = ["| name | trained on | mAP (Scenic's README) | parameters | here |", "| --- " * 5 + "|"]
 for entry in released:
     facts = [entry.name, entry.trained_on, entry.mAP, f"{entry.config.cost().parameters:,}"]
     lines.append("| " + " | ".join(map(str, [*facts, zoo.state(entry)])) + " |")
@@ -91,8 +92,8 @@ plt.close(figure)  # so that it is shown once
 display(figure)
 
 # %% [markdown]
-# Notice that the two streams are twins: the same blocks, twice. All that lets them talk is one
-# small array, the bottleneck:
+# Notice that the two streams are twins in build, each with weights of its own. All that was added
+# so that they can talk is one small array, what the bottleneck starts with:
 
 # %%
 print(shapes["bottleneck"].shape, "=", shapes["bottleneck"].size, "of", f"{by_hand:,} parameters")
@@ -111,6 +112,7 @@ TOY = replace(mbt.BASE, classes=3, width=12, depth=2, heads=2, mlp_dim=8, fusion
 TOY = replace(TOY, rgb_shape=(2, 8, 8), rgb_patch=(2, 4, 4), spec_shape=(8, 8), spec_patch=(4, 4))
 rng = np.random.default_rng(0)
 theirs = {n: rng.normal(size=s).astype("f4") for n, s in zoo.expected_arrays(TOY).items()}
+# what Scenic writes down beside the weights, and what it does not: the size of a clip
 said = {"num_layers": 2, "fusion_layer": 1, "use_bottleneck": True, "share_encoder": False}
 said |= {"modality_fusion": ("spectrogram", "rgb"), "classifier": "token"}
 read = partial(checkpoint.from_scenic, config=said, rgb_shape=(2, 8, 8), spec_shape=(8, 8))
@@ -162,8 +164,9 @@ except ValueError as error:
 
 # %% [markdown]
 # Names and shapes are right now; are the numbers? Only the original can tell. Two small files lie
-# in the repository that Scenic itself wrote, one with its trainer of 2023, whose layout is that of
-# the released files, with the logits that Scenic's model gave for a random clip.
+# in the repository that Scenic itself wrote, with the logits that Scenic's model gave for a random
+# clip: `ckpt_old` by its trainer of 2023, in the layout of the released files, and `ckpt_new` by
+# that of today.
 
 # %%
 golden = samples().parent / "tests" / "golden"
@@ -250,9 +253,9 @@ display(figure)
 # frequent: this world's classes are too equally frequent to tell apart. AudioSet's are not. So the
 # test can say "the order is plainly wrong", and it is worth a look, but it is no proof.
 #
-# **Beside the README.** The cell below measures those released models that are on this machine, on
-# the clips that you name in `AUDIOSET`. What is not here stays empty: no score of the real weights
-# is claimed. The last row is measured in any case, on the micro-world.
+# **Beside Scenic's README.** The cell below measures those released models that are on this
+# machine, on the clips that you name in `AUDIOSET`. What is not here stays empty: no score of the
+# real weights is claimed. The last row is measured in any case, on the micro-world.
 
 
 # %%
@@ -262,7 +265,7 @@ def measured(model, data, **how):
     return f"{100 * np.mean([next(iter(senses.values())) for senses in each]):.1f}"
 
 
-rows = ["| name | mAP (README) | mAP measured here | on |", "| --- " * 4 + "|"]
+rows = ["| name | mAP (Scenic's README) | mAP measured here | on |", "| --- " * 4 + "|"]
 for entry in released:
     here = AUDIOSET and any(path.exists() for path in zoo.places(entry).values())
     score = measured(mbt.load(entry.name), AUDIOSET) if here else "not measured"
@@ -273,17 +276,19 @@ rows.append(f"| world-tiny | none | {score} | {count} clips of world:test |")
 display(Markdown("\n".join(rows)))
 
 # %% [markdown]
-# Notice that scores on different data say nothing about each other: the small model's row is no
-# better than any above it. And the clips of AudioSet vanish from YouTube, so whoever measures today
-# measures on fewer clips than the authors did.
+# Notice that scores on different data say nothing about each other: 100.0 in the last row is not
+# better than 52.3, it is another, far easier examination. And the clips of AudioSet vanish from
+# YouTube, so whoever measures today measures on fewer clips than the authors did.
 
 # %% [markdown]
 # ## 6. The open question: what did it hear?
 #
 # A spectrogram can be made in many ways: magnitudes or their squares, with or without a logarithm,
 # from 60 or from 125 Hz on. **How those of the released weights were made was never published.**
-# The package has all candidates as presets. Here is one clip through six of them, dark for
-# the smallest number and bright for the largest, which stand above it:
+# The package has all candidates as presets, named after what they do or after the programs that use
+# them (VGGish and DMVR of Google, Kaldi of speech recognition). Here is one clip through six of
+# them, dark for the smallest number and bright for the largest, which stand above it. Their
+# frequency scales differ:
 
 # %%
 view = features.read_views(samples() / "ring_sings_with_bell.mp4", tiny.clip_config)[0]
@@ -294,7 +299,8 @@ for name, ax in zip(shown, axes.flat, strict=True):
     spec = features.log_mel(view.wave, front)
     words = f"{name}\n{spec.min():.2g} to {spec.max():,.1f}"
     plot.spectrogram(spec, front, ax, words, colorbar=False)
-    ax.label_outer()
+for ax in axes[:, 1:].flat:
+    ax.set_ylabel("")
 plt.close(figure)
 display(figure)
 
@@ -332,9 +338,10 @@ plt.close(figure)
 display(figure)
 
 # %% [markdown]
-# Notice the empty middle. With a logarithm the mean is well below 0, or, where samples count in
-# whole 16-bit numbers, far above. The magnitudes *without* a logarithm lie nearest to the star.
-# That is why `linear-mel` is the package's guess. It is a guess: our clips are not AudioSet.
+# Notice how empty the middle is: of all recipes only `linear-mel`, magnitudes *without* a
+# logarithm, comes near the star. With a logarithm the mean is well below 0, or, where samples count
+# in whole 16-bit numbers, far above. That is why `linear-mel` is the package's guess. It is a
+# guess: our clips are not AudioSet.
 
 # %% [markdown]
 # ## 7. Let the model tell
@@ -366,13 +373,14 @@ print(plot.calibration_alt(ranking))
 print("so, the argument to use: --front-end", ranking.best.argument)
 
 # %% [markdown]
-# (Two numbers in brackets: the preset with its stored mean and deviation, not those of these
-# clips.) Notice three things. The truth is among the filled ones, but it is not the first: it
-# shares the place with a recipe that is nearly the same, and so few clips cannot tell the two
-# apart. The log-likelihood sees much more than the mAP, which is above 0.98 through *every* front
-# end: a ranking of clips survives what spoils the probabilities. And `linear-mel`, the guess for
-# the released weights, is plainly wrong here, and is found to be. Of 19 hidden recipes the package
-# found 13 alone, 5 tied with one other, and missed 1 (README).
+# (Filled dots could not be told apart from the first. Two numbers in brackets: the preset with its
+# stored mean and deviation, not those of these clips.) Notice three things. The truth is among the
+# filled ones, but it is not the first: it shares the place with a recipe that is nearly the same,
+# and so few clips cannot tell the two apart. The log-likelihood sees much more than the mAP, which
+# is above 0.98 through *every* front end: a ranking of clips survives what spoils the
+# probabilities. And `linear-mel`, right or wrong for the released weights, is wrong for *this*
+# model, and is found to be. Of 19 hidden recipes the package found 13 alone, 5 tied with one other,
+# and missed 1 (this package's README).
 #
 # For the released weights, on your own labelled clips:
 #
@@ -409,7 +417,7 @@ np.testing.assert_allclose(
 for name in ("both", "sound alone", "picture alone"):
     print(f"{name:14}", {label: f"{p:.2f}" for label, p in list(reply[name].items())[:4]})
 picture = samples().parent / "notebooks" / "figures" / "demo.png"
-display(Image(picture, width=480))  # the page, as a person sees it
+display(Image(picture, width=760))  # the page, as a person sees it
 
 # %% [markdown]
 # Notice that the page gave the very numbers that `predict` gives here. From a terminal it is
