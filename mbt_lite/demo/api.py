@@ -1,0 +1,46 @@
+"""What programs can ask: three endpoints, each of them a tool where the page is an MCP server."""
+
+import gradio as gr
+
+from mbt_lite.demo.engine import Engine
+from mbt_lite.demo.manners import MODEL_RUN, told
+
+
+def endpoints(engine: Engine) -> None:
+    """What programs can ask, of the model that the page began with."""
+
+    @told
+    def predict(video: str) -> dict:
+        """What the model sees and hears in the middle of a video.
+
+        Probabilities by label, best first, for "both", "sound alone" and "picture alone" (a sense
+        in which there is nothing is left out), "notes" on the file, and a "caution" on the model.
+        """
+        view = engine.read(video).views[0]
+        answers = engine.answers(view)
+        return {**answers, "notes": list(view.notes), "caution": engine.classifier.caution}
+
+    @told
+    def windows(video: str) -> list[dict]:
+        """What the model sees and hears, window by window, over the whole of a video.
+
+        A list of windows with "start" and "end" in seconds, and per sense the probabilities by
+        label, best first, as /predict has them.
+        """
+        found = engine.ask(video).windows
+        return [{"start": w.start, "end": w.end, **w.answers} for w in found]
+
+    @told
+    def attention(video: str) -> dict:
+        """What each slot of the bottleneck reads in the middle of a video, the mean over heads.
+
+        "picture" is [layer][slot][time][y][x], "sound" is [layer][slot][time][pitch]; "layers" are
+        their numbers, "start" and "seconds" say where in the file the sound's times lie.
+        """
+        view = engine.read(video).views[0]
+        return engine.attention(view)
+
+    video, answer = gr.Video(label="Video", visible=False), gr.JSON(label="Answer", visible=False)
+    asked = gr.Button(visible=False)
+    for work in (predict, windows, attention):
+        asked.click(work, video, answer, api_name=work.__name__, **MODEL_RUN)

@@ -1,0 +1,52 @@
+"""What the model looked at: three pages that lie in this one and turn without asking anybody.
+
+Each holds its maps, frames and sound; its pickers never run the model or read the file again.
+"""
+
+from html import escape
+
+from mbt_lite import explain, panels
+from mbt_lite.demo.engine import Asked, Engine, Progress, silent
+from mbt_lite.demo.markup import hint
+
+KINDS = {
+    "attention": ("Attention", "where the slots of the bottleneck look, layer by layer"),
+    "rollout": ("Rollout", "from the answer back to the patches it was made of"),
+    "flow": ("Flow", "what passes between sound and picture"),
+}
+NOTHING = hint(
+    "Choose a clip in the tab Ask first; then you can look at what the model read of it."
+)
+
+
+def look(engine: Engine, asked: Asked, progress: Progress = silent) -> str:
+    """Pickers and all three pages."""
+    made = []
+    for i, kind in enumerate(KINDS):
+        progress((i + 0.5) / len(KINDS), desc=f"{KINDS[kind][0]}: {KINDS[kind][1]}")
+        made.append(_frame(kind, _page(kind, engine, asked)))
+    buttons = "".join(
+        f'<label><input type="radio" name="look" value="{kind}"{" checked" * (not i)}>'
+        f"<span><b>{name}</b> {words}</span></label>"
+        for i, (kind, (name, words)) in enumerate(KINDS.items())
+    )
+    title = f"What the model read of {escape(asked.title)}"
+    choice = f'<fieldset class="kinds"><legend>{title}</legend>{buttons}</fieldset>'
+    return f'<div class="look">{choice}{"".join(made)}</div>'
+
+
+def _page(kind: str, engine: Engine, asked: Asked) -> str:
+    if kind == "attention":
+        return panels.attention(engine.classifier, asked.view).page()
+    if kind == "rollout":
+        return panels.rollout(engine.classifier, asked.view).page()
+    flow = explain.flow(engine.classifier, asked.view, effects=engine.is_small)
+    return panels.flow_page(flow)
+
+
+def _frame(kind: str, document: str) -> str:
+    name, words = KINDS[kind]
+    return (
+        f'<fitted-page class="{kind}"><iframe title="{name}: {words}"'
+        f' srcdoc="{escape(document)}"></iframe></fitted-page>'
+    )

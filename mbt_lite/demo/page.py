@@ -1,0 +1,255 @@
+"""The page: four tabs and what happens when a person touches something in them."""
+
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from mbt_lite.demo import about, look, play, quiz
+from mbt_lite.demo.api import endpoints
+from mbt_lite.demo.engine import Asked, Engine, choices, titled
+from mbt_lite.demo.manners import MODEL_RUN, OWN, QUIET, Page, told
+from mbt_lite.demo.markup import bullets, hint, note, panels
+from mbt_lite.demo.player import player
+from mbt_lite.demo.samples import Sample, cards, samples
+
+LEAD = """<h1>What do you see, what do you hear?</h1><p class="lead">Give this small neural network
+a short video with sound, and it names what it sees and hears. It looks and listens separately, then
+lets both senses talk through a few slots, the bottleneck. A clip of yours goes only to the computer
+that runs this page, and is deleted there within two hours.</p>"""
+NOTHING = hint("Choose a sample, drop a video of your own, or record one: the answer comes here.")
+PICK = """element.addEventListener("click", (event) => {
+  const card = event.target.closest(".sample");
+  if (card) trigger("select", { index: Number(card.dataset.index) });
+});"""
+DOWN = """() => { // where the answer would be out of sight
+  if (innerWidth < 600) document.querySelector("#found").scrollIntoView();
+}"""
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}, "audio": True}
+
+
+def build(engine: Engine, name: str) -> Page:
+    """The whole page, with its public endpoints, on a model that is there already."""
+    clips = samples()
+    with Page(title="mbt_lite", delete_cache=(3600, 3600)) as page:
+        model, asked = gr.State(name), gr.State(time_to_live=3600)
+        gr.HTML(LEAD)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Ask"):
+                found = ask_tab(model, asked, clips)
+            with gr.Tab("Look") as look_here:
+                look_tab(look_here, asked)
+            with gr.Tab("Play") as play_here:
+                slots = play_tab(play_here, model, asked, clips, engine)
+                quiz_part(model, clips)
+            with gr.Tab("About"):
+                about_tab(engine, name, model, asked, found, slots)
+        endpoints(engine)
+    return page.queue(max_size=20)
+
+
+# ---- Ask ----
+
+
+def ask_tab(model: gr.State, asked: gr.State, clips: list[Sample]) -> gr.HTML:
+    """Where a clip comes from, and below it what the model says; that part comes back."""
+
+    @told
+    def ask(name: str, path: str | None, progress=gr.Progress()):  # noqa: B008
+        return *answer(name, path, "", progress), None
+
+    @told
+    def ask_recorded(name: str, path: str | None, progress=gr.Progress()):  # noqa: B008
+        return *answer(name, path, "Your recording", progress), None
+
+    @told
+    def pick(name: str, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        return answer(name, clips[int(event.index)].path, "", progress)
+
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=3, min_width=300, visible=bool(clips)):
+            gr.HTML("<h2>Take a sample</h2>", elem_classes="head")
+            picked = gr.HTML(cards(clips), elem_id="samples", js_on_load=PICK)
+        with gr.Column(scale=2, min_width=300):
+            gr.HTML("<h2>Or a clip of your own</h2>", elem_classes="head")
+            video = gr.Video(
+                label="Your clip: drop it, or record it with sound",
+                sources=["upload", "webcam"],  # not the webcam alone: that would call ffmpeg
+                webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA),
+                height=300,
+                elem_id="clip",
+            )
+            gr.HTML('<p class="small">Up to 200 MB, of any kind; of a long one, five places.</p>')
+    found = gr.HTML(NOTHING, elem_id="found")
+    shown = {"show_progress_on": found, **MODEL_RUN, **OWN}
+    picked.select(pick, model, [asked, found], **shown).success(None, js=DOWN)
+    for event, work in ((video.upload, ask), (video.stop_recording, ask_recorded)):
+        answered = event(work, [model, video], [asked, found, video], **shown)
+        answered.success(None, js=DOWN)
+        answered.failure(lambda: None, None, video, **QUIET)
+    return found
+
+
+def answer(name: str, path: str | Path | None, title: str, progress) -> tuple[Asked, str]:
+    """A clip with its answers, and how they are shown."""
+    engine = Engine.of(name, progress)
+    asked = engine.ask(path, name, title, progress)
+    return asked.kept(), report(engine, asked)
+
+
+def report(engine: Engine, asked: Asked) -> str:
+    """The clip in its player, the best labels, and what the doctor has to say."""
+    front, middle = engine.classifier.clip_config.front_end, asked.windows[len(asked.windows) // 2]
+    where = f"seconds {middle.start:.1f} to {middle.end:.1f}"
+    lead = f'<p class="small">The five best answers for {where}; the lines below tell the rest.</p>'
+    notes = asked.reading.notes or ("Nothing unusual: picture and sound are fit for the model.",)
+    parts = [note("The doctor on this file", bullets(notes))]
+    parts.append(note("The model", bullets(cautions(engine))))
+    shown = player(asked, front, panels(asked.answers) + lead)
+    return f'<h2 class="asked">{escape(asked.title)}</h2>{shown}{"".join(parts)}'
+
+
+def cautions(engine: Engine) -> list[str]:
+    """What to know of the model before believing its answers."""
+    limit = f"It can name {len(engine.classifier.labels)} things, which About lists, and knows "
+    limit += "nothing else: of any other clip it tells what comes closest, however sure it sounds."
+    return [limit, *filter(None, [engine.classifier.caution])]
+
+
+# ---- Look ----
+
+
+def look_tab(tab: gr.Tab, asked: gr.State) -> None:
+    """The pages of what was read, made when a person first comes here after an answer."""
+
+    @told
+    def show(clip: Asked | None, seen: tuple | None, progress=gr.Progress()):  # noqa: B008
+        if clip is None or seen == (clip.path, clip.model):
+            return gr.skip()
+        engine = Engine.of(clip.model)
+        return look.look(engine, clip, progress), (clip.path, clip.model)
+
+    pages, seen = gr.HTML(look.NOTHING, elem_id="look"), gr.State()
+    shown = {"show_progress_on": pages, **MODEL_RUN, **OWN}
+    tab.select(show, [asked, seen], [pages, seen], **shown)
+
+
+# ---- Play ----
+
+
+def play_tab(tab: gr.Tab, model: gr.State, asked: gr.State, clips, engine) -> gr.CheckboxGroup:
+    """What can be changed, and beside it what the model then says; the slots come back."""
+
+    @told
+    def show(clip: Asked | None, other: tuple, sound, later, picture, emptied, cut):
+        if clip is None:
+            return play.NOTHING
+        if sound == play.SOUNDS[2] and not play.fits(other[0], clip.view):
+            raise ValueError("Choose the other clip first: a sample, or upload one.")
+        change = play.Change(sound, later, picture, tuple(emptied), tuple(cut), *other)
+        return play.report(Engine.of(clip.model), clip, change)
+
+    @told
+    def take(name: str, path: str):
+        reading = Engine.of(name).read(path)
+        return (reading.views[0], titled(path)), play.SOUNDS[2]
+
+    def take_sample(name: str, index: int):
+        return take(name, str(clips[index].path))
+
+    gr.HTML("<h2>Change the clip, and see what the model makes of it</h2>", elem_classes="head")
+    other = gr.State((None, ""))
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=280):
+            sound = gr.Radio(play.SOUNDS, value=play.SOUNDS[0], label="Sound")
+            titles = [(one.title, i) for i, one in enumerate(clips)]
+            sample = gr.Dropdown(titles, value=None, label="The other clip: a sample")
+            upload = gr.UploadButton("or upload one", file_types=["video", "audio"], size="sm")
+            later = gr.Slider(-1, 1, 0, step=0.1, label="Sound comes later by (s)")
+            picture = gr.Radio(play.PICTURES, value=play.PICTURES[0], label="Picture")
+            numbers = slot_choices(engine)
+            emptied = gr.CheckboxGroup(numbers, label="Slots of the bottleneck kept empty")
+            cut = gr.CheckboxGroup(list(play.CUTS), label="Ways through the bottleneck cut")
+        with gr.Column(scale=3, min_width=300):
+            result = gr.HTML(play.NOTHING, elem_id="changed")
+    inputs = [asked, other, sound, later, picture, emptied, cut]
+    touched = [one.input for one in (sound, later, picture, emptied, cut)]
+    run = {"trigger_mode": "always_last", **MODEL_RUN, **QUIET}
+    gr.on([tab.select, *touched], show, inputs, result, **run)
+    for event, work, source in (
+        (sample.input, take_sample, sample),
+        (upload.upload, take, upload),
+    ):
+        taken = event(work, [model, source], [other, sound], **MODEL_RUN, **QUIET)
+        taken.success(show, inputs, result, **run)
+    return emptied
+
+
+def slot_choices(engine: Engine) -> list[tuple[str, int]]:
+    return [(f"slot {i}", i) for i in range(engine.classifier.config.bottlenecks)]
+
+
+def quiz_part(model: gr.State, clips: list[Sample]) -> None:
+    """A game: guess before the model tells."""
+
+    @told
+    def begin(name: str, score: quiz.Score):
+        one = quiz.new_round(Engine.of(name), [clip.path for clip in clips])
+        return one, score, *shown(one, score)
+
+    @told
+    def guess(one: quiz.Round | None, score: quiz.Score, said: str | None):
+        if one is None or one.over or not said:
+            raise ValueError("Choose one of the answers first.")
+        one = one.guessed(said)
+        score = score.after(one) if one.over else score
+        return one, score, *shown(one, score)
+
+    def shown(one: quiz.Round, score: quiz.Score):
+        options = gr.Radio(one.options, value=None, visible=not one.over)
+        board = quiz.scoreboard(score)
+        again = gr.Button("Another clip" if one.over else "Skip this clip")
+        return quiz.stage(one), options, gr.Button(visible=not one.over), again, board
+
+    one, score = gr.State(time_to_live=3600), gr.State(quiz.Score())
+    gr.HTML(quiz.RULES, elem_classes="head")
+    stage = gr.HTML(elem_id="quiz")
+    said = gr.Radio([], label="Your guess", visible=False, elem_id="guess")
+    with gr.Row():
+        sure = gr.Button("That is my guess", variant="primary", visible=False)
+        again = gr.Button("Begin")
+    board = gr.HTML(elem_id="score")
+    outputs = [one, score, stage, said, sure, again, board]
+    again.click(begin, [model, score], outputs, show_progress_on=stage, **MODEL_RUN, **OWN)
+    sure.click(guess, [one, score, said], outputs, **QUIET)
+
+
+# ---- About ----
+
+
+def about_tab(engine: Engine, name: str, model, asked, found, slots) -> None:
+    """What all this is, and which model answers; another one can be taken."""
+
+    @told
+    def change(wanted: str, clip: Asked | None, progress=gr.Progress()):  # noqa: B008
+        engine = Engine.of(wanted, progress)
+        again = answer(wanted, clip.path, clip.title, progress) if clip else (None, gr.skip())
+        kept = gr.CheckboxGroup(slot_choices(engine), value=[])
+        return wanted, *again, kept, *told_about(engine, wanted)
+
+    def told_about(engine: Engine, name: str) -> tuple[str, str, str]:
+        return about.explanation(engine), about.model(engine, name), about.whole_card(engine)
+
+    words, facts, whole = told_about(engine, name)
+    explained = gr.HTML(words)
+    offered = list(choices(name))
+    wanted = gr.Dropdown(offered, value=name, label="Model", elem_id="model")
+    gr.HTML(f'<p class="small">{about.MORE}</p>')
+    known = gr.HTML(facts, elem_id="facts")
+    with gr.Accordion("Its whole model card", open=False):
+        whole = gr.Markdown(whole)
+    gr.HTML(about.citation())
+    outputs = [model, asked, found, slots, explained, known, whole]
+    shown = {"show_progress_on": known, **MODEL_RUN, **OWN}
+    changed = wanted.input(change, [wanted, asked], outputs, **shown)
+    changed.failure(lambda name: name, model, wanted, **QUIET)

@@ -1,0 +1,151 @@
+"""The player: a clip, what the model says of it as subtitles and along the time, and its sound.
+
+All of it shares the clock of the video; player.js moves the cursors.
+
+C columns of the spectrogram   M mel bins
+"""
+
+import base64
+from collections.abc import Iterator, Sequence
+from html import escape
+from urllib.parse import quote
+
+import numpy as np
+
+from mbt_lite import plot
+from mbt_lite.config import FrontEnd
+from mbt_lite.demo.engine import NAMES, Asked, Window
+from mbt_lite.demo.markup import HUES, figure_uri, says
+from mbt_lite.features import View
+from mbt_lite.panels.page import data_uri
+from mbt_lite.plot.explorer import hertz_marks
+
+COLUMNS = 1200  # at most, of the spectrogram
+
+
+def address(asked: Asked) -> str:
+    """Where the browser gets the clip: the file itself, or its copy where it cannot play that."""
+    if asked.reading.playable:
+        return data_uri(asked.reading.playable, "video/mp4")
+    return f"gradio_api/file={quote(str(asked.path))}"
+
+
+def player(asked: Asked, front: FrontEnd, beside: str) -> str:
+    """The player of a clip, with `beside` at the side of the screen."""
+    offset = asked.reading.playable_start
+    track = base64.b64encode(subtitles(asked.windows, offset).encode()).decode()
+    return f"""
+<clip-player data-offset="{offset}" data-length="{asked.length:.3f}">
+<div class="stage"><div class="screen">
+<video controls playsinline preload="auto" src="{escape(address(asked))}"
+ aria-label="{escape(asked.title)}">
+<track kind="captions" label="What the model says" srclang="en" default
+ src="data:text/vtt;base64,{track}"></video></div>
+<div class="beside">{beside}</div></div>
+{timeline(asked, front)}
+</clip-player>"""
+
+
+def timeline(asked: Asked, front: FrontEnd) -> str:
+    """The position slider and the lanes below it: what is said by window, and the sound."""
+    length = asked.length
+    names = [name for name in NAMES if name in asked.answers]
+    rows = [lane(NAMES[n], segments(asked.windows, n, length), HUES[n]) for n in names]
+    return (
+        '<div class="timeline"><label class="lane"><span class="name">Position'
+        ' <span class="now">0.0 s</span></span><span class="across"><input type="range" min="0"'
+        f' max="{length:.2f}" step="0.05" value="0"></span></label>'
+        f"{''.join(rows)}{spectrogram(asked, front)}</div>"
+    )
+
+
+def lane(name: str, content: str, hue: str) -> str:
+    """One line along the time, with a cursor."""
+    return (
+        f'<div class="lane" style="--hue:{hue}"><span class="name">{name}</span>'
+        f'<div class="across">{content}<i class="cursor"></i></div></div>'
+    )
+
+
+def segments(windows: Sequence[Window], name: str, length: float) -> str:
+    """A button per window with what is said in it; it leads there."""
+    parts = []
+    for window, (start, end) in zip(windows, spans(windows), strict=True):
+        if name not in window.answers:
+            continue
+        said, (p, *_) = says(window.answers[name]), window.answers[name].values()
+        parts.append(
+            f'<button type="button" class="segment" data-from="{start:.3f}" data-to="{end:.3f}"'
+            f' style="left:{start / length:.2%};width:{(end - start) / length:.2%}"'
+            f' title="{start:.1f} to {end:.1f} s: {escape(said)}"><span>{escape(said)}</span>'
+            f'<i style="width:{p:.1%}"></i></button>'
+        )
+    return "".join(parts)
+
+
+def spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
+    """(start, end) that each window stands for: where two of them overlap, up to the middle."""
+    cuts = [
+        (min(a.end, (a.end + b.start) / 2), max(b.start, (a.end + b.start) / 2))
+        for a, b in zip(windows[:-1], windows[1:], strict=True)
+    ]
+    starts = [windows[0].start, *(after for _, after in cuts)]
+    ends = [*(before for before, _ in cuts), windows[-1].end]
+    return list(zip(starts, ends, strict=True))
+
+
+def subtitles(windows: Sequence[Window], offset: float = 0.0) -> str:
+    """WebVTT: what both senses say, on the clock of a copy that begins at `offset` seconds."""
+    return "\n\n".join(["WEBVTT", *_cues(windows, offset)]) + "\n"
+
+
+def _cues(windows: Sequence[Window], offset: float) -> Iterator[str]:
+    for window, (start, end) in zip(windows, spans(windows), strict=True):
+        if end > offset:
+            words = escape(says(window.answers["both"]), quote=False)
+            yield f"{_stamp(max(0.0, start - offset))} --> {_stamp(end - offset)}\n{words}"
+
+
+def _stamp(seconds: float) -> str:
+    """Seconds as WebVTT writes them."""
+    whole, milli = divmod(round(1000 * seconds), 1000)
+    return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}.{milli:03}"
+
+
+def spectrogram(asked: Asked, front: FrontEnd) -> str:
+    """The lane with the sound that the model heard; where it did not listen, there is nothing."""
+    views = [view for view in asked.reading.views if view.wave.any()]
+    if not views:
+        return ""
+    length = asked.length
+    uri = picture(heard(views, front, length), front)
+    words = plot.spectrogram_alt(asked.view.spec, front, asked.view.start)
+    marks = "".join(
+        f'<span class="mark" style="bottom:{up:.1%}">{hertz} Hz</span>'
+        for hertz, up in hertz_marks(front)[1:]
+    )
+    image = f'<img src="{uri}" alt="{escape(words)}">{marks}'
+    return f'<div class="sound">{lane("What it heard", image, HUES["sound alone"])}</div>'
+
+
+def heard(views: Sequence[View], front: FrontEnd, length: float) -> np.ndarray:
+    """The spectrogram [C, M] of a whole clip from its windows; nan where there is none."""
+    count = max(1, min(COLUMNS, round(length / front.hop)))
+    times = (np.arange(count) + 0.5) * length / count
+    strip = np.full((count, front.mels), np.nan, np.float32)
+    for view in views:
+        rows = np.floor((times - view.start) / front.hop).astype(int)
+        inside = (rows >= 0) & (rows < len(view.spec))
+        strip[inside] = view.spec[rows[inside]]
+    return strip
+
+
+def picture(spec: np.ndarray, front: FrontEnd) -> str:
+    """The address of a spectrogram as a picture without any margin."""
+    ax = plot.spectrogram(spec, front, colorbar=False)
+    figure = ax.figure
+    figure.set_layout_engine("none")
+    figure.set(figwidth=8, figheight=1.2, facecolor="none")
+    ax.set_position((0, 0, 1, 1))
+    ax.set_axis_off()
+    return figure_uri(figure)
