@@ -184,7 +184,8 @@ def _vocabulary(sheet: Sheet, names) -> tuple[list[str], dict[str, str], list[st
 def _beside(sheet: Sheet) -> Path | None:
     """The file with the class names of a data set that came without one."""
     patterns = {"audioset": "*class_labels_indices*.csv", "vggsound": "vggsound_stat.csv"}
-    found = sorted(sheet.folder.glob(patterns.get(sheet.form, "\0")))
+    pattern = patterns.get(sheet.form)
+    found = sorted(sheet.folder.glob(pattern)) if pattern else []
     if found or sheet.form != "audioset":
         return found[0] if found else None
     from mbt_lite import zoo  # brings JAX, which loader processes should not need
