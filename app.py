@@ -6,7 +6,6 @@ ask `gradio_client.Client(url).predict(handle_file(path), api_name="/predict")`.
 
 import sys
 
-from mbt_lite.demo import CSS as CSS
 from mbt_lite.demo import end_tidily, start
 
 demo = start(sys.argv[1:] if __name__ == "__main__" else ())

@@ -400,8 +400,8 @@ print("so, the argument to use: --front-end", ranking.best.argument)
 sys.path.insert(0, str(samples().parent))
 app = importlib.import_module("app")
 KEEP = False
-look = {"css": app.CSS, "allowed_paths": [str(samples())], "inline": KEEP, "height": 900}
-_, url, _ = app.demo.launch(prevent_thread_lock=True, share=False, quiet=True, **look)
+look = {"prevent_thread_lock": True, "quiet": True, "inline": KEEP, "height": 900}
+_, url, _ = app.demo.launch(share=False, **look)
 client = Client(url, verbose=False, analytics_enabled=False)
 clip = handle_file(samples() / "ring_sings_with_bell.mp4")
 reply = client.predict(clip, api_name="/predict")
