@@ -18,6 +18,7 @@ from mbt_lite.container import (
     MediaError,
     chosen,
     frame_rate,
+    in_seconds,
     is_cover,
     opened,
     total_seconds,
@@ -47,10 +48,12 @@ __all__ = [
     "MediaError",
     "probe",
     "read",
+    "walked_seconds",
     "write",
 ]
 
 PREROLL = 1.0  # s before the window that are decoded; the first audio frame after a seek is lost
+LEAP = 60.0  # s from one packet to the next, from which on its time is taken for damaged
 ASK_LESS = "ask for a window with start= and duration=, or for less with fps= and short_side=."
 
 
@@ -107,6 +110,23 @@ def probe(path) -> Info:
             video_codec=video.codec_context.name if video else "",
             audio_codec=audio.codec_context.name if audio else "",
         )
+
+
+def walked_seconds(path) -> float | None:
+    """Seconds to the end of the last packet, for a file whose header names no duration.
+
+    Such are the recordings of a browser. Nothing is decoded; a packet that claims to lie more than
+    `LEAP` after the one before is not believed. None: there is no packet.
+    """
+    with opened(path) as container:
+        used = [stream for stream in chosen(container) if stream]
+        origin, end = zero(*used), 0.0
+        with contextlib.suppress(*FAILURES):
+            for packet in container.demux(used):
+                if packet.pts is not None:
+                    at = in_seconds(packet.stream, packet.pts + (packet.duration or 0)) - origin
+                    end = max(end, at) if at < end + LEAP else end
+        return end or None
 
 
 def read(

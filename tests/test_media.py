@@ -11,8 +11,9 @@ import av
 import numpy as np
 import pytest
 
-from mbt_lite import tracks
-from mbt_lite.media import RATE, MediaError, probe, read, write
+from mbt_lite import features, tracks
+from mbt_lite.config import WORLD_CLIP
+from mbt_lite.media import RATE, MediaError, probe, read, walked_seconds, write
 
 FPS = 25
 FRAME = 1 / FPS  # s
@@ -145,6 +146,24 @@ def test_sound_that_starts_late_is_padded_in_front(tmp_path):
     assert flash_time(media) == pytest.approx(3, abs=FRAME)
     assert beep_time(media) == pytest.approx(3, abs=2e-3)
     assert not media.wave[: 2 * RATE - 100].any()
+
+
+def test_a_recording_without_a_duration_is_walked_through(tmp_path):
+    write(tmp_path / "a.mp4", flash(6, 3), FPS, beep(6, 3), RATE)
+    live = {"live": "1"}  # as a browser records
+    with (
+        av.open(str(tmp_path / "b.mkv"), "w", container_options=live) as out,
+        av.open(str(tmp_path / "a.mp4")) as source,
+    ):
+        streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = streams[packet.stream.index]
+                out.mux(packet)
+    assert probe(tmp_path / "b.mkv").duration is None
+    assert walked_seconds(tmp_path / "b.mkv") == pytest.approx(6, abs=0.2)
+    first, middle, last = features.read_views(tmp_path / "b.mkv", WORLD_CLIP, 3)
+    assert [first.start, middle.start, last.start] == pytest.approx([0, 2, 4], abs=0.2)
 
 
 def test_packets_before_time_0_are_hidden(tmp_path, clip):

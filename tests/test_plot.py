@@ -186,8 +186,8 @@ def test_attention_to_frames_and_sound_stand_on_the_clock_of_the_file():
     assert figure.get_suptitle() == "what the bottleneck reads in layer 3, slot 1"
     assert plot.attention_alt(view, maps, clip_config, slot=1) == (
         "what the bottleneck reads in layer 3, slot 1; attention over 4 frames, highest at "
-        "4.00\N{EN DASH}4.25 s, at the top right; attention over 2.0 s of sound, highest near 4.1 s and "
-        "4724 Hz"
+        "4.00\N{EN DASH}4.25 s, at the top right; attention over 2.0 s of sound, highest near "
+        "4.1 s and 4724 Hz"
     )
 
 
