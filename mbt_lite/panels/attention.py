@@ -64,7 +64,7 @@ def _panel(classifier: Classifier, view: View, maps: AttentionMaps, title: str, 
     """The `Panel` of maps over a view; `method` is how they were made, as `explain` calls it."""
     clip_config = classifier.clip_config
     choices = _choices(view, maps, clip_config)
-    given, lead = (view, maps, clip_config), f"{_lead(maps)} {worth(classifier, method)}"
+    given, lead = (view, maps, clip_config), f"{_lead(view, maps)} {worth(classifier, method)}"
     return Panel(
         title=title,
         lead=lead,
@@ -88,9 +88,12 @@ def worth(classifier: Classifier, method: str = "attention") -> str:
     return f"How far to believe it: {explain.caption(classifier, method)}."
 
 
-def _lead(maps: AttentionMaps) -> str:
+def _lead(view: View, maps: AttentionMaps) -> str:
     has = [stream for stream in ("spec", "rgb") if getattr(maps, stream) is not None]
-    return LEADS["both" if len(has) == 2 else has[0]]
+    lead = LEADS["both" if len(has) == 2 else has[0]]
+    covered = 1 if maps.rgb is None else len(view.rgb) // maps.rgb.shape[3]
+    more = f" A map is for {covered} frames: where it shines at nothing, look at the next one."
+    return lead + more * (covered > 1)
 
 
 def _choices(view: View, maps: AttentionMaps, clip_config: ClipConfig) -> tuple[Choice, ...]:
