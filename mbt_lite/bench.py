@@ -3,6 +3,7 @@
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import features, world
+from mbt_lite import features, pace, sharding, world
 from mbt_lite.config import BASE, WORLD_CLIP, MBTConfig
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model import MBT, attention_rows, blank_clip, init_params
+from mbt_lite.reference import ReferenceMBT, translated
 
 
 def measure(rounds: int = 7) -> dict[str, dict]:
@@ -43,6 +45,53 @@ def measure_attention(config: MBTConfig = BASE, rounds: int = 3) -> dict[str, di
     )
     row["more_bytes"] = _planned(with_rows) - _planned(without)
     return {"a clip with the rows of its bottleneck": row}
+
+
+def measure_model(only: str = "", rounds: int = 3) -> dict[str, dict]:
+    """Forward pass and gradient of one clip at full size beside `reference.ReferenceMBT`.
+
+    Weights and answers are the same on both sides. `of_peak` is the share of what a large matrix
+    product reaches in the same run; `bytes` and `compile_seconds` are (ours, the other's). `only`
+    picks the cases that hold it.
+    """
+    found = {}
+    for name, config in pace.CASES.items():
+        for task, passes in {"forward": 1, "gradient": 3}.items():
+            if only in f"{task}, {name}":
+                found[f"{task}, {name}"] = _model_row(
+                    replace(config, drop_path=0), task, passes, rounds
+                )
+    if not found:
+        raise ValueError(f"no case holds {only!r}; there are forward, gradient of {[*pace.CASES]}.")
+    return found
+
+
+def _model_row(config: MBTConfig, task: str, passes: int, rounds: int) -> dict:
+    """One case; both programs are compiled here, so that this can be timed, too."""
+    params, keys = init_params(config, jax.random.key(0)), jax.random.split(jax.random.key(1), 2)
+    clip = jax.tree.map(lambda x: jax.random.normal(keys[0], x.shape), blank_clip(config))
+    ours, other = MBT(config), ReferenceMBT(config)
+    calls = {
+        "ours": (lambda params, clip: ours.apply({"params": params}, clip).logits, params),
+        "other": (lambda p, clip: other.apply({"params": p}, clip), translated(config, params)),
+    }
+    programs, seconds = {}, {}
+    for who, (call, weights) in calls.items():
+        asked = call if task == "forward" else jax.grad(lambda p, c, f=call: jnp.sum(f(p, c) ** 2))
+        lowered = jax.jit(asked).lower(weights, clip)
+        seconds[who] = _seconds(
+            lambda made=lowered, who=who: programs.update({who: made.compile()})
+        )
+    row = compare(
+        lambda: programs["ours"](params, clip),
+        lambda: programs["other"](calls["other"][1], clip),
+        "the usual formulation",
+        rounds,
+    )
+    row["of_peak"] = passes * config.cost().flops / row["seconds"] / sharding.peak_flops("float32")
+    row["bytes"] = [_planned(programs[who]) for who in calls]
+    row["compile_seconds"] = [seconds[who] for who in calls]
+    return row
 
 
 def _planned(compiled) -> int:
@@ -120,6 +169,14 @@ def table(measured: dict[str, dict]) -> str:
             f"| {row['alternative']}: {row['alternative_seconds'] * 1e3:.1f} ms "
             f"| {row['ratio']:.2f} ({low:.2f}-{high:.2f}) |"
         )
+        if "of_peak" in row:
+            mine, theirs = (size / 2**30 for size in row["bytes"])
+            compiling = row["compile_seconds"]
+            lines.append(
+                f"| its share of a large matrix product's speed; memory; compilation "
+                f"| {row['of_peak']:.0%}; {mine:.2f} GiB; {compiling[0]:.1f} s "
+                f"| {theirs:.2f} GiB; {compiling[1]:.1f} s | |"
+            )
         if "more_bytes" in row:
             lines.append(
                 f"| its memory beside the alternative | {row['more_bytes'] / 1e6:+.1f} MB |"
