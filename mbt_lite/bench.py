@@ -18,7 +18,6 @@ from mbt_lite.inference import Classifier, load
 from mbt_lite.model import MBT, attention_rows, blank_clip, init_params
 from mbt_lite.reference import ReferenceMBT, translated
 
-
 PASSES = {"forward": 1, "gradient": 3}  # forward passes that a task costs
 ROOM = 12 << 30  # bytes that a program may need
 
