@@ -2,6 +2,7 @@
 # pyproject.toml changed. Pass options on with ARGS, as in: make test ARGS="-k attention"
 
 PYTHON := .venv/bin/python
+PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 READY  := .venv/.ready
 
 help:  ## say what each target does
@@ -11,7 +12,7 @@ demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 	$(PYTHON) app.py $(ARGS)
 
 test: $(READY)  ## run the tests
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 lab: $(READY)  ## open the course in JupyterLab, at its map
 	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks \
@@ -27,7 +28,7 @@ bench: $(READY)  ## measure speed on this machine
 check: $(READY)  ## what must be green before a commit: ruff check, ruff format, tests
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # .venv/.busy is there while packages are being installed, .venv/.ready only after everything was:
 # after an interruption the environment starts over, because half a package looks installed to pip.

@@ -1,10 +1,19 @@
 """Measured numbers in `pytest -v`, and fixtures of several files."""
 
 import os
+import signal
 
+import jax
 import numpy as np
 import pytest
 from programs import begin, end
+
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+
+
+def pytest_configure():
+    """Ctrl-C works although a shell that starts tests in the background has it ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_teststatus(report):
@@ -29,10 +38,21 @@ def agree(record_property):
     return check
 
 
+@pytest.fixture(scope="module")
+def compiled_quickly():
+    """Here and in programs begun here; most tiny models compile for longer than they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUICK.items():
+            patch.setenv(name, value)
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory):
     """What every run shares: compiled programs."""
-    return os.environ | {"MBT_LITE_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    return os.environ | QUICK | {"MBT_LITE_CACHE": str(tmp_path_factory.mktemp("cache"))}
 
 
 @pytest.fixture(scope="session")

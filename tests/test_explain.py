@@ -16,6 +16,8 @@ from mbt_lite.explain.flow import crossings
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model import MBT, Clip, init_params, tapped
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TINY = replace(
     BASE,
     classes=5,

@@ -12,6 +12,8 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 HERE = Path(__file__).parent
 FIT = """
 import os, signal, sys, threading

@@ -13,6 +13,8 @@ from mbt_lite.checkpoint import flatten
 from mbt_lite.config import BASE
 from mbt_lite.model import MBT, Attention, Clip, StochasticDepth, attention_rows, init_params
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 TINY = replace(
     BASE,
     classes=5,

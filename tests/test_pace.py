@@ -7,12 +7,15 @@ import pytest
 from mbt_lite import pace, sharding
 from mbt_lite.config import BASE
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture
 def small(monkeypatch):
     tiny = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1)
-    monkeypatch.setattr(pace, "CASES", {"8 frames": replace(tiny, rgb_shape=(8, 224, 224))})
-    monkeypatch.setattr(sharding, "PROBE", 512)  # bfloat16 is slow on a CPU
+    tiny = replace(tiny, rgb_shape=(8, 224, 224), rgb_patch=(2, 32, 32), spec_patch=(32, 32))
+    monkeypatch.setattr(pace, "CASES", {"8 frames": tiny})
+    monkeypatch.setattr(sharding, "PROBE", 256)  # bfloat16 is slow on a CPU
 
 
 def test_speed_memory_and_share_of_a_matrix_product_are_told(small):

@@ -17,6 +17,8 @@ from mbt_lite.data import sampled
 from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 from mbt_lite.filler import Filler
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 NAMES = [name for name in configs.__all__ if name != "fusion_grid"]
 VARIANTS = [
     *((name, "experiment") for name in NAMES),

@@ -16,6 +16,8 @@ from programs import begin, end
 
 from mbt_lite import train
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def when(process, said: str) -> None:
     """Returns as soon as the run has said this on its standard error."""

@@ -15,6 +15,8 @@ from mbt_lite.experiment import Experiment, TrainConfig
 from mbt_lite.losses import clip_losses
 from mbt_lite.model import MBT, Clip, init_params
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 LABELS = tuple(f"class {number}" for number in range(6))
 TINY = replace(
     WORLD, classes=6, width=16, heads=2, mlp_dim=16, depth=3, fusion_layer=1, bottlenecks=2

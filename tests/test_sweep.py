@@ -12,6 +12,8 @@ from mbt_lite import plot, sweep
 from mbt_lite.configs import fusion_grid
 from mbt_lite.inference import load
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 def small(experiment):
     """A few steps of a variant."""

@@ -16,6 +16,8 @@ from mbt_lite.inference import load
 from mbt_lite.logbook import Logbook
 from mbt_lite.validation import Sample
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled(tmp_path_factory):
