@@ -34,7 +34,6 @@ LEVELS = {
     2: ["tracks", "encode", "model", "layouts", "scenic", "journal", "sampling"],
     3: [
         "media",
-        "reference",
         "checkpoint",
         "augment",
         "sharding",
@@ -63,7 +62,7 @@ LEVEL = {module: level for level, modules in LEVELS.items() for module in module
 # What only these modules may import.
 ONLY_IN = {
     "matplotlib": ["plot"],
-    "flax.linen": ["model", "reference"],
+    "flax.linen": ["model"],
     "av": ["container", "tracks", "encode"],
     "gradio": ["demo"],
 }
