@@ -1,8 +1,10 @@
 """Speed on this machine, each figure beside a named alternative timed in the same run."""
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 
@@ -10,10 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import features, world
+from mbt_lite import features, pace, sharding, world
 from mbt_lite.config import BASE, WORLD_CLIP, MBTConfig
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model import MBT, attention_rows, blank_clip, init_params
+from mbt_lite.reference import ReferenceMBT, translated
+
+PASSES = {"forward": 1, "gradient": 3}  # forward passes that a task costs
+ROOM = 12 << 30  # bytes that a program may need
 
 
 def measure(rounds: int = 7) -> dict[str, dict]:
@@ -43,6 +49,56 @@ def measure_attention(config: MBTConfig = BASE, rounds: int = 3) -> dict[str, di
     )
     row["more_bytes"] = _planned(with_rows) - _planned(without)
     return {"a clip with the rows of its bottleneck": row}
+
+
+def measure_model(only: str = "", rounds: int = 3) -> dict[str, dict]:
+    """Forward pass and gradient of one clip at full size beside `reference.ReferenceMBT`.
+
+    Weights and answers are the same on both sides. `of_peak` is the share of what a large matrix
+    product reaches in the same run; `bytes` and `compile_seconds` are [ours, the other's]. `only`
+    picks the cases that hold it. What would take more than `ROOM` is left out, and said.
+    """
+    names = {f"{task}, {name}": (task, name) for task in PASSES for name in pace.CASES}
+    asked = {name: case for name, case in names.items() if only in name}
+    if not asked:
+        raise ValueError(f"no case holds {only!r}; there are {'; '.join(names)}.")
+    found = {}
+    for name, (task, geometry) in asked.items():
+        row = _model_row(replace(pace.CASES[geometry], drop_path=0.0), task, rounds)
+        if max(row["bytes"]) > ROOM:
+            needs = f"{max(row['bytes']) / 2**30:.1f} GiB"
+            print(f"{name}: left out, the usual formulation needs {needs}.", file=sys.stderr)
+        else:
+            found[name] = row
+    return found
+
+
+def _model_row(config: MBTConfig, task: str, rounds: int) -> dict:
+    """One case; sizes and seconds of compilation only, where one of the two takes too much."""
+    params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
+    clip = jax.tree.map(lambda x: jax.random.normal(key, x.shape), blank_clip(config))
+    theirs = translated(config, params)
+    ours, first = _compiled(
+        lambda p, x: MBT(config).apply({"params": p}, x).logits, task, params, clip
+    )
+    other, second = _compiled(
+        lambda p, x: ReferenceMBT(config).apply({"params": p}, x), task, theirs, clip
+    )
+    row = {"bytes": [_planned(ours), _planned(other)], "compile_seconds": [first, second]}
+    if max(row["bytes"]) > ROOM:
+        return row
+    usual = "the usual formulation"
+    row |= compare(lambda: ours(params, clip), lambda: other(theirs, clip), usual, rounds)
+    operations = PASSES[task] * config.cost().flops
+    return row | {"of_peak": operations / row["seconds"] / sharding.peak_flops("float32")}
+
+
+def _compiled(call: Callable, task: str, params: dict, clip) -> tuple[Callable, float]:
+    """The program of a call, or of its gradient, and the seconds that its compilation took."""
+    asked = call if task == "forward" else jax.grad(lambda p, x: jnp.sum(call(p, x) ** 2))
+    start = time.perf_counter()
+    made = jax.jit(asked).lower(params, clip).compile()
+    return made, time.perf_counter() - start
 
 
 def _planned(compiled) -> int:
@@ -120,6 +176,14 @@ def table(measured: dict[str, dict]) -> str:
             f"| {row['alternative']}: {row['alternative_seconds'] * 1e3:.1f} ms "
             f"| {row['ratio']:.2f} ({low:.2f}-{high:.2f}) |"
         )
+        if "of_peak" in row:
+            mine, theirs = (size / 2**30 for size in row["bytes"])
+            compiling = row["compile_seconds"]
+            lines.append(
+                f"| its share of a large matrix product's speed; memory; compilation "
+                f"| {row['of_peak']:.0%}; {mine:.2f} GiB; {compiling[0]:.1f} s "
+                f"| {theirs:.2f} GiB; {compiling[1]:.1f} s | |"
+            )
         if "more_bytes" in row:
             lines.append(
                 f"| its memory beside the alternative | {row['more_bytes'] / 1e6:+.1f} MB |"

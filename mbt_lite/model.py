@@ -21,6 +21,9 @@ from jax.typing import ArrayLike
 
 from .config import MBTConfig, sampled_frames
 
+ROWS = 128  # queries in a block of attention on a CPU
+SHORT = 256  # tokens up to which all weights fit the cache anyway
+
 small_normal = nn.initializers.normal(0.02)
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
@@ -50,10 +53,37 @@ def attention_weights(q: Array, k: Array) -> Array:
     return jax.nn.softmax(scores / math.sqrt(q.shape[-1]), axis=-1)
 
 
-class Attention(nn.Module):
-    """Self-attention, written out; unobserved on an accelerator, it is JAX's fused equivalent.
+def blocked_attention(q: Array, k: Array, v: Array) -> Array:
+    """[B, H, Q, d]: what each query reads, a block of queries after the other, for CPUs.
 
-    On a CPU the fused one was the slower of the two, so there it is not taken.
+    Softmax and result are those of `attention_weights(q, k) @ v`, but of the weights no more than
+    [ROWS, K] exist at a time, which stay in a core's cache. The backward pass makes them again.
+    """
+    batch, heads, length, width = q.shape
+    spare = -length % ROWS
+    q = jnp.pad(q / math.sqrt(width), ((0, 0), (0, 0), (0, spare), (0, 0)))
+    q = q.reshape(batch * heads, -1, ROWS, width)
+    k, v = (x.reshape(batch * heads, -1, width) for x in (k, v))
+
+    def read(head):
+        return jax.lax.map(jax.checkpoint(partial(_read, *head[1:])), head[0])
+
+    made = jax.lax.map(read, (q, k, v))  # [B H, blocks, ROWS, d]
+    return made.reshape(batch, heads, -1, width)[:, :, :length]
+
+
+def _read(k: Array, v: Array, q: Array) -> Array:
+    """[Q, d] of one head, q [Q, d], k and v [K, d]; the division comes last, when it is small."""
+    scores = jnp.matmul(q, k.T, preferred_element_type=jnp.float32)
+    weights = jnp.exp(scores - scores.max(-1, keepdims=True))  # [Q, K]
+    read = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (read / weights.sum(-1, keepdims=True)).astype(v.dtype)
+
+
+class Attention(nn.Module):
+    """Self-attention: written out where it is observed or short, else never as one large matrix.
+
+    On a CPU that is `blocked_attention`, on an accelerator JAX's fused equivalent.
     """
 
     heads: int
@@ -71,11 +101,14 @@ class Attention(nn.Module):
         self.sow("heads", "keys", k)
         drops = train and self.dropout > 0
         observed = self.is_mutable_collection("intermediates")
-        if drops or observed or jax.default_backend() == "cpu":
+        on_cpu = jax.default_backend() == "cpu"
+        if drops or observed or on_cpu and length <= SHORT:
             weights = self.weigh(q, k)  # [B, H, N, K]
             self.sow("intermediates", "weights", weights)
             weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
             read = (weights.astype(v.dtype) @ v).swapaxes(1, 2)  # [B, N, H, d]
+        elif on_cpu:
+            read = blocked_attention(q, k, v).swapaxes(1, 2)  # [B, N, H, d]
         else:
             read = jax.nn.dot_product_attention(*jnp.moveaxis(qkv, 2, 0))  # [B, N, H, d]
         return nn.Dense(width, dtype=self.dtype, name="out")(read.reshape(x.shape))  # [B, N, D]

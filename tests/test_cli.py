@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -224,3 +225,15 @@ def test_what_seeing_the_bottleneck_costs_is_a_row_beside_the_plain_pass():
     assert "the plain forward pass" in table and table.count("MB |") == 1
     (only,) = row.values()
     assert 0 < only["seconds"] and abs(only["more_bytes"]) < 1e6
+
+
+def test_the_model_is_timed_beside_the_usual_formulation(monkeypatch):
+    monkeypatch.setattr(bench.pace, "CASES", {"tiny": replace(WORLD, depth=2)})
+    monkeypatch.setattr(bench.sharding, "PROBE", 256)
+    rows = bench.measure_model(rounds=1)
+    assert list(rows) == ["forward, tiny", "gradient, tiny"]
+    assert all(row["of_peak"] > 0 and min(row["bytes"]) > 0 for row in rows.values())
+    assert bench.table(rows).count("GiB") == 4
+    assert list(bench.measure_model("forward", rounds=1)) == ["forward, tiny"]
+    with pytest.raises(ValueError, match="no case holds 'huge'"):
+        bench.measure_model("huge")

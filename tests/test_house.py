@@ -34,6 +34,7 @@ LEVELS = {
     2: ["tracks", "encode", "model", "layouts", "scenic", "journal", "sampling"],
     3: [
         "media",
+        "reference",
         "checkpoint",
         "augment",
         "sharding",
@@ -62,7 +63,7 @@ LEVEL = {module: level for level, modules in LEVELS.items() for module in module
 # What only these modules may import.
 ONLY_IN = {
     "matplotlib": ["plot"],
-    "flax.linen": ["model"],
+    "flax.linen": ["model", "reference"],
     "av": ["container", "tracks", "encode"],
     "gradio": ["demo"],
 }

@@ -58,9 +58,10 @@ class Bench:
 
     example: ClassVar[str] = "mbt-lite bench train --batch 16 --steps 20"
 
-    what: Positional[Literal["parts", "attention", "data", "train"]] = "parts"
-    """attention: what seeing the bottleneck of a full-size clip costs. data: how fast full-size
-    clips are read, beside tf.data. train: steps of the full model."""
+    what: Positional[Literal["parts", "model", "attention", "data", "train"]] = "parts"
+    """model: forward pass and gradient at full size, beside the usual formulation. attention: what
+    seeing the bottleneck of a full-size clip costs. data: how fast full-size clips are read, beside
+    tf.data. train: steps of the full model."""
     clips: int = 64
     """data: how many a round."""
     tensorflow: str | None = None
@@ -74,7 +75,7 @@ class Bench:
     keep_activations: bool = False
     """train: do not compute blocks again in the backward pass."""
     only: str = ""
-    """train: only cases that hold this, such as "8 frames" or bfloat16."""
+    """model, train: only cases that hold this, such as "8 frames" or bfloat16."""
     json: bool = False
     """JSON instead of a table."""
     debug: Debug = False
@@ -84,6 +85,10 @@ class Bench:
             from mbt_lite.bench import measure, table
 
             measured = measure()
+        elif self.what == "model":
+            from mbt_lite.bench import measure_model, table
+
+            measured = measure_model(self.only)
         elif self.what == "attention":
             from mbt_lite.bench import measure_attention, table
 

@@ -1,0 +1,97 @@
+"""The usual way to write MBT, which the benchmarks hold ours against.
+
+Patches by a convolution, one matrix each for queries, keys and values, and a plain softmax over
+all keys at once, all of them Flax's own layers: so is the original described. The wiring is ours
+and the weights are `translated`, so both give the same answers; only the formulation differs.
+
+B clips, C classes, N tokens, D width
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import Array
+
+from mbt_lite.config import MBTConfig
+from mbt_lite.model import Clip
+
+
+class ReferenceBlock(nn.Module):
+    """A pre-norm transformer block out of Flax's layers."""
+
+    config: MBTConfig
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        c = self.config
+        y = nn.LayerNorm(epsilon=1e-6, dtype=c.dtype, name="attention_norm")(x)
+        y = nn.MultiHeadDotProductAttention(c.heads, dtype=c.dtype, name="attention")(y)
+        x = x + y
+        y = nn.LayerNorm(epsilon=1e-6, dtype=c.dtype, name="mlp_norm")(x)
+        y = nn.gelu(nn.Dense(c.mlp_dim, dtype=c.dtype, name="mlp_in")(y))
+        return x + nn.Dense(c.width, dtype=c.dtype, name="mlp_out")(y)
+
+
+class ReferenceMBT(nn.Module):
+    """Logits [B, C] of a `Clip` by bottleneck fusion, from class tokens."""
+
+    config: MBTConfig
+
+    @nn.compact
+    def __call__(self, clip: Clip) -> Array:
+        c = self.config
+        tokens = {s: self.embed(s, getattr(clip, s)) for s in c.streams}
+        first = self.param("bottleneck", nn.initializers.normal(0.02), (1, c.bottlenecks, c.width))
+        slots = jnp.tile(first, (len(tokens[c.streams[0]]), 1, 1))
+        for layer in range(c.depth):
+            blocks = {s: ReferenceBlock(c, name=f"{s}_block_{layer}") for s in c.streams}
+            if layer < c.fusion_layer:
+                tokens = {s: blocks[s](x) for s, x in tokens.items()}
+                continue
+            written = []
+            for s, x in tokens.items():
+                y = blocks[s](jnp.concatenate([x, slots], axis=1))
+                tokens[s], new = y[:, : x.shape[1]], y[:, x.shape[1] :]
+                written.append(new)
+            slots = jnp.mean(jnp.stack(written), axis=0)
+        norm = nn.LayerNorm(epsilon=1e-6, name="final_norm")
+        head = nn.Dense(c.classes, name="head")
+        return sum(head(norm(x)[:, 0]) for x in tokens.values()) / len(tokens)
+
+    def embed(self, stream: str, x: Array) -> Array:
+        """[B, N, D]: class token, then the patches; positions added to all."""
+        c = self.config
+        patch = tuple(c.patch(stream))
+        x = nn.Conv(c.width, patch, strides=patch, padding="VALID", name=f"{stream}_embedding")(x)
+        x = x.reshape(len(x), -1, c.width)
+        token = self.param(f"{stream}_cls", nn.initializers.zeros, (1, 1, c.width))
+        x = jnp.concatenate([jnp.tile(token, (len(x), 1, 1)), x], axis=1)
+        zeros = nn.initializers.zeros
+        return x + self.param(f"{stream}_positions", zeros, (1, *x.shape[1:]))
+
+
+def translated(config: MBTConfig, params: dict) -> dict:
+    """Our parameters in the reference's shapes: nothing is computed, only cut and reshaped."""
+    made = {name: leaf for name, leaf in params.items() if "block" not in name}
+    for s in config.streams:
+        kernel = params[f"{s}_embedding"]["kernel"]
+        shape = (*config.patch(s), 3, config.width)
+        bias = params[f"{s}_embedding"]["bias"]
+        made[f"{s}_embedding"] = {"kernel": kernel.reshape(shape), "bias": bias}
+        for layer in range(config.depth):
+            name = f"{s}_block_{layer}"
+            own = params[name]
+            made[name] = {**own, "attention": heads_apart(config, own["attention"])}
+    return made
+
+
+def heads_apart(config: MBTConfig, own: dict) -> dict:
+    """Flax's attention parameters, one matrix each for query, key and value, of our one for all."""
+    shape = (config.heads, config.width // config.heads)
+    kernels = jnp.split(own["qkv"]["kernel"], 3, axis=-1)
+    biases = jnp.split(own["qkv"]["bias"], 3)
+    made = {
+        name: {"kernel": kernel.reshape(-1, *shape), "bias": bias.reshape(shape)}
+        for name, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True)
+    }
+    out = own["out"]
+    return made | {"out": {"kernel": out["kernel"].reshape(*shape, -1), "bias": out["bias"]}}

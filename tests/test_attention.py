@@ -1,0 +1,92 @@
+"""Attention in blocks, as CPUs do it for long sequences, against attention written out; and what
+the benchmarks hold it against."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbt_lite import model
+from mbt_lite.config import WORLD
+from mbt_lite.model import MBT, attention_weights, blank_clip, blocked_attention, init_params
+from mbt_lite.reference import ReferenceMBT, translated
+
+
+def plain(q, k, v):
+    return attention_weights(q, k).astype(v.dtype) @ v
+
+
+def drawn(length: int, dtype: str = "float32"):
+    """Queries, keys and values of 2 clips and 3 heads; some scores are large."""
+    q, k, v = jax.random.normal(jax.random.key(length), (3, 2, 3, length, 8))
+    return tuple(x.astype(dtype) for x in (4 * q, k, v))
+
+
+@pytest.mark.parametrize("length", [1, 127, 128, 129, 300])
+def test_blocks_read_what_the_whole_matrix_reads(length):
+    given = drawn(length)
+    np.testing.assert_allclose(blocked_attention(*given), plain(*given), atol=5e-6)
+
+
+def test_blocks_have_the_gradient_of_the_whole_matrix():
+    def loss(attend, *given):
+        return (attend(*given) ** 2).sum()
+
+    given = drawn(300)
+    ours, theirs = (
+        jax.grad(loss, argnums=(1, 2, 3))(attend, *given) for attend in (blocked_attention, plain)
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_scores_that_overflow_an_exponential_do_no_harm():
+    q, k, v = drawn(200)
+    found = blocked_attention(1e2 * q, k, v)
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, plain(1e2 * q, k, v), atol=2e-3)
+
+
+def test_short_numbers_come_back_short():
+    found = blocked_attention(*drawn(200, "bfloat16"))
+    assert found.dtype == jnp.bfloat16
+    exact = plain(*(x.astype(jnp.float32) for x in drawn(200, "bfloat16")))
+    np.testing.assert_allclose(found.astype(np.float32), exact, atol=0.05)
+
+
+def planned(attend, given) -> int:
+    """Bytes that a compiled gradient needs besides what it is given."""
+    gradient = jax.jit(jax.grad(lambda *x: attend(*x).sum(), argnums=(0, 1, 2)))
+    return gradient.lower(*given).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_no_matrix_of_all_pairs_lies_in_memory_not_even_for_the_gradient():
+    given = drawn(2048)
+    pairs = 2 * 3 * 2048**2 * 4  # bytes of all weights
+    assert planned(blocked_attention, given) < pairs / 10
+    assert planned(plain, given) > pairs
+
+
+@pytest.mark.parametrize("fusion", ["bottleneck", "joint", "late"])
+def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
+    config = replace(WORLD, fusion=fusion)
+    params = init_params(config, jax.random.key(0))
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
+    clip = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), blank_clip(config))
+    whole = MBT(config).apply({"params": params}, clip).logits
+    monkeypatch.setattr(model, "SHORT", 8)
+    monkeypatch.setattr(model, "ROWS", 16)
+    blocks = MBT(config).apply({"params": params}, clip).logits
+    np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-4)
+    assert (np.asarray(blocks) != np.asarray(whole)).any()  # another order of additions
+
+
+def test_the_usual_formulation_gives_the_same_answers():
+    params = init_params(WORLD, jax.random.key(0))
+    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
+    clip = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), blank_clip(WORLD))
+    ours = MBT(WORLD).apply({"params": params}, clip).logits
+    usual = ReferenceMBT(WORLD).apply({"params": translated(WORLD, params)}, clip)
+    np.testing.assert_allclose(usual, ours, rtol=1e-5, atol=1e-5 * np.abs(ours).max())
