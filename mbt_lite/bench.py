@@ -1,19 +1,23 @@
 """Speed on this machine, each figure beside a named alternative timed in the same run."""
 
+import importlib.util
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import repeat
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from mbt_lite import features, pace, sharding, world
-from mbt_lite.config import BASE, WORLD_CLIP, MBTConfig
+from mbt_lite.config import BASE, WORLD_CLIP, FrontEnd, MBTConfig
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model import MBT, attention_rows, blank_clip, init_params
 from mbt_lite.reference import ReferenceMBT, translated
@@ -25,8 +29,12 @@ ROOM = 12 << 30  # bytes that a program may need
 def measure(rounds: int = 7) -> dict[str, dict]:
     """Per part: median seconds of ours and of the alternative, taken in turn, and their ratio."""
     with tempfile.TemporaryDirectory() as folder:
-        parts = (*_front_end(), *_world(Path(folder)), *_answers(load()))
-        return {name: compare(ours, other, what, rounds) for name, ours, what, other in parts}
+        started = Path(folder, "started")
+        parts = (*_front_end(), *_world(Path(folder)), *_answers(load()), *_start_up(started))
+        return {
+            name: compare(ours, other, what, rounds)
+            for name, ours, what, other in tqdm(parts, desc="parts", unit="part")
+        }
 
 
 def measure_attention(config: MBTConfig = BASE, rounds: int = 3) -> dict[str, dict]:
@@ -129,15 +137,45 @@ def _seconds(call: Callable) -> float:
 
 
 def _front_end():
-    """Log-mels of 32 waves of 8 s: jitted in one batch, against NumPy one by one."""
+    """Log-mels of 32 waves of 8 s, one by one and jitted, against librosa in one batch."""
+    if importlib.util.find_spec("librosa") is None:
+        print("log-mel: left out, librosa is not installed.", file=sys.stderr)
+        return
     front = WORLD_CLIP.front_end
     waves = np.random.default_rng(0).normal(0, 0.1, (32, 8 * front.rate)).astype(np.float32)
+    other = "librosa, in one batch", lambda: librosa_log_mels(waves, front)
     yield (
         "log-mel, 32 x 8 s",
-        lambda: features.log_mels(waves, front),
-        "NumPy, wave by wave",
         lambda: [features.log_mel(wave, front) for wave in waves],
+        *other,
     )
+    yield "log-mel, 32 x 8 s, jitted", lambda: features.log_mels(waves, front), *other
+
+
+def librosa_log_mels(waves: np.ndarray, front: FrontEnd) -> np.ndarray:
+    """[..., N, M] of waves [..., S]: librosa's `features.log_mels`, without pre-emphasis."""
+    import librosa
+
+    hop, rows = front.hop_samples, -(-waves.shape[-1] // front.hop_samples)
+    # librosa centres a short window in a long transform, so the wave begins that much later.
+    lead = front.lead_samples + (front.fft - front.window_samples) // 2
+    room = max((rows - 1) * hop + front.fft - waves.shape[-1] - lead, 0)
+    energy = librosa.feature.melspectrogram(
+        y=np.pad(waves, [(0, 0)] * (waves.ndim - 1) + [(lead, room)]),
+        sr=front.rate,
+        n_fft=front.fft,
+        hop_length=hop,
+        win_length=front.window_samples,
+        window=front.taper,
+        center=False,
+        power=front.power,
+        n_mels=front.mels,
+        fmin=front.low,
+        fmax=front.high,
+        htk=True,
+        norm=None,
+    )
+    return np.log(energy.swapaxes(-1, -2)[..., :rows, :] + np.float32(front.offset))
 
 
 def _world(folder: Path):
@@ -164,6 +202,28 @@ def _answers(classifier: Classifier):
         "one by one",
         lambda: [classifier.logits(single) for single in singles],
     )
+
+
+def _start_up(folder: Path):
+    """From nothing to the package, and to the answer for one file, against imports alone."""
+    world.render([world.scene(1, 0)], folder)
+    command = ["-m", "mbt_lite", "predict", str(next(folder.glob("*.mp4")))]
+    yield (
+        "a fresh Python with mbt_lite imported",
+        partial(_python, "-c", "import mbt_lite"),
+        "with jax imported",
+        partial(_python, "-c", "import jax"),
+    )
+    yield (
+        "mbt-lite predict, one clip, cold",
+        partial(_python, *command),
+        "with jax, flax and av imported",
+        partial(_python, "-c", "import jax, flax.linen, av"),
+    )
+
+
+def _python(*arguments: str) -> None:
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
 def table(measured: dict[str, dict]) -> str:

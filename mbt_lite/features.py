@@ -79,6 +79,9 @@ FRONT_ENDS = {
 }  # fmt: skip
 
 
+BLOCK = 400  # rows of a spectrogram that are made at a time, so that they stay in the cache
+
+
 def front_end(name: str) -> FrontEnd:
     """The preset of this name, or with other statistics as in "yamnet:-1.6:1.6" (mean, std)."""
     preset, *numbers = name.split(":")
@@ -135,10 +138,23 @@ def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
     padded = np.zeros((max(rows, 1) - 1) * hop + window, np.float32)
     padded[lead : lead + len(wave)] = wave[: len(padded) - lead]
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop][:rows]  # [N, window]
-    tapered = frames * (taper(front) * np.float32(front.scale))
-    spectrum = np.abs(np.fft.rfft(tapered, front.fft))  # [N, F/2+1]
-    energy = (spectrum if front.power == 1 else spectrum**2) @ mel_filters(front)
+    blocks = [_energies(frames[i : i + BLOCK], front) for i in range(0, rows, BLOCK)]
+    energy = np.concatenate(blocks) if blocks else np.zeros((0, front.mels), np.float32)
     return energy if front.compression == "none" else np.log(energy + np.float32(front.offset))
+
+
+def _energies(frames: np.ndarray, front: FrontEnd) -> np.ndarray:
+    """Mel energies [N, M] of untapered frames [N, window].
+
+    The squares of the parts are cheaper than a complex magnitude, and SciPy's transform does
+    several rows at once.
+    """
+    from scipy import fft
+
+    tapered = frames * (taper(front) * np.float32(front.scale))
+    spectrum = fft.rfft(tapered, front.fft)  # [N, F/2+1]
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
+    return (np.sqrt(power) if front.power == 1 else power) @ mel_filters(front)
 
 
 @lru_cache(maxsize=32)

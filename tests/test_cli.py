@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import bench, checkpoint, cli, media, world, zoo
+from mbt_lite import bench, checkpoint, cli, features, media, world, zoo
 from mbt_lite.config import WORLD
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
@@ -237,3 +237,13 @@ def test_the_model_is_timed_beside_the_usual_formulation(monkeypatch):
     assert list(bench.measure_model("forward", rounds=1)) == ["forward, tiny"]
     with pytest.raises(ValueError, match="no case holds 'huge'"):
         bench.measure_model("huge")
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")  # so many bands leave some without a bin
+@pytest.mark.parametrize("name", ["world", "vggish", "ln-power-1e-6", "ln-magnitude-centred"])
+def test_the_log_mel_is_timed_beside_the_same_from_librosa(name):
+    front = features.FRONT_ENDS[name]
+    waves = np.random.default_rng(0).normal(0, 0.1, (2, 8123)).astype(np.float32)
+    theirs = bench.librosa_log_mels(waves, front)
+    ours = np.stack([features.log_mel(wave, front) for wave in waves])
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)

@@ -276,6 +276,7 @@ print(f"{by_hand / 1e9:.1f} billion multiply-adds, as the package counts")
 # counts what stands in a loop once, and on a CPU long attention is a loop over blocks of queries;
 # `mutable=["intermediates"]` asks for the maps as well, and for those it is written out whole.
 
+
 # %%
 def written_out(params, clip):
     return MBT(base).apply({"params": params}, clip, mutable=["intermediates"])[0].logits
