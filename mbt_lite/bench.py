@@ -62,20 +62,21 @@ def measure_attention(config: MBTConfig = BASE, rounds: int = 3) -> dict[str, di
 def measure_model(only: str = "", rounds: int = 3) -> dict[str, dict]:
     """Forward pass and gradient of one clip at full size beside `reference.ReferenceMBT`.
 
-    Weights and answers are the same on both sides. `of_peak` is the share of what a large matrix
-    product reaches in the same run; `bytes` and `compile_seconds` are [ours, the other's]. `only`
-    picks the cases that hold it. What would take more than `ROOM` is left out, and said.
+    Weights and answers are the same on both sides. `of_peak` is ours as a share of what a large
+    matrix product reaches, on the mean of just before and just after; `bytes` and `compile_seconds`
+    are [ours, the other's]. `only` picks the cases that hold it. What would take more than `ROOM`
+    is left out, and said.
     """
     names = {f"{task}, {name}": (task, name) for task in PASSES for name in pace.CASES}
     asked = {name: case for name, case in names.items() if only in name}
     if not asked:
         raise ValueError(f"no case holds {only!r}; there are {'; '.join(names)}.")
     found = {}
-    for name, (task, geometry) in asked.items():
+    for name, (task, geometry) in tqdm(asked.items(), desc="model", unit="case"):
         row = _model_row(replace(pace.CASES[geometry], drop_path=0.0), task, rounds)
         if max(row["bytes"]) > ROOM:
             needs = f"{max(row['bytes']) / 2**30:.1f} GiB"
-            print(f"{name}: left out, the usual formulation needs {needs}.", file=sys.stderr)
+            tqdm.write(f"{name}: left out, the usual formulation needs {needs}.", sys.stderr)
         else:
             found[name] = row
     return found
@@ -95,10 +96,10 @@ def _model_row(config: MBTConfig, task: str, rounds: int) -> dict:
     row = {"bytes": [_planned(ours), _planned(other)], "compile_seconds": [first, second]}
     if max(row["bytes"]) > ROOM:
         return row
-    usual = "the usual formulation"
+    usual, before = "the usual formulation", sharding.peak_flops()
     row |= compare(lambda: ours(params, clip), lambda: other(theirs, clip), usual, rounds)
-    operations = PASSES[task] * config.cost().flops
-    return row | {"of_peak": operations / row["seconds"] / sharding.peak_flops("float32")}
+    peak = (before + sharding.peak_flops()) / 2
+    return row | {"of_peak": PASSES[task] * config.cost().flops / row["seconds"] / peak}
 
 
 def _compiled(call: Callable, task: str, params: dict, clip) -> tuple[Callable, float]:
@@ -116,8 +117,11 @@ def _planned(compiled) -> int:
 
 
 def compare(ours: Callable, other: Callable, what: str, rounds: int) -> dict:
-    """Medians of two calls that alternate, after one warm-up each; `ratio` above 1: ours faster."""
-    ours(), other()
+    """Medians of two calls that alternate, after one warm-up each; `ratio` above 1: ours faster.
+
+    JAX gives a result back before it is computed, so the warm-up, too, is waited for.
+    """
+    _seconds(ours), _seconds(other)
     times = np.array([[_seconds(ours), _seconds(other)] for _ in repeat(None, rounds)])
     mine, theirs = np.median(times, axis=0)
     ratios = times[:, 1] / times[:, 0]

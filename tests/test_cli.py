@@ -219,6 +219,27 @@ def test_ctrl_c_in_a_callback_that_may_raise_nothing_stops_all_the_same(capsys, 
     assert "interrupted" in capsys.readouterr().err
 
 
+class Late:
+    """A result that is there only when it is waited for, as those of JAX are."""
+
+    def __init__(self, log: list):
+        self.log = log
+
+    def block_until_ready(self):
+        self.log.append("ready")
+
+
+def test_a_comparison_begins_when_nothing_is_under_way_any_more():
+    log = []
+
+    def begun():
+        log.append("begun")
+        return Late(log)
+
+    bench.compare(begun, begun, "the same", rounds=1)
+    assert log == ["begun", "ready"] * 4  # a warm-up and a round of either
+
+
 def test_what_seeing_the_bottleneck_costs_is_a_row_beside_the_plain_pass():
     row = bench.measure_attention(WORLD, rounds=1)
     table = bench.table(row)
