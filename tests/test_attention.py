@@ -2,6 +2,7 @@
 the benchmarks hold it against."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,10 @@ from mbt_lite import model
 from mbt_lite.config import WORLD
 from mbt_lite.model import MBT, attention_weights, blank_clip, blocked_attention, init_params
 from mbt_lite.reference import ReferenceMBT, translated
+
+SMALL = replace(WORLD, depth=2, fusion_layer=1)
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def plain(q, k, v):
@@ -27,7 +32,7 @@ def drawn(length: int, dtype: str = "float32"):
 @pytest.mark.parametrize("length", [1, 127, 128, 129, 300])
 def test_blocks_read_what_the_whole_matrix_reads(length):
     given = drawn(length)
-    np.testing.assert_allclose(blocked_attention(*given), plain(*given), atol=5e-6)
+    np.testing.assert_allclose(jax.jit(blocked_attention)(*given), plain(*given), atol=5e-6)
 
 
 def test_blocks_have_the_gradient_of_the_whole_matrix():
@@ -36,7 +41,8 @@ def test_blocks_have_the_gradient_of_the_whole_matrix():
 
     given = drawn(300)
     ours, theirs = (
-        jax.grad(loss, argnums=(1, 2, 3))(attend, *given) for attend in (blocked_attention, plain)
+        jax.jit(jax.grad(partial(loss, attend), argnums=(0, 1, 2)))(*given)
+        for attend in (blocked_attention, plain)
     )
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
@@ -69,24 +75,33 @@ def test_no_matrix_of_all_pairs_lies_in_memory_not_even_for_the_gradient():
     assert planned(plain, given) > pairs
 
 
-@pytest.mark.parametrize("fusion", ["bottleneck", "joint", "late"])
-def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
-    config = replace(WORLD, fusion=fusion)
+def drawn_model(config):
+    """Parameters whose head tells clips apart, and a clip."""
     params = init_params(config, jax.random.key(0))
     params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
     clip = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), blank_clip(config))
-    whole = MBT(config).apply({"params": params}, clip).logits
+    return params, clip
+
+
+def logits_of(config, params, clip):
+    answer = jax.jit(lambda params, clip: MBT(config).apply({"params": params}, clip).logits)
+    return answer(params, clip)
+
+
+@pytest.mark.parametrize("fusion", ["bottleneck", "joint", "late"])
+def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
+    config = replace(SMALL, fusion=fusion)
+    given = drawn_model(config)
+    whole = logits_of(config, *given)
     monkeypatch.setattr(model, "SHORT", 8)
     monkeypatch.setattr(model, "ROWS", 16)
-    blocks = MBT(config).apply({"params": params}, clip).logits
+    blocks = logits_of(config, *given)
     np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-4)
     assert (np.asarray(blocks) != np.asarray(whole)).any()  # another order of additions
 
 
 def test_the_usual_formulation_gives_the_same_answers():
-    params = init_params(WORLD, jax.random.key(0))
-    params["head"]["kernel"] = jax.random.normal(jax.random.key(1), params["head"]["kernel"].shape)
-    clip = jax.tree.map(lambda x: jax.random.normal(jax.random.key(2), x.shape), blank_clip(WORLD))
-    ours = MBT(WORLD).apply({"params": params}, clip).logits
-    usual = ReferenceMBT(WORLD).apply({"params": translated(WORLD, params)}, clip)
+    params, clip = drawn_model(SMALL)
+    ours = logits_of(SMALL, params, clip)
+    usual = jax.jit(ReferenceMBT(SMALL).apply)({"params": translated(SMALL, params)}, clip)
     np.testing.assert_allclose(usual, ours, rtol=1e-5, atol=1e-5 * np.abs(ours).max())

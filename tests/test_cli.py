@@ -248,8 +248,9 @@ def test_what_seeing_the_bottleneck_costs_is_a_row_beside_the_plain_pass():
     assert 0 < only["seconds"] and abs(only["more_bytes"]) < 1e6
 
 
+@pytest.mark.usefixtures("compiled_quickly")
 def test_the_model_is_timed_beside_the_usual_formulation(monkeypatch):
-    monkeypatch.setattr(bench.pace, "CASES", {"tiny": replace(WORLD, depth=2)})
+    monkeypatch.setattr(bench.pace, "CASES", {"tiny": replace(WORLD, depth=1, fusion_layer=0)})
     monkeypatch.setattr(bench.sharding, "PROBE", 256)
     rows = bench.measure_model(rounds=1)
     assert list(rows) == ["forward, tiny", "gradient, tiny"]
