@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ from PIL import Image
 
 from mbt_lite import media
 from mbt_lite.config import WORLD_FRONT_END, ClipConfig, FrontEnd
+from mbt_lite.tracks import SAME
 
 if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processes stay light
     from mbt_lite.model import Clip
@@ -259,9 +260,8 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
     else:
         last = max(total - length, 0.0)
         starts = [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
-    return [
-        make_view(media.read(path, s, length, short_side=config.resize), config) for s in starts
-    ]
+    thin = {"short_side": config.resize, "at": partial(_instants, config)}
+    return [make_view(media.read(path, s, length, **thin), config) for s in starts]
 
 
 def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
@@ -313,11 +313,16 @@ def _fit_frames(found: media.Media, config: ClipConfig, notes: list[str]):
     length = max(found.duration, 1e-3)
     if length < config.video_seconds - 0.05:
         notes.append(f"{length:.1f} s of picture looped to {config.video_seconds:g} s")
-    first = max((length - config.video_seconds) / 2, 0)
-    wanted = (first + (np.arange(config.frames) + 0.5) * config.frame_step) % length
-    chosen = np.maximum(np.searchsorted(found.times, wanted + 1e-6, side="right") - 1, 0)
+    wanted = _instants(config, length)
+    chosen = np.maximum(np.searchsorted(found.times, wanted + SAME, side="right") - 1, 0)
     unique, place = np.unique(chosen, return_inverse=True)
     return wanted, np.stack([_crop(found.frames[i], config) for i in unique])[place]
+
+
+def _instants(config: ClipConfig, length: float) -> np.ndarray:
+    """[T] in s: when, in a window of this length, the frames are on show; short ones are looped."""
+    first = max((length - config.video_seconds) / 2, 0)
+    return (first + (np.arange(config.frames) + 0.5) * config.frame_step) % length
 
 
 def _crop(frame: np.ndarray, config: ClipConfig) -> np.ndarray:

@@ -6,7 +6,7 @@ on the clock of the file (container.py). Decoding is in tracks.py, writing in en
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +29,7 @@ from mbt_lite.tracks import (
     GAP,
     MAX_BYTES,
     NEAR,
+    Instants,
     Picture,
     Sound,
     TooLarge,
@@ -137,13 +138,16 @@ def read(
     fps: float | None = None,
     short_side: int | None = None,
     only: str | None = None,
+    at: Callable[[float], np.ndarray] | None = None,
 ) -> Media:
     """`Media` of the window of `duration` seconds at `start`; `MediaError` where nothing is usable.
 
     Without `start` and `duration` the whole file is read, up to 2 GiB. `fps` keeps only the frames
     nearest to start, start + 1/fps, ...; `short_side` reduces frames to that many pixels (area
-    mean, never enlarged); `only` "picture" or "sound" leaves the other stream alone. All three act
-    while decoding, so that long or large videos cost little.
+    mean, never enlarged); `only` "picture" or "sound" leaves the other stream alone; `at` names,
+    for the length of the window, instants in s after its start: frames that are on show at
+    none of them are left out, where the file is sound enough to tell. All four act while decoding,
+    so that long or large videos cost little.
     The frame on show at `start` is included, hence `times[0]` may lie a little below 0. What a
     damaged file still gives is used; `notes` say so.
     """
@@ -152,13 +156,10 @@ def read(
         raise MediaError(f"{path}: start={start} must be 0 or more, duration={duration} above 0.")
     if min(1 if fps is None else fps, 1 if short_side is None else short_side) <= 0:
         raise MediaError(f"{path}: fps={fps} and short_side={short_side} must be above 0.")
+    thin = {"fps": fps, "short_side": short_side}
     try:
-        for preroll in (PREROLL, 10 * PREROLL, 60 * PREROLL):  # some formats seek past a key frame
-            with opened(path) as container:
-                decoded = _decode(container, path, window, preroll, fps, short_side)
-            if not any(track.late for track in decoded.tracks):
-                break
-        return _media(path, window, decoded)
+        found = at and _sparse(path, window, thin | {"at": at})
+        return found or _media(path, window, _tracks(path, window, thin))
     except TooLarge:
         raise MediaError(f"{path} takes more than {MAX_BYTES >> 30} GiB; {ASK_LESS}") from None
 
@@ -195,7 +196,25 @@ class _Decoded:
 # ---- decoding ----
 
 
-def _decode(container, path, window, preroll, fps, short_side):
+def _sparse(path, window: _Window, thin: dict) -> Media | None:
+    """`Media` with the frames on show at some instants; None where a full read must tell."""
+    with contextlib.suppress(MediaError):
+        decoded = _tracks(path, window, thin)
+        if decoded.picture and decoded.picture.settled:
+            return _media(path, window, decoded)
+
+
+def _tracks(path, window: _Window, thin: dict) -> _Decoded:
+    """What `_decode` gives, from so far back that nothing of the window is missed."""
+    for preroll in (PREROLL, 10 * PREROLL, 60 * PREROLL):  # some formats seek past a key frame
+        with opened(path) as container:
+            decoded = _decode(container, path, window, preroll, **thin)
+        if not any(track.late for track in decoded.tracks):
+            break
+    return decoded
+
+
+def _decode(container, path, window, preroll, fps, short_side, at=None):
     """The two tracks (or None), read up to the end of the window."""
     video, audio = chosen(container)
     if not (video or audio):
@@ -206,17 +225,21 @@ def _decode(container, path, window, preroll, fps, short_side):
     if not (video or audio):
         raise MediaError(f"{path} holds no {window.only}; name a file that does.")
     ahead = min(window.length, max(0.0, (total or 0.0) - window.start))  # s
-    promised = _count(video, ahead, fps)
+    promised = 0 if at else _count(video, ahead, fps)
     _refuse_large(path, video, promised, 4 * RATE * ahead if audio else 0, short_side)
     origin = clock + window.start
     guide = video if video and (video.codec_context.pix_fmt or not audio) else audio
     sought = window.start > preroll and _seek(container, guide, origin - preroll)
     shared = window.length, origin, sought, (total or 0.0) - window.start
     thin = {"fps": fps, "short_side": short_side, "promised": promised}
-    picture = video and Picture(video, *shared, **thin)
+    picture = video and (Instants if at else Picture)(video, *shared, **thin)
     sound = audio and Sound(audio, *shared)
     pump(container, [t for t in (picture, sound) if t], window.length)
-    return _Decoded(picture, sound, total, any(map(is_cover, container.streams)))
+    decoded = _Decoded(picture, sound, total, any(map(is_cover, container.streams)))
+    length = _length(window, decoded)
+    if picture and at and length > 0:
+        picture.show(at(length))
+    return decoded
 
 
 def _count(video, seconds: float, fps: float | None) -> int:
@@ -254,10 +277,9 @@ def _media(path, window: _Window, decoded: _Decoded) -> Media:
     if not used:
         cause = f"it is damaged, encrypted, or its frames exceed {MAX_PIXELS} pixels"
         raise MediaError(f"{path}: nothing in it could be decoded, {cause}; get a good copy.")
-    end = max(track.finish_at(decoded.total, window.start) for track in used)
-    length = min(window.length, end)
+    length = _length(window, decoded)
     if length <= 0:
-        end += window.start
+        end = length + window.start
         raise MediaError(f"{path} ends at {end:.2f} s; ask for a start before that.")
     picture, sound = decoded.picture, decoded.sound
     frames, times = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
@@ -268,6 +290,13 @@ def _media(path, window: _Window, decoded: _Decoded) -> Media:
         wave = sound.finish(length)
     notes = tuple(_notes(window, decoded, length, times, wave))
     return Media(frames, times, wave, window.start, length, decoded.total, notes)
+
+
+def _length(window: _Window, decoded: _Decoded) -> float:
+    """Seconds of the window up to its end or that of the longest stream; below 0: it is past it."""
+    used = [track for track in decoded.tracks if track.usable]
+    ends = [track.finish_at(decoded.total, window.start) for track in used]
+    return min(window.length, max(ends, default=0.0))
 
 
 def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[str]:
@@ -313,7 +342,7 @@ def _picture_notes(picture: Picture) -> Iterator[str]:
         yield "the picture was turned or mirrored upright, as its metadata asks"
     if picture.steps and max(picture.steps) > 1.5 * min(picture.steps) + 2 * NEAR:
         yield "the frame rate varies"
-    if picture.times[0] + picture.step < -GAP:
+    if picture.until < -GAP:
         yield "the picture ends before the window; its last frame stands in"
 
 

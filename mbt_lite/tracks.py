@@ -11,9 +11,11 @@ from mbt_lite.container import FAILURES, RATE, frame_rate, in_seconds
 
 MAX_BYTES = 2 << 30  # of the frames and the wave of one read
 SLACK = 10.0  # s that one stream may be stored behind the other; a longer jump is doubted
+SAME = 1e-6  # s that an instant may lie before the frame which is on show then, for rounding
 NEAR = 1e-3  # s within which two instants are the same: containers round to a millisecond
 GAP = 0.03  # s of missing sound that are taken for rounding
 OVERLAP = 0.1  # s that sound may run ahead of its time stamps before they win
+REORDERED = 16  # frames that a packet may be stored before others which are shown earlier
 RETRIES = 32  # failed reads in a row after which the rest of a file is given up
 
 
@@ -194,6 +196,75 @@ class Picture(Track):
                 if not self.times:
                     self.keep(*self.held)
         return self.frames[: len(self.times)], np.array(self.times, np.float64)
+
+
+class Instants(Picture):
+    """The frames on show at some instants only, and no more decoded than they need.
+
+    Packets are kept, and counted by their time stamps, until `show` names the instants. What the
+    stamps cannot tell for certain makes it `odd`: then the picture must be decoded as a whole.
+    """
+
+    def __init__(self, *args, **thin):
+        super().__init__(*args, **thin)
+        self.kept, self.wanted, self.odd = [], set(), False
+
+    def feed(self, packet) -> None:
+        """Keep a packet until the instants are known."""
+        if packet is None or self.done or not packet.size:
+            return
+        if self.sought and not self.kept and not packet.is_keyframe:
+            return  # no key frame before it
+        if packet.pts is None or packet.dts is None or packet.is_corrupt or packet.is_discard:
+            self.odd = True
+            return
+        time, expected = self.after_start(packet.pts), self.expected
+        if expected is None:
+            expected = time if self.sought or time < SLACK else 0.0
+        back = 1 + REORDERED * self.step
+        self.odd |= time < expected - back or time > max(expected + SLACK, self.end)
+        self.first = time if self.first is None else min(self.first, time)
+        self.expected = time + self.step
+        self.until = max(self.until, self.expected)
+        self.done = self.after_start(packet.dts) >= self.length - NEAR
+        self.kept.append(packet)
+
+    def after_start(self, stamp: int) -> float:
+        """Seconds from the window's start to a time stamp."""
+        return in_seconds(self.stream, stamp) - self.origin
+
+    def show(self, at: np.ndarray) -> None:
+        """Decode the frames on show at these instants, s."""
+        times = [self.after_start(packet.pts) for packet in self.kept]
+        shown = np.unique([time for time in times if time < self.length - NEAR])  # rising
+        keys = [i for i, packet in enumerate(self.kept) if packet.is_keyframe]
+        begin = max((i for i in keys if times[i] <= at.min() + SAME), default=0)
+        self.odd |= not len(shown) or not self.kept[begin].is_keyframe
+        if self.odd:
+            return
+        self.steps = list(np.diff(shown))
+        wanted = np.maximum(np.searchsorted(shown, at + SAME, side="right") - 1, 0)
+        self.wanted = set(shown[wanted].tolist())
+        self.done, self.expected = False, times[begin]
+        for packet, time in zip([*self.kept, None][begin:], [*times, None][begin:], strict=True):
+            # what no other frame needs is decoded only if it is wanted itself
+            self.stream.codec_context.skip_frame = "DEFAULT" if time in self.wanted else "NONREF"
+            super().feed(packet)
+            if self.served:
+                break
+        self.done = max(times) >= self.length - NEAR
+
+    def take(self, frame, time: float) -> None:
+        """Keep a frame that is on show at one of the instants."""
+        if time in self.wanted:
+            self.keep(time, frame)
+            self.served = len(self.times) == len(self.wanted)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every instant has its frame, beyond doubt."""
+        doubt = self.odd or self.jumps or self.damaged or self.corrupt or self.changes
+        return bool(self.served and not doubt)
 
 
 class Sound(Track):

@@ -14,6 +14,7 @@ import pytest
 from mbt_lite import features, tracks
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.media import RATE, MediaError, probe, read, walked_seconds, write
+from mbt_lite.tracks import Picture
 
 FPS = 25
 FRAME = 1 / FPS  # s
@@ -257,6 +258,61 @@ def test_thinned_frames_are_the_nearest_in_time(clip):
     assert thin.frames.shape == (16, 24, 32, 3)
     np.testing.assert_allclose(thin.times, np.arange(16) / 4, atol=FRAME / 2 + 1e-3)
     assert np.isin(np.round((thin.times + 2) * FPS), np.round(whole.times * FPS)).all()
+
+
+def moving(seconds):
+    """Frames [T, 48, 64, 3] of noise that shifts, so that none is like another."""
+    picture = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8).repeat(8, 0)
+    picture = picture.repeat(8, 1)
+    return np.stack([np.roll(picture, t, (0, 1)) for t in range(round(seconds * FPS))])
+
+
+UNEVEN = np.cumsum([0.04, 0.04, 0.2, 0.04] * 50)
+SOME = {  # name of the file, how it is made, and from where on it is read
+    "reordered.mp4": ({"options": {"bf": "3", "g": "50"}}, 0.5),
+    "from the middle.mp4": ({"options": {"bf": "3", "g": "12"}}, 3.2),
+    "uneven.mkv": ({"stamps": UNEVEN}, 4),
+    "no index.ts": ({"options": {"bf": "2", "g": "30"}}, 2.5),
+    "distant keys.ts": ({"options": {"g": "1000"}}, 3.5),
+    "old.avi": ({"video": "mpeg4", "audio": "mp2"}, 1),
+    "other.webm": ({"video": "libvpx", "audio": "libopus"}, 1),
+    "late.mp4": ({"stamps": np.arange(200) / FPS + 3}, 2),
+    "silent.mp4": ({"wave": None}, 2),
+    "ends.mp4": ({}, 6.5),
+}
+
+
+@pytest.mark.parametrize("name", SOME)
+def test_frames_at_some_instants_are_those_of_a_full_read(tmp_path, name, monkeypatch):
+    made, start = SOME[name]
+    encode(tmp_path / name, **{"frames": moving(8), "wave": beep(8, 5)[None], "rate": RATE} | made)
+
+    def middle(length):
+        return length / 2 + np.arange(-4, 5) * 0.08
+
+    placed = []
+    monkeypatch.setattr(
+        Picture, "place", lambda self, f, old=Picture.place: placed.append(old(self, f))
+    )
+    whole, all_of_them = read(tmp_path / name, start, 4), len(placed)
+    some = read(tmp_path / name, start, 4, at=middle)
+    shown = np.searchsorted(whole.times, middle(whole.duration) + 1e-6, side="right") - 1
+    np.testing.assert_array_equal(some.times, whole.times[np.unique(shown)])
+    np.testing.assert_array_equal(some.frames, whole.frames[np.unique(shown)])
+    np.testing.assert_array_equal(some.wave, whole.wave)
+    assert (some.duration, some.notes, some.total) == (whole.duration, whole.notes, whole.total)
+    assert len(placed) - all_of_them < all_of_them
+
+
+def test_a_damaged_picture_is_read_as_a_whole(tmp_path):
+    encode(tmp_path / "a.mkv", moving(8), wave=beep(8, 5)[None])
+    data = bytearray((tmp_path / "a.mkv").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 600] = bytes(600)
+    (tmp_path / "a.mkv").write_bytes(data)
+    whole = read(tmp_path / "a.mkv", 2, 4)
+    some = read(tmp_path / "a.mkv", 2, 4, at=lambda length: length / 2 + np.arange(4) / FPS)
+    assert any("damaged" in note for note in whole.notes) and some.notes == whole.notes
+    np.testing.assert_array_equal(some.frames, whole.frames)
 
 
 def test_reduced_frames_are_area_means(tmp_path):
