@@ -251,7 +251,7 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
         raise ValueError(
             f"views={views}, start={start}: ask for one view or more; a start names the only one."
         )
-    total = media.probe(path).duration or media.walked_seconds(path)
+    total = media.seconds(path)
     length = max(config.video_seconds, config.sound_seconds)
     if start is not None:
         starts = [start]

@@ -112,7 +112,7 @@ class Files:
         """One where a start is given, or where all windows would be the same."""
         if item.start is not None:
             return 1
-        seconds = media.probe(item.path).duration
+        seconds = media.seconds(item.path)
         window = max(self.clip.video_seconds, self.clip.sound_seconds)
         return 1 if seconds is not None and seconds <= window else self.views
 
@@ -121,7 +121,7 @@ class Files:
         item = self.items[index]
         start = item.start
         if start is None:
-            start = (media.probe(item.path).duration or 0) / 2
+            start = (media.seconds(item.path) or 0) / 2
         found = media.read(item.path, start, 0.1, short_side=THUMBNAIL)
         return found.frames[0] if len(found.frames) else None
 

@@ -49,7 +49,7 @@ __all__ = [
     "MediaError",
     "probe",
     "read",
-    "walked_seconds",
+    "seconds",
     "write",
 ]
 
@@ -113,21 +113,27 @@ def probe(path) -> Info:
         )
 
 
-def walked_seconds(path) -> float | None:
-    """Seconds to the end of the last packet, for a file whose header names no duration.
+def seconds(path) -> float | None:
+    """Seconds of a file as its header has them, or else to the end of its last packet.
 
-    Such are the recordings of a browser. Nothing is decoded; a packet that claims to lie more than
-    `LEAP` after the one before is not believed. None: there is no packet.
+    Headers without a duration have the recordings of a browser. Nothing is decoded; a packet that
+    claims to lie more than `LEAP` after the one before is not believed. None: there is no packet.
     """
     with opened(path) as container:
-        used = [stream for stream in chosen(container) if stream]
-        origin, end = zero(*used), 0.0
-        with contextlib.suppress(*FAILURES):
-            for packet in container.demux(used):
-                if packet.pts is not None:
-                    at = in_seconds(packet.stream, packet.pts + (packet.duration or 0)) - origin
-                    end = max(end, at) if at < end + LEAP else end
-        return end or None
+        video, audio = chosen(container)
+        return total_seconds(container, video, audio) or _walked(container, video, audio)
+
+
+def _walked(container, *streams) -> float | None:
+    """Seconds to the end of the last packet."""
+    used = [stream for stream in streams if stream]
+    origin, end = zero(*used), 0.0
+    with contextlib.suppress(*FAILURES):
+        for packet in container.demux(used):
+            if packet.pts is not None:
+                at = in_seconds(packet.stream, packet.pts + (packet.duration or 0)) - origin
+                end = max(end, at) if at < end + LEAP else end
+    return end or None
 
 
 def read(

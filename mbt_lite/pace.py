@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mbt_lite import sharding, step
-from mbt_lite.config import BASE, NONE, ClipConfig
+from mbt_lite.config import BASE, NONE, ClipConfig, MBTConfig
 from mbt_lite.experiment import Experiment, TrainConfig
 
 CASES = {
@@ -41,13 +41,14 @@ def measure(batch: int = 1, steps: int = 5, remat: bool = True, only: str = "") 
     peaks = {dtype: sharding.peak_flops(dtype) for dtype in DTYPES}
     found["GFLOP/s of a matrix product"] = {name: peak / 1e9 for name, peak in peaks.items()}
     for name, dtype in tqdm(cases, desc="train steps", unit="case"):
-        row = _row(_experiment(name, dtype, batch, remat), mesh, steps)
+        row = _row(experiment(replace(CASES[name], dtype=dtype), batch, remat), mesh, steps)
         row["mfu"] = row["flops"] / row["seconds"] / peaks[dtype]
         found["rows"][f"{name}, {dtype}"] = row
     return found
 
 
-def _experiment(name: str, dtype: str, batch: int, remat: bool) -> Experiment:
+def experiment(model: MBTConfig, batch: int, remat: bool) -> Experiment:
+    """A model trained as the released ones were, without augmentation."""
     train = TrainConfig(
         batch=batch,
         optimizer="momentum",
@@ -57,13 +58,12 @@ def _experiment(name: str, dtype: str, batch: int, remat: bool) -> Experiment:
         ema=0.0,
         remat=remat,
     )
-    model = replace(CASES[name], dtype=dtype)
     clip = ClipConfig(frames=model.rgb_shape[0], resize=224)
     return Experiment("bench", model, clip, augment=NONE, train=train)
 
 
 def _row(experiment: Experiment, mesh, steps: int) -> dict:
-    batch = _batch(experiment)
+    batch = drawn_batch(experiment)
     state = step.first_state(experiment, mesh)
     start = time.perf_counter()
     do = step.train_step(experiment, LABELS, mesh).lower(state, batch).compile()
@@ -88,7 +88,8 @@ def _row(experiment: Experiment, mesh, steps: int) -> dict:
     }
 
 
-def _batch(experiment: Experiment) -> dict[str, np.ndarray]:
+def drawn_batch(experiment: Experiment) -> dict[str, np.ndarray]:
+    """A batch of noise, as a loader gives it."""
     rng, rows, clip = np.random.default_rng(0), experiment.train.batch, experiment.clip
     side = (clip.size, clip.size)
     return {

@@ -32,18 +32,23 @@ class ReferenceBlock(nn.Module):
 
 
 class ReferenceMBT(nn.Module):
-    """Logits [B, C] of a `Clip` by bottleneck fusion, from class tokens."""
+    """Each stream's logits {stream: [B, C]} of a `Clip`, by bottleneck fusion, from class tokens.
+
+    With `remat` the backward pass computes each block again.
+    """
 
     config: MBTConfig
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, clip: Clip) -> Array:
+    def __call__(self, clip: Clip) -> dict[str, Array]:
         c = self.config
+        block = nn.remat(ReferenceBlock) if self.remat else ReferenceBlock
         tokens = {s: self.embed(s, getattr(clip, s)) for s in c.streams}
         first = self.param("bottleneck", nn.initializers.normal(0.02), (1, c.bottlenecks, c.width))
         slots = jnp.tile(first, (len(tokens[c.streams[0]]), 1, 1))
         for layer in range(c.depth):
-            blocks = {s: ReferenceBlock(c, name=f"{s}_block_{layer}") for s in c.streams}
+            blocks = {s: block(c, name=f"{s}_block_{layer}") for s in c.streams}
             if layer < c.fusion_layer:
                 tokens = {s: blocks[s](x) for s, x in tokens.items()}
                 continue
@@ -55,7 +60,7 @@ class ReferenceMBT(nn.Module):
             slots = jnp.mean(jnp.stack(written), axis=0)
         norm = nn.LayerNorm(epsilon=1e-6, name="final_norm")
         head = nn.Dense(c.classes, name="head")
-        return sum(head(norm(x)[:, 0]) for x in tokens.values()) / len(tokens)
+        return {s: head(norm(x)[:, 0]) for s, x in tokens.items()}
 
     def embed(self, stream: str, x: Array) -> Array:
         """[B, N, D]: class token, then the patches; positions added to all."""

@@ -30,27 +30,27 @@ ROUNDS = 5
 CLIP = ClipConfig(front_end=features.FRONT_ENDS["linear-mel"])  # 32 of 250 frames, 8 s of sound
 
 
-def measure(clips: int = 64, tensorflow: str | None = None, long: int = 0) -> dict:
+def measure(clips: int = 64, python: str | None = None, long: int = 0) -> dict:
     """Clips per second and core, the median of rounds that take turns; ready for JSON.
 
-    `tensorflow` is a Python that has TensorFlow, for the comparison with tf.data, otherwise this
+    `python` is one that has TensorFlow, for the comparison with tf.data, otherwise this
     one where it has; with neither that is left out, and said. `long` clips more are read to see
     whether the memory grows.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = _make(Path(folder))
         from_records, from_files = open_source(folder + "/bench-*", labels=LABELS), _table(files)
-        python = tensorflow or sys.executable
-        missing = _lacks_tensorflow(python)
+        python = python or sys.executable
+        missing = lacks_tensorflow(python)
         speeds = {"records": [], "mp4": [], "tf.data": []}
         for _ in tqdm(range(ROUNDS), desc="rounds", unit="round"):
             speeds["records"].append(_speed(from_records, clips))
             speeds["mp4"].append(_speed(from_files, clips // 2))
             if not missing:
                 speeds["tf.data"].append(_tf_speed(python, Path(folder), clips))
-        found = {
-            "clips a second and core": {k: float(np.median(v)) for k, v in speeds.items() if v}
-        }
+        speeds = {name: rounds for name, rounds in speeds.items() if rounds}
+        medians = {name: float(np.median(rounds)) for name, rounds in speeds.items()}
+        found = {"clips a second and core": medians, "rounds": speeds}
         if missing:
             found["left out"] = missing
         else:
@@ -72,9 +72,7 @@ def _make(folder: Path) -> list[Path]:
     settings, rng = extract.Settings(CLIP.front_end, LABELS), np.random.default_rng(0)
     files = [folder / f"{number}.mp4" for number in range(VIDEOS)]
     for file in files:
-        picture = _texture(rng)
-        frames = np.stack([np.roll(picture, (t // 2, 3 * t), (0, 1)) for t in range(25 * SECONDS)])
-        media.write(file, frames, 25.0, rng.normal(0, 0.1, SECONDS * media.RATE).astype(np.float32))
+        write_film(file, rng, SIZE)
     made = [extract.example(row, settings)[0] for row in _table(files).rows]
     for number in range(SHARDS):
         named = [replace(made[i % VIDEOS], id=f"{number} {i}") for i in range(PER_SHARD)]
@@ -82,9 +80,16 @@ def _make(folder: Path) -> list[Path]:
     return files
 
 
-def _texture(rng: np.random.Generator) -> np.ndarray:
-    """A picture uint8 [H, W, 3] with detail at all scales; as a JPEG it has about 27 kB."""
-    height, width = SIZE
+def write_film(path: Path, rng: np.random.Generator, size: tuple[int, int]) -> None:
+    """A video of `SECONDS` at 25 frames a second, a texture that drifts, with noise."""
+    picture = _texture(rng, size)
+    frames = np.stack([np.roll(picture, (t // 2, 3 * t), (0, 1)) for t in range(25 * SECONDS)])
+    media.write(path, frames, 25.0, rng.normal(0, 0.1, SECONDS * media.RATE).astype(np.float32))
+
+
+def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
+    """A picture uint8 [H, W, 3] with detail at all scales."""
+    height, width = size
     total = np.full((height, width, 3), 128.0)
     for cells in (4, 16, 64, 128):
         for channel in range(3):
@@ -115,7 +120,7 @@ def _speed(source: Source, clips: int) -> float:
     return clips // BATCH * BATCH / (time.process_time() - start)
 
 
-def _lacks_tensorflow(python: str) -> str | None:
+def lacks_tensorflow(python: str) -> str | None:
     """Why there is no comparison with tf.data; None where there is one."""
     asked = [
         python,
@@ -125,8 +130,8 @@ def _lacks_tensorflow(python: str) -> str | None:
     try:
         absent = subprocess.run(asked, capture_output=True).returncode
     except OSError:
-        raise ValueError(f"--tensorflow {python} is no Python that can be run.") from None
-    return f"{python} has no TensorFlow; name one that has with --tensorflow" if absent else None
+        raise ValueError(f"--python {python} is no Python that can be run.") from None
+    return f"{python} has no TensorFlow; name one that has with --python" if absent else None
 
 
 def _tf_speed(python: str, folder: Path, clips: int) -> float:

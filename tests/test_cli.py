@@ -2,7 +2,6 @@
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -10,8 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import bench, checkpoint, cli, features, media, world, zoo
-from mbt_lite.config import WORLD
+from mbt_lite import checkpoint, cli, media, world, zoo
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
@@ -217,55 +215,3 @@ def test_ctrl_c_in_a_callback_that_may_raise_nothing_stops_all_the_same(capsys, 
     assert cli.main(["bench"]) == 130
     assert time.monotonic() - begun < 10
     assert "interrupted" in capsys.readouterr().err
-
-
-class Late:
-    """A result that is there only when it is waited for, as those of JAX are."""
-
-    def __init__(self, log: list):
-        self.log = log
-
-    def block_until_ready(self):
-        self.log.append("ready")
-
-
-def test_a_comparison_begins_when_nothing_is_under_way_any_more():
-    log = []
-
-    def begun():
-        log.append("begun")
-        return Late(log)
-
-    bench.compare(begun, begun, "the same", rounds=1)
-    assert log == ["begun", "ready"] * 4  # a warm-up and a round of either
-
-
-def test_what_seeing_the_bottleneck_costs_is_a_row_beside_the_plain_pass():
-    row = bench.measure_attention(WORLD, rounds=1)
-    table = bench.table(row)
-    assert "the plain forward pass" in table and table.count("MB |") == 1
-    (only,) = row.values()
-    assert 0 < only["seconds"] and abs(only["more_bytes"]) < 1e6
-
-
-@pytest.mark.usefixtures("compiled_quickly")
-def test_the_model_is_timed_beside_the_usual_formulation(monkeypatch):
-    monkeypatch.setattr(bench.pace, "CASES", {"tiny": replace(WORLD, depth=1, fusion_layer=0)})
-    monkeypatch.setattr(bench.sharding, "PROBE", 256)
-    rows = bench.measure_model(rounds=1)
-    assert list(rows) == ["forward, tiny", "gradient, tiny"]
-    assert all(row["of_peak"] > 0 and min(row["bytes"]) > 0 for row in rows.values())
-    assert bench.table(rows).count("GiB") == 4
-    assert list(bench.measure_model("forward", rounds=1)) == ["forward, tiny"]
-    with pytest.raises(ValueError, match="no case holds 'huge'"):
-        bench.measure_model("huge")
-
-
-@pytest.mark.filterwarnings("ignore:Empty filters")  # so many bands leave some without a bin
-@pytest.mark.parametrize("name", ["world", "vggish", "ln-power-1e-6", "ln-magnitude-centred"])
-def test_the_log_mel_is_timed_beside_the_same_from_librosa(name):
-    front = features.FRONT_ENDS[name]
-    waves = np.random.default_rng(0).normal(0, 0.1, (2, 8123)).astype(np.float32)
-    theirs = bench.librosa_log_mels(waves, front)
-    ours = np.stack([features.log_mel(wave, front) for wave in waves])
-    np.testing.assert_allclose(theirs, ours, atol=1e-4)

@@ -506,7 +506,7 @@ def test_the_micro_world_is_a_source_whose_clips_are_new():
 def test_the_bench_reads_full_size_clips_and_says_what_it_leaves_out(monkeypatch):
     monkeypatch.setattr(throughput, "ROUNDS", 1)
     monkeypatch.setattr(throughput, "VIDEOS", 1)
-    found = throughput.measure(clips=8, tensorflow=sys.executable, long=40)
+    found = throughput.measure(clips=8, python=sys.executable, long=40)
     assert set(found["clips a second and core"]) >= {"records", "mp4"}
     assert all(speed > 0.5 for speed in found["clips a second and core"].values())
     assert ("left out" in found) == (importlib.util.find_spec("tensorflow") is None)
@@ -514,4 +514,4 @@ def test_the_bench_reads_full_size_clips_and_says_what_it_leaves_out(monkeypatch
     assert list(held) == [4 * step for step in range(11)]
     assert "from records" in throughput.table(found)
     with pytest.raises(ValueError, match="nowhere/python is no Python"):
-        throughput._lacks_tensorflow("nowhere/python")
+        throughput.lacks_tensorflow("nowhere/python")

@@ -53,10 +53,12 @@ LEVELS = {
     11: ["labelled", "start", "validation"],
     12: ["report", "rehearsal"],
     13: ["evaluation", "calibrate"],
-    14: ["train", "bench", "configs", "throughput", "sweep"],
+    14: ["train", "configs", "throughput", "sweep"],
     15: ["blind", "course"],
-    16: ["widgets", "cli", "demo"],
-    17: ["__main__"],
+    16: ["widgets", "demo"],
+    17: ["bench"],
+    18: ["cli"],
+    19: ["__main__"],
 }
 LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
 

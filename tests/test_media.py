@@ -13,7 +13,7 @@ import pytest
 
 from mbt_lite import features, tracks
 from mbt_lite.config import WORLD_CLIP
-from mbt_lite.media import RATE, MediaError, probe, read, walked_seconds, write
+from mbt_lite.media import RATE, MediaError, probe, read, seconds, write
 from mbt_lite.tracks import Picture
 
 FPS = 25
@@ -162,7 +162,7 @@ def test_a_recording_without_a_duration_is_walked_through(tmp_path):
                 packet.stream = streams[packet.stream.index]
                 out.mux(packet)
     assert probe(tmp_path / "b.mkv").duration is None
-    assert walked_seconds(tmp_path / "b.mkv") == pytest.approx(6, abs=0.2)
+    assert seconds(tmp_path / "b.mkv") == pytest.approx(6, abs=0.2)
     first, middle, last = features.read_views(tmp_path / "b.mkv", WORLD_CLIP, 3)
     assert [first.start, middle.start, last.start] == pytest.approx([0, 2, 4], abs=0.2)
 

@@ -263,7 +263,7 @@ def test_a_loader_ends_soon_though_its_processes_are_busy():
             waiting = elsewhere.submit(next, loader)
             time.sleep(3)
             begun = time.monotonic()
-        assert time.monotonic() - begun < 2  # of 16 s that the batch takes
+        assert time.monotonic() - begun < 8  # of 16 s that the batch takes
         assert waiting.exception()
 
 

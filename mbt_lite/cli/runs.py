@@ -54,18 +54,23 @@ class World:
 
 @dataclass(frozen=True)
 class Bench:
-    """Speed of the parts on this machine, each beside an alternative; of the data; of training."""
+    """Speed on this machine, each part beside an alternative; of the data; of training."""
 
-    example: ClassVar[str] = "mbt-lite bench train --batch 16 --steps 20"
+    example: ClassVar[str] = 'mbt-lite bench --only "forward, 8 frames"'
 
-    what: Positional[Literal["parts", "model", "attention", "data", "train"]] = "parts"
-    """model: forward pass and gradient at full size, beside the usual formulation. attention: what
-    seeing the bottleneck of a full-size clip costs. data: how fast full-size clips are read, beside
-    tf.data. train: steps of the full model."""
+    what: Positional[Literal["all", "growth", "data", "train"]] = "all"
+    """all: every part and the whole model beside an alternative. growth: what a full-size model
+    costs with more tokens, fused layers and bottlenecks. data: how fast full-size clips are read,
+    beside tf.data. train: steps of the full model."""
+    only: str = ""
+    """all, train: only cases that hold this, such as "8 frames", "film" or bfloat16."""
+    python: str | None = None
+    """all, data: a Python that has what this one lacks: OpenCV, decord, TorchCodec, torchaudio,
+    TensorFlow."""
+    out: Path | None = None
+    """all, growth: a folder where the figures are kept, as JSON, table and picture."""
     clips: int = 64
     """data: how many a round."""
-    tensorflow: str | None = None
-    """data: a Python that has TensorFlow, for the comparison."""
     long: int = 0
     """data: so many clips more, to see whether the memory grows."""
     batch: int = 1
@@ -74,32 +79,28 @@ class Bench:
     """train: how many are timed."""
     keep_activations: bool = False
     """train: do not compute blocks again in the backward pass."""
-    only: str = ""
-    """model, train: only cases that hold this, such as "8 frames" or bfloat16."""
     json: bool = False
     """JSON instead of a table."""
     debug: Debug = False
 
     def run(self) -> int:
-        if self.what == "parts":
-            from mbt_lite.bench import measure, table
+        if self.what == "all":
+            from mbt_lite.bench import measure, save, table
+
+            measured = measure(self.only, self.python)
+        elif self.what == "growth":
+            from mbt_lite.bench.growth import measure, save, table
 
             measured = measure()
-        elif self.what == "model":
-            from mbt_lite.bench import measure_model, table
-
-            measured = measure_model(self.only)
-        elif self.what == "attention":
-            from mbt_lite.bench import measure_attention, table
-
-            measured = measure_attention()
         elif self.what == "data":
             from mbt_lite.throughput import measure, table
 
-            measured = measure(self.clips, self.tensorflow, self.long)
+            measured = measure(self.clips, self.python, self.long)
         else:
             from mbt_lite.pace import measure, table
 
             measured = measure(self.batch, self.steps, not self.keep_activations, self.only)
+        if self.out and self.what in ("all", "growth"):
+            save(measured, self.out)
         print(json.dumps(measured, indent=1) if self.json else table(measured))
         return 0

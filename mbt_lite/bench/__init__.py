@@ -1,0 +1,137 @@
+"""Speed on this machine, each figure beside a named alternative timed in the same run.
+
+timing.py takes turns, parts.py and model.py have the cases, others.py is a program with other
+libraries' ways, growth.py measures what a model costs as it grows.
+"""
+
+import json
+import os
+import platform
+import sys
+import tempfile
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from mbt_lite import files, sharding
+from mbt_lite.bench import model, parts
+from mbt_lite.bench.timing import seconds
+
+CASES = parts.CASES | model.CASES
+
+
+def measure(only: str = "", python: str | None = None) -> dict:
+    """{"machine": what it is and reaches, "rows": {case: its figures}, "left out": {case: why}}.
+
+    Of a row: median `seconds` of ours and `alternative_seconds`, taken in turn, their `ratio`
+    (above 1: ours is faster) and its `spread`. `only` picks the cases whose names hold it; `python`
+    is one that has more libraries to compare with.
+    """
+    asked = {name: case for name, case in CASES.items() if only in name}
+    if not asked:
+        raise ValueError(f"no case holds {only!r}; there are {'; '.join(CASES)}.")
+    found = {"machine": machine(), "rows": {}, "left out": {}}
+    with tempfile.TemporaryDirectory() as folder:
+        place = parts.Place(Path(folder), python or sys.executable)
+        for name, case in tqdm(asked.items(), desc="bench", unit="case"):
+            result = case(place)
+            found["left out" if isinstance(result, str) else "rows"][name] = result
+    found["machine"]["GFLOP/s of a matrix product"].append(sharding.peak_flops() / 1e9)
+    return found
+
+
+def machine() -> dict:
+    """What this machine is, and what it reaches at most: products of matrices, copies of memory."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    source, target = np.ones((2, 1 << 25), np.float32)  # 128 MiB each
+    copying = min(seconds(lambda: np.copyto(target, source)) for _ in range(5))
+    return {
+        "date": date.today().isoformat(),
+        "processor": f"{len(os.sched_getaffinity(0))} cores of {_processor()}",
+        "memory in GiB": round(memory),
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": {name: version(name) for name in ("jax", "flax", "numpy", "scipy", "av")},
+        "python": platform.python_version(),
+        "GFLOP/s of a matrix product": [sharding.peak_flops() / 1e9],
+        "GB/s of a memory copy": 2 * source.nbytes / copying / 1e9,
+    }
+
+
+def _processor() -> str:
+    """The processor's name, and whether it has the wide instructions of AVX-512."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    wide = "with" if "avx512f" in facts.get("flags", "") else "without"
+    return f"{facts.get('model name', platform.machine())}, {wide} AVX-512"
+
+
+def save(found: dict, folder: Path) -> None:
+    """Keep the figures as results.json, and as a table in results.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / "results.json", json.dumps(found, indent=1) + "\n")
+    files.write_text(folder / "results.md", table(found) + "\n")
+
+
+def table(found: dict) -> str:
+    """The figures as Markdown: a sentence on the machine, and the table."""
+    machine = found["machine"]
+    reached = ", then ".join(f"{x:.0f}" for x in machine["GFLOP/s of a matrix product"])
+    lines = [
+        f"{machine['date']}: {machine['processor']}, {machine['memory in GiB']} GiB; "
+        f"JAX {machine['versions']['jax']} on {machine['device']}. "
+        f"A float32 matrix product reaches {reached} GFLOP/s, "
+        f"a copy of memory {machine['GB/s of a memory copy']:.1f} GB/s.",
+        "",
+        "| what | ours | alternative | ratio (lowest-highest) |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name, row in found["rows"].items():
+        low, high = row["spread"]
+        lines.append(
+            f"| {name} | {_time(row['seconds'])} "
+            f"| {row['alternative']}: {_time(row['alternative_seconds'])} "
+            f"| {row['ratio']:.2f} ({low:.2f}-{high:.2f}) |"
+        )
+        lines += _more(row)
+    return "\n".join([*lines, *_reasons(found["left out"])])
+
+
+def _more(row: dict) -> list[str]:
+    """Further lines of the table for what else was measured."""
+    lines = []
+    if "of_peak" in row:
+        share = row["of_peak"], row["of_peak"] / row["ratio"]
+        lines.append("| share of a matrix product's speed | {:.0%} | {:.0%} | |".format(*share))
+        mine, theirs = (size / 2**30 for size in row["bytes"])
+        lines.append(
+            f"| memory, planned | {mine:.2f} GiB | {theirs:.2f} GiB | {theirs / mine:.2f} |"
+        )
+        mine, theirs = row["compile_seconds"]
+        lines.append(f"| compilation | {mine:.1f} s | {theirs:.1f} s | {theirs / mine:.2f} |")
+    if "more_bytes" in row:
+        lines.append(f"| memory, planned | {row['more_bytes'] / 1e6:+.1f} MB | | |")
+    if "bound" in row:
+        share = row["bound"] / row["seconds"]
+        what = "the bound: its transforms alone, and one copy of what goes in and out"
+        lines.append(f"| {what} | {_time(row['bound'])}, {share:.0%} of ours | | |")
+    return lines
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{seconds * 1e3:.1f} ms"
+
+
+def _reasons(left_out: dict[str, str]) -> list[str]:
+    reasons: dict[str, list[str]] = {}
+    for name, why in left_out.items():
+        reasons.setdefault(why, []).append(name)
+    said = [f"Left out: {'; '.join(names)}: {why}." for why, names in reasons.items()]
+    return ["", *said] if said else []

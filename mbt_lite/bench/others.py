@@ -1,0 +1,123 @@
+"""Other ways to read a clip and its sound, which the benchmarks hold ours against.
+
+A program of its own, for whatever Python has the libraries; the package never imports them:
+
+    python others.py NAME ARGUMENTS      # of the function NAME below, in JSON
+
+does the work once to warm up and prints "ready"; then for every line on its standard input it does
+the work again and prints how many seconds that took.
+
+T frames of `width` x `height`, those with the numbers `wanted`, and `seconds` of mono sound at
+16 kHz from `start` on
+"""
+
+import json
+import sys
+import time
+
+RATE = 16_000  # Hz
+
+
+def opencv(file, wanted, size, start, seconds):
+    """The frames alone: OpenCV reads no sound."""
+    import cv2
+
+    video = cv2.VideoCapture(file)
+    video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
+    frames = []
+    for number in range(wanted[0], wanted[-1] + 1):
+        video.grab()
+        if number in wanted:
+            frame = cv2.resize(video.retrieve()[1], size, interpolation=cv2.INTER_AREA)
+            frames.append(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    return frames, None
+
+
+def decord(file, wanted, size, start, seconds):
+    """Frames reduced by decord itself, and all of the sound, of which a part is taken."""
+    import decord
+
+    frames = decord.VideoReader(file, width=size[0], height=size[1]).get_batch(list(wanted))
+    wave = decord.AudioReader(file, sample_rate=RATE, mono=True)[:]
+    return frames.asnumpy(), wave.asnumpy()[0, int(start * RATE) :][: int(seconds * RATE)]
+
+
+def torchcodec(file, wanted, size, start, seconds):
+    """Frames by number, reduced by torch; the sound by its time."""
+    import torch
+    from torchcodec.decoders import AudioDecoder, VideoDecoder
+
+    video = VideoDecoder(file, num_ffmpeg_threads=0, seek_mode="approximate")
+    frames = video.get_frames_at(list(wanted)).data  # uint8 [T, 3, H, W]
+    frames = torch.nn.functional.interpolate(frames, size[::-1], mode="bilinear", antialias=True)
+    sound = AudioDecoder(file, sample_rate=RATE, num_channels=1)
+    wave = sound.get_samples_played_in_range(start, start + seconds).data[0]
+    return frames.permute(0, 2, 3, 1).numpy(), wave.numpy()
+
+
+def pyav(file, wanted, size, start, seconds):
+    """Every frame of the file decoded and converted, and all of its sound, of which parts stay."""
+    import av
+    import numpy as np
+
+    with av.open(file) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    with av.open(file) as container:
+        resampler = av.AudioResampler("flt", "mono", RATE)
+        mono = (part for f in container.decode(audio=0) for part in resampler.resample(f))
+        sound = np.concatenate([part.to_ndarray()[0] for part in mono])
+    small = [av.VideoFrame.from_ndarray(frames[i], "rgb24").reformat(*size) for i in wanted]
+    wave = sound[int(start * RATE) :][: int(seconds * RATE)]
+    return [frame.to_ndarray() for frame in small], wave
+
+
+def torchaudio(waves, seconds, rate, fft, window, hop, mels, low, high, offset):
+    """The log-mels of noise in one batch."""
+    import torch
+    from torchaudio.transforms import MelSpectrogram
+
+    make = MelSpectrogram(
+        rate, fft, window, hop, low, high, n_mels=mels, power=1.0, mel_scale="htk", norm=None,
+        center=False, window_fn=torch.hamming_window,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    noise = 0.1 * torch.randn(waves, int(seconds * rate))
+
+    def work():
+        return torch.log(make(noise) + offset)
+
+    return work
+
+
+def reading(reader):
+    """Work that reads a clip and makes sure that it is all there."""
+
+    def prepared(file, wanted, size, start, seconds):
+        def work():
+            frames, wave = reader(file, wanted, tuple(size), start, seconds)
+            whole = wave is None or len(wave) == round(seconds * RATE)
+            if not whole or len(frames) != len(wanted) or frames[0].shape != (*size[::-1], 3):
+                sys.exit(f"{reader.__name__} did not read the clip that was asked for.")
+
+        return work
+
+    return prepared
+
+
+NAMES = {reader.__name__: reading(reader) for reader in (opencv, decord, torchcodec, pyav)}
+NAMES |= {"torchaudio": torchaudio}
+
+
+def main(name: str, arguments: str) -> None:
+    work = NAMES[name](**json.loads(arguments))
+    work()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        work()
+        print(time.perf_counter() - begun, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,86 @@
+"""Two calls that take turns, in this process or in others, and what is said of them."""
+
+import subprocess
+import time
+from collections.abc import Callable
+from itertools import repeat
+
+import jax
+import numpy as np
+
+
+def compare(ours: Callable, other: Callable, what: str, rounds: int) -> dict:
+    """Medians of two calls that alternate, after one warm-up each; `ratio` above 1: ours faster.
+
+    JAX gives a result back before it is computed, so the warm-up, too, is waited for. A call may
+    give back the seconds it took itself, as those do that run elsewhere.
+    """
+    seconds(ours), seconds(other)
+    times = np.array([[seconds(ours), seconds(other)] for _ in repeat(None, rounds)])
+    return row(times[:, 0], times[:, 1], what)
+
+
+def seconds(call: Callable) -> float:
+    """How long a call takes, until its result is there."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(call())
+    return result.seconds if isinstance(result, Took) else time.perf_counter() - start
+
+
+def row(ours, others, what: str) -> dict:
+    """Seconds of the same rounds on both sides as a row of the table."""
+    ratios = np.divide(others, ours)
+    return {
+        "seconds": float(np.median(ours)),
+        "alternative": what,
+        "alternative_seconds": float(np.median(others)),
+        "ratio": float(np.median(ratios)),
+        "spread": [float(ratios.min()), float(ratios.max())],
+    }
+
+
+class Took:
+    """The seconds that a call took elsewhere."""
+
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+
+
+class Program:
+    """A program that does its work again for every line it is given, and says how long that took.
+
+    `reason` says why it is not there, None where it is; a call does the work once. To be closed.
+    """
+
+    def __init__(self, *command: str):
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        except OSError:
+            raise ValueError(f"{command[0]} is no Python that can be run.") from None
+        ready = self.process.stdout.readline().strip() == "ready"
+        self.reason = None if ready else self._last_words()
+
+    def __call__(self) -> Took:
+        self.process.stdin.write("again\n")
+        self.process.stdin.flush()
+        said = self.process.stdout.readline()
+        if not said:
+            raise ValueError(f"an alternative ended early: {self._last_words()}")
+        return Took(float(said))
+
+    def _last_words(self) -> str:
+        self.process.wait()
+        lines = self.process.stderr.read().strip().splitlines()
+        return lines[-1] if lines else f"exit code {self.process.returncode}"
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            stream.close()

@@ -1,0 +1,176 @@
+"""The benchmarks on small stand-ins: the two sides do the same, take turns, and are told apart."""
+
+import json
+import sys
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from mbt_lite import bench, cli, features, pace, sharding, step, throughput
+from mbt_lite.bench import model, others, parts
+from mbt_lite.bench.timing import Program, compare
+from mbt_lite.config import BASE, WORLD
+from mbt_lite.optimizer import make_optimizer
+from mbt_lite.reference import translated
+
+TINY = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1, classes=527)
+TINY = replace(TINY, rgb_shape=(2, 224, 224), rgb_patch=(1, 56, 56), spec_patch=(16, 64))
+
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
+
+@pytest.fixture
+def place(tmp_path):
+    return parts.Place(tmp_path, sys.executable)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(sharding, "PROBE", 256)
+    for module in (model, parts):
+        monkeypatch.setattr(module, "ROUNDS", 1)
+
+
+# ---- taking turns ----
+
+
+class Late:
+    """A result that is there only once it was waited for, as JAX gives them."""
+
+    def __init__(self, log: list):
+        self.log = log
+
+    def block_until_ready(self):
+        self.log.append("ready")
+
+
+def test_a_comparison_begins_when_nothing_is_under_way_any_more():
+    log = []
+
+    def begun():
+        log.append("begun")
+        return Late(log)
+
+    compare(begun, begun, "the same", rounds=1)
+    assert log == ["begun", "ready"] * 4  # a warm-up and a round of either
+
+
+def test_a_program_elsewhere_tells_its_own_seconds():
+    code = "print('ready', flush=True)\nfor _ in __import__('sys').stdin: print(9, flush=True)"
+    program = Program(sys.executable, "-c", code)
+    row = compare(lambda: None, program, "elsewhere", rounds=2)
+    program.close()
+    assert program.reason is None and row["alternative_seconds"] == 9 and row["ratio"] > 9
+
+
+def test_what_a_python_lacks_is_said(place):
+    row = parts.beside(place, lambda: None, "torchaudio")
+    assert "No module named" in row and "--python" in row or "missing" in row
+    with pytest.raises(ValueError, match="nowhere/python is no Python"):
+        Program("nowhere/python", "-c", "")
+
+
+# ---- the cases ----
+
+
+def test_the_two_train_steps_learn_the_same():
+    experiment, mesh = pace.experiment(TINY, 1, remat=False), sharding.make_mesh()
+    experiment = replace(experiment, train=replace(experiment.train, warmup=0))
+    batch = sharding.placed(mesh, pace.drawn_batch(experiment))
+    state = step.first_state(experiment, mesh)
+    begun = jax.tree.map(jax.numpy.copy, translated(TINY, state.params))
+    theirs = begun, make_optimizer(experiment.train).init(begun)
+    before = jax.tree.map(np.array, begun)
+    state, found = step.train_step(experiment, pace.LABELS, mesh)(state, batch)
+    for remat in (False, True):
+        copied = jax.tree.map(jax.numpy.copy, theirs)
+        (after, _), loss = model.usual_step(experiment, remat)(copied, batch)
+        assert float(loss) == pytest.approx(float(found["loss"]), rel=1e-5)
+        ours = translated(TINY, state.params)
+        for mine, other, first in zip(*map(jax.tree.leaves, (ours, after, before)), strict=True):
+            np.testing.assert_allclose(mine - first, other - first, rtol=1e-3, atol=1e-6)
+    assert np.abs(after["head"]["bias"] - before["head"]["bias"]).max() > 1e-4
+
+
+def test_the_model_is_timed_beside_the_usual_formulation(monkeypatch):
+    shallow = replace(TINY, depth=1, fusion_layer=0)
+    for row in (model.forward(shallow), model.train(shallow)):
+        assert row["of_peak"] > 0 and min(row["bytes"]) > 0 and min(row["compile_seconds"]) > 0
+        assert row["alternative"] == "the usual formulation"
+    monkeypatch.setattr(model, "ROOM", 1000)
+    assert "blocks computed again" in model.train(shallow)
+
+
+def test_attention_rows_are_timed_beside_the_plain_pass():
+    row = model.rows_of_the_bottleneck(WORLD)
+    assert 0 < row["seconds"] and abs(row["more_bytes"]) < 1e6
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")  # so many bands leave some without a bin
+@pytest.mark.parametrize("name", ["world", "vggish", "ln-power-1e-6", "ln-magnitude-centred"])
+def test_the_log_mel_is_timed_beside_the_same_from_librosa(name):
+    front = features.FRONT_ENDS[name]
+    waves = np.random.default_rng(0).normal(0, 0.1, (2, 8123)).astype(np.float32)
+    theirs = parts.librosa_log_mels(waves, front)
+    ours = np.stack([features.log_mel(wave, front) for wave in waves])
+    np.testing.assert_allclose(theirs, ours, atol=1e-4)
+
+
+def test_a_film_is_read_beside_pyav(place, monkeypatch):
+    monkeypatch.setattr(parts, "HD", (232, 320))
+    row = parts.reading_beside(place, "pyav")
+    assert row["alternative"].startswith("PyAV") and 0 < row["ratio"]
+
+
+def test_both_readers_give_the_same_clip(tmp_path):
+    file = tmp_path / "film.mp4"
+    throughput.write_film(file, np.random.default_rng(0), (232, 320))
+    wanted = list(range(93, 157, 2))
+    frames, wave = others.pyav(str(file), wanted, (320, 232), 1.0, 8.0)
+    instants = (np.array(wanted) + 0.5) / 25 - 1
+    found = parts.media.read(file, 1.0, 8.0, at=lambda length: instants)
+    pairs = zip(frames, found.frames, strict=True)
+    apart = [np.abs(np.float32(frame) - own).mean() for frame, own in pairs]
+    assert max(apart) < 3 < np.abs(np.float32(frames[0]) - found.frames[1]).mean()
+    assert np.corrcoef(wave, found.wave)[0, 1] > 0.99
+
+
+def test_the_demo_and_the_batch_are_asked(place):
+    assert parts.answer_of_the_demo(place)["seconds"] > 0
+    assert parts.answers_in_a_batch(place)["seconds"] > 0
+
+
+# ---- what is told ----
+
+
+@pytest.fixture
+def cases(monkeypatch):
+    row = compare(lambda: None, lambda: None, "nothing", 1)
+    more = {"of_peak": 0.5, "bytes": [2**30, 2**31], "compile_seconds": [2.0, 3.0]}
+    told = {"a sound": row | {"bound": row["seconds"] / 2}, "a model": row | more}
+    told |= {"rows": row | {"more_bytes": 10**6}, "absent": "that is not there"}
+    made = {name: lambda place, result=result: result for name, result in told.items()}
+    monkeypatch.setattr(bench, "CASES", made)
+
+
+def test_the_figures_are_told_with_the_machine_and_kept(cases, tmp_path, capsys):
+    assert cli.main(["bench", "--out", str(tmp_path / "kept")]) == 0
+    table = capsys.readouterr().out
+    assert "GFLOP/s" in table and "Left out: absent: that is not there." in table
+    assert "| memory, planned | 1.00 GiB | 2.00 GiB | 2.00 |" in table
+    assert "| compilation | 2.0 s | 3.0 s | 1.50 |" in table and "50% of ours" in table
+    kept = json.loads((tmp_path / "kept" / "results.json").read_text())
+    assert kept["machine"]["memory in GiB"] > 0 and set(kept["rows"]) == {
+        "a sound",
+        "a model",
+        "rows",
+    }
+    assert (tmp_path / "kept" / "results.md").read_text() == table
+
+
+def test_some_cases_can_be_picked(cases):
+    assert list(bench.measure("sound")["rows"]) == ["a sound"]
+    with pytest.raises(ValueError, match="no case holds 'huge'; there are a sound"):
+        bench.measure("huge")
