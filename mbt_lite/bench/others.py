@@ -14,14 +14,14 @@ T frames of `width` x `height`, those with the numbers `wanted`, and `seconds` o
 import json
 import sys
 import time
+from importlib import import_module
 
 RATE = 16_000  # Hz
 
 
 def opencv(file, wanted, size, start, seconds):
     """The frames alone: OpenCV reads no sound."""
-    import cv2
-
+    cv2 = import_module("cv2")
     video = cv2.VideoCapture(file)
     video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
     frames = []
@@ -35,8 +35,7 @@ def opencv(file, wanted, size, start, seconds):
 
 def decord(file, wanted, size, start, seconds):
     """Frames reduced by decord itself, and all of the sound, of which a part is taken."""
-    import decord
-
+    decord = import_module("decord")
     frames = decord.VideoReader(file, width=size[0], height=size[1]).get_batch(list(wanted))
     wave = decord.AudioReader(file, sample_rate=RATE, mono=True)[:]
     return frames.asnumpy(), wave.asnumpy()[0, int(start * RATE) :][: int(seconds * RATE)]
@@ -44,22 +43,18 @@ def decord(file, wanted, size, start, seconds):
 
 def torchcodec(file, wanted, size, start, seconds):
     """Frames by number, reduced by torch; the sound by its time."""
-    import torch
-    from torchcodec.decoders import AudioDecoder, VideoDecoder
-
-    video = VideoDecoder(file, num_ffmpeg_threads=0, seek_mode="approximate")
+    torch, decoders = import_module("torch"), import_module("torchcodec.decoders")
+    video = decoders.VideoDecoder(file, num_ffmpeg_threads=0, seek_mode="approximate")
     frames = video.get_frames_at(list(wanted)).data  # uint8 [T, 3, H, W]
     frames = torch.nn.functional.interpolate(frames, size[::-1], mode="bilinear", antialias=True)
-    sound = AudioDecoder(file, sample_rate=RATE, num_channels=1)
+    sound = decoders.AudioDecoder(file, sample_rate=RATE, num_channels=1)
     wave = sound.get_samples_played_in_range(start, start + seconds).data[0]
     return frames.permute(0, 2, 3, 1).numpy(), wave.numpy()
 
 
 def pyav(file, wanted, size, start, seconds):
     """Every frame of the file decoded and converted, and all of its sound, of which parts stay."""
-    import av
-    import numpy as np
-
+    av, np = import_module("av"), import_module("numpy")
     with av.open(file) as container:
         container.streams.video[0].thread_type = "AUTO"
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -74,10 +69,8 @@ def pyav(file, wanted, size, start, seconds):
 
 def torchaudio(waves, seconds, rate, fft, window, hop, mels, low, high, offset):
     """The log-mels of noise in one batch."""
-    import torch
-    from torchaudio.transforms import MelSpectrogram
-
-    make = MelSpectrogram(
+    torch, transforms = import_module("torch"), import_module("torchaudio.transforms")
+    make = transforms.MelSpectrogram(
         rate, fft, window, hop, low, high, n_mels=mels, power=1.0, mel_scale="htk", norm=None,
         center=False, window_fn=torch.hamming_window,
     )  # fmt: skip
