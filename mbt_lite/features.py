@@ -119,6 +119,17 @@ def mel_filters(front: FrontEnd) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
+def _parts(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
+    """The filters in groups of neighbours, each with the bins that it needs and no others."""
+    parts = []
+    for part in np.array_split(mel_filters(front), max(front.mels // 32, 1), axis=1):
+        used = np.flatnonzero(part.any(axis=1))
+        bins = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
+        parts.append((bins, np.ascontiguousarray(part[bins])))
+    return parts
+
+
+@lru_cache(maxsize=32)
 def taper(front: FrontEnd) -> np.ndarray:
     """The periodic Hamming or Hann window [samples] of a front end."""
     floor, n = {"hamming": 0.08, "hann": 0.0}[front.taper], front.window_samples
@@ -155,7 +166,8 @@ def _energies(frames: np.ndarray, front: FrontEnd) -> np.ndarray:
     tapered = frames * (taper(front) * np.float32(front.scale))
     spectrum = fft.rfft(tapered, front.fft)  # [N, F/2+1]
     power = np.square(spectrum.real) + np.square(spectrum.imag)
-    return (np.sqrt(power) if front.power == 1 else power) @ mel_filters(front)
+    values = np.sqrt(power) if front.power == 1 else power
+    return np.concatenate([values[:, bins] @ part for bins, part in _parts(front)], axis=1)
 
 
 @lru_cache(maxsize=32)
