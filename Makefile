@@ -22,8 +22,8 @@ notebooks: $(READY)  ## make every notebook again out of its text, and execute i
 	$(PYTHON) notebooks/build.py $(ARGS)
 	$(PYTHON) notebooks/landing.py
 
-bench: $(READY)  ## measure speed on this machine
-	$(PYTHON) -m mbt_lite bench $(ARGS)
+bench: $(READY)  ## measure speed on this machine, into benchmarks/
+	$(PYTHON) -m mbt_lite bench --out benchmarks $(ARGS)
 
 check: $(READY)  ## what must be green before a commit: ruff check, ruff format, tests
 	$(PYTHON) -m ruff check .

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import bench, cli, features, pace, sharding, step, throughput
-from mbt_lite.bench import model, others, parts
+from mbt_lite import bench, cli, features, pace, plot, sharding, step, throughput
+from mbt_lite.bench import growth, model, others, parts
 from mbt_lite.bench.timing import Program, compare
 from mbt_lite.config import BASE, WORLD
 from mbt_lite.optimizer import make_optimizer
@@ -140,6 +140,23 @@ def test_both_readers_give_the_same_clip(tmp_path):
 def test_the_demo_and_the_batch_are_asked(place):
     assert parts.answer_of_the_demo(place)["seconds"] > 0
     assert parts.answers_in_a_batch(place)["seconds"] > 0
+
+
+def test_growth_is_measured_counted_and_drawn(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(growth, "BASE", TINY)
+    monkeypatch.setattr(growth.pace, "CASES", {"8 frames": TINY})
+    monkeypatch.setattr(growth, "WAYS", dict(list(growth.WAYS.items())[:2]))
+    monkeypatch.setattr(growth, "FRAMES", (1,))
+    monkeypatch.setattr(growth, "LAYERS", (0,))
+    monkeypatch.setattr(growth, "BOTTLENECKS", (1, 600))
+    assert cli.main(["bench", "growth", "--out", str(tmp_path)]) == 0
+    points = json.loads((tmp_path / "growth.json").read_text())["points"]
+    assert len(points) == 2 * (1 + 1) + 2 and all(point["seconds"] > 0 for point in points)
+    few, many = (p["gflop"] for p in points if p["axis"] == "bottleneck tokens")
+    assert many > 2 * few
+    assert capsys.readouterr().out.count("| bottleneck tokens | bottleneck |") == 2
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+    assert "joint, one encoder" in plot.growth_alt(points)
 
 
 # ---- what is told ----

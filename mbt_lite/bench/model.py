@@ -31,7 +31,7 @@ def forward(config: MBTConfig) -> dict | str:
     def usual(params, clip):
         return mean_of(ReferenceMBT(config).apply({"params": params}, clip))
 
-    ours = compiled(jax.jit(partial(_logits, config)), params, clip)
+    ours = compiled(jax.jit(partial(logits, config)), params, clip)
     other = compiled(jax.jit(usual), theirs, clip)
     calls = partial(ours[0], params, clip), partial(other[0], theirs, clip)
     return _compared(ours, other, calls, "the usual formulation", config.cost().flops)
@@ -66,13 +66,14 @@ def rows_of_the_bottleneck(config: MBTConfig = BASE) -> dict:
     """
     params, clip = init_params(config, jax.random.key(0)), blank_clip(config)
     rows = attention_rows.lower(MBT(config), params, clip).compile()
-    plain = jax.jit(partial(_logits, config)).lower(params, clip).compile()
+    plain = jax.jit(partial(logits, config)).lower(params, clip).compile()
     calls = partial(rows, params, clip), partial(plain, params, clip)
     found = compare(*calls, "the plain forward pass", ROUNDS)
     return found | {"more_bytes": planned(rows) - planned(plain)}
 
 
-def _logits(config: MBTConfig, params: dict, clip):
+def logits(config: MBTConfig, params: dict, clip) -> jax.Array:
+    """The model's answer [B, C]."""
     return MBT(config).apply({"params": params}, clip).logits
 
 

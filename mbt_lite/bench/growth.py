@@ -1,0 +1,84 @@
+"""What a forward pass costs as a model grows: more tokens, fused layers, bottlenecks."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+from mbt_lite import files, pace, plot
+from mbt_lite.bench import machine
+from mbt_lite.bench.model import compiled, logits
+from mbt_lite.bench.timing import seconds
+from mbt_lite.config import BASE, MBTConfig
+from mbt_lite.model import blank_clip, init_params
+
+WAYS = {
+    "bottleneck": {"fusion": "bottleneck"},
+    "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
+    "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
+}
+FRAMES, LAYERS, BOTTLENECKS = (4, 8, 16, 32), (0, 4, 8, 12), (4, 64, 256, 1024)
+ROUNDS = 2
+
+
+def measure() -> dict:
+    """{"machine", "points": [{"axis", "way", "at", "seconds", "gflop"}]}: one clip, float32.
+
+    `axis` is what grows: picture tokens of the released geometry, whose model of 32 frames has
+    3,136; with 8 frames of a patch each (1,568 tokens) the first fused layer, and the bottlenecks.
+    Seconds are the least of two after one that is not counted.
+    """
+    points = [
+        {"axis": axis, "way": way, "at": at, "gflop": config.cost().gflops} | {"config": config}
+        for axis, way, at, config in _cases()
+    ]
+    known: dict[MBTConfig, float] = {}
+    for point in tqdm(points, desc="growth", unit="model"):
+        config = point.pop("config")
+        if config not in known:
+            known[config] = _seconds(config)
+        point["seconds"] = known[config]
+    return {"machine": machine(), "points": points}
+
+
+def _cases() -> Iterator[tuple[str, str, int, MBTConfig]]:
+    eight = replace(pace.CASES["8 frames"], drop_path=0.0)
+    for way, changes in WAYS.items():
+        for frames in FRAMES:
+            config = replace(BASE, rgb_shape=(frames, *BASE.rgb_shape[1:]), **changes)
+            yield "picture tokens", way, config.patches("rgb"), config
+        for layer in LAYERS:
+            yield "fusion layer", way, layer, replace(eight, fusion_layer=layer, **changes)
+        for count in BOTTLENECKS if way == "bottleneck" else ():
+            yield "bottleneck tokens", way, count, replace(eight, bottlenecks=count)
+
+
+def _seconds(config: MBTConfig) -> float:
+    params, clip = init_params(config, jax.random.key(0)), blank_clip(config)
+    program, _ = compiled(jax.jit(partial(logits, config)), params, clip)
+    call = partial(program, params, clip)
+    seconds(call)
+    return min(seconds(call) for _ in range(ROUNDS))
+
+
+def save(found: dict, folder: Path) -> None:
+    """Keep the figures as growth.json and as a picture, growth.png."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / "growth.json", json.dumps(found, indent=1) + "\n")
+    plot.save(plot.growth(found["points"]), folder / "growth.png")
+
+
+def table(found: dict) -> str:
+    """The figures as a Markdown table."""
+    lines = ["| what grows | fusion | at | s | GFLOP | GFLOP/s |", "| --- " * 6 + "|"]
+    for point in found["points"]:
+        speed = point["gflop"] / point["seconds"]
+        lines.append(
+            f"| {point['axis']} | {point['way']} | {point['at']:,} | {point['seconds']:.2f} "
+            f"| {point['gflop']:,.0f} | {speed:.0f} |"
+        )
+    return "\n".join(lines)
