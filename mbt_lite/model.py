@@ -83,7 +83,7 @@ def _read(k: Array, v: Array, q: Array) -> Array:
 class Attention(nn.Module):
     """Self-attention: written out where it is observed or short, else never as one large matrix.
 
-    On a CPU that is `blocked_attention`, on an accelerator JAX's fused equivalent.
+    On a CPU that is `blocked_attention`, on an accelerator JAX's own, `fused` where it can be.
     """
 
     heads: int
@@ -110,12 +110,24 @@ class Attention(nn.Module):
         elif on_cpu:
             read = blocked_attention(q, k, v).swapaxes(1, 2)  # [B, N, H, d]
         else:
-            read = jax.nn.dot_product_attention(*jnp.moveaxis(qkv, 2, 0))  # [B, N, H, d]
+            q, k, v = jnp.moveaxis(qkv, 2, 0)  # [B, N, H, d] each
+            read = jax.nn.dot_product_attention(q, k, v, implementation=fused(q))
         return nn.Dense(width, dtype=self.dtype, name="out")(read.reshape(x.shape))  # [B, N, D]
 
     def weigh(self, q: Array, k: Array) -> Array:
         """`attention_weights`, at a place where `tapped` can reach them."""
         return attention_weights(q, k)
+
+
+def fused(q: Array) -> str | None:
+    """"cudnn" where NVIDIA's flash attention can take such queries [B, N, H, d], else None.
+
+    It wants short numbers, heads of up to 128 in steps of 8, and Ampere or later.
+    """
+    device = jax.local_devices()[0]
+    known = "NVIDIA" in device.device_kind and float(device.compute_capability) >= 8.0
+    fits = q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0 and q.shape[-1] <= 128
+    return "cudnn" if known and fits else None
 
 
 class StochasticDepth(nn.Module):
