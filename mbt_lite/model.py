@@ -120,7 +120,7 @@ class Attention(nn.Module):
 
 
 def fused(q: Array) -> str | None:
-    """"cudnn" where NVIDIA's flash attention can take such queries [B, N, H, d], else None.
+    """ "cudnn" where NVIDIA's flash attention can take such queries [B, N, H, d], else None.
 
     It wants short numbers, heads of up to 128 in steps of 8, and Ampere or later.
     """

@@ -32,23 +32,18 @@ class ReferenceBlock(nn.Module):
 
 
 class ReferenceMBT(nn.Module):
-    """Each stream's logits {stream: [B, C]} of a `Clip`, by bottleneck fusion, from class tokens.
-
-    With `remat` the backward pass computes each block again.
-    """
+    """Logits {stream: [B, C]} of a `Clip`, by bottleneck fusion, from class tokens."""
 
     config: MBTConfig
-    remat: bool = False
 
     @nn.compact
     def __call__(self, clip: Clip) -> dict[str, Array]:
         c = self.config
-        block = nn.remat(ReferenceBlock) if self.remat else ReferenceBlock
         tokens = {s: self.embed(s, getattr(clip, s)) for s in c.streams}
         first = self.param("bottleneck", nn.initializers.normal(0.02), (1, c.bottlenecks, c.width))
         slots = jnp.tile(first, (len(tokens[c.streams[0]]), 1, 1))
         for layer in range(c.depth):
-            blocks = {s: block(c, name=f"{s}_block_{layer}") for s in c.streams}
+            blocks = {s: ReferenceBlock(c, name=f"{s}_block_{layer}") for s in c.streams}
             if layer < c.fusion_layer:
                 tokens = {s: blocks[s](x) for s, x in tokens.items()}
                 continue

@@ -114,6 +114,12 @@ def _more(row: dict) -> list[str]:
         lines.append(
             f"| memory, planned | {mine:.2f} GiB | {theirs:.2f} GiB | {theirs / mine:.2f} |"
         )
+        if None not in row.get("peak_bytes", [None]):
+            mine, theirs = (size / 2**30 for size in row["peak_bytes"])
+            lines.append(
+                f"| memory, most of the process | {mine:.2f} GiB | {theirs:.2f} GiB "
+                f"| {theirs / mine:.2f} |"
+            )
         mine, theirs = row["compile_seconds"]
         lines.append(f"| compilation | {mine:.1f} s | {theirs:.1f} s | {theirs / mine:.2f} |")
     if "more_bytes" in row:

@@ -1,5 +1,6 @@
 """The whole model at full size beside its usual formulation: forward pass, and train step."""
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,18 +12,19 @@ import optax
 
 from mbt_lite import losses, pace, sharding, step
 from mbt_lite.augment import augment
-from mbt_lite.bench.timing import compare
+from mbt_lite.bench.timing import Program, compare, row
 from mbt_lite.config import BASE, NONE, MBTConfig
 from mbt_lite.experiment import Experiment
 from mbt_lite.model import MBT, attention_rows, blank_clip, init_params, mean_of
 from mbt_lite.optimizer import make_optimizer
 from mbt_lite.reference import ReferenceMBT, translated
 
-ROOM = 12 << 30  # bytes that a program may plan; what would take more is not begun
 ROUNDS = 3
+SIDE = sys.executable, "-m", "mbt_lite.bench.side"
+TOGETHER = ("8 frames",)  # train steps of which a laptop holds both sides
 
 
-def forward(config: MBTConfig) -> dict | str:
+def forward(config: MBTConfig) -> dict:
     """Forward pass of one clip beside `reference.ReferenceMBT`: same weights, same answers."""
     params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
     clip = jax.tree.map(lambda x: jax.random.normal(key, x.shape), blank_clip(config))
@@ -34,29 +36,48 @@ def forward(config: MBTConfig) -> dict | str:
     ours = compiled(jax.jit(partial(logits, config)), params, clip)
     other = compiled(jax.jit(usual), theirs, clip)
     calls = partial(ours[0], params, clip), partial(other[0], theirs, clip)
-    return _compared(ours, other, calls, "the usual formulation", config.cost().flops)
+    before = sharding.peak_flops()
+    found = compare(*calls, "the usual formulation", ROUNDS)
+    found["bytes"] = [planned(ours[0]), planned(other[0])]
+    found["compile_seconds"] = [ours[1], other[1]]
+    return found | {"of_peak": _share(config.cost().flops, found, before)}
 
 
-def train(config: MBTConfig) -> dict | str:
+def train(name: str, together: bool) -> dict | str:
     """Train step of one clip, all of it, beside the same with the usual formulation.
 
-    Where that would take more than `ROOM` it computes its blocks again in the backward pass, and
-    the row says so.
+    Each side is a process, so that `peak_bytes` tells the memory that it took, [ours, the other's].
+    They take turns or, where a laptop does not hold both, come one after the other.
     """
-    experiment, mesh = pace.experiment(config, 1, remat=False), sharding.make_mesh()
-    batch = sharding.placed(mesh, pace.drawn_batch(experiment))
-    state = step.first_state(experiment, mesh)
-    params = jax.tree.map(jnp.copy, translated(config, state.params))  # both steps use theirs up
-    theirs = params, make_optimizer(experiment.train).init(params)
-    ours = compiled(step.train_step(experiment, pace.LABELS, mesh), state, batch)
-    other, what = compiled(usual_step(experiment), theirs, batch), "the usual formulation"
-    if planned(other[0]) > ROOM:
-        kept = f"{planned(other[0]) / 2**30:.1f} GiB"
-        what += f", blocks computed again (kept, they would take {kept})"
-        other = compiled(usual_step(experiment, remat=True), theirs, batch)
-    calls = _Steps(ours[0], state, batch), _Steps(other[0], theirs, batch)
-    del state, params, theirs  # so that the steps can give their memory away
-    return _compared(ours, other, calls, what, 3 * config.cost().flops)
+    before = sharding.peak_flops()
+    try:
+        sides = _in_turn(name) if together else [_alone(side, name) for side in ("ours", "usual")]
+    except ValueError as error:
+        return str(error)
+    found = row(*(side["seconds"] for side in sides), "the usual formulation")
+    for fact in ("bytes", "peak_bytes", "compile_seconds"):
+        found[fact] = [side[fact] for side in sides]
+    return found | {"of_peak": _share(3 * pace.CASES[name].cost().flops, found, before)}
+
+
+def _in_turn(name: str) -> list[dict]:
+    with Program(*SIDE, "ours", name) as ours, Program(*SIDE, "usual", name) as other:
+        rounds = [(ours().seconds, other().seconds) for _ in range(ROUNDS)]
+        return [
+            side.facts | {"seconds": seconds, "peak_bytes": side.peak_bytes()}
+            for side, seconds in zip((ours, other), zip(*rounds, strict=True), strict=True)
+        ]
+
+
+def _alone(side: str, name: str) -> dict:
+    with Program(*SIDE, side, name) as program:
+        seconds = [program().seconds for _ in range(ROUNDS)]
+        return program.facts | {"seconds": seconds, "peak_bytes": program.peak_bytes()}
+
+
+def _share(flops: float, row: dict, before: float) -> float:
+    """Ours as a share of what a large matrix product reaches, the mean of just before and now."""
+    return 2 * flops / row["seconds"] / (before + sharding.peak_flops())
 
 
 def rows_of_the_bottleneck(config: MBTConfig = BASE) -> dict:
@@ -77,13 +98,13 @@ def logits(config: MBTConfig, params: dict, clip) -> jax.Array:
     return MBT(config).apply({"params": params}, clip).logits
 
 
-def usual_step(experiment: Experiment, remat: bool = False) -> Callable:
+def usual_step(experiment: Experiment) -> Callable:
     """The train step ((parameters, optimizer's state), batch) → both after it, loss, as usual.
 
     Input, loss and optimizer are ours.
     """
     config, optimizer = experiment.train, make_optimizer(experiment.train)
-    network = ReferenceMBT(experiment.model, remat)
+    network = ReferenceMBT(experiment.model)
 
     def loss(params: dict, batch: dict):
         batch = augment(batch, jax.random.key(0), NONE, experiment.clip)
@@ -102,33 +123,6 @@ def usual_step(experiment: Experiment, remat: bool = False) -> Callable:
     return do
 
 
-class _Steps:
-    """A train step that goes on from where its last call left off."""
-
-    def __init__(self, do: Callable, state, batch: dict):
-        self.do, self.state, self.batch = do, state, batch
-
-    def __call__(self):
-        self.state, found = self.do(self.state, self.batch)
-        return self.state, found
-
-
-def _compared(ours: tuple, other: tuple, calls: tuple, what: str, flops: float) -> dict | str:
-    """The row of two (program, seconds that its compilation took), each side the first is ours.
-
-    `of_peak` is ours as a share of what a large matrix product reaches, on the mean of just before
-    and just after.
-    """
-    sizes = [planned(ours[0]), planned(other[0])]
-    if max(sizes) > ROOM:
-        mine, theirs = (f"{size / 2**30:.1f} GiB" for size in sizes)
-        return f"ours would take {mine}, {what} {theirs}"
-    before = sharding.peak_flops()
-    row = compare(*calls, what, ROUNDS)
-    of_peak = 2 * flops / row["seconds"] / (before + sharding.peak_flops())
-    return row | {"of_peak": of_peak, "bytes": sizes, "compile_seconds": [ours[1], other[1]]}
-
-
 def compiled(call: Callable, *arguments) -> tuple[Callable, float]:
     """The program of a jitted call, and the seconds that tracing and compilation took."""
     start = time.perf_counter()
@@ -143,11 +137,14 @@ def planned(program) -> int:
     return given + made + memory.temp_size_in_bytes - memory.alias_size_in_bytes
 
 
-def _still(task: Callable, name: str, place) -> dict | str:
-    """A task on a full-size model that draws nothing."""
-    return task(replace(pace.CASES[name], drop_path=0.0))
+def _forward(name: str, place) -> dict:
+    return forward(replace(pace.CASES[name], drop_path=0.0))
 
 
-CASES = {f"forward, {name}": partial(_still, forward, name) for name in pace.CASES}
-CASES |= {f"train step, {name}": partial(_still, train, name) for name in pace.CASES}
+def _train(name: str, place) -> dict | str:
+    return train(name, name in TOGETHER)
+
+
+CASES = {f"forward, {name}": partial(_forward, name) for name in pace.CASES}
+CASES |= {f"train step, {name}": partial(_train, name) for name in reversed(pace.CASES)}
 CASES["a clip with its attention rows"] = lambda place: rows_of_the_bottleneck()

@@ -64,13 +64,11 @@ def beside(place: Place, ours: Callable, name: str, **arguments) -> dict | str:
     """The row of `ours` beside a function of others.py, in the other Python or in this one."""
     reasons = []
     for python in dict.fromkeys((place.python, sys.executable)):
-        program = Program(python, others.__file__, name, json.dumps(arguments))
         try:
-            if not program.reason:
+            with Program(python, others.__file__, name, json.dumps(arguments)) as program:
                 return compare(ours, program, SAID[name], ROUNDS)
-            reasons.append(program.reason)
-        finally:
-            program.close()
+        except ValueError as error:
+            reasons.append(str(error))
     return f"{reasons[0]}; name a Python that has {name} with --python"
 
 

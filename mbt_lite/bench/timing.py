@@ -1,9 +1,11 @@
 """Two calls that take turns, in this process or in others, and what is said of them."""
 
+import json
 import subprocess
 import time
 from collections.abc import Callable
 from itertools import repeat
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -49,37 +51,50 @@ class Took:
 class Program:
     """A program that does its work again for every line it is given, and says how long that took.
 
-    `reason` says why it is not there, None where it is; a call does the work once. To be closed.
+    First it prints "ready" and perhaps `facts` in JSON. A call does the work once. ValueError with
+    its last words where it does not begin, or ends early.
     """
 
     def __init__(self, *command: str):
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         try:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
+            self.process = subprocess.Popen(command, **pipes, text=True)
         except OSError:
-            raise ValueError(f"{command[0]} is no Python that can be run.") from None
-        ready = self.process.stdout.readline().strip() == "ready"
-        self.reason = None if ready else self._last_words()
+            raise ValueError(f"{command[0]} is no Python that can be run") from None
+        word, _, facts = self.process.stdout.readline().partition(" ")
+        if word.strip() != "ready":
+            raise self._ended()
+        self.facts = json.loads(facts or "{}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._close()
 
     def __call__(self) -> Took:
         self.process.stdin.write("again\n")
         self.process.stdin.flush()
         said = self.process.stdout.readline()
         if not said:
-            raise ValueError(f"an alternative ended early: {self._last_words()}")
+            raise self._ended()
         return Took(float(said))
 
-    def _last_words(self) -> str:
-        self.process.wait()
-        lines = self.process.stderr.read().strip().splitlines()
-        return lines[-1] if lines else f"exit code {self.process.returncode}"
+    def peak_bytes(self) -> int | None:
+        """The most memory that it had until now; None where the system does not say."""
+        try:
+            lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        except OSError:
+            return None
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
-    def close(self) -> None:
+    def _ended(self) -> ValueError:
+        lines = self.process.stderr.read().strip().splitlines()
+        code = self.process.wait()
+        self._close()
+        return ValueError(lines[-1] if lines else f"it ended with code {code}")
+
+    def _close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
         for stream in (self.process.stdout, self.process.stderr):

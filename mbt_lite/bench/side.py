@@ -1,0 +1,61 @@
+"""One side of a train step as a program of its own, so that its memory can be told.
+
+    python -m mbt_lite.bench.side ours|usual NAME      # of pace.CASES
+
+compiles and does one step, prints "ready" and what is known so far, then does a step for every
+line on its standard input and prints how many seconds that took.
+"""
+
+import contextlib
+import json
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+
+from mbt_lite import pace, sharding, step
+from mbt_lite.bench.model import compiled, planned, usual_step
+from mbt_lite.config import MBTConfig
+from mbt_lite.experiment import Experiment
+from mbt_lite.model import init_params
+from mbt_lite.optimizer import make_optimizer
+from mbt_lite.reference import translated
+
+
+def main(which: str, name: str) -> None:
+    with contextlib.suppress(OSError):  # where memory runs out this program goes, and no other
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    config = replace(pace.CASES[name], drop_path=0.0)
+    experiment, mesh = pace.experiment(config, 1, remat=False), sharding.make_mesh()
+    batch = sharding.placed(mesh, pace.drawn_batch(experiment))
+    if which == "ours":
+        state = step.first_state(experiment, mesh)
+        do = step.train_step(experiment, pace.LABELS, mesh)
+    else:
+        state, do = usual_state(experiment), usual_step(experiment)
+    do, compiling = compiled(do, state, batch)
+    facts = {"compile_seconds": compiling, "bytes": planned(do)}
+    state, _ = jax.block_until_ready(do(state, batch))
+    print("ready", json.dumps(facts), flush=True)
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        state, _ = jax.block_until_ready(do(state, batch))
+        print(time.perf_counter() - begun, flush=True)
+
+
+def usual_state(experiment: Experiment) -> tuple:
+    """Parameters and optimizer's state for `usual_step`, from the same seed as ours."""
+    params = _usual_params(experiment.model, jax.random.key(experiment.train.seed))
+    return params, make_optimizer(experiment.train).init(params)
+
+
+@partial(jax.jit, static_argnums=0)
+def _usual_params(config: MBTConfig, key) -> dict:
+    return translated(config, init_params(config, key))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
