@@ -145,6 +145,6 @@ def _train(name: str, place) -> dict | str:
     return train(name, name in TOGETHER)
 
 
-CASES = {f"forward, {name}": partial(_forward, name) for name in pace.CASES}
-CASES |= {f"train step, {name}": partial(_train, name) for name in reversed(pace.CASES)}
+CASES = {f"train step, {name}": partial(_train, name) for name in pace.CASES}
+CASES |= {f"forward, {name}": partial(_forward, name) for name in pace.CASES}
 CASES["a clip with its attention rows"] = lambda place: rows_of_the_bottleneck()

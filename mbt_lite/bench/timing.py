@@ -92,6 +92,8 @@ class Program:
         lines = self.process.stderr.read().strip().splitlines()
         code = self.process.wait()
         self._close()
+        if code == -9:
+            lines = ["it was killed, as happens where memory runs out"]
         return ValueError(lines[-1] if lines else f"it ended with code {code}")
 
     def _close(self) -> None:
