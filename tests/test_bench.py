@@ -101,22 +101,44 @@ def test_the_forward_pass_is_timed_beside_the_usual_formulation():
     assert row["alternative"] == "the usual formulation"
 
 
-@pytest.mark.parametrize("together", [True, False])
-def test_train_steps_are_timed_in_processes_of_their_own(monkeypatch, tmp_path, together):
+SMALL_SIDE = """
+import runpy
+from dataclasses import replace
+from mbt_lite import pace, sharding
+sharding.PROBE = 256
+small = replace(pace.CASES["8 frames"], width=16, heads=2, mlp_dim=16, depth=1, fusion_layer=0)
+pace.CASES["8 frames"] = replace(small, rgb_patch=(2, 56, 56), spec_patch=(16, 64))
+runpy.run_module("mbt_lite.bench.side", run_name="__main__")
+"""
+STAND_IN = """
+import sys
+print('ready {"bytes": 1, "compile_seconds": 2.0}', flush=True)
+for _ in sys.stdin: print(3.0 if sys.argv[1] == "ours" else 6.0, flush=True)
+"""
+
+
+@pytest.fixture
+def side(monkeypatch, tmp_path):
+    """What a side of a train step runs: a program that can be written."""
     program = tmp_path / "side.py"
-    program.write_text(
-        "import runpy\nfrom dataclasses import replace\nfrom mbt_lite import pace, sharding\n"
-        "sharding.PROBE = 256\nsmall = pace.CASES['8 frames']\n"
-        "small = replace(small, width=16, heads=2, mlp_dim=16, depth=1, fusion_layer=0)\n"
-        "pace.CASES['8 frames'] = replace(small, rgb_patch=(2, 56, 56), spec_patch=(16, 64))\n"
-        "runpy.run_module('mbt_lite.bench.side', run_name='__main__', alter_sys=False)\n"
-    )
     monkeypatch.setattr(model, "SIDE", (sys.executable, str(program)))
-    row = model.train("8 frames", together)
+    return program
+
+
+def test_train_steps_are_timed_in_processes_of_their_own(side):
+    side.write_text(SMALL_SIDE)
+    row = model.train("8 frames", together=True)
     assert min(row["peak_bytes"]) > min(row["bytes"]) > 0 and min(row["compile_seconds"]) > 0
     assert row["of_peak"] > 0 and row["seconds"] > 0
-    program.write_text("raise SystemExit('no memory')")
-    assert model.train("8 frames", together) == "no memory"
+
+
+def test_large_train_steps_come_one_after_the_other(side):
+    side.write_text(STAND_IN)
+    row = model.train("8 frames", together=False)
+    assert (row["seconds"], row["alternative_seconds"], row["ratio"]) == (3, 6, 2)
+    assert row["bytes"] == [1, 1] and row["compile_seconds"] == [2, 2]
+    side.write_text("import os; os.kill(os.getpid(), 9)")
+    assert "where memory runs out" in model.train("8 frames", together=False)
 
 
 def test_attention_rows_are_timed_beside_the_plain_pass():
