@@ -16,12 +16,8 @@ from mbt_lite.bench.model import compiled, logits
 from mbt_lite.bench.timing import seconds
 from mbt_lite.config import BASE, MBTConfig
 from mbt_lite.model import blank_clip, init_params
+from mbt_lite.plot.cost import WAYS
 
-WAYS = {
-    "bottleneck": {"fusion": "bottleneck"},
-    "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
-    "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
-}
 FRAMES, LAYERS, BOTTLENECKS = (4, 8, 16, 32), (0, 4, 8), (5, 64, 256, 1024)
 ROUNDS = 2
 

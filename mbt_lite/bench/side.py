@@ -11,14 +11,12 @@ import json
 import sys
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import jax
 
 from mbt_lite import pace, sharding, step
 from mbt_lite.bench.model import compiled, planned, usual_step
-from mbt_lite.config import MBTConfig
 from mbt_lite.experiment import Experiment
 from mbt_lite.model import init_params
 from mbt_lite.optimizer import make_optimizer
@@ -48,13 +46,10 @@ def main(which: str, name: str) -> None:
 
 def usual_state(experiment: Experiment) -> tuple:
     """Parameters and optimizer's state for `usual_step`, from the same seed as ours."""
-    params = _usual_params(experiment.model, jax.random.key(experiment.train.seed))
+    config = experiment.model
+    made = jax.jit(lambda key: translated(config, init_params(config, key)))
+    params = made(jax.random.key(experiment.train.seed))
     return params, make_optimizer(experiment.train).init(params)
-
-
-@partial(jax.jit, static_argnums=0)
-def _usual_params(config: MBTConfig, key) -> dict:
-    return translated(config, init_params(config, key))
 
 
 if __name__ == "__main__":

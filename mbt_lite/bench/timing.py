@@ -1,5 +1,6 @@
 """Two calls that take turns, in this process or in others, and what is said of them."""
 
+import contextlib
 import json
 import subprocess
 import time
@@ -73,8 +74,9 @@ class Program:
         self._close()
 
     def __call__(self) -> Took:
-        self.process.stdin.write("again\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and says nothing more
+            self.process.stdin.write("again\n")
+            self.process.stdin.flush()
         said = self.process.stdout.readline()
         if not said:
             raise self._ended()
@@ -97,7 +99,8 @@ class Program:
         return ValueError(lines[-1] if lines else f"it ended with code {code}")
 
     def _close(self) -> None:
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         for stream in (self.process.stdout, self.process.stderr):
             stream.close()

@@ -8,6 +8,11 @@ from matplotlib.figure import Figure
 from mbt_lite.config import MBTConfig
 from mbt_lite.plot.style import CYCLE, FAINT, INK, finish, new_figure
 
+WAYS = {  # to fuse
+    "bottleneck": {"fusion": "bottleneck"},
+    "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
+    "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
+}
 BOTTLENECKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -48,15 +53,12 @@ def cost_alt(config: MBTConfig) -> str:
 def _by_layer(config: MBTConfig) -> dict[str, list[float]]:
     """{way to fuse: GFLOPs at every fusion layer}."""
     tokens = f"{config.bottlenecks} token" + "s" * (config.bottlenecks > 1)
-    ways = {
-        f"bottleneck, {tokens}": {"fusion": "bottleneck"},
-        "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
-        "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
-    }
     layers = range(config.depth + 1)
     return {
-        name: [replace(config, fusion_layer=layer, **way).cost().gflops for layer in layers]
-        for name, way in ways.items()
+        f"{name}, {tokens}" if name == "bottleneck" else name: [
+            replace(config, fusion_layer=layer, **way).cost().gflops for layer in layers
+        ]
+        for name, way in WAYS.items()
     }
 
 
