@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 from functools import cache, partial
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import flax.linen as nn
 import jax
@@ -11,7 +13,15 @@ import pytest
 
 from mbt_lite.checkpoint import flatten
 from mbt_lite.config import BASE
-from mbt_lite.model import MBT, Attention, Clip, StochasticDepth, attention_rows, init_params
+from mbt_lite.model import (
+    MBT,
+    Attention,
+    Clip,
+    StochasticDepth,
+    attention_rows,
+    fused,
+    init_params,
+)
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -131,17 +141,37 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
     wanted = flax.apply({"params": params}, x)
     written, state = ours.apply({"params": params_ours}, x, False, mutable=["intermediates"])
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # where the fused one is taken
-    fused_calls, fused_one = [], jax.nn.dot_product_attention
-    monkeypatch.setattr(
-        jax.nn, "dot_product_attention", lambda *qkv: fused_calls.append(1) or fused_one(*qkv)
-    )
-    fused = ours.apply({"params": params_ours}, x, False)
-    assert fused_calls
+    taken = Mock(wraps=jax.nn.dot_product_attention)
+    monkeypatch.setattr(jax.nn, "dot_product_attention", taken)
+    quick = ours.apply({"params": params_ours}, x, False)
+    assert taken.called
     np.testing.assert_allclose(written, wanted, atol=1e-5)
-    np.testing.assert_allclose(fused, wanted, atol=1e-5)
+    np.testing.assert_allclose(quick, wanted, atol=1e-5)
     weights = state["intermediates"]["weights"][0]
     assert weights.shape == (2, 4, 9, 9)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "kind, ability, dtype, width, wanted",
+    [
+        ("NVIDIA H200", "9.0", "bfloat16", 64, "cudnn"),
+        ("NVIDIA A100-SXM4-40GB", "8.0", "float16", 128, "cudnn"),
+        ("NVIDIA A100-SXM4-40GB", "8.0", "float32", 64, None),
+        ("Tesla T4", "7.5", "bfloat16", 64, None),
+        ("NVIDIA T4", "7.5", "bfloat16", 64, None),
+        ("NVIDIA H200", "9.0", "bfloat16", 136, None),
+        ("NVIDIA H200", "9.0", "bfloat16", 20, None),
+        ("TPU v5 lite", None, "bfloat16", 64, None),
+        ("cpu", None, "bfloat16", 64, None),
+    ],
+)
+def test_flash_attention_is_asked_for_only_where_it_runs(
+    monkeypatch, kind, ability, dtype, width, wanted
+):
+    device = SimpleNamespace(device_kind=kind, compute_capability=ability)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device])
+    assert fused(jnp.zeros((1, 2, 3, width), dtype)) == wanted
 
 
 FUSIONS = {
