@@ -53,31 +53,110 @@ def attention_weights(q: Array, k: Array) -> Array:
     return jax.nn.softmax(scores / math.sqrt(q.shape[-1]), axis=-1)
 
 
+@jax.custom_vjp
 def blocked_attention(q: Array, k: Array, v: Array) -> Array:
-    """[B, H, Q, d]: what each query reads, a block of queries after the other, for CPUs.
+    """[B, Q, H, d]: what each query reads, a block of queries after the other, for CPUs.
 
-    Softmax and result are those of `attention_weights(q, k) @ v`, but of the weights no more than
-    [ROWS, K] exist at a time, which stay in a core's cache. The backward pass makes them again.
+    Softmax and result are those of `attention_weights(q, k) @ v` with the heads moved back, but of
+    the weights no more than [ROWS, K] exist at a time, which stay in a core's cache. The backward
+    pass makes them again out of each row's sum (Dao et al. 2022, "FlashAttention", appendix B.2).
     """
-    batch, heads, length, width = q.shape
-    spare = -length % ROWS
-    q = jnp.pad(q / math.sqrt(width), ((0, 0), (0, 0), (0, spare), (0, 0)))
-    q = q.reshape(batch * heads, -1, ROWS, width)
-    k, v = (x.reshape(batch * heads, -1, width) for x in (k, v))
-
-    def read(head):
-        return jax.lax.map(jax.checkpoint(partial(_read, *head[1:])), head[0])
-
-    made = jax.lax.map(read, (q, k, v))  # [B H, blocks, ROWS, d]
-    return made.reshape(batch, heads, -1, width)[:, :, :length]
+    return _attend(q, k, v)[0]
 
 
-def _read(k: Array, v: Array, q: Array) -> Array:
-    """[Q, d] of one head, q [Q, d], k and v [K, d]; the division comes last, when it is small."""
-    scores = jnp.matmul(q, k.T, preferred_element_type=jnp.float32)
-    weights = jnp.exp(scores - scores.max(-1, keepdims=True))  # [Q, K]
-    read = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return (read / weights.sum(-1, keepdims=True)).astype(v.dtype)
+@jax.jit  # layers of one size are traced once
+def _attend(q: Array, k: Array, v: Array) -> tuple[Array, tuple]:
+    """What `blocked_attention` gives, and what `_attend_backward` needs."""
+
+    def head(given):
+        q, k, v = given
+        return jax.lax.map(partial(_read, k, v), q)
+
+    blocks = _in_blocks(q / math.sqrt(q.shape[-1]))
+    read, log_sums = jax.lax.map(head, (blocks, _flat(k), _flat(v)))
+    read = _whole(read, q.shape).swapaxes(1, 2)
+    return read, (q, k, v, read, log_sums)
+
+
+def _read(k: Array, v: Array, q: Array) -> tuple[Array, Array]:
+    """What a block of queries [Q, d] reads of k and v [K, d], and log sum exp of its scores."""
+    scores = _product(q, k.T)  # [Q, K]
+    highest = scores.max(-1, keepdims=True)
+    weights = jnp.exp(scores - highest)
+    total = weights.sum(-1, keepdims=True)
+    read = _product(weights.astype(v.dtype), v) / total  # divided last, when it is small
+    return read.astype(v.dtype), highest + jnp.log(total)
+
+
+@jax.jit
+def _attend_backward(kept: tuple, change: Array) -> tuple[Array, Array, Array]:
+    """Gradients of q, k and v, [B, H, N, d] each, from that of what was read."""
+    q, k, v, read, log_sums = kept
+    scale = 1 / math.sqrt(q.shape[-1])
+    means = (
+        (read.astype(jnp.float32) * change).sum(-1, keepdims=True).swapaxes(1, 2)
+    )  # [B, H, Q, 1]
+
+    def head(given):
+        k, v, blocks = given
+        nothing = jnp.zeros(k.shape, jnp.float32)
+        return jax.lax.scan(partial(_read_backward, k, v), (nothing, nothing), blocks)
+
+    blocks = _in_blocks(scale * q), log_sums, _in_blocks(means), _in_blocks(change.swapaxes(1, 2))
+    (of_k, of_v), of_q = jax.lax.map(head, (_flat(k), _flat(v), blocks))
+    found = scale * _whole(of_q, q.shape), of_k.reshape(k.shape), of_v.reshape(v.shape)
+    return tuple(x.astype(q.dtype) for x in found)
+
+
+def _read_backward(k: Array, v: Array, sums: tuple, block: tuple) -> tuple[tuple, Array]:
+    """Gradients of k and v with this block's share added, and of its queries."""
+    q, log_sums, means, change = block
+    weights = jnp.exp(_product(q, k.T) - log_sums)  # [Q, K]
+    scores = (weights * (_product(change, v.T) - means)).astype(k.dtype)
+    of_k, of_v = _product(scores.T, q), _product(weights.T.astype(v.dtype), change)
+    return (sums[0] + of_k, sums[1] + of_v), _product(scores, k)
+
+
+blocked_attention.defvjp(_attend, _attend_backward)
+_product = partial(jnp.matmul, preferred_element_type=jnp.float32)
+
+
+def _flat(x: Array) -> Array:
+    """[B H, N, d]"""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _in_blocks(x: Array) -> Array:
+    """[B H, blocks, ROWS, d], filled up with zeros, which read and change nothing."""
+    x = jnp.pad(_flat(x), ((0, 0), (0, -x.shape[2] % ROWS), (0, 0)))
+    return x.reshape(len(x), -1, ROWS, x.shape[-1])
+
+
+def _whole(blocks: Array, shape: tuple[int, ...]) -> Array:
+    """What `_in_blocks` has cut."""
+    flat = blocks.reshape(len(blocks), -1, blocks.shape[-1])
+    return flat[:, : shape[2]].reshape(shape)
+
+
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """GELU in its tanh form, which the published weights know; the backward pass needs only x."""
+    return nn.gelu(x, approximate=True)
+
+
+def _gelu_backward(x: Array, change: Array) -> tuple[Array]:
+    """The gradient, by 0.5 (1 + tanh(u)) = sigmoid(2 u).
+
+    Were it a tanh here too, XLA would compute it once, on the way there, and keep it until now.
+    """
+    wide = x.astype(jnp.float32)
+    u = 2 * math.sqrt(2 / math.pi)
+    gate = jax.nn.sigmoid(u * (wide + 0.044715 * wide**3))
+    slope = gate + wide * gate * (1 - gate) * u * (1 + 3 * 0.044715 * wide**2)
+    return ((change * slope).astype(x.dtype),)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), _gelu_backward)
 
 
 class Attention(nn.Module):
@@ -108,7 +187,7 @@ class Attention(nn.Module):
             weights = nn.Dropout(self.dropout, deterministic=not train)(weights)
             read = (weights.astype(v.dtype) @ v).swapaxes(1, 2)  # [B, N, H, d]
         elif on_cpu:
-            read = blocked_attention(q, k, v).swapaxes(1, 2)  # [B, N, H, d]
+            read = blocked_attention(q, k, v)  # [B, N, H, d]
         else:
             q, k, v = jnp.moveaxis(qkv, 2, 0)  # [B, N, H, d] each
             read = jax.nn.dot_product_attention(q, k, v, implementation=fused(q))
@@ -162,7 +241,7 @@ class Block(nn.Module):
 
         y = layer_norm(dtype=c.dtype, name="mlp_norm")(x)
         y = dense(c.mlp_dim, name="mlp_in")(y)
-        y = dropout(nn.gelu(y, approximate=True))  # tanh form: what the published weights know
+        y = dropout(gelu(y))
         y = dropout(dense(c.width, name="mlp_out")(y))
         return x + StochasticDepth(rate, name="mlp_drop")(y, train)  # [B, N, D]
 

@@ -34,13 +34,17 @@ def schedule(config: TrainConfig) -> Callable[[ArrayLike], Array]:
     return rate
 
 
-def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+def make_optimizer(
+    config: TrainConfig, rate: Callable[[ArrayLike], Array] | None = None
+) -> optax.GradientTransformation:
     """Gradient → update: clipped as a whole, then AdamW, or momentum as Scenic's trainer has it.
+
+    The learning rate is that of the `schedule`, unless another function of the step is given.
 
     AdamW's weight decay is taken off matrices alone. Momentum is m = beta m + (g + decay p) and
     p -= rate m (no dampening); `kernel_decay` afterwards takes its share of the rate off kernels.
     """
-    rate = schedule(config)
+    rate = rate or schedule(config)
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     slower = [_slower_backbone(config.backbone_rate)] * (config.backbone_rate != 1)
     if config.optimizer == "adamw":

@@ -51,8 +51,8 @@ def trained_part(params: dict, config: TrainConfig) -> dict:
 
 def first_state(experiment: Experiment, mesh: Mesh, params: dict | None = None) -> State:
     """The state before the first step, on the mesh; fresh parameters are drawn from the seed."""
-    config = experiment.train
-    if params is None:
+    config, drawn = experiment.train, params is None
+    if drawn:  # by nobody else, so their memory is the state's
         params = init_params(experiment.model, jax.random.key(config.seed))
 
     def made(params: dict) -> State:
@@ -64,7 +64,7 @@ def first_state(experiment: Experiment, mesh: Mesh, params: dict | None = None) 
         return State(zero, params, optimizer, ema, key, zero)
 
     lies = sharding.sharded(mesh, jax.eval_shape(made, params))
-    return jax.jit(made, out_shardings=lies)(params)
+    return jax.jit(made, out_shardings=lies, donate_argnums=(0,) if drawn else ())(params)
 
 
 def like(experiment: Experiment, mesh: Mesh) -> State:
@@ -155,18 +155,25 @@ def learn(
     number of devices makes no difference.
     """
     config = experiment.train
-    trained = trained_part(state.params, config)
     found, gradient = _gradient(state.params, batch, key, experiment, labels, mesh)
-    update, optimizer = make_optimizer(config).update(gradient, state.optimizer, trained)
-    after = optax.apply_updates(trained, update)
-    ema = None if state.ema is None else averaged(state.ema, after, state.step, config.ema)
-
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(found["loss"]) & jnp.isfinite(norm)
-    old = state._replace(step=state.step + 1, skipped=state.skipped + 1)
-    new = State(old.step, state.params | after, optimizer, ema, state.key, state.skipped)
-    new = jax.tree.map(partial(jnp.where, finite), new, old)
-    found |= {"gradient_norm": norm, "learning_rate": schedule(config)(state.step - state.skipped)}
+    rate = schedule(config)(state.step - state.skipped)
+
+    def advanced(old: State) -> State:
+        trained = trained_part(old.params, config)
+        optimizer = make_optimizer(config, lambda _: rate)  # computed once, not for every leaf
+        update, held = optimizer.update(gradient, old.optimizer, trained)
+        after = optax.apply_updates(trained, update)
+        ema = None if old.ema is None else averaged(old.ema, after, old.step, config.ema)
+        return old._replace(params=old.params | after, optimizer=held, ema=ema)
+
+    def skipped(old: State) -> State:
+        return old._replace(skipped=old.skipped + 1)
+
+    new = jax.lax.cond(finite, advanced, skipped, state)  # in place: a `where` copies the momentum
+    new = new._replace(step=state.step + 1)
+    found |= {"gradient_norm": norm, "learning_rate": rate}
     norms = group_norms(gradient, experiment.model.streams)
     found |= {f"gradient_norm_{stream}": value for stream, value in norms.items()}
     return new, found | {"finite": finite}

@@ -4,6 +4,7 @@ usual formulation of the model, which the benchmarks hold ours against."""
 from dataclasses import replace
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +17,7 @@ from mbt_lite.model import (
     attention_weights,
     blank_clip,
     blocked_attention,
+    gelu,
     init_params,
     mean_of,
 )
@@ -27,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 
 def plain(q, k, v):
-    return attention_weights(q, k).astype(v.dtype) @ v
+    return (attention_weights(q, k).astype(v.dtype) @ v).swapaxes(1, 2)
 
 
 def drawn(length: int, dtype: str = "float32"):
@@ -67,6 +69,30 @@ def test_short_numbers_come_back_short():
     assert found.dtype == jnp.bfloat16
     exact = plain(*(x.astype(jnp.float32) for x in drawn(200, "bfloat16")))
     np.testing.assert_allclose(found.astype(np.float32), exact, atol=0.05)
+
+
+@pytest.mark.parametrize("dtype, atol", [("float32", 1e-6), ("bfloat16", 0.02)])
+def test_the_gradient_of_gelu_is_that_of_its_formula(dtype, atol):
+    x = jnp.linspace(-12, 12, 4001, dtype=dtype)
+    np.testing.assert_array_equal(gelu(x), nn.gelu(x, approximate=True))
+    found = jax.vmap(jax.grad(gelu))(x)
+    assert found.dtype == dtype
+    exact, c = np.asarray(x, np.float64), np.sqrt(2 / np.pi)
+    tanh = np.tanh(c * (exact + 0.044715 * exact**3))
+    slope = 0.5 * (1 + tanh) + 0.5 * exact * (1 - tanh**2) * c * (1 + 3 * 0.044715 * exact**2)
+    np.testing.assert_allclose(np.asarray(found, np.float64), slope, atol=atol)
+
+
+def test_gelu_keeps_nothing_but_what_it_was_given():
+    def twice(gelu, x):
+        return (gelu(gelu(x) @ x) ** 2).sum()
+
+    x = jnp.ones((512, 512))
+    sizes = []
+    for function in (gelu, partial(nn.gelu, approximate=True)):
+        gradient = jax.jit(jax.grad(partial(twice, function))).lower(x).compile()
+        sizes.append(gradient.memory_analysis().temp_size_in_bytes)
+    assert sizes[0] < sizes[1]
 
 
 def planned(attend, given) -> int:

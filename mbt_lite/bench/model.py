@@ -125,6 +125,7 @@ def usual_step(experiment: Experiment) -> Callable:
 
 def compiled(call: Callable, *arguments) -> tuple[Callable, float]:
     """The program of a jitted call, and the seconds that tracing and compilation took."""
+    jax.block_until_ready(arguments)  # what still computes them would compete
     start = time.perf_counter()
     made = call.lower(*arguments).compile()
     return made, time.perf_counter() - start
