@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -129,8 +128,8 @@ def to_scenic(config: MBTConfig, params: Mapping) -> dict[str, np.ndarray]:
 
 def nest(arrays: Iterable[tuple[str, np.ndarray]]) -> dict:
     """Our tree of float32 leaves from flat arrays."""
-    leaves = {name: jnp.asarray(np.asarray(x, np.float32)) for name, x in arrays}
-    return traverse_util.unflatten_dict(leaves, sep="/")
+    leaves = {name: np.asarray(x, np.float32) for name, x in arrays}
+    return traverse_util.unflatten_dict(jax.device_put(leaves), sep="/")
 
 
 def leaf_shapes(config: MBTConfig) -> dict[str, jax.ShapeDtypeStruct]:

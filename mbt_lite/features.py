@@ -119,14 +119,14 @@ def mel_filters(front: FrontEnd) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _parts(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
+def filter_groups(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
     """The filters in groups of neighbours, each with the bins that it needs and no others."""
-    parts = []
-    for part in np.array_split(mel_filters(front), max(front.mels // 32, 1), axis=1):
-        used = np.flatnonzero(part.any(axis=1))
+    groups = []
+    for group in np.array_split(mel_filters(front), max(front.mels // 32, 1), axis=1):
+        used = np.flatnonzero(group.any(axis=1))
         bins = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
-        parts.append((bins, np.ascontiguousarray(part[bins])))
-    return parts
+        groups.append((bins, np.ascontiguousarray(group[bins])))
+    return groups
 
 
 @lru_cache(maxsize=32)
@@ -167,7 +167,7 @@ def _energies(frames: np.ndarray, front: FrontEnd) -> np.ndarray:
     spectrum = fft.rfft(tapered, front.fft)  # [N, F/2+1]
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     values = np.sqrt(power) if front.power == 1 else power
-    return np.concatenate([values[:, bins] @ part for bins, part in _parts(front)], axis=1)
+    return np.concatenate([values[:, bins] @ group for bins, group in filter_groups(front)], axis=1)
 
 
 @lru_cache(maxsize=32)

@@ -4,6 +4,8 @@ Every batch is dealt over all devices. Parameters lie whole on each device, or w
 cut over that many, so that models fit which one device could not hold (FSDP).
 """
 
+import contextlib
+import os
 import time
 from pathlib import Path
 
@@ -35,10 +37,18 @@ def connect(
 
 
 def keep_compilations(folder: Path) -> None:
-    """Keep what takes long to compile for the next start, unless a folder was chosen already."""
-    if jax.config.jax_compilation_cache_dir is None:
+    """Keep what was compiled for the next start, up to 1 GiB, unless a folder was chosen already.
+
+    Where nothing can be written there, nothing is kept.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_max_size", 2**30)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def make_mesh(shards: int = 1, batch: int | None = None) -> Mesh:

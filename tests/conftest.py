@@ -1,19 +1,32 @@
 """Measured numbers in `pytest -v`, and fixtures of several files."""
 
+import atexit
 import os
+import shutil
 import signal
+import tempfile
 
 import jax
 import numpy as np
 import pytest
 from programs import begin, end
 
-QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+KEPT = "JAX_COMPILATION_CACHE_DIR"
+QUICK = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def pytest_configure():
-    """Ctrl-C works although a shell that starts tests in the background has it ignored."""
+    """One cache of what is compiled, for all processes; and Ctrl-C works.
+
+    A shell that starts tests in the background has it ignored.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if KEPT not in os.environ:  # this is the first process of them
+        folder = tempfile.mkdtemp(prefix="mbt_lite_compiled_")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ |= {KEPT: folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+        jax.config.update("jax_compilation_cache_dir", folder)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def pytest_report_teststatus(report):

@@ -1,6 +1,9 @@
 """The command line as a person uses it: results on stdout, sentences on stderr, exit codes."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,6 +35,28 @@ def test_a_bad_file_gets_its_line_and_the_others_their_answers(capsys, tmp_path)
     assert np.isfinite(list(rows[1]["top"].values())).all()
     assert set(rows[1]["streams"]) == {"spec", "rgb"}
     assert err.count("mbt-lite: ") == 2 and "Traceback" not in err
+
+
+def test_what_one_command_compiled_serves_the_next(tmp_path):
+    """Where nothing can be kept, the answer is the same."""
+    (tmp_path / "file").touch()
+    clip = str(SAMPLES / "circle_sings.mp4")
+
+    def predicted(cache: Path) -> str:
+        environment = os.environ | {"MBT_LITE_CACHE": str(cache)}
+        del environment["JAX_COMPILATION_CACHE_DIR"]
+        command = [sys.executable, "-m", "mbt_lite", "predict", clip]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        return done.stdout
+
+    def kept() -> set[str]:
+        return {path.name for path in (tmp_path / "compiled").glob("*-cache")}
+
+    first, forward = predicted(tmp_path), [name for name in kept() if "_forward" in name]
+    before = kept()
+    assert len(forward) == 1
+    assert predicted(tmp_path) == first and kept() == before
+    assert predicted(tmp_path / "file") == first
 
 
 def test_predict_looks_where_it_is_told_to(capsys, tmp_path):

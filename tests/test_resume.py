@@ -73,7 +73,7 @@ def test_a_signal_saves_and_ends_with_a_code_of_its_own(number, environment, und
 
 
 def test_a_signal_while_the_compiler_works_ends_the_run_at_once(tmp_path):
-    cold = os.environ | {"MBT_LITE_CACHE": str(tmp_path / "cache")}
+    cold = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     process = begin(tmp_path / "run", cold, depth=12)
     when(process, "compiling the step")
     time.sleep(0.5)

@@ -128,6 +128,9 @@ def _more(row: dict) -> list[str]:
         share = row["bound"] / row["seconds"]
         what = "the bound: its transforms alone, and one copy of what goes in and out"
         lines.append(f"| {what} | {_time(row['bound'])}, {share:.0%} of ours | | |")
+    if "parts" in row:
+        said = ", ".join(f"{name} {_time(part)}" for name, part in row["parts"].items())
+        lines.append(f"| its parts by themselves: {said} | | | |")
     return lines
 
 

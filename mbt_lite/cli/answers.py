@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug, FrontEndName, Model, media_files
+from mbt_lite.cli.options import Debug, FrontEndName, Model, load_model, media_files
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,11 @@ class Predict:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite.inference import load
-
         if not self.clips:
             raise ValueError("no clip given; try: " + self.example)
         if self.top < 1 or self.views < 1:
             raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
-        classifier, failed = load(self.model, front_end=self.front_end), 0
+        classifier, failed = load_model(self.model, self.front_end), 0
         for path in media_files(self.clips):
             try:
                 answer = classifier.predict(path, self.views, self.start)

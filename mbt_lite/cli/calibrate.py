@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mbt_lite.cli.options import Debug, Model
+from mbt_lite.cli.options import Debug, Model, load_model
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,10 @@ class Calibrate:
     def _calibrate(self) -> int:
         from mbt_lite import plot
         from mbt_lite.calibrate import calibrate
-        from mbt_lite.inference import load
 
         if self.data is None or self.views < 1:
             raise ValueError(f"labelled clips are needed, and 1 view or more; try: {self.example}")
-        found = calibrate(load(self.model), self.data, self.presets or None, views=self.views)
+        found = calibrate(load_model(self.model), self.data, self.presets or None, views=self.views)
         if self.json:
             print(json.dumps(found.to_dict(), indent=1))
         else:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug, Model, media_files
+from mbt_lite.cli.options import Debug, Model, load_model, media_files
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,13 @@ class Doctor:
         from tqdm import tqdm
 
         from mbt_lite import doctor, zoo
-        from mbt_lite.inference import load
 
         if not self.clips:
             raise ValueError("no clip given; try: " + self.example)
         clips = media_files(self.clips)
         pictures = _pictures(clips, self.out)
         known = zoo.find(self.model)  # then its weights are not needed
-        model = known or load(self.model)
+        model = known or load_model(self.model)
         clip_config = known.clip if known else model.clip_config
         streams, sick = model.config.streams, 0
         for path in tqdm(clips, unit="clip", disable=len(clips) < 2, leave=False):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mbt_lite.cli.options import Debug, FrontEndName, Model
+from mbt_lite.cli.options import Debug, FrontEndName, Model, load_model
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,9 @@ class Evaluate:
 
     def run(self) -> int:
         from mbt_lite.evaluation import evaluate
-        from mbt_lite.inference import load
 
         scores = evaluate(
-            load(self.model, front_end=self.front_end),
+            load_model(self.model, self.front_end),
             self.data,
             views=self.views,
             batch=self.batch,

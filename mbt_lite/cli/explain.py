@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from mbt_lite.cli.options import Debug, FrontEndName, Model
+from mbt_lite.cli.options import Debug, FrontEndName, Model, load_model
 
 Out = Annotated[Path, arg(help="Where it goes: a picture (.png) or a page to turn (.html).")]
 Label = Annotated[str | None, arg(help="The answer to explain; without it the likeliest.")]
@@ -39,7 +39,7 @@ class Attention:
         from mbt_lite import panels, plot
 
         kind = _kind(self.out, (".png", ".html", ".mp4"))
-        classifier = _load(self)
+        classifier = load_model(self.model, self.front_end)
         view = _view(classifier, self.clip, self.start)
         print(panels.worth(classifier), file=sys.stderr)
         if kind == ".html":
@@ -75,7 +75,7 @@ class Flow:
         from mbt_lite import explain, panels, plot
 
         kind = _kind(self.out, (".png", ".html"))
-        classifier = _load(self)
+        classifier = load_model(self.model, self.front_end)
         if self.colour not in ("cause", "attention"):
             raise ValueError(f"--colour {self.colour}: choose cause or attention.")
         view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"
@@ -110,7 +110,7 @@ class Swap:
         from mbt_lite.explain.maps import label_index
 
         kind = _kind(self.out, (".png", ".html"))
-        classifier = _load(self)
+        classifier = load_model(self.model, self.front_end)
         one, two = (_view(classifier, path, None) for path in (self.clip, self.other))
         names = self.clip.stem, self.other.stem
         label = self.label or explain.best_label(classifier, one)
@@ -149,13 +149,12 @@ class Faithfulness:
 
     def run(self) -> int:
         from mbt_lite import explain, plot
-        from mbt_lite.inference import load
 
         if self.clips < 2:
             raise ValueError(f"--clips {self.clips}: an interval needs 2 clips or more.")
         if self.out:
             _kind(self.out, (".png",))
-        found = explain.faithfulness(load(self.model), self.clips, self.methods)
+        found = explain.faithfulness(load_model(self.model), self.clips, self.methods)
         print(json.dumps(_plain(found)) if self.json else found.table())
         if self.out:
             plot.save(plot.faithfulness(found), self.out)
@@ -186,12 +185,6 @@ def _kind(out: Path, endings: tuple[str, ...]) -> str:
     if not out.absolute().parent.is_dir():
         raise ValueError(f"--out {out}: there is no folder {out.parent}; make it first.")
     return out.suffix.lower()
-
-
-def _load(command):
-    from mbt_lite.inference import load
-
-    return load(command.model, front_end=command.front_end)
 
 
 def _view(classifier, path: Path, start: float | None):

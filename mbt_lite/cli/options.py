@@ -22,3 +22,12 @@ def media_files(paths: Iterable[Path]) -> list[Path]:
         inside = sorted(path.iterdir()) if path.is_dir() else []
         files += [file for file in inside if file.suffix.lower() in SUFFIXES] or [path]
     return files
+
+
+def load_model(model: str, front_end: str | None = None):
+    """The `Classifier` to ask; what is compiled for it is kept for the next command."""
+    from mbt_lite import sharding, zoo
+    from mbt_lite.inference import load
+
+    sharding.keep_compilations(zoo.cache_folder() / "compiled")
+    return load(model, front_end=front_end)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import explain, inference, panels, zoo
+from mbt_lite import explain, inference, panels, sharding, zoo
 from mbt_lite.config import ClipConfig
 from mbt_lite.download import amount
 from mbt_lite.explain import surgery
@@ -161,6 +161,7 @@ def titled(path: str | Path) -> str:
 
 @lru_cache(maxsize=LOADED)
 def _made(name: str) -> Engine:
+    sharding.keep_compilations(zoo.cache_folder() / "compiled")
     return Engine(inference.load(name))
 
 
