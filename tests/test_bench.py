@@ -31,6 +31,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(sharding, "PROBE", 256)
     for module in (model, parts):
         monkeypatch.setattr(module, "ROUNDS", 1)
+    yield
+    jax.config.update("jax_enable_compilation_cache", True)
 
 
 # ---- taking turns ----

@@ -26,6 +26,7 @@ from mbt_lite.reference import translated
 def main(which: str, name: str) -> None:
     with contextlib.suppress(OSError):  # where memory runs out this program goes, and no other
         Path("/proc/self/oom_score_adj").write_text("1000")
+    jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
     config = replace(pace.CASES[name], drop_path=0.0)
     experiment, mesh = pace.experiment(config, 1, remat=False), sharding.make_mesh()
     batch = sharding.placed(mesh, pace.drawn_batch(experiment))

@@ -84,6 +84,9 @@ class Bench:
     debug: Debug = False
 
     def run(self) -> int:
+        import jax
+
+        jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
         if self.what == "all":
             from mbt_lite.bench import measure, save, table
 
