@@ -128,7 +128,7 @@ def to_scenic(config: MBTConfig, params: Mapping) -> dict[str, np.ndarray]:
 
 def nest(arrays: Iterable[tuple[str, np.ndarray]]) -> dict:
     """Our tree of float32 leaves from flat arrays."""
-    leaves = {name: np.asarray(x, np.float32) for name, x in arrays}
+    leaves = {name: np.array(x, np.float32) for name, x in arrays}  # JAX shares what it is given
     return traverse_util.unflatten_dict(jax.device_put(leaves), sep="/")
 
 

@@ -26,6 +26,7 @@ SHORT = 256  # tokens up to which all weights fit the cache anyway
 
 small_normal = nn.initializers.normal(0.02)
 layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
+_product = partial(jnp.matmul, preferred_element_type=jnp.float32)
 
 
 class Clip(NamedTuple):
@@ -93,16 +94,15 @@ def _attend_backward(kept: tuple, change: Array) -> tuple[Array, Array, Array]:
     """Gradients of q, k and v, [B, H, N, d] each, from that of what was read."""
     q, k, v, read, log_sums = kept
     scale = 1 / math.sqrt(q.shape[-1])
-    means = (
-        (read.astype(jnp.float32) * change).sum(-1, keepdims=True).swapaxes(1, 2)
-    )  # [B, H, Q, 1]
+    means = (read.astype(jnp.float32) * change).sum(-1, keepdims=True)
+    means, change = (x.swapaxes(1, 2) for x in (means, change))  # [B, H, Q, 1], [B, H, Q, d]
 
     def head(given):
         k, v, blocks = given
         nothing = jnp.zeros(k.shape, jnp.float32)
         return jax.lax.scan(partial(_read_backward, k, v), (nothing, nothing), blocks)
 
-    blocks = _in_blocks(scale * q), log_sums, _in_blocks(means), _in_blocks(change.swapaxes(1, 2))
+    blocks = _in_blocks(scale * q), log_sums, _in_blocks(means), _in_blocks(change)
     (of_k, of_v), of_q = jax.lax.map(head, (_flat(k), _flat(v), blocks))
     found = scale * _whole(of_q, q.shape), of_k.reshape(k.shape), of_v.reshape(v.shape)
     return tuple(x.astype(q.dtype) for x in found)
@@ -118,7 +118,6 @@ def _read_backward(k: Array, v: Array, sums: tuple, block: tuple) -> tuple[tuple
 
 
 blocked_attention.defvjp(_attend, _attend_backward)
-_product = partial(jnp.matmul, preferred_element_type=jnp.float32)
 
 
 def _flat(x: Array) -> Array:

@@ -104,6 +104,24 @@ def test_of_several_checkpoints_the_latest_is_read(tmp_path):
     assert load(tmp_path, fusion_layer=1, **SHAPES)[0].depth == 2
 
 
+def test_parameters_share_no_memory_with_the_tree_they_came_from():
+    tree = {name: aligned(leaf) for name, leaf in flatten(scenic_tree(TINY))}
+    params = from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)[1]
+    before = jax.tree.map(np.array, params)
+    for leaf in tree.values():
+        leaf[...] = np.nan
+    assert same(params, before)
+
+
+def aligned(array) -> np.ndarray:
+    """A copy that begins where JAX would take it as it is."""
+    memory = np.empty(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 def test_a_tree_goes_to_scenic_and_back_without_a_change():
     tree = scenic_tree(TINY)
     config, params = from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
