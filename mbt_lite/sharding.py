@@ -37,7 +37,7 @@ def connect(
 
 
 def keep_compilations(folder: Path) -> None:
-    """Keep what was compiled for the next start, up to 1 GiB, unless a folder was chosen already.
+    """Keep what was compiled for the next start, unless a folder was chosen already.
 
     Where nothing can be written there, nothing is kept.
     """
@@ -47,7 +47,6 @@ def keep_compilations(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     if os.access(folder, os.W_OK):
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_compilation_cache_max_size", 2**30)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
