@@ -6,13 +6,19 @@ PYTEST := $(PYTHON) -m pytest -n 2 --dist loadfile
 READY  := .venv/.ready
 
 help:  ## say what each target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$NF}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$NF}' Makefile
 
 demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 	$(PYTHON) app.py $(ARGS)
 
-test: $(READY)  ## run the tests
+test: $(READY)  ## run the core tests: a few minutes
 	$(PYTEST) $(ARGS)
+
+test-full: $(READY)  ## run what the core leaves out: other programs, browsers, servers, notebooks
+	$(PYTEST) -m "full and not slow and not network" $(ARGS)
+
+test-all: $(READY)  ## run every test that needs no network, those of minutes each too
+	$(PYTEST) -m "not network" $(ARGS)
 
 lab: $(READY)  ## open the course in JupyterLab, at its map
 	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks \
@@ -25,7 +31,7 @@ notebooks: $(READY)  ## make every notebook again out of its text, and execute i
 bench: $(READY)  ## measure speed on this machine, into benchmarks/
 	$(PYTHON) -m mbt_lite bench --out benchmarks $(ARGS)
 
-check: $(READY)  ## what must be green before a commit: ruff check, ruff format, tests
+check: $(READY)  ## what must be green before a commit: ruff check, ruff format, core tests
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTEST) $(ARGS)
@@ -64,4 +70,4 @@ $(READY): requirements.txt pyproject.toml
 	$$install --no-deps -e .; \
 	mv .venv/.busy $(READY)
 
-.PHONY: help demo test lab notebooks bench check
+.PHONY: help demo test test-full test-all lab notebooks bench check

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -27,6 +28,19 @@ def pytest_configure():
         os.environ |= {KEPT: folder, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+
+
+def pytest_ignore_collect(collection_path, config):
+    """The core stage does not import a file whose tests are all of a later one, unless named.
+
+    To import Gradio alone takes as long as a hundred tests.
+    """
+    named = any(collection_path.name in argument for argument in config.args)
+    if named or collection_path.suffix != ".py" or "not full" not in config.option.markexpr:
+        return None
+    text = collection_path.read_text(encoding="utf-8")
+    later = re.search(r"^pytestmark = \[?\s*pytest\.mark\.(full|slow)\b", text, re.M)
+    return True if later else None
 
 
 def pytest_report_teststatus(report):

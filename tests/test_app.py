@@ -30,6 +30,7 @@ EMBEDDED = zoo.converted(zoo.entry("world-tiny"))
 DEAD = "http://127.0.0.1:9"  # where nobody answers: what looks for the network finds none
 OFFLINE = {"http_proxy": DEAD, "https_proxy": DEAD, "no_proxy": "127.0.0.1,localhost"}
 
+pytestmark = pytest.mark.full
 gradio_client = pytest.importorskip("gradio_client")
 pytest.importorskip("gradio")
 

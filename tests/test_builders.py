@@ -173,6 +173,7 @@ def test_the_folder_says_how_noisy_it_is(clean):
     assert opened.info.features["label"].names == list("0123456789")
 
 
+@pytest.mark.full
 def test_tfds_reads_the_folder_by_name_without_tensorflow(clean):
     program = (
         "import sys, mbt_lite.builders, tensorflow_datasets as tfds\n"

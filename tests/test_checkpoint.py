@@ -271,6 +271,7 @@ checkpoint.save(sys.argv[2], params, config)
 """
 
 
+@pytest.mark.full
 def test_weights_spread_over_eight_devices_are_saved_for_one(saved, params, tmp_path):
     ran = subprocess.run(
         [sys.executable, "-c", EIGHT, str(saved), str(tmp_path / "eight.safetensors")],

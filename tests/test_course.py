@@ -305,6 +305,7 @@ def begun(folder: Path) -> tuple[list, Path, Path]:
     return commands, Path(here), Path(imports)
 
 
+@pytest.mark.full
 def test_the_set_up_installs_what_is_missing(tmp_path):
     commands, here, imports = begun(tmp_path)
     package = "./mbt-lite[demo,notebooks,data]"
@@ -315,6 +316,7 @@ def test_the_set_up_installs_what_is_missing(tmp_path):
     assert imports == tmp_path / "mbt-lite"
 
 
+@pytest.mark.full
 def test_the_set_up_takes_a_clone_that_is_there(tmp_path):
     begun(tmp_path)
     assert [command[0] for command in begun(tmp_path)[0]] == [sys.executable]

@@ -130,6 +130,7 @@ def test_a_clip_is_drawn_anew_in_each_epoch(source):
     assert all(len(set(starts[f"clip{clip}"])) > 1 for clip in range(CLIPS))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_change_nothing(source, workers):
     with_workers = loader(source, epochs=2, workers=workers)
@@ -140,6 +141,7 @@ def test_workers_change_nothing(source, workers):
         with_workers.close()
 
 
+@pytest.mark.full
 def test_two_hosts_with_two_workers_cover_every_clip_once(source):
     seen, counts = [], []
     for host in range(2):
@@ -162,6 +164,7 @@ def test_hosts_share_every_size_of_data_evenly(clips, batch, hosts):
         assert {job.epoch for job in jobs} == {epoch}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("before, after", [(0, 2), (2, 0)])
 def test_a_saved_position_in_mid_epoch_goes_on_bit_for_bit_with_other_workers(
     source, before, after
@@ -232,6 +235,7 @@ def test_records_heard_otherwise_get_their_spectrogram_from_the_stored_sound(sha
     np.testing.assert_allclose(batch["spec"][0], expected, atol=1e-4)
 
 
+@pytest.mark.full
 def test_a_worker_imports_no_jax(source):
     with_workers = loader(source, workers=1)
     next(with_workers)
@@ -301,7 +305,10 @@ def test_a_fault_stops_the_loader_with_shard_and_record(examples, tmp_path, what
         list(loader(source, batch=2, training=False))
 
 
-@pytest.mark.parametrize("what, workers", [*((what, 0) for what in FAULTS), ("bytes", 2)])
+@pytest.mark.parametrize(
+    "what, workers",
+    [*((what, 0) for what in FAULTS), pytest.param("bytes", 2, marks=pytest.mark.full)],
+)
 def test_a_fault_that_is_skipped_leaves_its_place_empty_and_is_counted(
     examples, tmp_path, caplog, what, workers
 ):
@@ -318,6 +325,7 @@ def test_a_fault_that_is_skipped_leaves_its_place_empty_and_is_counted(
     assert batches[0]["id"] == ["clip0", "clip1"]
 
 
+@pytest.mark.full
 def test_a_worker_that_dies_is_told_in_a_sentence_and_leaves_no_shared_memory(source):
     dying = loader(source, workers=2, epochs=None)
     next(dying)
@@ -396,6 +404,7 @@ def test_the_windows_of_a_file_are_those_that_prediction_takes(folder, clip, vie
         np.testing.assert_allclose(batch["spec"][row], view.spec, atol=0.05)  # starts are rounded
 
 
+@pytest.mark.full
 def test_learning_from_files_and_records_takes_the_frames_that_prediction_takes(tmp_path):
     scenes = [world.scene(1, index) for index in range(2)]
     world.render(scenes, tmp_path)
@@ -429,7 +438,7 @@ def test_a_table_without_such_rows_or_files_is_refused(folder, tmp_path):
         sources.open_source(tmp_path / "nothing@2")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_tfds_dataset_over_a_table_gives_the_clips_of_the_table(folder, tmp_path, workers):
     build = importlib.import_module("mbt_lite.builders")
     config = build.TableConfig(name="t", table=folder / "t.csv", front_end=CLIP.front_end)
@@ -461,6 +470,7 @@ def test_pairs_of_digits_are_a_source():
     assert batch["extent"].tolist() == [[16, 16]] * 3
 
 
+@pytest.mark.full
 def test_prepared_clips_are_a_source_that_knows_its_classes_and_front_end(folder, tmp_path):
     rows = tables.read_rows(folder / "t.csv").rows
     settings = extract.Settings(CLIP.front_end, ("x", "y"))

@@ -289,6 +289,7 @@ def prepared(table):
     return table / "records"
 
 
+@pytest.mark.full
 def test_only_the_split_that_is_named_is_scored(prepared):
     table, listener = prepared.parent, Listener(("a", "b", "c"))
     scores = evaluate(listener, table, split="eval", quiet=True)
@@ -300,6 +301,7 @@ def test_only_the_split_that_is_named_is_scored(prepared):
         evaluate(Listener(), split="eval")
 
 
+@pytest.mark.full
 def test_prepared_records_are_scored_like_the_files_they_were_made_of(prepared):
     table, listener = prepared.parent, Listener(("a", "b", "c"))
     files = evaluate(listener, table, split="train", folder=table / "files", quiet=True)
@@ -311,6 +313,7 @@ def test_prepared_records_are_scored_like_the_files_they_were_made_of(prepared):
     assert (table / "out" / "report.html").read_text().count("a frame from the middle of") == 2
 
 
+@pytest.mark.full
 def test_records_that_were_answered_are_not_asked_again_until_they_change(prepared):
     out, listener = prepared.parent / "out", Listener(("a", "b", "c"))
     first = evaluate(listener, prepared, split="train", folder=out, quiet=True)
@@ -323,6 +326,7 @@ def test_records_that_were_answered_are_not_asked_again_until_they_change(prepar
     assert listener.asked
 
 
+@pytest.mark.full
 def test_a_damaged_record_is_listed_and_the_others_are_scored(prepared):
     shard = next(prepared.glob("t-train-*"))
     content = bytearray(shard.read_bytes())
@@ -335,6 +339,7 @@ def test_a_damaged_record_is_listed_and_the_others_are_scored(prepared):
     assert scores["failed"][0]["clip"] == f"{prepared}, train, clip 1"
 
 
+@pytest.mark.full
 def test_records_of_other_classes_or_of_several_splits_are_refused(prepared):
     with pytest.raises(ValueError, match="has the classes a, b, c; the model's are a, b"):
         evaluate(Listener(("a", "b")), prepared, split="eval", quiet=True)

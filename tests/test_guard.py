@@ -24,6 +24,7 @@ from mbt_lite import doctor, features, guard, media
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.guard import Guard, Reading
 
+pytestmark = pytest.mark.full  # a guard reads in a process of its own
 ROOT = Path(__file__).parent.parent
 
 

@@ -158,6 +158,7 @@ def test_what_a_loader_process_imports_has_no_jax(module):
     assert not any(leans_on(path, library) for library in ("jax", "flax", "optax", "orbax"))
 
 
+@pytest.mark.full
 def test_importing_mbt_lite_and_its_configs_loads_no_heavy_library():
     heavy = ["jax", "flax", "matplotlib", "PIL", "av", "gradio", "librosa", *sorted(NEVER)]
     program = (

@@ -39,6 +39,7 @@ sync_api = pytest.importorskip("playwright.sync_api")
 pytest.importorskip("jupyterlab")
 pytest.importorskip("ipywidgets")
 pytestmark = [
+    pytest.mark.full,
     pytest.mark.skipif(not CHROMIUM.is_file(), reason=f"needs {CHROMIUM}"),
     pytest.mark.skipif(not EMBEDDED.is_file(), reason="needs the embedded weights"),
 ]

@@ -493,6 +493,7 @@ def huge_png():
     return b"\x89PNG\r\n\x1a\n" + header + body + chunk(b"IEND", b"")
 
 
+@pytest.mark.full
 def test_a_huge_frame_is_refused_before_it_is_decoded(tmp_path):
     (tmp_path / "a.png").write_bytes(huge_png())
     encode(tmp_path / "a.avi", flash(1, 0), video="rawvideo", pix_fmt="bgr24")

@@ -394,6 +394,7 @@ def turn(tab, key: str = "ArrowRight") -> None:
     tab.keyboard.press(key)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", PAGES)
 def test_a_slider_moved_by_keyboard_changes_the_picture_and_the_words_without_a_network(name, show):
     tab = show(PAGES[name]())
@@ -404,6 +405,7 @@ def test_a_slider_moved_by_keyboard_changes_the_picture_and_the_words_without_a_
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
 
+@pytest.mark.full
 def test_the_page_of_attention_says_what_its_panel_says(show):
     panel = panels.attention(Reader(), view_of(start=3.0))
     tab = show(panel.page())
@@ -414,6 +416,7 @@ def test_the_page_of_attention_says_what_its_panel_says(show):
     assert words(tab) == said[0].upper() + said[1:] + "."
 
 
+@pytest.mark.full
 def test_frame_slider_and_sound_have_one_clock(show):
     tab = show(panels.attention(Reader(), view_of(start=3.0)).page())
     line, frame = tab.locator(".cursor"), tab.locator("input[type=range]")
@@ -432,6 +435,7 @@ def test_frame_slider_and_sound_have_one_clock(show):
     assert shown == pytest.approx(int(frame.input_value()), abs=0.51)
 
 
+@pytest.mark.full
 def test_arrow_keys_read_the_attention_cell_by_cell(show):
     tab = show(panels.attention(Reader(), view_of()).page())
     tab.locator(".seen .over canvas").focus()
@@ -443,6 +447,7 @@ def test_arrow_keys_read_the_attention_cell_by_cell(show):
     assert re.fullmatch(r"picture at [\d.]+ s, at the top left: attention [\d.e−]+", told[-1])
 
 
+@pytest.mark.full
 def test_without_sound_and_with_a_black_picture_the_frames_still_run(show):
     view = view_of(silent=True)
     view = replace(view, rgb=np.zeros_like(view.rgb), times=np.zeros(8))
@@ -453,6 +458,7 @@ def test_without_sound_and_with_a_black_picture_the_frames_still_run(show):
     runs_past(tab, 1)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("only", ["rgb", "spec"])
 def test_a_page_of_one_stream_shows_that_stream(only, show):
     tab = show(panels.attention(Reader(only=only), view_of(), query="cls").page())
@@ -463,6 +469,7 @@ def test_a_page_of_one_stream_shows_that_stream(only, show):
     assert words(tab) != before
 
 
+@pytest.mark.full
 def test_a_band_tells_its_share_and_what_cutting_it_changes(show):
     flow = flow_of()
     tab = show(panels.flow_page(flow))

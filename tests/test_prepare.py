@@ -115,6 +115,7 @@ def test_frames_are_those_nearest_to_each_25th_of_a_second(videos, tmp_path):
         np.testing.assert_allclose(brightness(clip)[:20], nearest, atol=4)
 
 
+@pytest.mark.full
 def test_what_was_unusual_is_counted_over_the_clips(tmp_path):
     for i in range(3):
         film(tmp_path / f"{i}.mp4")
@@ -180,6 +181,7 @@ def test_splits_have_shards_of_their_own_and_one_may_be_chosen():
 # ---- the whole ----
 
 
+@pytest.mark.full
 def test_all_clips_are_in_the_records_or_in_the_failures(made):
     found = Shards(made, "train")
     assert sorted(clip.id for clip in map(found.__getitem__, range(8))) == [
@@ -194,6 +196,7 @@ def test_all_clips_are_in_the_records_or_in_the_failures(made):
     assert failures["gone"] == "the file is missing"
 
 
+@pytest.mark.full
 def test_the_description_counts_what_is_there_and_measures_the_training_split(made):
     dataset = records.describe(made)
     assert dataset["labels"] == ["bell", "dog"] and dataset["failures"] == 3
@@ -208,17 +211,20 @@ def test_the_description_counts_what_is_there_and_measures_the_training_split(ma
     assert dataset["measured_on"] == ["train"]
 
 
+@pytest.mark.full
 def test_any_number_of_workers_writes_the_same_bytes(videos, made, tmp_path):
     prepare.prepare(shards_of(videos), SETTINGS, tmp_path, workers=1)
     assert contents(tmp_path) == contents(made)
 
 
+@pytest.mark.full
 def test_a_finished_run_has_nothing_left_to_do(videos, made):
     before = {path: path.stat().st_mtime_ns for path in made.glob("v-*")}
     prepare.prepare(shards_of(videos), SETTINGS, made, workers=1)
     assert {path: path.stat().st_mtime_ns for path in made.glob("v-*")} == before
 
 
+@pytest.mark.full
 def test_a_shard_that_was_lost_or_cut_is_written_again(videos, made):
     before = contents(made)
     names = [f"v-train-0000{i}-of-00003" for i in range(3)]
@@ -231,12 +237,14 @@ def test_a_shard_that_was_lost_or_cut_is_written_again(videos, made):
     assert contents(made) == before
 
 
+@pytest.mark.full
 def test_another_split_is_added_to_the_same_folder(videos, made, tmp_path):
     for split in ("test", "train"):
         prepare.prepare(shards_of(videos, split=split), SETTINGS, tmp_path, workers=2)
     assert contents(tmp_path) == contents(made)
 
 
+@pytest.mark.full
 def test_shards_made_otherwise_are_refused(videos, made):
     def refusal(shards, settings):
         with pytest.raises(ValueError) as caught:
@@ -253,6 +261,7 @@ def test_shards_made_otherwise_are_refused(videos, made):
     assert "made of another table" in refusal(changed, SETTINGS)
 
 
+@pytest.mark.full
 def test_a_file_that_came_later_is_prepared_with_its_shard_only(videos, tmp_path):
     planned = shards_of(videos, split="test")
     prepare.prepare(planned, SETTINGS, tmp_path, workers=2)
@@ -285,6 +294,7 @@ def work_that_crashes(job, folder):
     return prepare.work(job, SETTINGS)
 
 
+@pytest.mark.full
 def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, made, tmp_path):
     planned, out = shards_of(videos, split="train"), tmp_path / "out"
     (out / "progress").mkdir(parents=True)
@@ -308,6 +318,7 @@ def broken_work(job, common):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
+@pytest.mark.full
 def test_what_stops_a_worker_stops_the_run_and_no_process_is_left(videos, tmp_path):
     (tmp_path / "progress").mkdir()
     tasks = (prepare.write(shard, SETTINGS, tmp_path) for shard in shards_of(videos))
@@ -333,6 +344,7 @@ def command(videos, out, *more):
     ]  # fmt: skip
 
 
+@pytest.mark.full
 def test_a_full_disk_stops_with_a_sentence_and_leaves_whole_shards_only(videos, tmp_path):
     out = tmp_path / "out"
     options = {"capture_output": True, "text": True, "cwd": ROOT}
@@ -346,6 +358,7 @@ def test_a_full_disk_stops_with_a_sentence_and_leaves_whole_shards_only(videos, 
     assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.mark.full
 def test_the_command_says_what_it_made_and_refuses_in_a_sentence(videos, tmp_path, capsys):
     words = ["prepare", str(videos / "table.csv"), "--out", str(tmp_path / "out"), "--workers", "2"]
     assert cli.main([*words, "--front-end", "yamnet"]) == 1  # three clips failed
@@ -362,6 +375,7 @@ def test_the_command_says_what_it_made_and_refuses_in_a_sentence(videos, tmp_pat
 # ---- Apache Beam ----
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "options",
     [[], ["--beam-options", "direct_num_workers=2", "direct_running_mode=multi_processing"]],
@@ -415,6 +429,7 @@ def test_a_run_killed_twenty_times_at_random_moments_comes_to_the_same_bytes(vid
     assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.mark.full
 def test_a_clip_that_failed_is_tried_again_when_its_file_has_changed(tmp_path, capsys):
     whole = (Path(ROOT) / "data_samples" / "bell.mp4").read_bytes()
     (tmp_path / "bell.mp4").write_bytes(whole)

@@ -161,6 +161,7 @@ def test_clips_of_shards_are_found_by_number_in_the_order_of_the_files(folder):
         shards[6]
 
 
+@pytest.mark.full
 def test_shards_go_to_another_process(folder):
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
         found = other.submit(operator.getitem, Shards(folder), 4).result()

@@ -16,7 +16,7 @@ from programs import begin, end
 
 from mbt_lite import train
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
 
 def when(process, said: str) -> None:

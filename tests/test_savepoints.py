@@ -174,6 +174,7 @@ def test_states_are_saved_from_a_notebook_where_an_event_loop_runs(opened):
     same(asyncio.run(cell()).state, state(1))
 
 
+@pytest.mark.full
 def test_a_state_goes_on_on_other_devices(tmp_path, opened):
     opened().save(1, state(1), {}, wait=True)
     program = """
@@ -381,10 +382,12 @@ def goes_on_without_saving(folder, limit: int, problem: str) -> None:
     assert listed == ["00000001", "00000001 00000004"] and noise == ""
 
 
+@pytest.mark.full
 def test_training_goes_on_where_a_file_would_be_too_large(tmp_path):
     goes_on_without_saving(tmp_path, 10**5, "File too large")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_training_goes_on_where_the_disk_is_full(tmp_path):
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path])
@@ -438,6 +441,7 @@ def killed_in_the_middle(tmp_path, opened, told, times: int) -> int:
     return halves
 
 
+@pytest.mark.full
 def test_a_process_killed_while_it_saves_leaves_whole_states(tmp_path, opened, told):
     killed_in_the_middle(tmp_path, opened, told, 3)
 
@@ -488,6 +492,7 @@ print(json.dumps({"found": found, "told": told}))
 """
 
 
+@pytest.mark.full
 def test_two_processes_save_together_and_agree_on_what_is_damaged(tmp_path):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

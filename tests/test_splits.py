@@ -257,6 +257,7 @@ class Slow(sources.World):
         return super().write(*arguments)
 
 
+@pytest.mark.full
 def test_a_loader_ends_soon_though_its_processes_are_busy():
     with ThreadPoolExecutor(1) as elsewhere:
         with Loader(Slow(10**6, 0), Sampling(SMALL), 32, workers=1) as loader:
@@ -299,6 +300,7 @@ def test_kept_clips_are_the_clips_and_are_made_once(tmp_path, counted, streams):
     assert counted == [0]  # the first clip tells whether the code is the same
 
 
+@pytest.mark.full
 def test_a_kept_clip_is_read_by_worker_processes_too(tmp_path):
     source, sampling = sources.Scenes("test", 5), Sampling(SMALL)
     there = kept.keep(source, sampling, tmp_path)

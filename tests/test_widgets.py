@@ -303,6 +303,7 @@ def test_without_ipywidgets_one_is_told_what_to_install(monkeypatch):
         explore(toy())
 
 
+@pytest.mark.full
 def test_the_package_needs_no_ipywidgets_until_something_is_explored():
     program = "import sys; sys.modules['ipywidgets'] = None; import mbt_lite, mbt_lite.widgets"
     subprocess.run([sys.executable, "-c", program], check=True)

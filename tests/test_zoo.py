@@ -269,6 +269,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(server, tmp_p
     assert left(tmp_path) == DONE
 
 
+@pytest.mark.full
 def test_a_file_that_outgrows_its_quota_keeps_what_came_and_goes_on_later(server, tmp_path):
     url = server.url("/f", good(DATA, **SIGN))
     program = (
@@ -309,6 +310,7 @@ def test_a_small_disk_is_never_filled_by_halves(server, small_disk):
     assert left(small_disk) == KEPT
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
 def test_what_an_interrupted_download_has_is_resumed(server, tmp_path, blow):
     url = server.url("/f", stall(DATA, 50_000, **SIGN), good(DATA, **SIGN))
@@ -604,6 +606,7 @@ def test_a_later_download_must_be_the_same_file_as_the_first(offer, published, t
     assert left(tmp_path) == READY - {"as500k-rgb-spec.safetensors"} | LABELS
 
 
+@pytest.mark.full
 def test_two_processes_download_and_convert_once(server, offer, published, tmp_path):
     def slowly(request):
         time.sleep(0.5)  # the other one comes meanwhile
@@ -628,6 +631,7 @@ def test_two_processes_download_and_convert_once(server, offer, published, tmp_p
     assert left(tmp_path) == READY | LABELS
 
 
+@pytest.mark.full
 def test_a_lock_that_another_holds_is_waited_for_and_said(tmp_path, capfd):
     path = tmp_path / "file"
     program = (
@@ -839,6 +843,7 @@ def offer_repository(server) -> str:
     return server.url("")
 
 
+@pytest.mark.full
 def test_files_of_the_hub_come_by_their_address_and_later_without_network(server, tmp_path):
     files = {
         "hf://me/mbt@v2": "model.safetensors",
@@ -856,6 +861,7 @@ def test_files_of_the_hub_come_by_their_address_and_later_without_network(server
     assert "out of reach" in missing[1] and "download model.safetensors elsewhere" in missing[1]
 
 
+@pytest.mark.full
 def test_what_the_hub_does_not_have_is_said_in_a_sentence(server, tmp_path):
     reasons = {
         "hf://me/none": "there is no such repository, or it is private",
