@@ -412,6 +412,26 @@ def wave(scene: Scene) -> np.ndarray:
 # --- clips -------------------------------------------------------------------------------------
 
 SPLITS = {"train": 0, "test": 1, "validation": 2}
+SAMPLES = {  # name of a sample clip: (its index in the test split, what it shows)
+    "circle_sings": (20, "a circle dips, and a tone with it; a cross goes its own way"),
+    "ring_sings_with_bell": (
+        1,
+        "a ring goes up and down, and a tone with it; a bell is heard, but not seen",
+    ),
+    "ladder_sings_with_siren": (
+        14,
+        "a ladder rises, and a tone with it; a lamp blinks in step with a siren",
+    ),
+    "cross_sings_in_rain": (
+        264,
+        "a cross falls, and a tone with it, in rain that is seen and heard",
+    ),
+    "nobody_sings": (362, "a ring and a circle move; the tone goes with neither"),
+    "thunder_and_knocking": (
+        787,
+        "two shapes move without a tone; lightning with thunder, and knocking out of sight",
+    ),
+}
 
 
 def sample(
@@ -474,8 +494,22 @@ def scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     return {**found, "matched accuracy": accuracy}
 
 
-def render(scenes: Sequence[Scene], folder, size: int = 160, fps: float = 25.0) -> Path:
+def render_samples(folder) -> Path:
+    """Write the clips of `SAMPLES`, 256 pixels a side, into a folder, as `render` does."""
+    scenes = [scene(SPLITS["test"], index) for index, _ in SAMPLES.values()]
+    return render(scenes, folder, size=256, names=list(SAMPLES))
+
+
+def render(
+    scenes: Sequence[Scene],
+    folder,
+    size: int = 160,
+    fps: float = 25.0,
+    names: Sequence[str] | None = None,
+) -> Path:
     """The folder with each scene as an mp4 file (H.264 + AAC), labels.csv and key.json.
+
+    The files are called world_0000.mp4 and so on, or by `names`, one a scene.
 
     `key.json` holds, per file, the boxes of the singing shape by time and the pitch it sings.
     """
@@ -483,7 +517,7 @@ def render(scenes: Sequence[Scene], folder, size: int = 160, fps: float = 25.0) 
     folder.mkdir(parents=True, exist_ok=True)
     rows, keys = ["file,labels"], {}
     for number, one in enumerate(tqdm(scenes, str(folder), unit="clip", disable=None)):
-        name = f"world_{number:04d}.mp4"
+        name = f"{names[number] if names else f'world_{number:04d}'}.mp4"
         times = np.arange(round(SECONDS * fps)) / fps
         media.write(folder / name, frames(one, times, size), fps, wave(one), RATE)
         rows.append(f"{name},{'|'.join(one.names)}")

@@ -90,7 +90,9 @@ def sources() -> list[Path]:
 
 
 def module_of(path: Path) -> str:
-    """The name that LEVELS uses for a file: the first part under mbt_lite/."""
+    """The name that LEVELS uses for a file: the first part under mbt_lite/, or `__main__`."""
+    if path.stem == "__main__":
+        return path.stem
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
@@ -174,6 +176,18 @@ def test_importing_mbt_lite_and_its_configs_loads_no_heavy_library():
 def test_a_public_name_is_handed_out(name):
     assert name in dir(mbt_lite)
     assert getattr(mbt_lite, name) is not None
+
+
+def test_a_type_checker_reads_the_same_public_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    told = {
+        alias.asname: alias.name if node.module == "mbt_lite" else node.module.split(".")[1]
+        for node in block.body
+        for alias in node.names
+    }
+    assert told == mbt_lite._HOMES
+    assert (PACKAGE / "py.typed").is_file()
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():

@@ -17,6 +17,7 @@ from mbt_lite.cli.build import Build
 from mbt_lite.cli.calibrate import Calibrate
 from mbt_lite.cli.convert import Convert
 from mbt_lite.cli.cost import Cost
+from mbt_lite.cli.demo import Demo
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.evaluate import Evaluate
 from mbt_lite.cli.explain import Attention, Faithfulness, Flow, Swap
@@ -27,6 +28,7 @@ from mbt_lite.cli.zoo import Zoo
 
 COMMANDS = {
     "predict": Predict,
+    "demo": Demo,
     "attention": Attention,
     "flow": Flow,
     "swap": Swap,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from mbt_lite.demo.samples import FOLDER
+from mbt_lite.demo.samples import folder
 from mbt_lite.media import MediaError
 from mbt_lite.plot import COLOURS
 
@@ -33,7 +33,7 @@ class Page(gr.Blocks):
             "head": f"<script>{SCRIPT}</script>",
             "footer_links": ["api", "settings"],
             "run_history": False,
-            "allowed_paths": [str(FOLDER)],
+            "allowed_paths": [str(folder())],
             "max_file_size": "200mb",
             "state_session_capacity": 100,
             "enable_monitoring": False,

@@ -1,16 +1,21 @@
-"""The clips that come along, each with a picture and a description."""
+"""The sample clips, each with a picture and a description.
+
+In a checkout they lie in data_samples. Elsewhere the micro-world's are rendered once, into the
+cache folder. All of them are drawn and synthesised by this project and in the public domain.
+"""
 
 import csv
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
 
-from mbt_lite import media
+from mbt_lite import media, world, zoo
 from mbt_lite.demo.engine import titled
 from mbt_lite.panels.page import jpeg_uri
 
-FOLDER = Path(__file__).resolve().parents[2] / "data_samples"
+CHECKOUT = Path(__file__).resolve().parents[2] / "data_samples"
 
 
 @dataclass(frozen=True)
@@ -31,11 +36,31 @@ class Sample:
         return jpeg_uri(frames[len(frames) // 2][None])
 
 
+def folder() -> Path:
+    """Where the clips lie, or where they are put."""
+    return CHECKOUT if _complete(CHECKOUT) else zoo.cache_folder() / "samples"
+
+
+def _complete(place: Path) -> bool:
+    return (place / "labels.csv").is_file()  # it is written last
+
+
 def samples() -> list[Sample]:
-    """The clips in data_samples in the order of labels.csv; none where there is no such folder."""
-    table = FOLDER / "labels.csv"
-    rows = csv.DictReader(table.read_text("utf-8").splitlines()) if table.is_file() else ()
-    found = [Sample(FOLDER / row["file"], row["description"]) for row in rows]
+    """The clips in the order of labels.csv, rendered first where that has not been done yet.
+
+    None where the cache folder cannot be written, which stderr tells.
+    """
+    place = folder()
+    try:
+        if not _complete(place):
+            print(f"Rendering {len(world.SAMPLES)} sample clips into {place} ...", file=sys.stderr)
+            world.render_samples(place)
+    except OSError as error:
+        print(f"The demo has no samples: {error}", file=sys.stderr)
+        return []
+    with open(place / "labels.csv", newline="", encoding="utf-8") as table:
+        rows = [(place / row["file"], row.get("description")) for row in csv.DictReader(table)]
+    found = [Sample(path, said or world.SAMPLES[path.stem][1]) for path, said in rows]
     return [one for one in found if one.path.is_file()]
 
 
