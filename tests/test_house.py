@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -96,68 +97,74 @@ def module_of(path: Path) -> str:
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
     """Every dotted name a file imports, at its top or inside a function."""
     package = ("mbt_lite", *path.relative_to(PACKAGE).parts[:-1])
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) + 1 - node.level] if node.level else ()
             base = ".".join([*above, *filter(None, [node.module])])
             names |= {f"{base}.{alias.name}" for alias in node.names}
-    return names
+    return frozenset(names)
 
 
-def leans_on(path: Path, library: str) -> bool:
-    return any(name == library or name.startswith(library + ".") for name in imports(path))
+def leans_on(path: Path, *libraries: str) -> set[str]:
+    """Those of the libraries that a file imports."""
+    dotted = [f"{name}." for name in imports(path)]
+    return {library for library in libraries if any(n.startswith(f"{library}.") for n in dotted)}
 
 
 def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("path", sources(), ids=relative)
-def test_a_module_imports_only_from_lower_levels(path):
-    module = module_of(path)
-    assert module in LEVEL, (
-        f"{relative(path)} has no level yet: say in LEVELS of tests/test_house.py which modules "
-        "it stands above."
-    )
-    ours = {name.split(".")[1] for name in imports(path) if name.startswith("mbt_lite.")}
-    ours -= {"__version__"} | ({module} if (PACKAGE / module).is_dir() else set())
-    assert ours <= set(LEVEL), (
-        f"{relative(path)} imports {sorted(ours - set(LEVEL))} from mbt_lite; inside the package "
-        "import the module that defines it, for example `from mbt_lite.config import BASE`."
-    )
-    too_high = sorted(name for name in ours if LEVEL[name] >= LEVEL[module])
-    assert not too_high, f"{module} (level {LEVEL[module]}) imports {too_high}, not below it."
+def test_modules_import_only_from_lower_levels():
+    wrong = []
+    for path in sources():
+        module = module_of(path)
+        if module not in LEVEL:
+            wrong.append(
+                f"{relative(path)} has no level yet: say in LEVELS of tests/test_house.py which "
+                "modules it stands above."
+            )
+            continue
+        ours = {name.split(".")[1] for name in imports(path) if name.startswith("mbt_lite.")}
+        ours -= {"__version__"} | ({module} if (PACKAGE / module).is_dir() else set())
+        if unknown := sorted(ours - set(LEVEL)):
+            wrong.append(
+                f"{relative(path)} imports {unknown} from mbt_lite; inside the package import the "
+                "module that defines it, for example `from mbt_lite.config import BASE`."
+            )
+        if high := sorted(n for n in ours & set(LEVEL) if LEVEL[n] >= LEVEL[module]):
+            wrong.append(f"{module} (level {LEVEL[module]}) imports {high}, not below it.")
+    assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("library, homes", ONLY_IN.items())
-def test_a_library_stays_at_home(library, homes):
-    others = [relative(p) for p in sources() if module_of(p) not in homes and leans_on(p, library)]
-    assert not others, f"only {homes} in mbt_lite/ may import {library}, but so do {others}."
-
-
-@pytest.mark.parametrize("path", sources(), ids=relative)
-def test_a_module_leans_on_no_foreign_framework_and_no_pickle(path):
-    found = sorted(library for library in NEVER | PICKLES if leans_on(path, library))
-    assert not found, f"{relative(path)} imports {found}."
-
-
-@pytest.mark.parametrize("path", sources(), ids=relative)
-def test_arrays_are_never_loaded_with_pickle(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
-            assert isinstance(node.value, ast.Constant) and node.value.value is False
-
-
-@pytest.mark.parametrize("module", WITHOUT_JAX)
-def test_what_a_loader_process_imports_has_no_jax(module):
-    path = PACKAGE / f"{module}.py"
-    assert not any(leans_on(path, library) for library in ("jax", "flax", "optax", "orbax"))
+def test_modules_lean_only_on_the_libraries_that_are_theirs_and_on_no_pickle():
+    wrong = []
+    for path in sources():
+        strange = {library for library, homes in ONLY_IN.items() if module_of(path) not in homes}
+        strange |= NEVER | PICKLES
+        if relative(path) in {f"mbt_lite/{module}.py" for module in WITHOUT_JAX}:
+            strange |= {"jax", "flax", "optax", "orbax"}  # what a loader process imports
+        if found := sorted(leans_on(path, *strange)):
+            wrong.append(f"{relative(path)} may not import {found}.")
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
+                if not (isinstance(node.value, ast.Constant) and node.value.value is False):
+                    wrong.append(f"{relative(path)}, line {node.value.lineno}: arrays with pickle.")
+    assert not wrong, "\n".join(wrong)
+    missing = [module for module in WITHOUT_JAX if not (PACKAGE / f"{module}.py").is_file()]
+    assert not missing, f"WITHOUT_JAX names {missing}, which are no files."
 
 
 @pytest.mark.full
@@ -172,10 +179,12 @@ def test_importing_mbt_lite_and_its_configs_loads_no_heavy_library():
     assert ran.stdout.split() == []
 
 
-@pytest.mark.parametrize("name", mbt_lite.__all__)
-def test_a_public_name_is_handed_out(name):
-    assert name in dir(mbt_lite)
-    assert getattr(mbt_lite, name) is not None
+def test_public_names_are_handed_out_and_an_unknown_one_is_answered_with_them():
+    assert set(mbt_lite.__all__) <= set(dir(mbt_lite))
+    absent = [name for name in mbt_lite.__all__ if getattr(mbt_lite, name) is None]
+    assert not absent, f"{absent} are in __all__ and None."
+    with pytest.raises(AttributeError, match="no 'lod'; it offers .*load"):
+        mbt_lite.lod  # noqa: B018
 
 
 def test_a_type_checker_reads_the_same_public_names():
@@ -190,23 +199,15 @@ def test_a_type_checker_reads_the_same_public_names():
     assert (PACKAGE / "py.typed").is_file()
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(AttributeError, match="no 'lod'; it offers .*load"):
-        mbt_lite.lod  # noqa: B018
-
-
-def test_requirements_name_exact_versions_and_nothing_of_one_machine():
+def test_requirements_name_exact_versions_of_all_that_pyproject_asks_for_and_no_machine():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     packages = [line for line in lines if line and not line.lstrip().startswith("#")]
-    assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.]+", line) for line in packages)
-    assert not any("://" in line or "-index" in line or " /" in line for line in lines)
+    wrong = [line for line in packages if not re.fullmatch(r"[a-z0-9.-]+==[\w.]+", line)]
+    wrong += [line for line in lines if "://" in line or "-index" in line or " /" in line]
+    assert not wrong, "\n".join(wrong)
     names = {line.split("==")[0] for line in packages}
-    assert {name.replace("_", "-") for name in NAMED.split()} <= names
-
-
-def test_requirements_hold_every_package_that_pyproject_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
-    names = {re.match(r"[\w.-]+", entry)[0].lower().replace("_", "-") for entry in wanted}
-    lock = (ROOT / "requirements.txt").read_text(encoding="utf-8")
-    assert names <= set(re.findall(r"^([a-z0-9.-]+)==", lock, flags=re.M))
+    asked = {re.match(r"[\w.-]+", entry)[0] for entry in wanted} | set(NAMED.split())
+    missing = {name.lower().replace("_", "-") for name in asked} - names
+    assert not missing, f"requirements.txt lacks {sorted(missing)}."
