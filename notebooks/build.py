@@ -24,16 +24,18 @@ from PIL import Image
 HERE = Path(__file__).resolve().parent
 TEXTS = sorted((HERE / "text").glob("*.py"))
 SETUP = """\
-# Set-up, the same in every notebook: installs what is missing, then says what there is.
-import importlib.util, os, subprocess, sys
+# Set-up, the same in every notebook: installs what is missing, leaves alone what is there.
+import importlib.util, os, sys
 from pathlib import Path
 
-if importlib.util.find_spec("mbt_lite") is None:
-    if not Path("mbt-lite").is_dir():
-        subprocess.run(["git", "clone", "-q", "--depth=1", "{repository}", "mbt-lite"], check=True)
-    package = "./mbt-lite[demo,notebooks,data]"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-e", package], check=True)
+if Path("mbt-lite").is_dir() or importlib.util.find_spec("mbt_lite") is None:
+    clone = "git clone -q --depth=1 {repository} mbt-lite"
+    if not Path("mbt-lite").is_dir() and os.system(clone):
+        sys.exit("The project could not be cloned. Is there a network? Then run this cell again.")
     sys.path.insert(0, str(Path("mbt-lite").resolve()))
+    from mbt_lite.runtime import complete
+
+    complete()
     os.chdir("mbt-lite/notebooks")
 from mbt_lite.course import begin, check, pick, samples
 

@@ -2,19 +2,20 @@
 
 import ast
 import importlib.util
-import json
 import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import nbformat
 import numpy as np
 import pytest
+from packaging.version import Version
 
-from mbt_lite import course
+from mbt_lite import course, runtime
 from mbt_lite.course.exercise import NOTHING, Exercise
 
 pytest.importorskip("jupytext")
@@ -196,7 +197,7 @@ def test_a_notebook_is_what_its_text_says(name):
 @each_notebook
 def test_the_set_up_is_the_same_everywhere(name):
     assert code_cells(name)[0].source == SETUP
-    assert sum("subprocess" in cell.source for cell in code_cells(name)) == 1
+    assert sum("git clone" in cell.source for cell in code_cells(name)) == 1
 
 
 def test_the_address_of_the_project_stands_in_one_place():
@@ -271,86 +272,158 @@ def test_the_map_of_the_course_is_up_to_date():
 
 # --------------------------------------------------------------------------- the set-up elsewhere
 
-HIDDEN = """
-import importlib.util, json, os, subprocess, sys
-from pathlib import Path
 
-commands = []
-
-def run(command, check=False):
-    commands.append(command)
-    assert check
-    if command[0] == "git":  # what a clone would bring
-        home = Path(command[-1])
-        (home / "notebooks").mkdir(parents=True)
-        (home / "mbt_lite").mkdir()
-        (home / "mbt_lite/__init__.py").touch()
-        names = "import sys\\ncheck = pick = samples = None\\n"
-        begin = "def begin():\\n    print('begun', file=sys.stderr)\\n"
-        (home / "mbt_lite/course.py").write_text(names + begin)
-
-subprocess.run = run
-exec(SETUP)
-print(json.dumps([commands, os.getcwd(), sys.path[0]]))
-"""
+@pytest.fixture(autouse=True)
+def precision_of_products():
+    """The set-up changes it for all of a process."""
+    before = jax.config.jax_default_matmul_precision
+    yield
+    jax.config.update("jax_default_matmul_precision", before)
 
 
-def begun(folder: Path) -> tuple[list, Path, Path]:
-    """Commands, working folder and first place of imports of a set-up without the package."""
-    program = f"SETUP = {SETUP!r}\n{HIDDEN}"
-    command = [sys.executable, "-I", "-S", "-c", program]  # -S: no installed packages
-    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    assert ran.returncode == 0 and ran.stderr.strip() == "begun", ran.stderr
-    commands, here, imports = json.loads(ran.stdout)
-    return commands, Path(here), Path(imports)
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path):
+    """Runs the set-up cell in an empty folder, without the package; returns what it called.
+
+    A clone succeeds or not, by its exit code; neither it nor pip is really run.
+    """
+    calls = []
+
+    def clone(command: str) -> int:
+        calls.append(command)
+        if not code:
+            (tmp_path / "mbt-lite/notebooks").mkdir(parents=True)
+        return code
+
+    def cell(clone_ends_with: int = 0) -> list:
+        nonlocal code
+        code = clone_ends_with
+        monkeypatch.chdir(tmp_path)
+        exec(SETUP, {})
+        return calls
+
+    code, real = 0, importlib.util.find_spec
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr("importlib.util.find_spec", lambda x: None if x == "mbt_lite" else real(x))
+    monkeypatch.setattr("os.system", clone)
+    monkeypatch.setattr(runtime, "complete", lambda: calls.append("complete"))
+    return cell
 
 
-@pytest.mark.full
-def test_the_set_up_installs_what_is_missing(tmp_path):
-    commands, here, imports = begun(tmp_path)
-    package = "./mbt-lite[demo,notebooks,data]"
-    clone, install = commands
-    assert clone == ["git", "clone", "-q", "--depth=1", build.repository(), "mbt-lite"]
-    assert install == [sys.executable, "-m", "pip", "install", "-q", "-e", package]
-    assert here == tmp_path / "mbt-lite" / "notebooks"
-    assert imports == tmp_path / "mbt-lite"
+def test_the_set_up_clones_the_project_and_completes_the_environment(elsewhere, tmp_path, capsys):
+    assert elsewhere() == [f"git clone -q --depth=1 {build.repository()} mbt-lite", "complete"]
+    assert Path.cwd() == tmp_path / "mbt-lite/notebooks" and sys.path[0] == str(
+        tmp_path / "mbt-lite"
+    )
+    assert f"NumPy {np.__version__}" in capsys.readouterr().out
+    assert elsewhere()[2:] == ["complete"]  # after a restart the clone is taken that is there
 
 
-@pytest.mark.full
-def test_the_set_up_takes_a_clone_that_is_there(tmp_path):
-    begun(tmp_path)
-    assert [command[0] for command in begun(tmp_path)[0]] == [sys.executable]
+def test_a_clone_that_fails_is_a_sentence_and_leaves_nothing_changed(elsewhere, tmp_path):
+    with pytest.raises(SystemExit, match="could not be cloned. Is there a network?"):
+        elsewhere(clone_ends_with=128)
+    assert Path.cwd() == tmp_path and str(tmp_path) not in sys.path[0]
 
 
 def test_the_set_up_installs_nothing_where_the_package_is(monkeypatch, capsys):
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was run"))
+    monkeypatch.setattr("os.system", lambda _: pytest.fail("something was run"))
+    monkeypatch.setattr(runtime, "complete", lambda: pytest.fail("something was installed"))
     before, names = Path.cwd(), {}
     exec(SETUP, names)
     assert Path.cwd() == before and names["check"] is course.check
     assert "mbt_lite" in capsys.readouterr().out
 
 
-def test_the_extras_that_the_set_up_asks_for_are_there():
-    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-    extras = re.search(r"mbt-lite\[(.*)\]", SETUP)[1].split(",")
-    assert set(extras) <= settings["project"]["optional-dependencies"].keys()
+@pytest.fixture
+def pip(monkeypatch):
+    """Stands in for pip: the packages that it was asked for, and its options and their content."""
+    asked = []
+
+    def run(packages, *options):
+        kept = [Path(word).read_text() for word in options if word.endswith(".txt")]
+        asked.append((packages, [word for word in options if not word.endswith(".txt")] + kept))
+
+    monkeypatch.setattr(runtime, "_pip", run)
+    return asked
+
+
+def having(monkeypatch, **changes) -> None:
+    """As if these versions were installed beside all that the project asks for; None: missing."""
+    versions = {name: Version("99") for name in runtime.requirements(ROOT)}
+    versions |= {"imageio-ffmpeg": Version("0.6"), "tensorflow-metadata": Version("1.17.3")}
+    versions |= {"mbt-lite": Version("0.1")}
+    versions |= {name.replace("_", "-"): v and Version(v) for name, v in changes.items()}
+    monkeypatch.setattr(runtime, "installed", lambda: {n: v for n, v in versions.items() if v})
+
+
+def test_only_what_is_missing_is_installed_and_all_else_is_pinned(monkeypatch, pip, capsys):
+    having(monkeypatch)
+    runtime.complete(ROOT)
+    assert pip == [] and capsys.readouterr().out == ""
+    having(monkeypatch, av=None, numpy="2.1.3", jax="0.7.2", mbt_lite=None)
+    runtime.complete(ROOT)
+    (packages, (option, kept)), project = pip
+    assert [re.match("[a-z]+", name)[0] for name in packages] == ["av"] and option == "--constraint"
+    assert {"numpy==2.1.3", "jax==0.7.2"} <= set(kept.split())
+    assert project == ([str(ROOT)], ["--no-deps", "--editable"])
+    assert re.search("Installing av.*; all else stays as it is.", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("version", ["0.7.2", "0.12.0.1", "0.13.0.dev1"])
+def test_a_version_that_the_project_can_work_with_is_kept(version, monkeypatch, pip):
+    having(monkeypatch, jax=version)
+    runtime.complete(ROOT)
+    assert pip == []
+
+
+def test_what_had_to_be_replaced_though_it_was_loaded_restarts_the_kernel(monkeypatch, pip):
+    kernel = SimpleNamespace(do_shutdown=lambda restart: pip.append(restart))
+    monkeypatch.setattr("IPython.get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    having(monkeypatch, tensorflow_metadata="1.21.0", jax="0.4.30")
+    monkeypatch.setattr(runtime, "loaded", lambda: {"jax", "numpy"})
+    with pytest.raises(SystemExit, match="^jax had to be replaced .* the kernel restarts now"):
+        runtime.complete(ROOT)
+    (packages, (_, kept)), restart = pip
+    assert [re.match("[a-z-]+", name)[0] for name in packages] == ["jax", "tensorflow-metadata"]
+    assert restart is True and "jax==" not in kept and "tensorflow-metadata" not in kept
+
+
+def test_what_pip_cannot_install_is_a_sentence():
+    with pytest.raises(SystemExit, match=r"could not install no-such.* Is there a network\?"):
+        runtime._pip(["no-such-package"], "--no-index")
+
+
+def test_what_is_installed_and_loaded_here_is_found():
+    here = runtime.installed()
+    assert str(here["numpy"]) == np.__version__ and {"jax", "numpy"} <= runtime.loaded() & set(here)
+
+
+def test_an_accelerator_that_jax_does_not_see_is_said(monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "accelerator", lambda: "an NVIDIA GPU")
+    course.begin()
+    assert (
+        "JAX sees only the CPU, though this machine has an NVIDIA GPU." in capsys.readouterr().out
+    )
+    assert jax.config.jax_default_matmul_precision == "highest"
 
 
 @pytest.mark.network
 @pytest.mark.timeout(1800)
-def test_the_set_up_makes_a_clean_environment_ready(tmp_path):
+def test_the_set_up_makes_the_environment_of_a_bare_kernel_ready(tmp_path):
     """The project is cloned from this machine, all else comes from the network."""
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv/bin/python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "ipykernel"], check=True)
     settings = {
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": build.repository(),
     }
     code = SETUP + "\nprint(samples(), pick('full', 'smoke'))"
-    command = [tmp_path / "venv" / "bin" / "python", "-I", "-c", code]
+    command = [python, "-I", "-c", code]
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
     env |= settings | {"MBT_LITE_SMOKE": "0"}
     ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert "mbt_lite" in ran.stdout.splitlines()[0]
+    assert "mbt_lite" in ran.stdout and ran.stdout.startswith("Installing av")
     assert ran.stdout.splitlines()[-1] == f"{tmp_path / 'mbt-lite' / 'data_samples'} full"

@@ -30,6 +30,7 @@ LEVELS = {
         "tfdata",
         "files",
         "interrupts",
+        "runtime",
     ],
     1: ["config", "hub"],
     2: ["tracks", "encode", "model", "layouts", "scenic", "journal", "sampling"],

@@ -24,20 +24,35 @@ LESSONS = {  # notebook: the module here that has its exercises
     "06_your_own_videos": "videos",
     "07_released_checkpoints_and_demo": "released",
 }
+UNSEEN = (
+    "JAX sees only the CPU, though this machine has {}. Everything works, but slowly. In Colab, "
+    "choose Runtime > Disconnect and delete runtime, open the notebook again, and install no other "
+    "jax; elsewhere install the jax of your driver: https://docs.jax.dev/en/latest/installation.html"
+)
 
 
 def begin() -> None:
-    """Prints what this notebook runs on: versions, devices, profile."""
+    """Prints what this notebook runs on; float32 products are taken at full precision from here.
+
+    Versions, devices, profile, and what to do where JAX does not see the machine's accelerator.
+    """
     import flax
     import jax
+    import numpy
 
     import mbt_lite
+    from mbt_lite.runtime import accelerator
 
     versions = {"mbt_lite": mbt_lite.__version__, "jax": jax.__version__, "flax": flax.__version__}
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
-    print(f"{said}, Python {platform.python_version()}")
+    print(f"{said}, NumPy {numpy.__version__}, Python {platform.python_version()}")
     devices = ", ".join(sorted({device.device_kind for device in jax.devices()}))
     print(f"{jax.device_count()} device(s): {devices}{'; smoke profile' if SMOKE else ''}")
+    unseen = accelerator() if jax.default_backend() == "cpu" else None
+    if unseen:
+        print(UNSEEN.format(unseen))
+    jax.config.update("jax_default_matmul_precision", "highest")
+    print("float32 products are taken at full precision, so that numbers can be compared (see 04)")
 
 
 def pick(full, smoke):
