@@ -32,6 +32,14 @@ class MediaError(ValueError):
     """A file that cannot be used: one sentence with its name, the cause and the remedy."""
 
 
+class PastEnd(MediaError):
+    """A window that begins where the file has ended, `end` seconds after t = 0."""
+
+    def __init__(self, message: str, end: float = 0.0):
+        super().__init__(message)
+        self.end = end
+
+
 # ---- opening ----
 
 

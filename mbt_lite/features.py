@@ -263,17 +263,28 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
         raise ValueError(
             f"views={views}, start={start}: ask for one view or more; a start names the only one."
         )
-    total = media.seconds(path)
     length = max(config.video_seconds, config.sound_seconds)
-    if start is not None:
-        starts = [start]
-    elif total is None:
-        starts = [0.0]
-    else:
-        last = max(total - length, 0.0)
-        starts = [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
+    total = media.seconds(path)
+    while True:
+        begins = starts(total, length, views) if start is None else [start]
+        try:
+            return _views(path, config, begins)
+        except media.PastEnd as error:
+            if start is not None:
+                raise
+            total = error.end  # where what can be decoded ends
+
+
+def starts(total: float | None, length: float, views: int) -> list[float]:
+    """Where windows of `length` s begin that are evenly spread over `total` s; one: the middle."""
+    last = max((total or 0.0) - length, 0.0)
+    return [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
+
+
+def _views(path, config: ClipConfig, begins: list[float]) -> list[View]:
     thin = {"short_side": config.resize, "at": partial(_instants, config)}
-    return [make_view(media.read(path, s, length, **thin), config) for s in starts]
+    length = max(config.video_seconds, config.sound_seconds)
+    return [make_view(media.read(path, start, length, **thin), config) for start in begins]
 
 
 def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:

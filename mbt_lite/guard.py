@@ -22,7 +22,7 @@ import numpy as np
 
 from mbt_lite import doctor, encode, features, media
 from mbt_lite.config import STREAMS, ClipConfig
-from mbt_lite.container import FAILURES, chosen, opened, total_seconds
+from mbt_lite.container import FAILURES, chosen, opened
 from mbt_lite.doctor.advise import quoted
 from mbt_lite.media import MediaError
 from mbt_lite.processes import TOO_LONG, Child, Lost
@@ -249,7 +249,7 @@ def _check_tracks(name: str, container, bounds: Bounds) -> None:
         found = f"{len(container.streams)} tracks, and up to {MAX_TRACKS} are taken"
         raise MediaError(f"{name} has {found}; keep only the picture and the sound.")
     video, audio = chosen(container)
-    minutes = (total_seconds(container, video, audio) or 0.0) / 60
+    minutes = (media.seconds(name) or 0.0) / 60
     if minutes > bounds.minutes:
         found = f"lasts {minutes:,.1f} minutes, and up to {bounds.minutes:g} are taken"
         raise MediaError(f"{name} {found}; cut out a part.")

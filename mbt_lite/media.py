@@ -16,15 +16,14 @@ from mbt_lite.container import (
     MAX_PIXELS,
     RATE,
     MediaError,
+    PastEnd,
     chosen,
     frame_rate,
-    in_seconds,
     is_cover,
     opened,
-    total_seconds,
-    zero,
 )
 from mbt_lite.encode import write
+from mbt_lite.timeline import Clock, Packets, Timeline, timeline
 from mbt_lite.tracks import (
     GAP,
     MAX_BYTES,
@@ -47,6 +46,7 @@ __all__ = [
     "Info",
     "Media",
     "MediaError",
+    "PastEnd",
     "probe",
     "read",
     "seconds",
@@ -54,7 +54,6 @@ __all__ = [
 ]
 
 PREROLL = 1.0  # s before the window that are decoded; the first audio frame after a seek is lost
-LEAP = 60.0  # s from one packet to the next, from which on its time is taken for damaged
 ASK_LESS = "ask for a window with start= and duration=, or for less with fps= and short_side=."
 
 
@@ -67,7 +66,7 @@ class Media:
     wave: np.ndarray  # float32 [S], mono (mean of the channels); wave[0] is at time 0
     start: float  # s, of the window on the file's clock
     duration: float  # s, of the window, cut where the file ends
-    total: float | None  # s, of the whole file, where the header says so
+    total: float | None  # s, of the whole file
     notes: tuple[str, ...] = ()  # what was unusual, in plain words
     rate: int = RATE  # Hz
 
@@ -92,13 +91,14 @@ class Info:
 
 def probe(path) -> Info:
     """What `path` holds, decoding one frame at most; `MediaError` where nothing can be read."""
+    total = seconds(path)
     with opened(path) as container:
         video, audio = chosen(container)
         first = _first_frame(container, video)
         turned = first is not None and turns(display_matrix(first))
         size = (first.width, first.height)[:: -1 if turned else 1] if first else (0, 0)
         return Info(
-            duration=total_seconds(container, video, audio),
+            duration=total,
             has_video=first is not None,
             has_audio=audio is not None,
             width=size[0],
@@ -114,26 +114,11 @@ def probe(path) -> Info:
 
 
 def seconds(path) -> float | None:
-    """Seconds of a file as its header has them, or else to the end of its last packet.
+    """Seconds of a file, as its header has them or, where that errs, to the end of its last packet.
 
-    Headers without a duration have the recordings of a browser. Nothing is decoded; a packet that
-    claims to lie more than `LEAP` after the one before is not believed. None: there is no packet.
+    Nothing is decoded. None: there is no packet.
     """
-    with opened(path) as container:
-        video, audio = chosen(container)
-        return total_seconds(container, video, audio) or _walked(container, video, audio)
-
-
-def _walked(container, *streams) -> float | None:
-    """Seconds to the end of the last packet."""
-    used = [stream for stream in streams if stream]
-    origin, end = zero(*used), 0.0
-    with contextlib.suppress(*FAILURES):
-        for packet in container.demux(used):
-            if packet.pts is not None:
-                at = in_seconds(packet.stream, packet.pts + (packet.duration or 0)) - origin
-                end = max(end, at) if at < end + LEAP else end
-    return end or None
+    return timeline(path).total
 
 
 def read(
@@ -164,10 +149,22 @@ def read(
         raise MediaError(f"{path}: fps={fps} and short_side={short_side} must be above 0.")
     thin = {"fps": fps, "short_side": short_side}
     try:
-        found = at and _sparse(path, window, thin | {"at": at})
-        return found or _media(path, window, _tracks(path, window, thin))
+        return _read(path, window, thin, at)
     except TooLarge:
         raise MediaError(f"{path} takes more than {MAX_BYTES >> 30} GiB; {ASK_LESS}") from None
+
+
+def _read(path, window: "_Window", thin: dict, at) -> Media:
+    """`Media` of a window; a file that ends before its header says is looked through."""
+    line = timeline(path)
+    try:
+        found = at and _sparse(path, window, line, thin | {"at": at})
+        return found or _media(path, window, _tracks(path, window, line, thin))
+    except PastEnd:
+        if line.walked or window.start >= (line.total or 0.0):
+            raise
+    line = timeline(path, doubted=True)
+    return _media(path, window, _tracks(path, window, line, thin))
 
 
 def _first_frame(container, video):
@@ -191,8 +188,13 @@ class _Window:
 class _Decoded:
     picture: Picture | None
     sound: Sound | None
-    total: float | None  # s
+    line: Timeline
     cover: bool
+
+    @property
+    def total(self) -> float | None:
+        """Seconds of the file."""
+        return self.line.total
 
     @property
     def tracks(self) -> list[Track]:
@@ -202,50 +204,61 @@ class _Decoded:
 # ---- decoding ----
 
 
-def _sparse(path, window: _Window, thin: dict) -> Media | None:
+def _sparse(path, window: _Window, line: Timeline, thin: dict) -> Media | None:
     """`Media` with the frames on show at some instants; None where a full read must tell."""
     with contextlib.suppress(MediaError):
-        decoded = _tracks(path, window, thin)
+        decoded = _tracks(path, window, line, thin)
         if decoded.picture and decoded.picture.settled:
             return _media(path, window, decoded)
 
 
-def _tracks(path, window: _Window, thin: dict) -> _Decoded:
+def _tracks(path, window: _Window, line: Timeline, thin: dict) -> _Decoded:
     """What `_decode` gives, from so far back that nothing of the window is missed."""
     for preroll in (PREROLL, 10 * PREROLL, 60 * PREROLL):  # some formats seek past a key frame
         with opened(path) as container:
-            decoded = _decode(container, path, window, preroll, **thin)
+            decoded = _decode(container, path, window, line, preroll, **thin)
         if not any(track.late for track in decoded.tracks):
             break
     return decoded
 
 
-def _decode(container, path, window, preroll, fps, short_side, at=None):
+def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     """The two tracks (or None), read up to the end of the window."""
-    video, audio = chosen(container)
-    if not (video or audio):
+    streams = chosen(container)
+    if not any(streams):
         raise MediaError(f"{path} holds neither picture nor sound; name a video file.")
-    total, clock = total_seconds(container, video, audio), zero(video, audio)
-    video = video if window.wants("picture") else None
-    audio = audio if window.wants("sound") else None
+    video = streams[0] if window.wants("picture") else None
+    audio = streams[1] if window.wants("sound") else None
     if not (video or audio):
         raise MediaError(f"{path} holds no {window.only}; name a file that does.")
-    ahead = min(window.length, max(0.0, (total or 0.0) - window.start))  # s
+    ahead = min(window.length, max(0.0, (line.total or 0.0) - window.start))  # s
     promised = 0 if at else _count(video, ahead, fps)
     _refuse_large(path, video, promised, 4 * RATE * ahead if audio else 0, short_side)
-    origin = clock + window.start
-    guide = video if video and (video.codec_context.pix_fmt or not audio) else audio
-    sought = window.start > preroll and _seek(container, guide, origin - preroll)
-    shared = window.length, origin, sought, (total or 0.0) - window.start
-    thin = {"fps": fps, "short_side": short_side, "promised": promised}
+    packets, sought = _packets(container, streams, (video, audio), window, line, preroll)
+    shared = window.length, line.zero + window.start, sought, (line.total or 0.0) - window.start
+    thin = {"fps": fps, "short_side": short_side, "promised": promised, "ordered": line.ordered}
     picture = video and (Instants if at else Picture)(video, *shared, **thin)
     sound = audio and Sound(audio, *shared)
-    pump(container, [t for t in (picture, sound) if t], window.length)
-    decoded = _Decoded(picture, sound, total, any(map(is_cover, container.streams)))
+    tracks = [track for track in (picture, sound) if track]
+    pump(packets, tracks, window.length)
+    tracks[0].damaged += packets.failed
+    cover = not streams[0] and any(map(is_cover, container.streams))
+    decoded = _Decoded(picture, sound, line, cover)
     length = _length(window, decoded)
     if picture and at and length > 0:
         picture.show(at(length))
     return decoded
+
+
+def _packets(container, streams, wanted, window: _Window, line: Timeline, preroll: float):
+    """The `Packets` of a window, and whether they begin on the way to it."""
+    start, (video, audio) = window.start - preroll, wanted
+    if not line.seekable:
+        clock = Clock([stream for stream in streams if stream], line.zero)
+        return Packets(container, clock.streams, clock, start), start > 0
+    guide = video if video and (video.codec_context.pix_fmt or not audio) else audio
+    sought = start > 0 and _seek(container, guide, line.zero + start)
+    return Packets(container, [stream for stream in wanted if stream]), sought
 
 
 def _count(video, seconds: float, fps: float | None) -> int:
@@ -279,14 +292,14 @@ def _seek(container, stream, time: float) -> bool:
 
 
 def _media(path, window: _Window, decoded: _Decoded) -> Media:
-    used = [track for track in decoded.tracks if track.usable]
-    if not used:
+    used, total = [track for track in decoded.tracks if track.usable], decoded.total
+    length = _length(window, decoded) if used else (total or math.inf) - window.start
+    end = length + window.start
+    if length <= 0 < end:
+        raise PastEnd(f"{path} ends at {end:.2f} s; ask for a start before that.", end)
+    if length <= 0 or not used:
         cause = f"it is damaged, encrypted, or its frames exceed {MAX_PIXELS} pixels"
         raise MediaError(f"{path}: nothing in it could be decoded, {cause}; get a good copy.")
-    length = _length(window, decoded)
-    if length <= 0:
-        end = length + window.start
-        raise MediaError(f"{path} ends at {end:.2f} s; ask for a start before that.")
     picture, sound = decoded.picture, decoded.sound
     frames, times = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
     wave = np.zeros(0, np.float32)
@@ -306,35 +319,46 @@ def _length(window: _Window, decoded: _Decoded) -> float:
 
 
 def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[str]:
-    picture, sound, total = decoded.picture, decoded.sound, decoded.total
+    picture, sound, line = decoded.picture, decoded.sound, decoded.line
     if decoded.cover:
         yield "the picture in the file is a cover, not a video"
     if not len(times) and window.wants("picture"):
         yield _absent("picture", picture)
-    if len(times) == 1:
-        yield "only one frame"
-    if not len(wave):
-        if window.wants("sound"):
-            yield _absent("sound", sound)
-    elif not wave.any():
-        yield "the sound is digital silence"
+    if len(wave):
+        yield from _silence(sound, wave)
+    elif window.wants("sound"):
+        yield _absent("sound", sound)
     if len(times):
-        yield from _picture_notes(picture)
+        yield from _picture_notes(picture, times)
     if len(times) and len(wave):
         yield from _sync_notes(picture, sound)
     for name, track in (("picture", picture), ("sound", sound)):
         if track and (track.damaged or track.corrupt):
             yield f"damaged: parts of the {name} could not be decoded"
-        if track and track.jumps:
+        if track and (track.jumps or track.stream.index in line.jumps):
             yield f"the time stamps of the {name} jump; it is played on without the jump"
         if track and track.changes:
             yield f"the {name} changes its {'size' if name == 'picture' else 'rate'} on the way"
-    if sound and len(sound.runs) > 1 + sound.changes:
+    if len(wave) and sound.gaps(length):
         yield "the sound has gaps"
-    if total and length < min(window.length, total - window.start) - 1:
-        yield f"the file ends {total - window.start - length:.1f} s early, as if cut off"
+    yield from _end_notes(window, line, length)
+
+
+def _end_notes(window, line: Timeline, length: float) -> Iterator[str]:
+    if line.promised:
+        there = f"{line.total:.1f} s of {line.promised:.1f} s can be read"
+        yield f"the file is cut off or damaged: {there}"
+    if line.total and length < min(window.length, line.total - window.start) - 1:
+        yield f"the file ends {line.total - window.start - length:.1f} s early, as if cut off"
     elif window.length - length > 0.1 and window.length < math.inf:
         yield f"the file ends {window.length - length:.2f} s before the window does"
+
+
+def _silence(sound: Sound, wave) -> Iterator[str]:
+    if sound.until < GAP:
+        yield "the sound ends before the window"
+    elif not wave.any():
+        yield "the sound is digital silence"
 
 
 def _absent(name: str, track) -> str:
@@ -343,13 +367,15 @@ def _absent(name: str, track) -> str:
     return f"no {name} in the window" if track.usable else f"no {name} could be decoded"
 
 
-def _picture_notes(picture: Picture) -> Iterator[str]:
+def _picture_notes(picture: Picture, times) -> Iterator[str]:
     if not np.array_equal(picture.matrix, np.eye(2)):
         yield "the picture was turned or mirrored upright, as its metadata asks"
     if picture.steps and max(picture.steps) > 1.5 * min(picture.steps) + 2 * NEAR:
         yield "the frame rate varies"
     if picture.until < -GAP:
         yield "the picture ends before the window; its last frame stands in"
+    elif len(times) == 1:
+        yield "only one frame" + ("" if picture.good == 1 else " in the window")
 
 
 def _sync_notes(picture: Picture, sound: Sound) -> Iterator[str]:

@@ -2,12 +2,16 @@
 
 import contextlib
 import math
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from mbt_lite.container import FAILURES, RATE, frame_rate, in_seconds
+from mbt_lite.timeline import REORDERED
 
 MAX_BYTES = 2 << 30  # of the frames and the wave of one read
 SLACK = 10.0  # s that one stream may be stored behind the other; a longer jump is doubted
@@ -15,30 +19,24 @@ SAME = 1e-6  # s that an instant may lie before the frame which is on show then,
 NEAR = 1e-3  # s within which two instants are the same: containers round to a millisecond
 GAP = 0.03  # s of missing sound that are taken for rounding
 OVERLAP = 0.1  # s that sound may run ahead of its time stamps before they win
-REORDERED = 16  # frames that a packet may be stored before others which are shown earlier
-RETRIES = 32  # failed reads in a row after which the rest of a file is given up
 
 
 class TooLarge(Exception):
     """More than `MAX_BYTES` came out; none of `FAILURES`, so that it ends the reading."""
 
 
-def pump(container, tracks, length: float) -> None:
-    """Feed the tracks until the window is full or the file, or what can be read of it, ends."""
-    by_index, failures = {track.stream.index: track for track in tracks}, 0
-    while failures < RETRIES:
-        try:
-            for packet in container.demux([track.stream for track in tracks]):
-                failures, track = 0, by_index[packet.stream.index]
-                if track.beyond(packet, length + SLACK):
-                    return _drain(tracks)
-                track.feed(packet)
-                if all(track.done for track in tracks):
-                    return
+def pump(packets: Iterable, tracks, length: float) -> None:
+    """Feed the tracks until the window is full or the packets end."""
+    by_index = {track.stream.index: track for track in tracks}
+    for packet in packets:
+        track = by_index.get(packet.stream_index)
+        if track is None:
+            continue
+        if track.beyond(packet, length + SLACK):
+            break
+        track.feed(packet)
+        if all(track.done for track in tracks):
             return
-        except FAILURES:
-            failures += 1
-            tracks[0].damaged += failures == 1
     _drain(tracks)
 
 
@@ -78,12 +76,16 @@ class Track:
         self.packets += 1
         try:
             frames = packet.decode() if packet else self.stream.decode(None)
-        except FAILURES:  # what seeking cut off does not count
-            self.damaged += not self.sought or self.first is not None
+        except FAILURES:  # what seeking cut off does not count, nor what was taken out before
+            self.damaged += packet is not None and (not self.sought or self.first is not None)
             return
         for frame in frames:
-            with contextlib.suppress(av.FFmpegError):
+            try:
                 self.place(frame)
+            except av.FFmpegError:
+                pass
+            except FAILURES:
+                self.damaged += 1
 
     @property
     def usable(self) -> bool:
@@ -102,7 +104,7 @@ class Track:
 
     def place(self, frame) -> None:
         """Give a frame its time, keep count of it, and take it if the window wants it."""
-        time = self.time(in_seconds(self.stream, frame.pts))
+        time = self.time(in_seconds(self.stream, self.stamp(frame)))
         self.first = time if self.first is None else self.first
         self.expected = time + self.seconds(frame)
         self.until = max(self.until, self.expected)
@@ -111,6 +113,10 @@ class Track:
         self.done = time >= self.length - NEAR
         if not self.done:
             self.take(frame, time)
+
+    def stamp(self, frame) -> int | None:
+        """The time stamp of a frame, in ticks of its stream."""
+        return frame.pts
 
     def time(self, stamp: float | None) -> float:
         """Seconds after the window's start; a stamp that jumps absurdly is replaced."""
@@ -131,11 +137,41 @@ def _check(size: int) -> None:
         raise TooLarge
 
 
+class Order:
+    """The stamps of frames that carry those of decoding: the first to be shown gets the first.
+
+    After a seek, frames may be missing that need others before the key frame. Their number is not
+    known before the next key frame, which says where it lies: all that is stored before it, and
+    what came out although it is stored behind it, is shown before it.
+    """
+
+    def __init__(self):
+        self.stored = []  # stamps of packets, rising
+        self.shown = deque(maxlen=4 * REORDERED)  # own stamps of the last frames
+        self.next = 0  # place in `stored`
+        self.sure = False  # whether a key frame confirmed the places before the window began
+
+    def stamp(self, frame, before: bool) -> int | None:
+        """The stamp of the next frame to be shown; `before`: the window has not begun."""
+        if frame.pts is None or not self.stored:
+            return None
+        if frame.key_frame:
+            behind = sum(stamp > frame.pts for stamp in self.shown)
+            self.sure |= before and bool(self.shown)
+            self.next = bisect_left(self.stored, frame.pts) + behind
+        self.shown.append(frame.pts)
+        self.next += 1
+        return self.stored[min(self.next, len(self.stored)) - 1]
+
+
 class Picture(Track):
     """The chosen frames, each at its time."""
 
-    def __init__(self, *args, fps: float | None, short_side: int | None, promised: int):
+    def __init__(
+        self, *args, fps: float | None, short_side: int | None, promised: int, ordered: bool
+    ):
         super().__init__(*args)
+        self.order = Order() if ordered else None
         self.fps, self.short_side, self.promised = fps, short_side, promised
         self.frames, self.times, self.steps = np.zeros((0, 0, 0, 3), np.uint8), [], []
         self.held = None  # time and frame on show
@@ -147,6 +183,23 @@ class Picture(Track):
     def seconds(self, frame) -> float:
         """How long a frame is on show, as the header has it."""
         return self.step
+
+    @property
+    def late(self) -> bool:
+        """Whether seeking went past what the window needs, or past what tells the frames' order."""
+        return super().late or bool(self.sought and self.order and not self.order.sure)
+
+    def feed(self, packet) -> None:
+        """Place what a packet holds; where stamps only tell the order, it gets that of decoding."""
+        if packet and packet.size and self.order and packet.dts is not None:
+            packet.pts = packet.dts
+            self.order.stored.append(packet.dts)
+        super().feed(packet)
+
+    def stamp(self, frame) -> int | None:
+        """The time stamp of a frame, in ticks of its stream."""
+        before = self.first is None or self.expected <= self.step  # the window begins later
+        return self.order.stamp(frame, before) if self.order else frame.pts
 
     def take(self, frame, time: float) -> None:
         """Put a frame on show, which settles the one before it; one out of order is dropped."""
@@ -215,8 +268,9 @@ class Instants(Picture):
             return
         if self.sought and not self.kept and not packet.is_keyframe:
             return  # no key frame before it
-        if packet.pts is None or packet.dts is None or packet.is_corrupt or packet.is_discard:
-            self.odd = True
+        unsure = packet.pts is None or packet.dts is None or self.order is not None
+        if unsure or packet.is_corrupt or packet.is_discard:
+            self.odd = self.done = True
             return
         time, expected = self.after_start(packet.pts), self.expected
         if expected is None:
@@ -306,6 +360,12 @@ class Sound(Track):
     def flush(self) -> None:
         if self.resampler:
             self.push(None)
+
+    def gaps(self, length: float) -> int:
+        """How often sound is missing within a window of this length, s."""
+        ends = [time + len(data) / (4 * RATE) for time, data in self.runs]
+        pairs = zip(ends, [time for time, _ in self.runs[1:]], strict=False)
+        return sum(begin - end > GAP and begin > 0 and end < length for end, begin in pairs)
 
     def finish(self, length: float) -> np.ndarray:
         """Wave float32 [S] of `length` seconds, silent where there is no sound."""

@@ -32,7 +32,7 @@ LEVELS = {
         "interrupts",
         "runtime",
     ],
-    1: ["config", "hub"],
+    1: ["config", "hub", "timeline"],
     2: ["tracks", "encode", "model", "layouts", "scenic", "journal", "sampling"],
     3: [
         "media",
@@ -82,7 +82,7 @@ PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "she
 # Loader processes use these, and they should stay light.
 WITHOUT_JAX = ["config", "metrics", "container", "tracks", "encode", "media", "records"]
 WITHOUT_JAX += ["filler", "guard", "processes", "sampling", "sources", "tables", "videos"]
-WITHOUT_JAX += ["windows", "workers"]
+WITHOUT_JAX += ["timeline", "windows", "workers"]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"
 

@@ -142,6 +142,8 @@ def _sound(report: Report) -> Iterator[Finding]:
     elif loudness < SILENT:
         better = _elsewhere(report, [look for look in report.looks if look.loudness > QUIET])
         found = f"The sound is silent {_here(report) if better else _tried(report)}."
+        if "the sound ends before the window" in report.view.notes:
+            found = f"The sound ends at {report.survey.sound.end:.1f} s, before the model looks."
         yield Finding(severity, found, better or meaning)
     elif loudness < QUIET:
         found = f"The sound is very faint: {loudness:.0f} dB; ordinary clips have -45 to -10 dB."
@@ -232,7 +234,7 @@ def _framing(report: Report) -> Iterator[Finding]:
     if across * down < KEPT:
         found = f"The model sees only the middle {across * down:.0%} of the picture."
         yield Finding(WARNING, found, "Crop the video to what matters before giving it.")
-    if min(info.width, info.height) < config.size:
+    if 0 < min(info.width, info.height) < config.size:
         found = f"The picture is small ({info.width} x {info.height} pixels); it is enlarged to "
         yield Finding(NOTE, f"{found}the model's {config.size} pixels.")
 

@@ -10,7 +10,7 @@ import numpy as np
 from mbt_lite import media
 from mbt_lite.config import STREAMS, ClipConfig
 from mbt_lite.doctor.survey import Channels, Survey, channels, survey
-from mbt_lite.features import View, hz_to_mel, make_view
+from mbt_lite.features import View, hz_to_mel, make_view, starts
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"
 LOOKS = 5  # windows that are looked at, odd, so that the middle is one of them
@@ -119,12 +119,15 @@ def measure(report: Report, looks: int = LOOKS) -> Report:
 
     `looks` is odd. Of the looks, those at places that cannot be read are missing.
     """
-    last = max((report.info.duration or 0.0) - report.seconds, 0.0)
-    found, view = _window(report, last / 2)
-    seen = []
-    for start in np.linspace(0, last, looks).tolist() if last and looks > 1 else [last / 2]:
+    middle = starts(report.info.duration, report.seconds, 1)[0]
+    try:
+        found, view = _window(report, middle)
+    except media.PastEnd as error:  # where what can be decoded ends
+        return measure(replace(report, info=replace(report.info, duration=error.end)), looks)
+    seen, begins = [], starts(report.info.duration, report.seconds, looks) if middle else [middle]
+    for start in begins:
         with contextlib.suppress(media.MediaError):
-            here = (found, view) if start == last / 2 else _window(report, start)
+            here = (found, view) if start == middle else _window(report, start)
             seen.append(_look(start, *here))
     return _listen(replace(report, found=found, view=view, looks=tuple(seen)))
 

@@ -1,12 +1,15 @@
 """What lies in a media file before the model sees it: its packets in time, its sound by channel."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from mbt_lite.container import FAILURES, chosen, in_seconds, opened, total_seconds, zero
-from mbt_lite.tracks import SLACK, samples
+from mbt_lite.container import FAILURES, chosen, in_seconds, opened
+from mbt_lite.timeline import APART, Clock, Packets, timeline
+from mbt_lite.tracks import samples
 
 
 @dataclass(frozen=True)
@@ -50,34 +53,40 @@ class Channels:
 
 def survey(path) -> Survey:
     """The `Survey` of a media file, read once and not decoded; `MediaError` where it is none."""
+    line = timeline(path)
     with opened(path) as container:
-        video, audio = chosen(container)
-        origin, total = zero(video, audio), total_seconds(container, video, audio)
-        packets, broken = {s.index: [] for s in (video, audio) if s}, False
-        locked = set()
-        try:
-            for packet in container.demux([s for s in (video, audio) if s]):
-                if packet.pts is None or packet.is_discard:
-                    continue
-                index, duration = packet.stream.index, in_seconds(packet.stream, packet.duration)
-                at = in_seconds(packet.stream, packet.pts) - origin
-                packets[index].append((at, duration or 0.0))
-                locked |= {index} if packet.has_sidedata("encryption_info") else set()
-        except FAILURES:
-            broken = True
-        made = [
-            s and _stream(np.array(packets[s.index]), total, s.index in locked)
-            for s in (video, audio)
-        ]
-        return Survey(*made, total, broken)
+        streams = chosen(container)
+        used = [stream for stream in streams if stream]
+        clock = None if line.seekable else Clock(used, line.zero)
+        found, locked = {stream.index: [] for stream in used}, set()
+        packets = Packets(container, used, clock)
+        for packet in packets:
+            if packet.pts is None or packet.is_discard:
+                continue
+            duration = in_seconds(packet.stream, packet.duration)
+            at = in_seconds(packet.stream, packet.pts) - line.zero
+            found[packet.stream_index].append((at, duration or 0.0))
+            locked |= {packet.stream_index} if packet.has_sidedata("encryption_info") else set()
+        jumps = clock.jumps if clock else {}
+        picture, sound = (
+            stream
+            and _stream(
+                np.array(found[stream.index]),
+                line.total,
+                jumps.get(stream.index, 0.0),
+                stream.index in locked,
+            )
+            for stream in streams
+        )
+        return Survey(picture, sound, line.promised or line.total, packets.failed)
 
 
-def _stream(packets: np.ndarray, total: float | None, encrypted: bool) -> Stream | None:
-    """The `Stream` of packets [P, 2]: start and duration in seconds, in any order."""
+def _stream(packets: np.ndarray, total: float | None, jump: float, encrypted: bool):
+    """The `Stream` of packets [P, 2]: start and duration in seconds, in any order; None of none."""
     if not len(packets):
         return None
     packets = packets[np.argsort(packets[:, 0], kind="stable")]
-    limit = (math.inf if total is None else total) + SLACK
+    limit = (math.inf if total is None else total) + APART
     inside = packets[packets[:, 0] <= limit]
     leap = packets[-1, 0] - inside[-1, 0] if len(inside) and len(inside) < len(packets) else 0.0
     inside = inside if len(inside) else packets
@@ -87,37 +96,46 @@ def _stream(packets: np.ndarray, total: float | None, encrypted: bool) -> Stream
     low, step, high = np.percentile(pauses, (5, 50, 95)).tolist()
     return Stream(
         start=max(float(times[0]), 0.0),
-        end=float(times[-1]) + (last if last <= SLACK else step),
+        end=float(times[-1]) + (last if last <= APART else step),
         packets=len(inside),
         step=step,
         varies=high > 1.5 * step or step > 1.5 * low,
         pause=float(pauses[longest]),
         pause_at=float(times[longest]),
-        jump=float(leap),
+        jump=max(float(leap), jump),
         encrypted=encrypted,
     )
 
 
 def channels(path, start: float, seconds: float) -> Channels | None:
     """The sound's `Channels` from about `start` on, for `seconds`; None where none can be read."""
+    line = timeline(path)
     with opened(path) as container:
         video, audio = chosen(container)
         if audio is None:
             return None
-        origin = zero(video, audio)
-        frames = []
-        try:
-            if start > 1:
-                container.seek(int((origin + start - 1) / audio.time_base), stream=audio)
-            for frame in container.decode(audio):
-                at = (in_seconds(audio, frame.pts) or 0.0) - origin
+        frames, track = [], Packets(container, [audio])
+        if not line.seekable:
+            both = [stream for stream in (video, audio) if stream]
+            track = Packets(container, both, Clock(both, line.zero), start - 1)
+        elif start > 1:
+            with contextlib.suppress(*FAILURES):
+                container.seek(int((line.zero + start - 1) / audio.time_base), stream=audio)
+        with contextlib.suppress(*FAILURES):  # what came before the damage is judged
+            for frame in _decoded(track, audio):
+                at = (in_seconds(audio, frame.pts) or 0.0) - line.zero
                 if at >= start + seconds:
                     break
                 if at + frame.samples / frame.sample_rate > start:
                     frames.append((at, frame.sample_rate, samples(frame)))
-        except FAILURES:
-            pass  # what came before the damage is judged
     return _joined(frames)
+
+
+def _decoded(packets: Packets, stream) -> Iterator:
+    """The frames of one of the streams."""
+    for packet in packets:
+        if packet.stream_index == stream.index:
+            yield from packet.decode()
 
 
 def _joined(frames: list) -> Channels | None:

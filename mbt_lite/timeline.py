@@ -1,0 +1,254 @@
+"""How long a media file really is, and its packets on one clock that runs on.
+
+A header is believed where the file starts and ends as it says. Where it says nothing, only guesses
+(from a bit rate, or from the first and the last time stamp) or is contradicted by the last packets,
+the file is read through once, without decoding. So are found: time stamps that jump, as in joined
+recordings, streams without any, and files that are cut off.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mbt_lite.container import (
+    FAILURES,
+    chosen,
+    frame_rate,
+    in_seconds,
+    opened,
+    total_seconds,
+    zero,
+)
+
+LEAP = 60.0  # s from the end of all that came to the next packet, from which on it is a jump
+APART = 10.0  # s between the beginnings of two streams, beyond which the header is doubted
+CUT = 1.0  # s that a file may end before its header says so
+REORDERED = 16  # frames that a packet may be stored before others which are shown earlier
+RETRIES = 32  # failed reads in a row after which the rest of a file is given up
+LARGE = 1 << 30  # bytes, from which on a guessed length is believed: reading takes seconds
+
+# Containers without a length: libav guesses it from the bit rate or the last time stamp.
+GUESSED = set(
+    "mpegts mpeg mpegvideo mp3 aac ac3 eac3 dts truehd amr amrnb amrwb h261 h263 h264 hevc vvc m4v "
+    "vc1 mjpeg obu".split()
+)
+BY_BYTE_RATE = {"wav", "w64", "aiff", "au", "voc"}  # seeking is exact for plain samples only
+_doubted = set()  # files of which less could be decoded than their headers say
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What is known of a file's clock."""
+
+    zero: float  # s: the time stamp that is t = 0
+    total: float | None  # s that can be read; None: unknown
+    promised: float | None = None  # s in the header of a file that is cut off
+    jumps: frozenset[int] = frozenset()  # indices of the streams whose time stamps jump
+    ordered: bool = False  # whether the picture's stamps tell only the order of decoding
+    walked: bool = False  # whether the file was read through
+    seekable: bool = True  # whether seeking leads to the right place
+
+
+def timeline(path, doubted: bool = False) -> Timeline:
+    """The `Timeline` of a file, kept for later calls; `doubted`: its header is not believed."""
+    try:
+        stat = os.stat(path)
+        state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+    except (OSError, ValueError, TypeError):
+        state = ()  # opening it will tell
+    if doubted:
+        _doubted.add(state)
+    return _timeline(path, state, state in _doubted)
+
+
+@lru_cache(maxsize=4096)
+def _timeline(path, state: tuple, doubted: bool) -> Timeline:
+    with opened(path) as container:
+        streams = [stream for stream in chosen(container) if stream]
+        total, origin = total_seconds(container, *streams), zero(*streams)
+        if not (doubted or _is_doubtful(container, streams, total)):
+            seekable = not _seeks_by_byte_rate(container, streams)
+            return Timeline(origin, total, ordered=_is_avi(container, streams), seekable=seekable)
+    with opened(path) as container:
+        streams = [stream for stream in chosen(container) if stream]
+        clock = Clock(streams, origin)
+        for _ in Packets(container, streams, clock):
+            pass
+        return _walked(container, streams, clock, total)
+
+
+def _walked(container, streams: list, clock: "Clock", promised: float | None) -> Timeline:
+    """The `Timeline` that a clock has found."""
+    total = max(clock.ends.values(), default=0.0) or None
+    guessed = bool(GUESSED & _formats(container))
+    wrong = promised is None or abs(promised - (total or 0.0)) > CUT
+    short = promised is not None and promised - (total or 0.0) > CUT
+    sound = all(stream.type == "audio" for stream in streams)
+    doubt = clock.jumps or clock.counted or (guessed and wrong and sound)
+    return Timeline(
+        zero=clock.zero,
+        total=total,
+        promised=promised if short and not (guessed or clock.jumps) else None,
+        jumps=frozenset(clock.jumps),
+        ordered=_is_avi(container, streams) or bool(clock.counted),
+        walked=True,
+        seekable=not (doubt or _seeks_by_byte_rate(container, streams)),
+    )
+
+
+# ---- is the header to be believed? ----
+
+
+def _formats(container) -> set[str]:
+    return set(container.format.name.split(","))
+
+
+def _is_avi(container, streams: list) -> bool:
+    """Whether frames are stored in the order of decoding and stamped in that order, too."""
+    pictures = [stream for stream in streams if stream.type == "video"]
+    return "avi" in _formats(container) and any(s.codec_context.has_b_frames for s in pictures)
+
+
+def _seeks_by_byte_rate(container, streams: list) -> bool:
+    plain = all(stream.codec_context.name.startswith("pcm") for stream in streams)
+    return bool(BY_BYTE_RATE & _formats(container)) and not plain
+
+
+def _is_doubtful(container, streams: list, total: float | None) -> bool:
+    """Whether a file must be read through to know how long it is."""
+    if total is None or (GUESSED & _formats(container) and container.size < LARGE):
+        return True
+    starts = [in_seconds(s, s.start_time) for s in streams if s.start_time is not None]
+    if starts and max(starts) - min(starts) > APART:
+        return True
+    ends = [_end(s, total, zero(*streams)) for s in streams]
+    return max(ends) - min(ends) > LEAP or not _reaches(container, streams, ends)
+
+
+def _end(stream, total: float, origin: float) -> float:
+    """The time stamp, in seconds, at which a stream ends as the header has it."""
+    if stream.duration and stream.start_time is not None:
+        return in_seconds(stream, stream.start_time + stream.duration)
+    return origin + total
+
+
+def _reaches(container, streams: list, ends: list[float]) -> bool:
+    """Whether the last packets of all streams end where the header says."""
+    last, guide = max(zip(ends, streams, strict=True), key=lambda pair: pair[0])
+    due = {stream.index: end for end, stream in zip(ends, streams, strict=True)}
+    try:
+        container.seek(int(max(last - CUT, 0.0) / guide.time_base), stream=guide)
+        for packet in container.demux(streams):
+            if packet.pts is not None and packet.stream_index in due:
+                end = in_seconds(packet.stream, packet.pts + (packet.duration or 0))
+                if -1.5 * CUT < end - due[packet.stream_index] < APART:
+                    del due[packet.stream_index]
+            if not due:
+                return True
+    except FAILURES:
+        pass
+    return False
+
+
+# ---- packets ----
+
+
+class Clock:
+    """Puts the time stamps of packets right, as they come from the beginning of a file.
+
+    A jump is taken out, for all streams alike where they jump together; in a stream without time
+    stamps every packet begins where the one before it ends.
+    """
+
+    def __init__(self, streams: list, origin: float):
+        self.streams, self.zero = streams, origin  # s
+        self.ticks = {s.index: float(s.time_base) for s in streams}  # s
+        self.steps = {s.index: 1 / frame_rate(s) if s.type == "video" else 0.0 for s in streams}
+        self.shifts = dict.fromkeys(self.ticks, 0.0)  # s that are taken off the time stamps
+        self.ends: dict[int, float] = {}  # s after t = 0
+        self.jumps: dict[int, float] = {}  # s, the longest of each stream
+        self.counted: set[int] = set()  # streams without time stamps
+
+    def set(self, packet) -> float | None:
+        """Put a packet's time stamps right; s after t = 0 at which it begins, None: it is empty."""
+        index, end = packet.stream_index, self.ends.get(packet.stream_index)
+        if not packet.size:
+            return None
+        tick, stamp = self.ticks[index], packet.dts if packet.pts is None else packet.pts
+        if stamp is None:
+            time = end or 0.0
+            if end is None or index in self.counted:
+                self.counted.add(index)
+                packet.pts = packet.dts = round((time + self.zero) / tick)
+        else:
+            time = self._time(index, stamp * tick - self.zero)
+            if shift := round(self.shifts[index] / tick):
+                packet.pts = None if packet.pts is None else packet.pts - shift
+                packet.dts = None if packet.dts is None else packet.dts - shift
+        length = (packet.duration or 0) * tick
+        length = length if 0 < length < APART else self.steps[index]
+        self.ends[index] = max(end or 0.0, time + length)
+        return time
+
+    def _time(self, index: int, stamp: float) -> float:
+        """The time, in s after t = 0, that a stamp stands for; a jump moves what comes from now."""
+        shifts = (self.shifts[index], *sorted(set(self.shifts.values()), reverse=True))
+        for shift in shifts:
+            if self._runs_on(index, stamp - shift):
+                break
+        else:
+            shift = stamp - self.ends.get(index, max(self.ends.values(), default=0.0))
+        if shift != self.shifts[index]:
+            self.jumps[index] = max(self.jumps.get(index, 0.0), abs(shift - self.shifts[index]))
+            self.shifts[index] = shift
+        return stamp - shift
+
+    def _runs_on(self, index: int, time: float) -> bool:
+        """Whether a packet may come at this time after all that came before."""
+        end, latest = self.ends.get(index), max(self.ends.values(), default=0.0)
+        back = 1 + REORDERED * self.steps[index]
+        return (end or 0.0) - back <= time <= latest + LEAP
+
+
+class Packets:
+    """The packets of some streams from where a container stands, past what cannot be read.
+
+    With a clock, they are read from the beginning of the file and put right; given are those that
+    are needed from `start` s on, of each stream from the last key frame before.
+    """
+
+    def __init__(self, container, streams: list, clock: Clock | None = None, start: float = 0.0):
+        self.container, self.streams, self.clock, self.start = container, streams, clock, start
+        self.failed = False  # whether something could not be read
+
+    def __iter__(self) -> Iterator:
+        return self._all() if self.clock is None or self.start <= 0 else self._needed()
+
+    def _all(self) -> Iterator:
+        failures = 0
+        while failures < RETRIES:
+            try:
+                for packet in self.container.demux(self.streams):
+                    failures = 0
+                    if self.clock:
+                        self.clock.set(packet)
+                    yield packet
+                return
+            except FAILURES:
+                failures, self.failed = failures + 1, True
+
+    def _needed(self) -> Iterator:
+        kept = {stream.index: [] for stream in self.streams}
+        for packet in self._all():
+            index, early = packet.stream_index, kept.get(packet.stream_index)
+            if early is not None and packet.size:
+                if packet.is_keyframe:
+                    early.clear()
+                if self.clock.ends[index] <= self.start:
+                    early.append(packet)
+                    continue
+            yield from kept.pop(index, ())
+            yield packet
+        for early in kept.values():
+            yield from early
