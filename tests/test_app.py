@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -227,10 +228,14 @@ def test_a_person_uploads_a_clip_and_sees_the_answers(tab, clips):
 
 def test_subtitles_lanes_and_slider_follow_one_clock(tab, clips):
     upload_and_wait(tab, clips["clip"])
+    tab.evaluate("document.querySelector('clip-player video').ofTheFirstClip = true")
     upload_and_wait(tab, clips["long"])
     tab.wait_for_function("document.querySelector('clip-player video').readyState > 0")
+    assert tab.evaluate("document.querySelector('clip-player video').ofTheFirstClip") is None
     cues = "[...document.querySelector('clip-player video').textTracks[0].cues]"
     tab.wait_for_function(f"{cues}.length == 5")
+    shown = cues.replace("].cues", "].activeCues")  # none is left of the clip before
+    tab.wait_for_function(f"{shown}.length == 1 && {shown}[0] == {cues}[0]")
     assert tab.evaluate(f"{cues}.map(cue => cue.startTime)") == [0, 1.375, 2.125, 2.875, 3.625]
     lane = tab.locator(".lane", has_text="Sound and picture").locator(".segment")
     assert lane.count() == 5
@@ -352,6 +357,20 @@ def test_a_sample_lends_its_sound(tab):
     assert tab.locator(".changes li").count() > 2
 
 
+@pytest.mark.parametrize("size", [(1280, 800), (375, 800)], ids=["desktop", "phone"])
+def test_the_answer_to_a_sample_is_in_view_at_once(tab, size):
+    tab.set_viewport_size(dict(zip(("width", "height"), size, strict=True)))
+    groups = tab.locator("#samples h3").all_inner_texts()
+    assert groups == ["The model knows these", "It was never taught these"]
+    tab.locator(".sample").first.click()
+    tab.locator(".panel").first.wait_for()
+    assert "audio alone" in tab.locator(".lesson").inner_text()
+    tab.wait_for_timeout(500)
+    for part in (".lesson", ".panel >> nth=0 >> li >> nth=0"):
+        box = tab.locator(part).bounding_box()
+        assert 0 <= box["y"] and box["y"] + box["height"] <= size[1]
+
+
 def test_a_person_guesses_before_the_model_tells(tab):
     open_tab(tab, "Play")
     tab.get_by_role("button", name="Begin").click()
@@ -372,7 +391,7 @@ def test_a_person_guesses_before_the_model_tells(tab):
 
 def test_about_tells_the_model_and_refuses_in_a_sentence_what_it_cannot_fetch(tab):
     open_tab(tab, "About")
-    assert tab.get_by_role("img", name="Picture and sound pass through").count() == 1
+    assert tab.get_by_role("img", name="From layer L_f = 1 on, audio and video").count() == 1
     assert tab.get_by_text("Attention Bottlenecks for Multimodal Fusion").count()
     facts = tab.locator("#facts").inner_text()
     assert "961,087 parameters" in facts and "front end “world”" in facts
@@ -398,6 +417,10 @@ def test_a_telephone_shows_every_tab_without_scrolling_sideways(tab, clips, them
         open_tab(tab, name)
         tab.locator(f"{part}:visible").first.wait_for()
         assert tab.evaluate("document.documentElement.scrollWidth") <= 375
+        if name == "Look":
+            tab.get_by_label("Flow").check()
+            flow = tab.frame_locator("fitted-page.flow iframe").locator(".scroll")
+            assert flow.evaluate("one => one.scrollWidth <= one.clientWidth")
 
 
 def test_a_dark_page_has_dark_pages_in_it(url, browser, clips):
@@ -426,6 +449,49 @@ def engine(model):
 @pytest.fixture(scope="module")
 def asked(engine, clips):
     return engine.ask(clips["clip"])
+
+
+def test_the_label_that_the_page_explains_is_the_likely_one_that_fusion_adds_most_to(asked):
+    from mbt_lite.demo.markup import lesson
+
+    def about(both, audio, video):
+        answers = {"both": both, "sound alone": audio, "picture alone": video}
+        return replace(asked, windows=(replace(asked.windows[0], answers=answers),))
+
+    one = {"pitch dips": 0.99, "circle sings": 0.97}, {"pitch dips": 0.98, "circle sings": 0.33}
+    clip = about(*one, {"pitch dips": 0.05, "circle sings": 0.35})
+    assert clip.label == "circle sings"
+    told = re.sub("<.*?>", "", lesson(clip.answers, clip.label))
+    assert told == "“circle sings”: audio alone 33 %, video alone 35 %, together 97 %"
+    unsure = {"pitch dips": 0.3, "circle sings": 0.2}
+    assert about(unsure, *one).label == "pitch dips"
+
+
+def test_the_label_that_changed_most_has_a_bar():
+    from mbt_lite.demo.play import _bars
+
+    before = {f"label {i}": 0.9 - 0.1 * i for i in range(9)}
+    after = {**before, "label 5": 0.0}
+    bars = _bars(before, after, ["the sound is muted"], "label 8")
+    assert "“label 5” falls from 40 % to &lt; 1 %" in bars
+    names = re.findall(r"<li><span>(.*?)</span>", bars)
+    assert names == ["label 0", "label 1", "label 2", "label 3", "label 5", "label 8"]
+
+
+def test_without_a_checkout_the_samples_are_rendered_once(monkeypatch, tmp_path):
+    from mbt_lite.demo import samples
+
+    monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(samples, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(world, "SAMPLES", {"circle_sings": world.SAMPLES["circle_sings"]})
+    (one,) = samples.samples()
+    assert one.path.parent == tmp_path / "cache" / "samples" == samples.folder()
+    assert "circle sings" in one.labels and one.description.startswith("a circle dips")
+    monkeypatch.setattr(world, "render", None)
+    assert samples.samples() == [one]
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path / "file"))
+    assert samples.samples() == []
 
 
 def test_an_unchanged_clip_gets_the_same_answer(engine, asked):

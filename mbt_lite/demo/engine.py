@@ -26,6 +26,7 @@ NAMES = {
     "sound alone": "Sound alone",
     "picture alone": "Picture alone",
 }
+LIKELY = 0.5  # from which probability on a label counts as said
 SMALL = 10_000_000  # parameters, up to which many forward passes are no matter
 LOADED = 3  # models that stay in memory together
 Progress = Callable[..., object]  # called with a share 0..1 and desc=
@@ -67,6 +68,18 @@ class Asked:
     @property
     def answers(self) -> dict[str, dict[str, float]]:
         return self.windows[len(self.windows) // 2].answers
+
+    @property
+    def label(self) -> str:
+        """The label that the page explains: of the likely ones, what fusion adds most to.
+
+        The likeliest one where none is likely, or the clip has only audio or only video.
+        """
+        both, *alone = (self.answers[name] for name in NAMES if name in self.answers)
+        likely = [label for label, p in both.items() if p >= LIKELY]
+        if len(alone) < 2 or not likely:
+            return next(iter(both))
+        return max(likely, key=lambda label: both[label] - max(one[label] for one in alone))
 
     def kept(self) -> "Asked":
         """The same with the middle window's data only, which is all that is needed later."""

@@ -40,7 +40,7 @@ def _page(kind: str, engine: Engine, asked: Asked) -> str:
         return panels.attention(engine.classifier, asked.view).page()
     if kind == "rollout":
         return panels.rollout(engine.classifier, asked.view).page()
-    flow = explain.flow(engine.classifier, asked.view, effects=engine.is_small)
+    flow = explain.flow(engine.classifier, asked.view, asked.label, effects=engine.is_small)
     return panels.flow_page(flow)
 
 

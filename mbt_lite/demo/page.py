@@ -9,21 +9,24 @@ from mbt_lite.demo import about, look, play, quiz
 from mbt_lite.demo.api import endpoints
 from mbt_lite.demo.engine import Asked, Engine, choices, titled
 from mbt_lite.demo.manners import MODEL_RUN, OWN, QUIET, Page, told
-from mbt_lite.demo.markup import bullets, hint, note, panels
+from mbt_lite.demo.markup import bottleneck, bullets, hint, lesson, note, panels
 from mbt_lite.demo.player import player
 from mbt_lite.demo.samples import Sample, cards, samples
 
-LEAD = """<h1>What do you see, what do you hear?</h1><p class="lead">Give this small neural network
-a short video with sound, and it names what it sees and hears. It looks and listens separately, then
-lets both senses talk through a few slots, the bottleneck. A clip of yours goes only to the computer
-that runs this page, and is deleted there within two hours.</p>"""
+LEAD = """<h1>What do you see, what do you hear?</h1><p class="lead">This network names what is in
+a short video with sound. It looks and listens separately; only a few tokens, the bottleneck, join
+the two.</p>"""
+PRIVACY = """<p class="small">Up to 200 MB, of any kind; of a long one, five places. It goes only to
+the computer that runs this page, and is deleted there within two hours. The samples are drawn and
+synthesised by mbt_lite (CC0 1.0).</p>"""
 NOTHING = hint("Choose a sample, drop a video of your own, or record one: the answer comes here.")
 PICK = """element.addEventListener("click", (event) => {
   const card = event.target.closest(".sample");
   if (card) trigger("select", { index: Number(card.dataset.index) });
 });"""
-DOWN = """() => { // where the answer would be out of sight
-  if (innerWidth < 600) document.querySelector("#found").scrollIntoView();
+SHOW = """() => { // where the answer would be out of sight
+  const found = document.querySelector("#found"), { top } = found.getBoundingClientRect();
+  if (top < 0 || top > innerHeight / 3) found.scrollIntoView();
 }"""
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}, "audio": True}
 
@@ -36,14 +39,14 @@ def build(engine: Engine, name: str) -> Page:
         gr.HTML(LEAD)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Ask"):
-                found = ask_tab(model, asked, clips)
+                picked, found = ask_tab(model, asked, clips, engine.classifier.labels)
             with gr.Tab("Look") as look_here:
                 look_tab(look_here, asked)
             with gr.Tab("Play") as play_here:
                 slots = play_tab(play_here, model, asked, clips, engine)
                 quiz_part(model, clips)
             with gr.Tab("About"):
-                about_tab(engine, name, model, asked, found, slots)
+                about_tab(engine, name, clips, (model, asked, picked, found, slots))
         endpoints(engine)
     return page.queue(max_size=20)
 
@@ -51,8 +54,8 @@ def build(engine: Engine, name: str) -> Page:
 # ---- Ask ----
 
 
-def ask_tab(model: gr.State, asked: gr.State, clips: list[Sample]) -> gr.HTML:
-    """Where a clip comes from, and below it what the model says; that part comes back."""
+def ask_tab(model: gr.State, asked: gr.State, clips: list[Sample], labels) -> tuple:
+    """Where a clip comes from, and beside it what the model says; samples and answer come back."""
 
     @told
     def ask(name: str, path: str | None, progress=gr.Progress()):  # noqa: B008
@@ -67,27 +70,27 @@ def ask_tab(model: gr.State, asked: gr.State, clips: list[Sample]) -> gr.HTML:
         return answer(name, clips[int(event.index)].path, "", progress)
 
     with gr.Row(equal_height=False):
-        with gr.Column(scale=3, min_width=300, visible=bool(clips)):
-            gr.HTML("<h2>Take a sample</h2>", elem_classes="head")
-            picked = gr.HTML(cards(clips), elem_id="samples", js_on_load=PICK)
-        with gr.Column(scale=2, min_width=300):
-            gr.HTML("<h2>Or a clip of your own</h2>", elem_classes="head")
+        with gr.Column(scale=1, min_width=280, elem_id="choose"):
+            picked = gr.HTML(
+                cards(clips, labels), elem_id="samples", js_on_load=PICK, visible=bool(clips)
+            )
             video = gr.Video(
-                label="Your clip: drop it, or record it with sound",
+                label="Or a clip of your own",
                 sources=["upload", "webcam"],  # not the webcam alone: that would call ffmpeg
                 webcam_options=gr.WebcamOptions(mirror=False, constraints=CAMERA),
-                height=300,
+                height=260,
                 elem_id="clip",
             )
-            gr.HTML('<p class="small">Up to 200 MB, of any kind; of a long one, five places.</p>')
-    found = gr.HTML(NOTHING, elem_id="found")
+            gr.HTML(PRIVACY)
+        with gr.Column(scale=3, min_width=330):
+            found = gr.HTML(NOTHING, elem_id="found")
     shown = {"show_progress_on": found, **MODEL_RUN, **OWN}
-    picked.select(pick, model, [asked, found], **shown).success(None, js=DOWN)
+    picked.select(pick, model, [asked, found], **shown).success(None, js=SHOW)
     for event, work in ((video.upload, ask), (video.stop_recording, ask_recorded)):
         answered = event(work, [model, video], [asked, found, video], **shown)
-        answered.success(None, js=DOWN)
+        answered.success(None, js=SHOW)
         answered.failure(lambda: None, None, video, **QUIET)
-    return found
+    return picked, found
 
 
 def answer(name: str, path: str | Path | None, title: str, progress) -> tuple[Asked, str]:
@@ -105,7 +108,9 @@ def report(engine: Engine, asked: Asked) -> str:
     notes = asked.reading.notes or ("Nothing unusual: picture and sound are fit for the model.",)
     parts = [note("The doctor on this file", bullets(notes))]
     parts.append(note("The model", bullets(cautions(engine))))
-    shown = player(asked, front, panels(asked.answers) + lead)
+    figure = bottleneck(engine.classifier.config)
+    beside = lesson(asked.answers, asked.label) + panels(asked.answers) + lead
+    shown = player(asked, front, figure, beside)
     return f'<h2 class="asked">{escape(asked.title)}</h2>{shown}{"".join(parts)}'
 
 
@@ -227,15 +232,19 @@ def quiz_part(model: gr.State, clips: list[Sample]) -> None:
 # ---- About ----
 
 
-def about_tab(engine: Engine, name: str, model, asked, found, slots) -> None:
-    """What all this is, and which model answers; another one can be taken."""
+def about_tab(engine: Engine, name: str, clips: list[Sample], others: tuple) -> None:
+    """What all this is, and which model answers; `others` change where another one is taken."""
+    model, asked, *_ = others
 
     @told
     def change(wanted: str, clip: Asked | None, progress=gr.Progress()):  # noqa: B008
         engine = Engine.of(wanted, progress)
-        again = answer(wanted, clip.path, clip.title, progress) if clip else (None, gr.skip())
+        again, found = (
+            answer(wanted, clip.path, clip.title, progress) if clip else (None, gr.skip())
+        )
+        offered = cards(clips, engine.classifier.labels)
         kept = gr.CheckboxGroup(slot_choices(engine), value=[])
-        return wanted, *again, kept, *told_about(engine, wanted)
+        return wanted, again, offered, found, kept, *told_about(engine, wanted)
 
     def told_about(engine: Engine, name: str) -> tuple[str, str, str]:
         return about.explanation(engine), about.model(engine, name), about.whole_card(engine)
@@ -249,7 +258,7 @@ def about_tab(engine: Engine, name: str, model, asked, found, slots) -> None:
     with gr.Accordion("Its whole model card", open=False):
         whole = gr.Markdown(whole)
     gr.HTML(about.citation())
-    outputs = [model, asked, found, slots, explained, known, whole]
+    outputs = [*others, explained, known, whole]
     shown = {"show_progress_on": known, **MODEL_RUN, **OWN}
     changed = wanted.input(change, [wanted, asked], outputs, **shown)
     changed.failure(lambda name: name, model, wanted, **QUIET)

@@ -106,7 +106,8 @@ def report(engine: Engine, asked: Asked, change: Change) -> str:
     """The changed clip to see and hear, and bars of what changed."""
     before, after = asked.answers["both"], ask_changed(engine, asked.view, change)
     seconds = engine.classifier.clip_config.sound_seconds
-    return grid([_screen(asked, change, seconds), _bars(before, after, list(change.words()))], 300)
+    bars = _bars(before, after, list(change.words()), asked.label)
+    return grid([_screen(asked, change, seconds), bars], 300)
 
 
 def _screen(asked: Asked, change: Change, seconds: float) -> str:
@@ -123,13 +124,17 @@ def _screen(asked: Asked, change: Change, seconds: float) -> str:
     )
 
 
-def _bars(before: dict[str, float], after: dict[str, float], words: Sequence[str]) -> str:
-    """Two bars a label: as it was, and after the change."""
+def _bars(
+    before: dict[str, float], after: dict[str, float], words: Sequence[str], label: str
+) -> str:
+    """Two bars a label, as it was and after the change; `label` is always among them."""
     told = f"You changed: {'; '.join(words)}." if words else "Nothing is changed yet."
-    rows = "".join(_row(label, before[label], after[label]) for label in _chosen(before, after))
+    most = max(before, key=lambda label: abs(after[label] - before[label]))
+    chosen = _chosen(before, after, [label, most])
+    rows = "".join(_row(label, before[label], after[label]) for label in chosen)
     return (
         f'<section class="changes" style="--hue:{HUES["both"]}"><h3>What it says now</h3>'
-        f'<p aria-live="polite">{escape(f"{told} {_most(before, after)}")}</p>'
+        f'<p aria-live="polite">{escape(f"{told} {_told(most, before[most], after[most])}")}</p>'
         f'<p class="key"><span class="was"></span> as it was <span class="is"></span> now</p>'
         f"<ol>{rows}</ol></section>"
     )
@@ -142,16 +147,14 @@ def _row(label: str, was: float, now: float) -> str:
     )
 
 
-def _chosen(before: dict[str, float], after: dict[str, float]) -> list[str]:
-    """The labels that are or were likeliest, in the old order, which bars keep while one plays."""
-    wanted = dict.fromkeys([*list(before)[: SHOWN - 2], *list(after)[: SHOWN - 2]])
-    return sorted(wanted, key=lambda label: -before[label])[:SHOWN]
+def _chosen(before: dict[str, float], after: dict[str, float], always: Sequence[str]) -> list[str]:
+    """`always` and the labels that are or were likeliest, in the old order, which bars keep."""
+    wanted = dict.fromkeys([*always, *list(before)[: SHOWN - 2], *list(after)[: SHOWN - 2]])
+    return sorted(list(wanted)[:SHOWN], key=lambda label: -before[label])
 
 
-def _most(before: dict[str, float], after: dict[str, float]) -> str:
-    """The label that changed most, in a sentence."""
-    label = max(before, key=lambda label: abs(after[label] - before[label]))
-    was, now = before[label], after[label]
+def _told(label: str, was: float, now: float) -> str:
+    """How the label that changed most did so, in a sentence."""
     if abs(now - was) < 0.05:
         return "The answer stays nearly the same."
     turned = "rises" if now > was else "falls"

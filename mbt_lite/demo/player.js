@@ -20,6 +20,9 @@
       on("seeked pause", ({ target }) => target === this.video && this.accompany());
       on("input", ({ target }) => target === this.slider && this.seek(Number(target.value)));
       on("click", (event) => this.go(event));
+      const onlyVideo = (changes) => changes.some(({ target }) => target === this.video);
+      new MutationObserver((changes) => onlyVideo(changes) && this.renew())
+        .observe(this, { subtree: true, attributeFilter: ["src"] });
     }
 
     disconnectedCallback() {
@@ -37,6 +40,13 @@
     seek(seconds) {
       this.video.currentTime = Math.max(0, seconds - this.offset);
       this.show(seconds);
+    }
+
+    /** A video element of its own for each clip: Chromium would keep a subtitle of the last one. */
+    renew() {
+      const { video } = this, copy = video.cloneNode(true);
+      copy.volume = video.volume;
+      video.replaceWith(copy);
     }
 
     /** A click on a segment or on the sound leads there. */

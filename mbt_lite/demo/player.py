@@ -30,8 +30,8 @@ def address(asked: Asked) -> str:
     return f"gradio_api/file={quote(str(asked.path))}"
 
 
-def player(asked: Asked, front: FrontEnd, beside: str) -> str:
-    """The player of a clip, with `beside` at the side of the screen."""
+def player(asked: Asked, front: FrontEnd, below: str, beside: str) -> str:
+    """The player of a clip, with `below` under the screen and `beside` at its side."""
     offset = asked.reading.playable_start
     track = base64.b64encode(subtitles(asked.windows, offset).encode()).decode()
     return f"""
@@ -41,7 +41,7 @@ def player(asked: Asked, front: FrontEnd, beside: str) -> str:
  aria-label="{escape(asked.title)}">
 <track kind="captions" label="What the model says" srclang="en" default
  src="data:text/vtt;base64,{track}"></video></div>
-<div class="beside">{beside}</div></div>
+<div class="beside">{beside}</div>{below}</div>
 {timeline(asked, front)}
 </clip-player>"""
 

@@ -6,6 +6,7 @@ cache folder. All of them are drawn and synthesised by this project and in the p
 
 import csv
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
@@ -24,6 +25,7 @@ class Sample:
 
     path: Path
     description: str
+    labels: frozenset[str] = frozenset()  # of the micro-world; a clip more like life has none
 
     @property
     def title(self) -> str:
@@ -59,15 +61,37 @@ def samples() -> list[Sample]:
         print(f"The demo has no samples: {error}", file=sys.stderr)
         return []
     with open(place / "labels.csv", newline="", encoding="utf-8") as table:
-        rows = [(place / row["file"], row.get("description")) for row in csv.DictReader(table)]
-    found = [Sample(path, said or world.SAMPLES[path.stem][1]) for path, said in rows]
+        found = [_sample(place / row["file"], row) for row in csv.DictReader(table)]
     return [one for one in found if one.path.is_file()]
 
 
-def cards(clips: list[Sample]) -> str:
-    """A button per clip; `data-index` says which."""
+def _sample(path: Path, row: Mapping[str, str]) -> Sample:
+    """The clip of a line of labels.csv; of rendered ones, the package has the description."""
+    description = row.get("description") or world.SAMPLES[path.stem][1]
+    return Sample(path, description, frozenset(filter(None, row["labels"].split("|"))))
+
+
+def cards(clips: Sequence[Sample], labels: Sequence[str]) -> str:
+    """A button per clip, those first that a model with these labels was taught.
+
+    `data-index` says which clip it is.
+    """
+    worldly = [i for i, one in enumerate(clips) if one.labels]
+    others = [i for i, one in enumerate(clips) if not one.labels]
+    if set(world.LABELS) <= set(labels):
+        groups = {"The model knows these": worldly, "It was never taught these": others}
+    else:
+        groups = {"More like life": others, "Micro-world, never taught": worldly}
     return "".join(
-        f'<button type="button" class="sample" data-index="{i}"><img src="{one.poster}" alt="">'
-        f"<b>{escape(one.title)}</b><span>{escape(one.description)}</span></button>"
-        for i, one in enumerate(clips)
+        f"<h3>{title}</h3><div>{''.join(_card(clips[i], i) for i in chosen)}</div>"
+        for title, chosen in groups.items()
+        if chosen
+    )
+
+
+def _card(clip: Sample, index: int) -> str:
+    return (
+        f'<button type="button" class="sample" data-index="{index}"'
+        f' title="{escape(clip.description)}"><img src="{clip.poster}" alt="">'
+        f"<b>{escape(clip.title)}</b><span>{escape(clip.description)}</span></button>"
     )

@@ -149,9 +149,11 @@ function node(column, group, place, x) {
 }
 
 function show() {
-  const width = Math.max(holder.clientWidth, LEFT + RIGHT + 80 * layers.length);
+  const width = Math.max(holder.clientWidth, LEFT + RIGHT + 36 * layers.length);
   const x = (column) => LEFT + (column * (width - LEFT - RIGHT - NODE)) / layers.length;
-  const wide = width > 130 * (layers.length + 1);
+  const room = (width - LEFT - RIGHT) / layers.length; // px from a column to the next
+  const [before, after] = room > 110 ? ["before layer ", "after layer "] :
+    room > 60 ? ["before ", "after "] : ["in ", "out "];
   const places = layout();
   const words = (x, y, anchor, text, kind = "") =>
     draw("text", { x, y, "text-anchor": anchor, class: kind }, text);
@@ -159,7 +161,7 @@ function show() {
   bands = new Map(edges.map((edge) => [edge, band(edge, places, x)]));
   svg.append(...[...edges].sort((a, b) => drawn(b) - drawn(a)).map((edge) => bands.get(edge)));
   places.nodes.forEach((column, k) => {
-    const when = (k ? "after " : "before ") + (wide ? "layer " : "") + layers[Math.max(k - 1, 0)];
+    const when = (k ? after : before) + layers[Math.max(k - 1, 0)];
     svg.append(words(x(k) + NODE / 2, 14, "middle", when, "soft"));
     svg.append(...order.map((group) => node(k, group, column[group], x(k))));
   });
