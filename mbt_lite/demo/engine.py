@@ -54,6 +54,7 @@ class Asked:
     model: str
     reading: Reading
     windows: tuple[Window, ...]
+    chosen: str = ""  # by a person, the label to explain
 
     @property
     def view(self) -> View:
@@ -71,10 +72,12 @@ class Asked:
 
     @property
     def label(self) -> str:
-        """The label that the page explains: of the likely ones, what fusion adds most to.
+        """The label that the page explains: the chosen one, or the likely one fusion adds most to.
 
         The likeliest one where none is likely, or the clip has only audio or only video.
         """
+        if self.chosen:
+            return self.chosen
         both, *alone = (self.answers[name] for name in NAMES if name in self.answers)
         likely = [label for label, p in both.items() if p >= LIKELY]
         if len(alone) < 2 or not likely:

@@ -14,21 +14,22 @@ KINDS = {
     "rollout": ("Rollout", "from the answer back to the patches it was made of"),
     "flow": ("Flow", "what passes between sound and picture"),
 }
+FIRST = "attention"
 NOTHING = hint(
     "Choose a clip in the tab Ask first; then you can look at what the model read of it."
 )
 
 
-def look(engine: Engine, asked: Asked, progress: Progress = silent) -> str:
-    """Pickers and all three pages."""
+def look(engine: Engine, asked: Asked, first: str = FIRST, progress: Progress = silent) -> str:
+    """Pickers and all three pages, of which `first` is shown."""
     made = []
     for i, kind in enumerate(KINDS):
         progress((i + 0.5) / len(KINDS), desc=f"{KINDS[kind][0]}: {KINDS[kind][1]}")
         made.append(_frame(kind, _page(kind, engine, asked)))
     buttons = "".join(
-        f'<label><input type="radio" name="look" value="{kind}"{" checked" * (not i)}>'
+        f'<label><input type="radio" name="look" value="{kind}"{" checked" * (kind == first)}>'
         f"<span><b>{name}</b> {words}</span></label>"
-        for i, (kind, (name, words)) in enumerate(KINDS.items())
+        for kind, (name, words) in KINDS.items()
     )
     title = f"What the model read of {escape(asked.title)}"
     choice = f'<fieldset class="kinds"><legend>{title}</legend>{buttons}</fieldset>'

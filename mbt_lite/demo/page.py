@@ -1,5 +1,6 @@
 """The page: four tabs and what happens when a person touches something in them."""
 
+from dataclasses import replace
 from html import escape
 from pathlib import Path
 
@@ -28,6 +29,7 @@ SHOW = """() => { // where the answer would be out of sight
   const found = document.querySelector("#found"), { top } = found.getBoundingClientRect();
   if (top < 0 || top > innerHeight / 3) found.scrollIntoView();
 }"""
+LABELS = 8  # to choose from, of what flow explains
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}, "audio": True}
 
 
@@ -131,12 +133,22 @@ def look_tab(tab: gr.Tab, asked: gr.State) -> None:
     def show(clip: Asked | None, seen: tuple | None, progress=gr.Progress()):  # noqa: B008
         if clip is None or seen == (clip.path, clip.model):
             return gr.skip()
-        engine = Engine.of(clip.model)
-        return look.look(engine, clip, progress), (clip.path, clip.model)
+        return made(clip, look.FIRST, progress)
 
+    @told
+    def explain(clip: Asked, label: str, progress=gr.Progress()):  # noqa: B008
+        return made(replace(clip, chosen=label), "flow", progress)
+
+    def made(clip: Asked, kind: str, progress):
+        pages = look.look(Engine.of(clip.model), clip, kind, progress)
+        labels = list(dict.fromkeys([clip.label, *list(clip.answers["both"])[:LABELS]]))
+        return pages, (clip.path, clip.model), gr.Dropdown(labels, value=clip.label, visible=True)
+
+    label = gr.Dropdown([], label="The label that Flow explains", visible=False, elem_id="label")
     pages, seen = gr.HTML(look.NOTHING, elem_id="look"), gr.State()
     shown = {"show_progress_on": pages, **MODEL_RUN, **OWN}
-    tab.select(show, [asked, seen], [pages, seen], **shown)
+    tab.select(show, [asked, seen], [pages, seen, label], **shown)
+    label.input(explain, [asked, label], [pages, seen, label], **shown)
 
 
 # ---- Play ----
