@@ -15,6 +15,7 @@ from PIL import Image
 
 from mbt_lite import metrics, plot
 from mbt_lite.labelled import Clips
+from mbt_lite.plot.style import render
 
 UNBROKEN = "\N{NON-BREAKING HYPHEN}"
 WORST = 12  # clips with a picture
@@ -295,7 +296,7 @@ def _details(summary: str, inside: str) -> str:
 
 def _figure(figure, alt: str) -> str:
     svg = io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    render(figure, svg, "svg", metadata={"Date": None})
     uri = _uri("image/svg+xml", svg.getvalue())
     return f'<figure><img alt="{escape(alt)}" src="{uri}"></figure>'
 

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -12,6 +13,7 @@ from mbt_lite import plot
 from mbt_lite.config import ClipConfig, FrontEnd
 from mbt_lite.features import View, log_mel
 from mbt_lite.inference import AttentionMaps
+from mbt_lite.plot import style
 
 FRONT = FrontEnd()
 RNG = np.random.default_rng(0)
@@ -262,6 +264,26 @@ def test_a_notebook_shows_a_picture_without_pyplot_and_gradio_knows_its_class():
     figure = plot.bars(["bell"], [0.5]).figure
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert type(figure) is Figure
+
+
+def test_names_in_chinese_japanese_and_korean_have_a_font_of_this_machine(monkeypatch):
+    fonts = [SimpleNamespace(name=name) for name in ("Malgun Gothic", "SimHei", "Microsoft YaHei")]
+    monkeypatch.setattr(style.fontManager, "ttflist", fonts)
+    assert style.installed_wide_fonts() == ["Microsoft YaHei", "Malgun Gothic"]
+
+
+@pytest.mark.skipif(not style.installed_wide_fonts(), reason="no such font on this machine")
+def test_names_in_chinese_are_drawn_without_a_warning():
+    assert style.drawable("狗叫 Großmutter") == "狗叫 Großmutter"
+    assert plot.bars(["狗叫"], [0.5]).figure._repr_png_()  # matplotlib's warnings are errors here
+
+
+def test_letters_that_no_font_has_are_warned_of_in_one_sentence():
+    figure = plot.bars(["\uf8f0\uf8f1", "\uf8f2"], [0.5, 0.2]).figure
+    with pytest.warns(UserWarning) as caught:
+        figure._repr_png_()
+    assert len(caught) == 1 and "install one" in str(caught[0].message)
+    assert style.drawable("a\uf8f0") == "a\u25a1"
 
 
 def test_colour_maps_rise_in_lightness_so_that_they_read_without_colour_vision():

@@ -1,12 +1,12 @@
 """Small pieces of HTML: probabilities as bars, pieces side by side, pictures."""
 
-import io
 from collections.abc import Iterable, Mapping
 from html import escape
 
 from mbt_lite.config import MBTConfig
 from mbt_lite.demo.engine import LIKELY, NAMES
 from mbt_lite.panels.page import data_uri
+from mbt_lite.plot.style import to_png
 
 HUES = {"both": "var(--both)", "sound alone": "var(--spec)", "picture alone": "var(--rgb)"}
 BLOCK = 24  # px, of a layer in the figure of the model
@@ -133,6 +133,4 @@ def hint(sentence: str) -> str:
 
 def figure_uri(figure) -> str:
     """The address of a matplotlib figure that holds it."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png")
-    return data_uri(png.getvalue(), "image/png")
+    return data_uri(to_png(figure), "image/png")

@@ -6,11 +6,10 @@ import textwrap
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Circle, Rectangle
 
 from mbt_lite.plot.sound import SOUND_MAP, draw_sound
-from mbt_lite.plot.style import COLOURS, CYCLE, FAINT, INK, finish, hide_frame, new_figure
+from mbt_lite.plot.style import COLOURS, CYCLE, FAINT, INK, drawable, finish, hide_frame, new_figure
 
 MARKS = {"fault": CYCLE[1], "warning": CYCLE[5], "note": CYCLE[4]}
 WIDTH, LEFT, RIGHT = 8.4, 0.85, 0.3  # inches: the sheet and its margins
@@ -57,19 +56,13 @@ def _heading(figure: Figure, report, said: list[tuple[str, str]]) -> None:
     """The verdict, and below it the findings."""
     height = figure.get_size_inches()[1]
     place = {"transform": figure.dpi_scale_trans, "color": INK, "parse_math": False}
-    title = f"{_drawable(report.path.name)}: {report.verdict}"
+    title = f"{drawable(report.path.name)}: {report.verdict}"
     figure.text(0.12, height - 0.3, title, size=12, **place)
     for row, (colour, line) in enumerate(said):
         y = height - HEADING - LINE * (row + 0.6)
         mark = Circle((0.2, y + 0.045), 0.05, color=colour, transform=figure.dpi_scale_trans)
         figure.add_artist(mark)
         figure.text(0.36, y, line, size=9.5, **place)
-
-
-def _drawable(name: str) -> str:
-    """A file's name with boxes for the letters that the font lacks."""
-    font = get_font(findfont(FontProperties()))
-    return "".join(letter if font.get_char_index(ord(letter)) else "\u25a1" for letter in name)
 
 
 def _axes(figure: Figure, place: tuple[float, float], left=LEFT, width=WIDTH - LEFT - RIGHT):

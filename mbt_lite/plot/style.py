@@ -2,12 +2,16 @@
 
 import io
 import os
-from functools import partial
+import warnings
+from functools import cache, partial
 from pathlib import Path
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.text import Text
 
 INK = "#33363d"
 FAINT = "#d9dbe0"
@@ -19,6 +23,60 @@ COLOURS = {  # sound and picture in Okabe and Ito's palette, told apart with any
     "picture alone": "#0072b2",
 }
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+# Families with Chinese, Japanese and Korean letters: all of them, or those of one script; the first
+# of each row that is installed is used.
+WIDE_FONTS = (
+    "Noto Sans CJK SC, Noto Sans CJK JP, Noto Sans CJK TC, Noto Sans CJK KR, Source Han Sans SC, "
+    "Source Han Sans, Source Han Sans CN, Arial Unicode MS",
+    "Microsoft YaHei, PingFang SC, PingFang HK, Hiragino Sans GB, Heiti TC, STHeiti, SimHei, "
+    "WenQuanYi Zen Hei, WenQuanYi Micro Hei, Noto Sans SC",
+    "Yu Gothic, Hiragino Sans, Meiryo, MS Gothic, IPAexGothic, IPAGothic, Noto Sans JP",
+    "Malgun Gothic, Apple SD Gothic Neo, AppleGothic, NanumGothic, Noto Sans KR",
+)
+BOX = "\u25a1"
+
+
+def installed_wide_fonts() -> list[str]:
+    """Of each row of `WIDE_FONTS` the first family that this machine has."""
+    known = {font.name for font in fontManager.ttflist}
+    rows = (row.split(", ") for row in WIDE_FONTS)
+    return [name for row in rows for name in [n for n in row if n in known][:1]]
+
+
+# Where a letter is missing from a family, matplotlib goes on to the next one.
+matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *installed_wide_fonts()]
+
+
+@cache
+def _has_letter(letter: str, families: tuple[str, ...]) -> bool:
+    fonts = (get_font(findfont(FontProperties(family=[name]))) for name in families)
+    return any(font.get_char_index(ord(letter)) for font in fonts)
+
+
+def drawable(text: str) -> str:
+    """The text with boxes for the letters that no font on this machine has."""
+    families = tuple(matplotlib.rcParams["font.family"])
+    return "".join(
+        letter if letter.isspace() or _has_letter(letter, families) else BOX for letter in text
+    )
+
+
+def render(figure: Figure, file, kind: str = "png", **options) -> None:
+    """Save a figure; letters that no font has are warned of once, not each by itself."""
+    texts = [*figure.findobj(Text)]
+    for ax in figure.axes:
+        texts += [*ax.get_xticklabels(), *ax.get_yticklabels()]
+    words = {text.get_text() for text in texts}
+    if any(not word.isascii() and drawable(word) != word for word in words):
+        warnings.warn(
+            "no font on this machine has all letters of the names in this picture, which shows "
+            "boxes instead; install one, such as Noto Sans CJK, and start again (Debian, Ubuntu, "
+            "Colab: apt-get install fonts-noto-cjk).",
+            stacklevel=2,
+        )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        figure.savefig(file, format=kind, **options)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -32,7 +90,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 def to_png(figure: Figure) -> bytes:
     png = io.BytesIO()
-    figure.savefig(png, format="png")
+    render(figure, png)
     return png.getvalue()
 
 
@@ -69,7 +127,7 @@ def save(figure: Figure, path: Path) -> Path:
         raise ValueError(f"--out {path}: only .png pictures can be written.")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(temporary, format="png")
+        render(figure, temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
