@@ -104,8 +104,13 @@ class ClipConfig:
     resize: int = 256  # pixels, short side before the crop
     spec_frames: int = 800  # spectrogram frames
     front_end: FrontEnd = field(default_factory=FrontEnd)
+    audio_track: int | None = None  # of a file, from 1 on; None: the one that players choose
 
     def __post_init__(self):
+        require(
+            self.audio_track is None or self.audio_track > 0,
+            f"audio track {self.audio_track}: tracks are counted from 1.",
+        )
         require(
             min(self.frames, self.stride, self.size, self.spec_frames) > 0 and self.fps > 0,
             "a clip needs at least one frame, one pixel and one spectrogram frame.",

@@ -6,6 +6,7 @@ and the sound that are used (a run-in of less than 0.1 s before 0 is hidden, as 
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from typing import BinaryIO
@@ -92,11 +93,17 @@ def _refuse(url, flags, options):
 # ---- streams ----
 
 
-def chosen(container):
-    """The picture and the sound to use, each None where there is none; a cover is not a video."""
+def chosen(container, audio_track: int | None = None):
+    """The picture and the sound to use, each None where there is none; a cover is not a video.
+
+    `audio_track` counts from 1; `MediaError` where there is no such track, or no decoder for it.
+    """
     usable = [s for s in container.streams if s.codec_context and not is_cover(s)]
     video = _best(container, "video", usable)
-    audio = _best(container, "audio", usable, video)
+    if audio_track is None:
+        audio = _best(container, "audio", usable, video)
+    else:
+        audio = _asked(container, audio_track)
     for stream in filter(None, (video, audio)):
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -109,9 +116,80 @@ def _best(container, kind: str, usable: list, related=None):
     return best if best in usable else next((s for s in usable if s.type == kind), None)
 
 
+def audio_tracks(container) -> dict[int, str]:
+    """The audio tracks that can be decoded: by number, from 1 on, their codec, layout and title."""
+    return {
+        number: _words(stream)
+        for number, stream in enumerate(container.streams.audio, 1)
+        if stream.codec_context
+    }
+
+
+def _words(stream) -> str:
+    codec, about = stream.codec_context, stream.metadata
+    language, title = about.get("language", "und"), about.get("title")
+    layout = {1: "mono", 2: "stereo"}.get(codec.channels, codec.layout.name)
+    words = [codec.name.removesuffix("float"), layout]
+    words += [language] if language != "und" else []
+    return ", ".join(words + ([f'"{title}"'] if title else []))
+
+
+def _asked(container, number: int):
+    tracks, known = container.streams.audio, audio_tracks(container)
+    if number in known:
+        return tracks[number - 1]
+    found = " and ".join(f"{number} ({words})" for number, words in known.items()) or "none"
+    cause = f"has no audio track {number}"
+    if 1 <= number <= len(tracks):
+        cause = f"has an audio track {number}, but its codec cannot be decoded"
+    raise MediaError(f"{container.name} {cause}; there is {found}.")
+
+
+def undecodable(container) -> dict[str, str]:
+    """By kind, "video" or "audio", that there is such a track and what codec it lacks."""
+    shown = [s for s in container.streams if s.type in ("video", "audio") and not is_cover(s)]
+    lost = [s for s in shown if not s.codec_context]
+    if not lost:
+        return {}
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)  # PyAV tells of such streams only in this listing
+    try:
+        listing = container.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    return {
+        s.type: f"there is {'an' if s.type == 'audio' else 'a'} {s.type} track, but its codec "
+        f"({_codec(listing, s.index)}) cannot be decoded"
+        for s in lost
+    }
+
+
+def _codec(listing: str, index: int) -> str:
+    """The name of a codec, or else the four letters or the number that stand for it."""
+    line = re.search(rf"^ *Stream #0:{index}\b.*?: (?:Video|Audio): (\w+)(.*)$", listing, re.M)
+    if line and line[1] != "none":
+        return line[1]
+    tag = re.search(r"\((\S+) / (0x\w+)\)", line[2] if line else "")
+    return "unknown" if not tag else tag[2] if "[" in tag[1] else tag[1]
+
+
 def is_cover(stream) -> bool:
     """Whether a stream is the cover picture of a sound file."""
     return bool(stream.disposition & type(stream.disposition).attached_pic)
+
+
+def pixel_aspect(video) -> float:
+    """Width of a pixel over its height, in an open file; anamorphic video has others than 1.
+
+    A ratio within 2 % of 1 is an encoder's rounding, and one beyond 16 is damage: both count as 1.
+    """
+    aspect = float(video.sample_aspect_ratio or 1)
+    return aspect if abs(aspect - 1) > 0.02 and 1 / 16 <= aspect <= 16 else 1.0
+
+
+def display_size(width: int, height: int, aspect: float) -> tuple[int, int]:
+    """Width and height in square pixels, not yet turned, of a stored frame."""
+    return max(1, round(width * aspect)), height
 
 
 # ---- the clock ----

@@ -1,5 +1,6 @@
 """From the settings of a run to its sources of clips, and to batches of them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,9 +51,16 @@ def _of_world(config: DataConfig, role: str, seed: int, clips: int) -> Source | 
 
 
 def _find(config: DataConfig) -> Place:
+    path = Path(config.path)
     videos = Path(config.videos) if config.videos else None
     names = Path(config.labels) if config.labels else None
-    return sources.find(config.path, videos, names)
+    place = sources.find(config.path, videos, names)
+    if config.audio_track and (sources.holds_tfds(path) or sources.holds_records(path)):
+        raise ValueError(
+            f"data.audio_track={config.audio_track}: {config.path} holds prepared clips, which "
+            "have one track; choose it with mbt-lite prepare --audio-track."
+        )
+    return place
 
 
 def _to_learn(config: DataConfig, place: Place) -> Source:
@@ -161,7 +169,7 @@ def sampled(experiment: Experiment, source: Source, training: bool) -> Sampling:
     config, size = experiment.data, experiment.clip.size
     whole = source.made_of is not None
     return Sampling(
-        experiment.clip,
+        replace(experiment.clip, audio_track=config.audio_track or experiment.clip.audio_track),
         training,
         views=1 if training or whole else config.views,
         pairing=config.pairing,

@@ -29,6 +29,7 @@ class DataConfig:
     keep: str = ""  # a folder: clips that are always the same are made once and kept there
     pairing: str = PAIRINGS[0]  # of sound and picture: synchronised, or ratio as the original
     views: int = 4  # windows of a clip that is scored, their logits averaged
+    audio_track: int | None = None  # of labelled files, from 1 on; None: as players choose
     workers: int = 1  # processes that read ahead; 0: none
     skip_errors: bool = True  # leave out clips that cannot be read, and say so
 
@@ -42,6 +43,10 @@ class DataConfig:
             f"data.keep={self.keep}: say with data.clips how many of the micro-world to keep.",
         )
         require(self.views > 0, f"data.views={self.views} must be 1 or more.")
+        require(
+            self.audio_track is None or (self.audio_track > 0 and self.path != "world"),
+            f"data.audio_track={self.audio_track}: it counts from 1, in files with several tracks.",
+        )
         require(self.workers >= 0, f"data.workers={self.workers} must be 0 or more.")
 
 

@@ -25,6 +25,7 @@ class Settings:
     labels: tuple[str, ...]  # the classes in order
     short_side: int = 256  # pixels
     quality: int = 90  # of the JPEGs, as Pillow counts
+    audio_track: int | None = None  # of a file, from 1 on; None: the one that players choose
 
     def __post_init__(self):
         front = self.front_end
@@ -40,7 +41,8 @@ class Settings:
         front = to_dict(self.front_end)
         kept = {name: value for name, value in front.items() if name not in ("mean", "std")}
         frames = {"fps": FPS, "short_side": self.short_side, "jpeg_quality": self.quality}
-        return {"front_end": kept, "labels": list(self.labels), "frames": frames}
+        track = {"audio_track": self.audio_track} if self.audio_track else {}
+        return {"front_end": kept, "labels": list(self.labels), "frames": frames} | track
 
 
 def example(row: tables.Row, settings: Settings) -> tuple[Example, tuple[str, ...]]:
@@ -49,12 +51,17 @@ def example(row: tables.Row, settings: Settings) -> tuple[Example, tuple[str, ..
     ValueError where the file cannot be used, or lacks picture or sound: silence or black frames
     would be learnt from as if they were real.
     """
-    total = media.probe(row.path).duration if row.start and row.end is not None else None
+    track, total = settings.audio_track, None
+    if row.start and row.end is not None:
+        total = media.probe(row.path, track).duration
     start, length = tables.window(row, total)
-    found = media.read(row.path, start, length, fps=FPS, short_side=settings.short_side)
+    thin = {"fps": FPS, "short_side": settings.short_side, "audio_track": track}
+    found = media.read(row.path, start, length, **thin)
     for name, values in (("picture", found.frames), ("sound", found.wave)):
         if not len(values):
-            raise ValueError(f"{row.path} has no {name} in the window; a clip needs both.")
+            codec = [f": {words}" for words in found.notes if words.startswith("there is ")]
+            cause = f"has no {name} in the window{''.join(codec[:1])}"
+            raise ValueError(f"{row.path} {cause}; a clip needs both.")
     seconds = max(math.floor(found.duration + 0.5), 1)
     wave = np.zeros(seconds * media.RATE, np.float32)
     heard = found.wave[: len(wave)]

@@ -264,7 +264,7 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
             f"views={views}, start={start}: ask for one view or more; a start names the only one."
         )
     length = max(config.video_seconds, config.sound_seconds)
-    total = media.seconds(path)
+    total = media.seconds(path, config.audio_track)
     while True:
         begins = starts(total, length, views) if start is None else [start]
         try:
@@ -283,6 +283,7 @@ def starts(total: float | None, length: float, views: int) -> list[float]:
 
 def _views(path, config: ClipConfig, begins: list[float]) -> list[View]:
     thin = {"short_side": config.resize, "at": partial(_instants, config)}
+    thin["audio_track"] = config.audio_track
     length = max(config.video_seconds, config.sound_seconds)
     return [make_view(media.read(path, start, length, **thin), config) for start in begins]
 

@@ -90,17 +90,27 @@ class Classifier:
             clip = features.blank(clip, without, self.clip_config.front_end)
         return np.asarray(_forward(self.config, self.params, clip).logits)
 
-    def predict(self, clip, views: int = 1, start: float | None = None) -> Prediction:
+    def predict(
+        self,
+        clip,
+        views: int = 1,
+        start: float | None = None,
+        audio_track: int | None = None,
+    ) -> Prediction:
         """The `Prediction` for a video file or a `Clip` without batch axis.
 
         Of a file, `views` windows are read, evenly spread (or one from `start` seconds on), and
         their logits averaged. `streams` tells what the model answers when the other stream is
-        blanked; a stream in which the file has nothing (no sound, black) is left out. Raises
-        `media.MediaError` for a file that cannot be used.
+        blanked; a stream in which the file has nothing (no sound, black) is left out. `audio_track`
+        counts from 1; without it, the track that players choose. Raises `media.MediaError` for a
+        file that cannot be used.
         """
         if isinstance(clip, Clip):
             return self._answer([clip], self.config.streams, ())
-        found = features.read_views(clip, self.clip_config, views, start)
+        config = self.clip_config
+        if audio_track is not None:
+            config = replace(config, audio_track=audio_track)
+        found = features.read_views(clip, config, views, start)
         notes = tuple(dict.fromkeys(note for view in found for note in view.notes))
         full = {"rgb": any(v.rgb.any() for v in found), "spec": any(v.wave.any() for v in found)}
         streams = [stream for stream in self.config.streams if full[stream]]

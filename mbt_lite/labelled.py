@@ -8,7 +8,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +112,7 @@ class Files:
         """One where a start is given, or where all windows would be the same."""
         if item.start is not None:
             return 1
-        seconds = media.seconds(item.path)
+        seconds = media.seconds(item.path, self.clip.audio_track)
         window = max(self.clip.video_seconds, self.clip.sound_seconds)
         return 1 if seconds is not None and seconds <= window else self.views
 
@@ -243,6 +243,7 @@ def _of_experiment(config: DataConfig, labels, clip, views: int, count, role: st
         raise ValueError(f"data.{role} is None: the experiment names no clips for it.")
     if isinstance(opened, sources.Scenes):
         return _of_world(opened.split, labels, clip, count)
+    clip = replace(clip, audio_track=config.audio_track or clip.audio_track)
     sampling = Sampling(clip, views=views, pairing=config.pairing)
     return _drawn(opened, title(config, role), labels, sampling, count)
 

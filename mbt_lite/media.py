@@ -17,10 +17,14 @@ from mbt_lite.container import (
     RATE,
     MediaError,
     PastEnd,
+    audio_tracks,
     chosen,
+    display_size,
     frame_rate,
     is_cover,
     opened,
+    pixel_aspect,
+    undecodable,
 )
 from mbt_lite.encode import write
 from mbt_lite.timeline import Clock, Packets, Timeline, timeline
@@ -54,6 +58,9 @@ __all__ = [
 ]
 
 PREROLL = 1.0  # s before the window that are decoded; the first audio frame after a seek is lost
+LISTEN = 600.0  # s, of another audio track
+KINDS = {"picture": "video", "sound": "audio"}  # as libav calls them
+SILENCE = 1e-4  # of full scale: sound that stays below is silent
 ASK_LESS = "ask for a window with start= and duration=, or for less with fps= and short_side=."
 
 
@@ -63,7 +70,7 @@ class Media:
 
     frames: np.ndarray  # uint8 [T, H, W, 3], upright; T = 0 without picture
     times: np.ndarray  # float64 [T], s after the window's start; times[0] may be a little below 0
-    wave: np.ndarray  # float32 [S], mono (mean of the channels); wave[0] is at time 0
+    wave: np.ndarray  # float32 [S], mono (`tracks.downmix`); wave[0] is at time 0
     start: float  # s, of the window on the file's clock
     duration: float  # s, of the window, cut where the file ends
     total: float | None  # s, of the whole file
@@ -78,7 +85,7 @@ class Info:
     duration: float | None  # s
     has_video: bool
     has_audio: bool
-    width: int = 0  # pixels, upright
+    width: int = 0  # square pixels, upright
     height: int = 0
     fps: float | None = None
     rotation: int = 0  # degrees, counter-clockwise, that were applied to get upright frames
@@ -89,14 +96,17 @@ class Info:
     audio_codec: str = ""
 
 
-def probe(path) -> Info:
+def probe(path, audio_track: int | None = None) -> Info:
     """What `path` holds, decoding one frame at most; `MediaError` where nothing can be read."""
-    total = seconds(path)
+    total = seconds(path, audio_track)
     with opened(path) as container:
-        video, audio = chosen(container)
+        video, audio = chosen(container, audio_track)
         first = _first_frame(container, video)
         turned = first is not None and turns(display_matrix(first))
-        size = (first.width, first.height)[:: -1 if turned else 1] if first else (0, 0)
+        size = (0, 0)
+        if first:
+            size = display_size(first.width, first.height, pixel_aspect(video))
+            size = size[:: -1 if turned else 1]
         return Info(
             duration=total,
             has_video=first is not None,
@@ -113,12 +123,12 @@ def probe(path) -> Info:
         )
 
 
-def seconds(path) -> float | None:
+def seconds(path, audio_track: int | None = None) -> float | None:
     """Seconds of a file, as its header has them or, where that errs, to the end of its last packet.
 
     Nothing is decoded. None: there is no packet.
     """
-    return timeline(path).total
+    return timeline(path, audio_track).total
 
 
 def read(
@@ -129,6 +139,7 @@ def read(
     fps: float | None = None,
     short_side: int | None = None,
     only: str | None = None,
+    audio_track: int | None = None,
     at: Callable[[float], np.ndarray] | None = None,
 ) -> Media:
     """`Media` of the window of `duration` seconds at `start`; `MediaError` where nothing is usable.
@@ -138,11 +149,13 @@ def read(
     mean, never enlarged); `only` "picture" or "sound" leaves the other stream alone; `at` names,
     for the length of the window, instants in s after its start: frames that are on show at
     none of them are left out, where the file is sound enough to tell. All four act while decoding,
-    so that long or large videos cost little.
+    so that long or large videos cost little. `audio_track` counts from 1; without it, the track
+    that players choose.
     The frame on show at `start` is included, hence `times[0]` may lie a little below 0. What a
     damaged file still gives is used; `notes` say so.
     """
-    window = _Window(start or 0.0, math.inf if duration is None else duration, only)
+    length = math.inf if duration is None else duration
+    window = _Window(start or 0.0, length, only, audio_track)
     if not (0 <= window.start < math.inf and window.length > 0):
         raise MediaError(f"{path}: start={start} must be 0 or more, duration={duration} above 0.")
     if min(1 if fps is None else fps, 1 if short_side is None else short_side) <= 0:
@@ -156,14 +169,14 @@ def read(
 
 def _read(path, window: "_Window", thin: dict, at) -> Media:
     """`Media` of a window; a file that ends before its header says is looked through."""
-    line = timeline(path)
+    line = timeline(path, window.audio_track)
     try:
         found = at and _sparse(path, window, line, thin | {"at": at})
         return found or _media(path, window, _tracks(path, window, line, thin))
     except PastEnd:
         if line.walked or window.start >= (line.total or 0.0):
             raise
-    line = timeline(path, doubted=True)
+    line = timeline(path, window.audio_track, doubted=True)
     return _media(path, window, _tracks(path, window, line, thin))
 
 
@@ -179,6 +192,7 @@ class _Window:
     start: float  # s
     length: float  # s, infinite: up to the end of the file
     only: str | None = None  # stream that is asked for; None: both
+    audio_track: int | None = None  # from 1 on; None: the one that players choose
 
     def wants(self, stream: str) -> bool:
         return self.only in (None, stream)
@@ -190,6 +204,8 @@ class _Decoded:
     sound: Sound | None
     line: Timeline
     cover: bool
+    undecodable: dict[str, str]  # by kind, "video" or "audio", why there is nothing of it
+    others: dict[int, str]  # the audio tracks beside the one that is used, see `audio_tracks`
 
     @property
     def total(self) -> float | None:
@@ -224,13 +240,14 @@ def _tracks(path, window: _Window, line: Timeline, thin: dict) -> _Decoded:
 
 def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     """The two tracks (or None), read up to the end of the window."""
-    streams = chosen(container)
+    streams, lost = chosen(container, window.audio_track), undecodable(container)
     if not any(streams):
-        raise MediaError(f"{path} holds neither picture nor sound; name a video file.")
+        _refuse_missing(path, list(lost.values()), "neither picture nor sound; name a video file")
     video = streams[0] if window.wants("picture") else None
     audio = streams[1] if window.wants("sound") else None
     if not (video or audio):
-        raise MediaError(f"{path} holds no {window.only}; name a file that does.")
+        why = lost.get(KINDS[window.only])
+        _refuse_missing(path, [why] if why else [], f"no {window.only}; name a file that does")
     ahead = min(window.length, max(0.0, (line.total or 0.0) - window.start))  # s
     promised = 0 if at else _count(video, ahead, fps)
     _refuse_large(path, video, promised, 4 * RATE * ahead if audio else 0, short_side)
@@ -243,7 +260,11 @@ def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     pump(packets, tracks, window.length)
     tracks[0].damaged += packets.failed
     cover = not streams[0] and any(map(is_cover, container.streams))
-    decoded = _Decoded(picture, sound, line, cover)
+    others = {}
+    if audio and len(container.streams.audio) > 1:
+        others = audio_tracks(container)
+        others.pop(list(container.streams.audio).index(audio) + 1)
+    decoded = _Decoded(picture, sound, line, cover, lost, others)
     length = _length(window, decoded)
     if picture and at and length > 0:
         picture.show(at(length))
@@ -261,6 +282,11 @@ def _packets(container, streams, wanted, window: _Window, line: Timeline, prerol
     return Packets(container, [stream for stream in wanted if stream]), sought
 
 
+def _refuse_missing(path, codecs: list[str], what: str) -> None:
+    lost = f": {' and '.join(codecs)}; convert the file to mp4" if codecs else f" holds {what}"
+    raise MediaError(f"{path}{lost}.")
+
+
 def _count(video, seconds: float, fps: float | None) -> int:
     """Frames that the header promises."""
     if video is None:
@@ -271,8 +297,9 @@ def _count(video, seconds: float, fps: float | None) -> int:
 def _refuse_large(path, video, count: int, size: float, short_side: int | None) -> None:
     """Refuse from the header what would not fit into memory; `size`: bytes of the wave."""
     if video:
-        width, height = video.codec_context.width, video.codec_context.height
-        if width * height > MAX_PIXELS:
+        stored = video.codec_context.width, video.codec_context.height
+        width, height = display_size(*stored, pixel_aspect(video))
+        if max(width * height, math.prod(stored)) > MAX_PIXELS:
             cause = f"frames of {width} x {height} pixels exceed {MAX_PIXELS}"
             raise MediaError(f"{path}: {cause}; scale them down.")
         size += count * 3 * math.prod(reduced(width, height, short_side))
@@ -307,7 +334,7 @@ def _media(path, window: _Window, decoded: _Decoded) -> Media:
         frames, times = picture.finish()
     if sound in used:
         wave = sound.finish(length)
-    notes = tuple(_notes(window, decoded, length, times, wave))
+    notes = (*_notes(window, decoded, length, times, wave), *_louder(path, window, decoded, wave))
     return Media(frames, times, wave, window.start, length, decoded.total, notes)
 
 
@@ -323,11 +350,11 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
     if decoded.cover:
         yield "the picture in the file is a cover, not a video"
     if not len(times) and window.wants("picture"):
-        yield _absent("picture", picture)
+        yield _absent("picture", picture, decoded)
     if len(wave):
         yield from _silence(sound, wave)
     elif window.wants("sound"):
-        yield _absent("sound", sound)
+        yield _absent("sound", sound, decoded)
     if len(times):
         yield from _picture_notes(picture, times)
     if len(times) and len(wave):
@@ -361,15 +388,33 @@ def _silence(sound: Sound, wave) -> Iterator[str]:
         yield "the sound is digital silence"
 
 
-def _absent(name: str, track) -> str:
+def _louder(path, window: _Window, decoded: _Decoded, wave) -> Iterator[str]:
+    """Another audio track that has sound, where the one that was chosen unasked is silent."""
+    if window.audio_track or not decoded.others or np.abs(wave).max(initial=0) > SILENCE:
+        return
+    for number, words in decoded.others.items():
+        with contextlib.suppress(MediaError):
+            length = min(window.length, LISTEN)
+            other = read(path, window.start, length, only="sound", audio_track=number).wave
+            if np.abs(other).max(initial=0) > 10 * SILENCE:
+                found = f"audio track {number} ({words}) has sound; choose it with"
+                yield f"{found} --audio-track {number}, in Python audio_track={number}"
+                return
+
+
+def _absent(name: str, track, decoded: _Decoded) -> str:
     if track is None:
-        return f"no {name}"
+        return decoded.undecodable.get(KINDS[name], f"no {name}")
     return f"no {name} in the window" if track.usable else f"no {name} could be decoded"
 
 
 def _picture_notes(picture: Picture, times) -> Iterator[str]:
     if not np.array_equal(picture.matrix, np.eye(2)):
         yield "the picture was turned or mirrored upright, as its metadata asks"
+    if picture.hdr in ("HLG", "PQ"):
+        yield f"the video is HDR ({picture.hdr}); its colors were tone-mapped to BT.709"
+    elif picture.hdr:
+        yield f"the video has {picture.hdr} colors; they were converted to BT.709"
     if picture.steps and max(picture.steps) > 1.5 * min(picture.steps) + 2 * NEAR:
         yield "the frame rate varies"
     if picture.until < -GAP:

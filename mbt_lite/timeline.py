@@ -50,7 +50,7 @@ class Timeline:
     seekable: bool = True  # whether seeking leads to the right place
 
 
-def timeline(path, doubted: bool = False) -> Timeline:
+def timeline(path, audio_track: int | None = None, doubted: bool = False) -> Timeline:
     """The `Timeline` of a file, kept for later calls; `doubted`: its header is not believed."""
     try:
         stat = os.stat(path)
@@ -59,19 +59,21 @@ def timeline(path, doubted: bool = False) -> Timeline:
         state = ()  # opening it will tell
     if doubted:
         _doubted.add(state)
-    return _timeline(path, state, state in _doubted)
+    return _timeline(path, state, state in _doubted, audio_track)
 
 
 @lru_cache(maxsize=4096)
-def _timeline(path, state: tuple, doubted: bool) -> Timeline:
+def _timeline(path, state: tuple, doubted: bool, audio_track: int | None) -> Timeline:
     with opened(path) as container:
-        streams = [stream for stream in chosen(container) if stream]
+        streams = [stream for stream in chosen(container, audio_track) if stream]
         total, origin = total_seconds(container, *streams), zero(*streams)
+        if not streams:
+            return Timeline(origin, total)
         if not (doubted or _is_doubtful(container, streams, total)):
             seekable = not _seeks_by_byte_rate(container, streams)
             return Timeline(origin, total, ordered=_is_avi(container, streams), seekable=seekable)
     with opened(path) as container:
-        streams = [stream for stream in chosen(container) if stream]
+        streams = [stream for stream in chosen(container, audio_track) if stream]
         clock = Clock(streams, origin)
         for _ in Packets(container, streams, clock):
             pass

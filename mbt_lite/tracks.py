@@ -5,12 +5,16 @@ import math
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from functools import lru_cache
 
 import av
 import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import Type
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from mbt_lite.container import FAILURES, RATE, frame_rate, in_seconds
+from mbt_lite import hdr
+from mbt_lite.container import FAILURES, RATE, display_size, frame_rate, in_seconds, pixel_aspect
 from mbt_lite.timeline import REORDERED
 
 MAX_BYTES = 2 << 30  # of the frames and the wave of one read
@@ -19,6 +23,7 @@ SAME = 1e-6  # s that an instant may lie before the frame which is on show then,
 NEAR = 1e-3  # s within which two instants are the same: containers round to a millisecond
 GAP = 0.03  # s of missing sound that are taken for rounding
 OVERLAP = 0.1  # s that sound may run ahead of its time stamps before they win
+MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}  # from YUV to RGB, that libswscale knows (ITU-T H.273)
 
 
 class TooLarge(Exception):
@@ -178,6 +183,8 @@ class Picture(Track):
         self.served = 0  # instants k / fps that have their nearest frame
         self.scale = VideoReformatter()
         self.stored = self.size = None  # width and height of the first frame, stored and reduced
+        self.aspect = pixel_aspect(self.stream)  # now, while the file is open
+        self.hdr = ""  # what was converted to BT.709, see `hdr.kind`
         self.matrix, self.step = np.eye(2), 1 / frame_rate(self.stream)
 
     def seconds(self, frame) -> float:
@@ -221,16 +228,27 @@ class Picture(Track):
         """Add a frame to the answer: reduced, RGB and upright."""
         if self.stored is None:
             self.matrix = display_matrix(frame)
-            self.size = reduced(frame.width, frame.height, self.short_side)
             self.stored = frame.width, frame.height
+            self.size = reduced(*display_size(*self.stored, self.aspect), self.short_side)
         self.changes += (frame.width, frame.height) != self.stored
-        area = Interpolation.AREA | Interpolation.ACCURATE_RND
-        rgb = self.scale.reformat(frame, *self.size, "rgb24", interpolation=area, threads=1)
-        upright = _upright(rgb.to_ndarray(), self.matrix)  # [H, W, 3]
+        upright = _upright(self.rgb(frame), self.matrix)  # [H, W, 3]
         if len(self.times) == len(self.frames):
             self.grow(upright.shape)
         self.frames[len(self.times)] = upright
         self.times.append(time)
+
+    def rgb(self, frame) -> np.ndarray:
+        """The frame in square pixels, reduced, uint8 [H, W, 3] in BT.709."""
+        if frame.colorspace not in MATRICES:  # libswscale would refuse it
+            frame.colorspace = 2  # unspecified
+        primaries = frame.color_primaries
+        kind = hdr.kind(frame.color_trc, primaries)
+        self.hdr = self.hdr or kind
+        area = Interpolation.AREA | Interpolation.ACCURATE_RND
+        form = "rgb48le" if kind else "rgb24"
+        rgb = self.scale.reformat(frame, *self.size, form, interpolation=area, threads=1)
+        image = rgb.to_ndarray()
+        return hdr.to_bt709(image, kind, primaries) if kind else image
 
     def grow(self, shape: tuple[int, int, int]) -> None:
         """Room for what the header promises, then for twice as much; untouched room is free."""
@@ -390,12 +408,33 @@ def reduced(width: int, height: int, short_side: int | None) -> tuple[int, int]:
 
 def display_matrix(frame) -> np.ndarray:
     """The display matrix [2, 2] as signs: x' = x m[0,0] + y m[1,0], y' = x m[0,1] + y m[1,1]."""
-    data = frame.side_data.get("DISPLAYMATRIX")
+    data = _side_data(frame).get("DISPLAYMATRIX")
     if data is None:
         return np.eye(2)
     matrix = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
     straight = abs(matrix[0, 0]) + abs(matrix[1, 1]) >= abs(matrix[0, 1]) + abs(matrix[1, 0])
     return np.sign(matrix) * (np.eye(2) if straight else np.eye(2)[::-1])
+
+
+def _side_data(frame):
+    """The side data of a frame by name, without what PyAV has no name for, such as EXIF."""
+    try:
+        return frame.side_data
+    except ValueError:  # PyAV refuses all of it
+        with contextlib.suppress(*FAILURES):
+            return _named_only(frame).side_data
+    return {}
+
+
+def _named_only(frame) -> av.VideoFrame:
+    graph = Graph()
+    shape = {"width": frame.width, "height": frame.height, "format": frame.format}
+    source = graph.add_buffer(time_base=frame.time_base or 1, **shape)
+    unnamed = range(len(Type), len(Type) + 16)
+    removers = [graph.add("sidedata", f"mode=delete:type={number}") for number in unnamed]
+    graph.link_nodes(source, *removers, graph.add("buffersink")).configure()
+    graph.push(frame)
+    return graph.pull()
 
 
 def turns(matrix) -> bool:
@@ -411,8 +450,30 @@ def _upright(image, matrix) -> np.ndarray:
 
 
 def _mono(frame) -> np.ndarray:
-    """The mean of all channels, float32 [n]."""
-    return samples(frame).mean(axis=0, dtype=np.float32)
+    """One channel, float32 [n]: the mean of two, the standard downmix of more."""
+    values = samples(frame)
+    if len(values) <= 2:
+        return values.mean(axis=0, dtype=np.float32)
+    return downmix(frame.layout.name, len(values)) @ values
+
+
+@lru_cache(maxsize=64)
+def downmix(layout: str, channels: int) -> np.ndarray:
+    """The weight of each channel in mono, float32 [C], as `ffmpeg -ac 1` mixes them.
+
+    libswresample says what speakers count, in a sum of 1 at most. All channels count the same where
+    it knows no speakers; of ambisonic sound the first one is the whole.
+    """
+    if layout.startswith("ambisonic"):
+        return np.eye(1, channels, dtype=np.float32)[0]
+    weights = np.zeros(channels, np.float32)
+    if layout != f"{channels} channels" or channels <= 8:  # else nobody says what they are
+        with contextlib.suppress(*FAILURES):
+            each = np.eye(channels, dtype=np.float32).reshape(1, -1)  # one after the other
+            frame = av.AudioFrame.from_ndarray(each, "flt", layout)
+            frame.sample_rate = RATE
+            weights = av.AudioResampler("flt", "mono", RATE).resample(frame)[0].to_ndarray()[0]
+    return weights / max(1, weights.sum()) if weights.any() else np.full_like(weights, 1 / channels)
 
 
 def samples(frame) -> np.ndarray:

@@ -41,7 +41,7 @@ class Table:
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
         """Write one clip, of which only the drawn windows are read; its id."""
         row, clip = self.rows[index], sampling.clip
-        info = _probe(row.path)
+        info = _probe(row.path, clip.audio_track)
         start, length = tables.window(row, info.duration)
         left = (info.duration or np.inf) - start
         seconds = min(left, np.inf if length is None else length)
@@ -57,7 +57,8 @@ class Table:
         def rows(chosen: np.ndarray) -> np.ndarray:
             begin, rate = int(chosen.min()) * hop, clip.front_end.rate
             end = (int(chosen.max()) + 1) * hop
-            found = media.read(row.path, start + begin / rate, (end - begin) / rate, only="sound")
+            thin = {"only": "sound", "audio_track": clip.audio_track}
+            found = media.read(row.path, start + begin / rate, (end - begin) / rate, **thin)
             wave = np.zeros(end - begin, np.float32)
             wave[: len(found.wave)] = found.wave[: len(wave)]
             places = (chosen[:, None] * hop + np.arange(hop)).ravel() - begin
@@ -69,8 +70,8 @@ class Table:
 
 
 @lru_cache(maxsize=100_000)
-def _probe(path: Path) -> media.Info:
-    return media.probe(path)
+def _probe(path: Path, audio_track: int | None) -> media.Info:
+    return media.probe(path, audio_track)
 
 
 def _shown(path: Path, instants: np.ndarray, clip: ClipConfig) -> Iterator[np.ndarray]:
@@ -86,7 +87,7 @@ def _run(path: Path, instants: np.ndarray, clip: ClipConfig) -> np.ndarray:
     The frame on show is the one nearest to half a frame earlier; a little less, lest two be equally
     near. Where the instants lie on a grid, `media.read` keeps no others.
     """
-    earlier = np.maximum(instants - 0.49 / (_probe(path).fps or clip.fps), 0)
+    earlier = np.maximum(instants - 0.49 / (_probe(path, clip.audio_track).fps or clip.fps), 0)
     steps = (earlier - earlier[0]) / clip.frame_step
     even = np.abs(steps - steps.round()).max() < 1e-3
     found = media.read(

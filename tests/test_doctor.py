@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 import shlex
 import subprocess
 import wave as riff
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -12,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import cli, doctor, media, plot
+from mbt_lite import cli, doctor, extract, media, plot, tables
 from mbt_lite.config import BASE, WORLD_CLIP, WORLD_FRONT_END, ClipConfig
 from mbt_lite.doctor.measure import bandwidth, clipped
 from mbt_lite.doctor.survey import channels, survey
-from mbt_lite.features import read_views
+from mbt_lite.features import FRONT_ENDS, read_views
 
 RATE = media.RATE
 SILENCE = np.zeros(4 * RATE, np.float32)
@@ -280,6 +282,33 @@ def test_streams_that_begin_and_end_apart_are_noted(tmp_path):
         "The sound ends 1.5 s before the picture.",
     ]
     assert report.verdict == "fit"
+
+
+def test_a_video_in_an_unknown_codec_is_there_but_cannot_be_decoded(tmp_path):
+    path = clip(tmp_path)
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"xyz1"))
+    sentence = "here is a video track, but its codec (xyz1) cannot be decoded"
+    assert said(doctor.examine(path), "warning") == [f"T{sentence}."]
+    settings = extract.Settings(FRONT_ENDS["linear-mel"], ("a",))
+    with pytest.raises(ValueError, match=re.escape(f"in the window: t{sentence}; a clip needs")):
+        extract.example(tables.Row("a", path, None, None, ("a",), None), settings)
+
+
+def test_another_track_is_the_remedy_for_a_silent_one(tmp_path):
+    path = tmp_path / "tracks.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("pcm_s16le", rate=RATE, layout="mono") for _ in range(2)]
+        for stream, wave in zip(streams, (SILENCE, noise()), strict=True):
+            samples = np.round(wave * 32767).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(samples, "s16", "mono")
+            frame.sample_rate, frame.pts = RATE, 0
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    silent = doctor.examine(path, streams=("spec",))
+    assert "--audio-track 2" in only(silent, "fault").do
+    assert doctor.examine(path, replace(WORLD_CLIP, audio_track=2), ("spec",)).fit
+    refused = doctor.examine(path, replace(WORLD_CLIP, audio_track=3), ("spec",))
+    assert only(refused, "fault").do.startswith("There is 1 (pcm_s16le, mono) and 2 (")
 
 
 def test_a_pause_of_the_picture_is_noted(tmp_path):

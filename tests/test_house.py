@@ -23,6 +23,7 @@ LEVELS = {
         "forms",
         "metrics",
         "container",
+        "hdr",
         "download",
         "sequence",
         "tfrecord",
@@ -80,7 +81,7 @@ NEVER = {"tensorflow", "torch"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # Loader processes use these, and they should stay light.
-WITHOUT_JAX = ["config", "metrics", "container", "tracks", "encode", "media", "records"]
+WITHOUT_JAX = ["config", "metrics", "container", "hdr", "tracks", "encode", "media", "records"]
 WITHOUT_JAX += ["filler", "guard", "processes", "sampling", "sources", "tables", "videos"]
 WITHOUT_JAX += ["timeline", "windows", "workers"]
 

@@ -1,20 +1,24 @@
 """Facts about reading video and sound, on small files that the tests make themselves."""
 
+import io
 import os
+import re
 import subprocess
 import sys
 import time
 import zlib
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
-from mbt_lite import features, tracks
+from mbt_lite import features, hdr, tracks
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.media import RATE, MediaError, probe, read, seconds, write
-from mbt_lite.tracks import Picture
+from mbt_lite.tracks import Picture, downmix
 
 FPS = 25
 FRAME = 1 / FPS  # s
@@ -56,6 +60,8 @@ def encode(path, frames=None, stamps=None, wave=None, rate=RATE, video=None, aud
             v.codec_context.options |= stream.get("options", {})
             if "turn" in stream:
                 v.set_display_rotation(*stream["turn"])
+            if "aspect" in stream:
+                v.codec_context.sample_aspect_ratio = Fraction(stream["aspect"])
         if wave is not None:
             layout = {1: "mono", 2: "stereo", 6: "5.1"}[len(wave)]
             a = container.add_stream(audio or "aac", rate=rate, layout=layout)
@@ -243,6 +249,119 @@ def test_every_pixel_format_gives_the_same_grays(tmp_path, codec, pix_fmt, name,
     assert np.abs(media.frames.mean(axis=(1, 2, 3)) - ramp[:, 0, 0, 0]).max() < tolerance
 
 
+@pytest.mark.parametrize("degrees", [0, 90, 180])
+@pytest.mark.parametrize(
+    "codec, pix_fmt, name",
+    [("libx264", "yuv420p", "a.mp4"), ("qtrle", "rgb24", "in_container.mov")],
+)
+def test_anamorphic_video_is_shown_with_square_pixels(tmp_path, codec, pix_fmt, name, degrees):
+    stored = corners(48, 32)
+    encode(tmp_path / name, stored, video=codec, pix_fmt=pix_fmt, turn=(degrees,), aspect=2)
+    shown = np.rot90(corners(48, 64), degrees // 90, axes=(1, 2))
+    media, info = read(tmp_path / name), probe(tmp_path / name)
+    assert media.frames.shape == shown.shape and (info.height, info.width) == shown.shape[1:3]
+    assert np.abs(media.frames.astype(int) - shown).mean() < 12
+    small = read(tmp_path / name, short_side=24).frames
+    assert sorted(small.shape[1:3]) == [24, 32]
+
+
+@pytest.mark.parametrize("aspect, width", [("404/405", 64), ("100/1", 64), ("8/9", 57)])
+def test_a_pixel_aspect_of_rounding_or_damage_is_ignored(tmp_path, aspect, width):
+    encode(tmp_path / "a.mov", corners(), video="qtrle", pix_fmt="rgb24", aspect=aspect)
+    assert read(tmp_path / "a.mov").frames.shape == (5, 48, width, 3)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_turned_as_its_exif_says(tmp_path, orientation):
+    stored, exif = Image.fromarray(corners()[0]), Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(tmp_path / "a.png")))
+    np.testing.assert_array_equal(read(tmp_path / "a.png").frames[0], upright)
+    info = probe(tmp_path / "a.png")
+    assert (info.height, info.width) == upright.shape[:2]
+
+
+def test_a_video_of_photos_with_exif_is_read(tmp_path):
+    exif = Image.Exif()
+    exif[0x010F] = "camera"
+    with av.open(str(tmp_path / "a.mov"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=FPS)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        for number, image in enumerate(corners()):
+            photo = io.BytesIO()
+            Image.fromarray(image).save(photo, "JPEG", exif=exif)
+            packet = av.Packet(photo.getvalue())
+            packet.pts = packet.dts = number
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, FPS), stream, True
+            container.mux(packet)
+    media = read(tmp_path / "a.mov")
+    assert len(media.frames) == 5 and np.abs(media.frames.astype(int) - corners()).mean() < 12
+
+
+def colored(path, signal, matrix, transfer, primaries, pix_fmt="yuv444p10le", tag=None):
+    """A short video of an RGB signal [H, W, 3], 1 at full scale, with the tags of its colors."""
+    tag = tag or matrix
+    image = av.VideoFrame.from_ndarray(np.round(signal * 65535).astype(np.uint16), "rgb48le")
+    frame = image.reformat(format=pix_fmt, dst_colorspace=matrix, dst_color_range=1)
+    frame.color_trc, frame.color_primaries, frame.colorspace = transfer, primaries, tag
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=FPS)
+        stream.height, stream.width, stream.pix_fmt = *signal.shape[:2], pix_fmt
+        about = stream.codec_context
+        about.color_trc, about.color_primaries = transfer, primaries
+        about.colorspace, about.color_range = tag, 1
+        for number in range(3):
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+COLORS = np.array([[128, 128, 128], [200, 0, 0], [0, 200, 0], [0, 0, 200], [90, 60, 20]])
+
+
+def signal(transfer):
+    """COLORS [1, 5, 3] as a signal in BT.2020, white at 203 cd/m2 (BT.2408) where it is HDR."""
+    to_709 = np.array(hdr.TO_BT709[hdr.BT2020])
+    light = (COLORS / 255) ** 2.4 @ np.linalg.inv(to_709).T * 0.203  # 1: 1000 cd/m2
+    if transfer == 18:
+        light *= np.power(light @ [0.2627, 0.6780, 0.0593], 1 / 1.2 - 1)[:, None]
+        a, b, c = 0.17883277, 0.28466892, 0.55991073
+        return np.where(
+            light <= 1 / 12, np.sqrt(3 * light), a * np.log(np.maximum(12 * light, 1) - b) + c
+        )
+    if transfer == 16:
+        root = (light / 10) ** 0.1593017578125
+        return ((0.8359375 + 18.8515625 * root) / (1 + 18.6875 * root)) ** 78.84375
+    return (light / 0.203) ** (1 / 2.4)
+
+
+@pytest.mark.parametrize("transfer, name", [(16, "PQ"), (18, "HLG"), (14, "BT.2020")])
+def test_hdr_and_wide_colors_become_those_of_an_ordinary_screen(tmp_path, transfer, name):
+    fields = np.kron(signal(transfer)[None], np.ones((16, 16, 1)))
+    colored(tmp_path / "a.mkv", fields, 9, transfer, 9)
+    media = read(tmp_path / "a.mkv")
+    off = np.abs(media.frames[0, 8, 8::16].astype(int) - COLORS)
+    assert off.max() <= 15 and off[0].max() <= 2  # near black one step of 10 bits is seen
+    assert any(name in note and "BT.709" in note for note in media.notes)
+
+
+def test_highlights_of_hdr_stay_apart_and_below_white():
+    """From reference white on, each step of light is a little brighter, the brightest 255."""
+    ramp = np.linspace(38_000, 65_535, 9).astype(np.uint16)  # PQ, about 200 to 10,000 cd/m2
+    gray = hdr.to_bt709(np.repeat(ramp[None, :, None], 3, axis=2), "PQ", 9)[0, :, 0].astype(int)
+    assert 225 < gray[0] < 250 and (np.diff(gray) >= 0).all() and gray[-1] == 255
+
+
+@pytest.mark.parametrize("matrix, tag", [(1, 1), (5, 5), (5, 2), (9, 9), (5, 8), (5, 13)])
+def test_ordinary_colors_are_converted_by_their_tags(tmp_path, matrix, tag):
+    """Without a tag, or with one that libswscale does not know, as BT.601."""
+    fields = np.kron(COLORS[None] / 255, np.ones((16, 16, 1)))
+    colored(tmp_path / "a.mkv", fields, matrix, 1, 1, "yuv444p", tag)
+    media = read(tmp_path / "a.mkv")
+    assert np.abs(media.frames[0, 8, 8::16].astype(int) - COLORS).max() <= 4
+
+
 def test_times_follow_a_varying_frame_rate(tmp_path):
     stamps = np.array([0, 0.04, 0.08, 0.5, 0.54, 1.5, 1.54])
     encode(tmp_path / "a.mp4", flash(0.28, 9), stamps)
@@ -347,7 +466,26 @@ def test_all_channels_are_mixed(tmp_path):
             wave[loud] = beep(1, 0.3)
             encode(tmp_path / "a.mkv", wave=wave, audio="flac")
             peak = np.abs(read(tmp_path / "a.mkv").wave).max()
-            assert peak == pytest.approx(0.8 / channels, rel=0.02)
+            weight = downmix("5.1", 6)[loud] if channels == 6 else 1 / channels
+            assert peak == pytest.approx(0.8 * weight, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "layout, weights",  # what `ffmpeg -ac 1` has
+    [
+        ("2.1", (0.5, 0.5, 0)),
+        ("quad", (0.2929, 0.2929, 0.2071, 0.2071)),
+        ("5.1", (0.2071, 0.2071, 0.2929, 0, 0.1464, 0.1464)),
+        ("5.1(side)", (0.2071, 0.2071, 0.2929, 0, 0.1464, 0.1464)),
+        ("6 channels", (0.2071, 0.2071, 0.2929, 0, 0.1464, 0.1464)),
+        ("6.1", (0.1807, 0.1807, 0.2555, 0, 0.1277, 0.1277, 0.1277)),
+        ("7.1", (0.1602, 0.1602, 0.2265, 0, 0.1133, 0.1133, 0.1133, 0.1133)),
+        ("ambisonic 1", (1, 0, 0, 0)),
+        ("16 channels", (0.0625,) * 16),
+    ],
+)
+def test_many_channels_are_mixed_with_the_standard_downmix(layout, weights):
+    np.testing.assert_allclose(downmix(layout, len(weights)), weights, atol=1e-4)
 
 
 def test_missing_streams_are_noted(tmp_path):
@@ -358,6 +496,57 @@ def test_missing_streams_are_noted(tmp_path):
     media = read(tmp_path / "deaf.m4a")
     assert media.frames.shape[0] == media.times.shape[0] == 0 and "no picture" in media.notes
     assert media.wave.shape == (RATE,)
+
+
+@pytest.fixture(scope="module")
+def two_tracks(tmp_path_factory):
+    """A silent audio track that players choose, and one with a beep at 0.5 s."""
+    path = tmp_path_factory.mktemp("tracks") / "two.mkv"
+    with av.open(str(path), "w") as container:
+        streams = [container.add_stream("flac", rate=RATE, layout="mono") for _ in range(2)]
+        streams[0].metadata["language"], streams[1].metadata["title"] = "eng", "On the camera"
+        for stream, wave in zip(streams, (np.zeros(RATE, np.float32), beep(1, 0.5)), strict=True):
+            samples = np.round(wave * 32767).astype(np.int16)
+            for at in range(0, RATE, 4000):
+                frame = av.AudioFrame.from_ndarray(samples[None, at : at + 4000], "s16", "mono")
+                frame.sample_rate, frame.pts, frame.time_base = RATE, at, Fraction(1, RATE)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return path
+
+
+def test_another_track_with_sound_is_named_where_the_chosen_one_is_silent(two_tracks):
+    assert not read(two_tracks).wave.any()
+    said = [note for note in read(two_tracks).notes if "--audio-track 2" in note]
+    assert len(said) == 1 and 'audio track 2 (flac, mono, "On the camera") has sound' in said[0]
+    assert not any("--audio-track" in note for note in read(two_tracks, audio_track=1).notes)
+
+
+def test_an_audio_track_is_chosen_by_its_number(two_tracks):
+    media = read(two_tracks, audio_track=2)
+    assert beep_time(media) == pytest.approx(0.5, abs=0.01)
+    clip = replace(WORLD_CLIP, audio_track=2)
+    assert features.read_views(two_tracks, clip)[0].wave.any()
+    with pytest.raises(MediaError, match=r"no audio track 3; there is 1 \(flac, mono, eng\) and 2"):
+        read(two_tracks, audio_track=3)
+    with pytest.raises(ValueError, match="counted from 1"):
+        replace(WORLD_CLIP, audio_track=0)
+
+
+@pytest.mark.parametrize(
+    "code, kind, name", [(b"avc1", "a video", "picture"), (b"mp4a", "an audio", "sound")]
+)
+def test_a_codec_that_cannot_be_decoded_is_named(clip, tmp_path, code, kind, name):
+    path = tmp_path / "a.mp4"
+    whole = clip.read_bytes().replace(b"esds", b"free")  # which says aac, too
+    path.write_bytes(whole.replace(code, b"xyz1"))
+    said = f"there is {kind} track, but its codec (xyz1) cannot be decoded"
+    assert said in read(path).notes and not any(f"no {name}" in note for note in read(path).notes)
+    with pytest.raises(MediaError, match=re.escape(said)):
+        read(path, only=name)
+    path.write_bytes(whole.replace(b"avc1", b"xyz1").replace(b"mp4a", b"xyz2"))
+    with pytest.raises(MediaError, match=r"\(xyz1\).* and .*\(xyz2\)"):
+        read(path)
 
 
 def test_digital_silence_and_short_sound_are_noted(tmp_path):

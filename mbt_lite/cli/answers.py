@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug, FrontEndName, Model, load_model, media_files
+from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model, media_files
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Predict:
     """Windows per file, evenly spread, their logits averaged."""
     start: float | None = None
     """Take one window from this second on instead."""
+    audio_track: AudioTrack = None
     front_end: FrontEndName = None
     json: bool = False
     """One JSON object a line instead of text."""
@@ -36,7 +37,7 @@ class Predict:
             raise ValueError("no clip given; try: " + self.example)
         if self.top < 1 or self.views < 1:
             raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
-        classifier, failed = load_model(self.model, self.front_end), 0
+        classifier, failed = load_model(self.model, self.front_end, self.audio_track), 0
         for path in media_files(self.clips):
             try:
                 answer = classifier.predict(path, self.views, self.start)

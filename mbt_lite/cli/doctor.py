@@ -2,13 +2,13 @@
 
 import json
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug, Model, load_model, media_files
+from mbt_lite.cli.options import AudioTrack, Debug, Model, load_model, media_files
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Doctor:
     clips: Positional[tuple[Path, ...]]
     """Video or sound files, or folders of them."""
     model: Model = "world-tiny"
+    audio_track: AudioTrack = None
     out: Path | None = None
     """Also draw what was seen and heard: a .png, or a folder for several clips."""
     json: bool = False
@@ -41,6 +42,7 @@ class Doctor:
         known = zoo.find(self.model)  # then its weights are not needed
         model = known or load_model(self.model)
         clip_config = known.clip if known else model.clip_config
+        clip_config = replace(clip_config, audio_track=self.audio_track)
         streams, sick = model.config.streams, 0
         for path in tqdm(clips, unit="clip", disable=len(clips) < 2, leave=False):
             report = doctor.examine(path, clip_config, streams)

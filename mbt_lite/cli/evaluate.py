@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mbt_lite.cli.options import Debug, FrontEndName, Model, load_model
+from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Evaluate:
     """How many clips, the first ones; otherwise all, of the micro-world 2000."""
     report: Path | None = None
     """A folder for report.html, scores.json and the answers so far."""
+    audio_track: AudioTrack = None
     front_end: FrontEndName = None
     debug: Debug = False
 
@@ -41,7 +42,7 @@ class Evaluate:
         from mbt_lite.evaluation import evaluate
 
         scores = evaluate(
-            load_model(self.model, self.front_end),
+            load_model(self.model, self.front_end, self.audio_track),
             self.data,
             views=self.views,
             batch=self.batch,
@@ -58,6 +59,7 @@ class Evaluate:
     def _command(self) -> str:
         options = {"model": self.model, "data": self.data, "split": self.split}
         options |= {"views": self.views, "count": self.count, "front-end": self.front_end}
+        options["audio-track"] = self.audio_track
         options["report"] = self.report
         given = [(f"--{name}", str(value)) for name, value in options.items() if value is not None]
         return shlex.join(["mbt-lite", "evaluate", *(word for pair in given for word in pair)])

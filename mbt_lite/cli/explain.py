@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from tyro.conf import Positional, arg
 
-from mbt_lite.cli.options import Debug, FrontEndName, Model, load_model
+from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model
 
 Out = Annotated[Path, arg(help="Where it goes: a picture (.png) or a page to turn (.html).")]
 Label = Annotated[str | None, arg(help="The answer to explain; without it the likeliest.")]
@@ -32,6 +32,7 @@ class Attention:
     layer: int | None = None
     """Of a picture or film: the layer, counted from 0; otherwise the last whose reading matters."""
     start: Start = None
+    audio_track: AudioTrack = None
     front_end: FrontEndName = None
     debug: Debug = False
 
@@ -39,7 +40,7 @@ class Attention:
         from mbt_lite import panels, plot
 
         kind = _kind(self.out, (".png", ".html", ".mp4"))
-        classifier = load_model(self.model, self.front_end)
+        classifier = load_model(self.model, self.front_end, self.audio_track)
         view = _view(classifier, self.clip, self.start)
         print(panels.worth(classifier), file=sys.stderr)
         if kind == ".html":
@@ -68,6 +69,7 @@ class Flow:
     """cause: what cutting a band changes, a forward pass each; attention: without them."""
     model: Model = "world-tiny"
     start: Start = None
+    audio_track: AudioTrack = None
     front_end: FrontEndName = None
     debug: Debug = False
 
@@ -75,7 +77,7 @@ class Flow:
         from mbt_lite import explain, panels, plot
 
         kind = _kind(self.out, (".png", ".html"))
-        classifier = load_model(self.model, self.front_end)
+        classifier = load_model(self.model, self.front_end, self.audio_track)
         if self.colour not in ("cause", "attention"):
             raise ValueError(f"--colour {self.colour}: choose cause or attention.")
         view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"

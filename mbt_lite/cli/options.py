@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,9 @@ Debug = Annotated[bool, arg(help="Show the traceback of an error.")]
 Model = Annotated[str, arg(help="A name of the zoo, a weights file, a folder or hf://user/repo.")]
 FrontEndName = Annotated[
     str | None, arg(help="Hear with this preset instead of the model's own front end.")
+]
+AudioTrack = Annotated[
+    int | None, arg(help="Hear this audio track, from 1 on, not the one that players choose.")
 ]
 
 
@@ -24,10 +28,13 @@ def media_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def load_model(model: str, front_end: str | None = None):
+def load_model(model: str, front_end: str | None = None, audio_track: int | None = None):
     """The `Classifier` to ask; what is compiled for it is kept for the next command."""
     from mbt_lite import sharding, zoo
     from mbt_lite.inference import load
 
     sharding.keep_compilations(zoo.cache_folder() / "compiled")
-    return load(model, front_end=front_end)
+    classifier = load(model, front_end=front_end)
+    if audio_track is not None:
+        classifier.clip_config = replace(classifier.clip_config, audio_track=audio_track)
+    return classifier

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from tyro.conf import Positional
 
-from mbt_lite.cli.options import Debug
+from mbt_lite.cli.options import AudioTrack, Debug
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Prepare:
     """Seconds after which a clip is given up."""
     front_end: str = "linear-mel"
     """The preset that makes the spectrograms; the sound itself is kept too."""
+    audio_track: AudioTrack = None
     runner: str | None = None
     """Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
     beam_options: tuple[str, ...] = ()
@@ -71,7 +72,9 @@ class Prepare:
                 f"none of the files of {self.table} is in {self.videos or 'its folder'}; name the "
                 "folder of the videos with --videos."
             )
-        settings = Settings(features.front_end(self.front_end), tuple(found.labels))
+        settings = Settings(
+            features.front_end(self.front_end), tuple(found.labels), audio_track=self.audio_track
+        )
         shards = prepare.plan(found.rows, self._name(), self.shards, self.split)
         if self.runner:
             from mbt_lite import beam

@@ -88,6 +88,10 @@ def _lost(report: Report, stream: str) -> tuple[str, str]:
 def _absent(report: Report, name: str) -> str:
     """That a stream is missing, and which way."""
     notes = report.view.notes
+    kind = {"picture": "a video", "sound": "an audio"}[name]
+    for words in notes:
+        if words.startswith(f"there is {kind} track"):
+            return _capital(f"{words}.")
     if any("cover" in note for note in notes) and name == "picture":
         return "There is no video; the picture in the file is a cover."
     if f"no {name} could be decoded" in notes:
@@ -144,7 +148,8 @@ def _sound(report: Report) -> Iterator[Finding]:
         found = f"The sound is silent {_here(report) if better else _tried(report)}."
         if "the sound ends before the window" in report.view.notes:
             found = f"The sound ends at {report.survey.sound.end:.1f} s, before the model looks."
-        yield Finding(severity, found, better or meaning)
+        other = [_capital(f"{words}.") for words in report.view.notes if "has sound" in words]
+        yield Finding(severity, found, "".join(other) or better or meaning)
     elif loudness < QUIET:
         found = f"The sound is very faint: {loudness:.0f} dB; ordinary clips have -45 to -10 dB."
         yield Finding(WARNING, found, _ffmpeg(report, f"volume={-25 - loudness:.0f}dB"))
@@ -237,6 +242,9 @@ def _framing(report: Report) -> Iterator[Finding]:
     if 0 < min(info.width, info.height) < config.size:
         found = f"The picture is small ({info.width} x {info.height} pixels); it is enlarged to "
         yield Finding(NOTE, f"{found}the model's {config.size} pixels.")
+    for words in report.view.notes:
+        if "BT.709" in words:
+            yield Finding(NOTE, _capital(f"{words}."), "Nothing to do.")
 
 
 # ---- time ----

@@ -111,7 +111,8 @@ class Report:
 
 def survey_file(report: Report) -> Report:
     """The report with what lies in the file, hardly decoded; `MediaError` where it is none."""
-    return replace(report, survey=survey(report.path), info=media.probe(report.path))
+    where = report.path, report.config.audio_track
+    return replace(report, survey=survey(*where), info=media.probe(*where))
 
 
 def measure(report: Report, looks: int = LOOKS) -> Report:
@@ -133,7 +134,9 @@ def measure(report: Report, looks: int = LOOKS) -> Report:
 
 
 def _window(report: Report, start: float) -> tuple[media.Media, View]:
-    found = media.read(report.path, start, report.seconds, short_side=report.config.resize)
+    config = report.config
+    thin = {"short_side": config.resize, "audio_track": config.audio_track}
+    found = media.read(report.path, start, report.seconds, **thin)
     return found, make_view(found, report.config)
 
 
@@ -152,7 +155,9 @@ def _listen(report: Report) -> Report:
     """With the instants at which the stored sound is clipped, and with the statistics."""
     numbers = _picture(report) | _sound(report)
     start = max(0.0, report.found.start + report.found.duration / 2 - LISTEN / 2)
-    stored = channels(report.path, start, LISTEN) if len(report.found.wave) else None
+    stored = None
+    if len(report.found.wave):
+        stored = channels(report.path, start, LISTEN, report.config.audio_track)
     if stored is None:
         return replace(report, statistics=numbers)
     hits = clipped(stored.samples)

@@ -51,11 +51,11 @@ class Channels:
     start: float  # s on the file's clock
 
 
-def survey(path) -> Survey:
+def survey(path, audio_track: int | None = None) -> Survey:
     """The `Survey` of a media file, read once and not decoded; `MediaError` where it is none."""
-    line = timeline(path)
+    line = timeline(path, audio_track)
     with opened(path) as container:
-        streams = chosen(container)
+        streams = chosen(container, audio_track)
         used = [stream for stream in streams if stream]
         clock = None if line.seekable else Clock(used, line.zero)
         found, locked = {stream.index: [] for stream in used}, set()
@@ -107,11 +107,11 @@ def _stream(packets: np.ndarray, total: float | None, jump: float, encrypted: bo
     )
 
 
-def channels(path, start: float, seconds: float) -> Channels | None:
+def channels(path, start: float, seconds: float, audio_track: int | None = None) -> Channels | None:
     """The sound's `Channels` from about `start` on, for `seconds`; None where none can be read."""
-    line = timeline(path)
+    line = timeline(path, audio_track)
     with opened(path) as container:
-        video, audio = chosen(container)
+        video, audio = chosen(container, audio_track)
         if audio is None:
             return None
         frames, track = [], Packets(container, [audio])
