@@ -322,7 +322,7 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     open_tab(tab, "Look")  # what was made once is still there, as it was left
     tab.wait_for_timeout(500)
     assert page.get_by_label("slot").input_value() == "3"
-    label = tab.get_by_label("The label that Flow explains")
+    label = tab.get_by_label("Explain the answer")
     label.click()
     tab.get_by_role("option").last.click()
     flow.get_by_text(f"what the answer “{label.input_value()}” was read from").wait_for()

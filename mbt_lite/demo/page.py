@@ -144,7 +144,7 @@ def look_tab(tab: gr.Tab, asked: gr.State) -> None:
         labels = list(dict.fromkeys([clip.label, *list(clip.answers["both"])[:LABELS]]))
         return pages, (clip.path, clip.model), gr.Dropdown(labels, value=clip.label, visible=True)
 
-    label = gr.Dropdown([], label="The label that Flow explains", visible=False, elem_id="label")
+    label = gr.Dropdown([], label="Explain the answer", visible=False, elem_id="label")
     pages, seen = gr.HTML(look.NOTHING, elem_id="look"), gr.State()
     shown = {"show_progress_on": pages, **MODEL_RUN, **OWN}
     tab.select(show, [asked, seen], [pages, seen, label], **shown)
