@@ -20,6 +20,9 @@ test-full: $(READY)  ## run what the core leaves out: other programs, browsers, 
 test-all: $(READY)  ## run every test that needs no network, those of minutes each too
 	$(PYTEST) -m "not network" $(ARGS)
 
+test-colab: $(READY)  ## run notebooks and core tests beside what Colab brings (needs Python 3.13)
+	$(PYTHON) tests/colab/run.py $(ARGS)
+
 lab: $(READY)  ## open the course in JupyterLab, at its map
 	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks \
 	    --LabApp.app_settings_dir=notebooks/lab --LabApp.default_url=/lab/tree/README.md $(ARGS)
@@ -70,4 +73,4 @@ $(READY): requirements.txt pyproject.toml
 	$$install --no-deps -e .; \
 	mv .venv/.busy $(READY)
 
-.PHONY: help demo test test-full test-all lab notebooks bench check
+.PHONY: help demo test test-full test-all test-colab lab notebooks bench check

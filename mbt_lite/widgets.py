@@ -84,7 +84,7 @@ class Explorer:
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
         """The widgets, and for viewers without them the picture of the start and its words."""
-        bundle = self.box._repr_mimebundle_()
+        bundle = _live(self.box)
         try:
             png, words = self._drawn(*self.panel.start.values())
         except Exception as error:
@@ -102,7 +102,7 @@ class Shelf:
             raise ValueError("there is no panel to explore; give one, or {name: panel}.")
         self._open = lru_cache(None)(lambda name: Explorer(panels[name]))
         self.menu = widgets.Dropdown(options=list(panels), description="clip")
-        self.menu.tooltip = "clip: which one to look into; Space opens it, the arrow keys choose"
+        _explain(self.menu, "clip: which one to look into; Space opens it, the arrow keys choose")
         self.menu.layout = WIDTH
         self.box = widgets.VBox([self.menu, self.explorer.box])
         self.menu.observe(self._chosen, "value")
@@ -116,62 +116,78 @@ class Shelf:
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
         bundle, about = self.explorer._repr_mimebundle_()
-        return bundle | self.box._repr_mimebundle_() | _readable(bundle), about
-
-
-def _readable(bundle: dict) -> dict:
-    """What viewers without widgets show."""
-    return {kind: bundle[kind] for kind in ("image/png", "text/plain") if kind in bundle}
+        return bundle | _live(self.box), about
 
 
 class Player:
     """Beside `frames`, the control of the frames, a button that plays the sound from there on.
 
-    `clock` ticks in the browser, as the sound does; a frame that is chosen by hand stops both.
+    `clock` ticks in the browser, as the sound does; a frame that is chosen by hand stops both. The
+    clock of ipywidgets 7 starts by its own buttons only: there it is shown, and `button` is None.
     """
 
     def __init__(self, panel: Panel, frames):
         widgets = _ipywidgets()
         self.panel, self.frames = panel, frames
-        self.button = widgets.Button(tooltip="Play the sound; the frames follow")
-        self.button.layout.width = "7em"
-        self.clock = widgets.Play(min=-1, max=len(frames.options) - 1)
-        self.clock.interval, self.clock.layout.display = round(1000 * panel.step), "none"
-        self.sound = widgets.HTML()
-        row = [frames, self.button, self.clock, self.sound]
+        self.clock = widgets.Play(min=-1, max=len(frames.options) - 1, show_repeat=False)
+        self.clock.interval = round(1000 * panel.step)
+        self.sound, self.button = widgets.HTML(), None
+        self._running = "playing" if self.clock.has_trait("playing") else "_playing"
+        if self._running == "playing":
+            self.button = widgets.Button(tooltip="Play the sound; the frames follow")
+            self.button.layout.width, self.clock.layout.display = "7em", "none"
+            self.button.on_click(self._pressed)
+            self._say()
+        else:
+            self._rewind()
+        row = [frames, *filter(None, [self.button]), self.clock, self.sound]
         self.box = widgets.HBox(row, layout={"flex_flow": "row wrap"})
-        self._say(playing=False)
-        self.button.on_click(self._pressed)
-        self.clock.observe(self._ran, "playing")
+        self.clock.observe(self._ran, self._running)
         self.clock.observe(self._ticked, "value")
         frames.observe(self._moved, "index")
 
+    @property
+    def playing(self) -> bool:
+        return getattr(self.clock, self._running)
+
+    @playing.setter
+    def playing(self, value: bool) -> None:
+        self.clock.set_trait(self._running, value)
+
     def _pressed(self, _) -> None:
         """Start or stop; the first tick comes at once, and is the frame to begin with."""
-        if self.clock.playing:
-            self.clock.playing = False
+        if self.playing:
+            self.playing = False
             return
-        at_end = self.frames.index == self.clock.max
         with self.clock.hold_sync():
-            self.clock.value = -1 if at_end else self.frames.index - 1
-            self.clock.playing = True
+            self._rewind()
+            self.playing = True
+
+    def _rewind(self) -> None:
+        """Let the next tick be the frame on show, or at the end the first one."""
+        at_end = self.frames.index == self.clock.max
+        self.clock.value = -1 if at_end else self.frames.index - 1
 
     def _ran(self, change) -> None:
-        self._say(change.new)
-        start = (self.clock.value + 1) * self.panel.step
+        first = max(0, self.clock.value + bool(self.button))  # our button starts before the tick
+        start = first * self.panel.step
         self.sound.value = _audio(_later(self.panel.sound, start)) if change.new else ""
+        if self.button:
+            self._say()
 
-    def _say(self, playing: bool) -> None:
-        words = ("Stop", "stop") if playing else ("Play", "play")
+    def _say(self) -> None:
+        words = ("Stop", "stop") if self.playing else ("Play", "play")
         self.button.description, self.button.icon = words
 
     def _ticked(self, change) -> None:
-        if self.clock.playing or change.new == self.clock.max:  # the last comes with the stop
-            self.frames.index = change.new
+        if self.playing or change.new == self.clock.max:  # the last comes with the stop
+            self.frames.index = max(0, change.new)
 
     def _moved(self, change) -> None:
-        if self.clock.playing and change.new != self.clock.value:
-            self.clock.playing = False
+        if self.playing and change.new != max(0, self.clock.value):
+            self.playing = False
+        if not self.playing and not self.button and change.new != self.clock.value:
+            self._rewind()
 
 
 def _ipywidgets():
@@ -189,14 +205,26 @@ def _control(choice: Choice, panel: Panel):
     slides = choice.slider and len(choice.options) > 1
     # JupyterLab keeps the arrow keys from a menu that is closed.
     keys = "the arrow keys move it" if slides else "Space opens it, the arrow keys choose"
-    return (widgets.SelectionSlider if slides else widgets.Dropdown)(
+    control = (widgets.SelectionSlider if slides else widgets.Dropdown)(
         options=choice.options,
         index=choice.start,
         description=choice.label,
-        tooltip=f"{choice.label}: {choice.options[0]} to {choice.options[-1]}; {keys}",
         style={"description_width": f"{max(len(c.label) for c in panel.choices) + 1}ch"},
         layout=WIDTH,
     )
+    _explain(control, f"{choice.label}: {choice.options[0]} to {choice.options[-1]}; {keys}")
+    return control
+
+
+def _explain(control, words: str) -> None:
+    """What a control shows while the mouse rests on it; ipywidgets 7 had another name for it."""
+    control.set_trait("tooltip" if control.has_trait("tooltip") else "description_tooltip", words)
+
+
+def _live(box) -> dict:
+    """What a notebook needs to show the widgets of a box; only ipywidgets 8 has a method for it."""
+    view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    return {"application/vnd.jupyter.widget-view+json": view}
 
 
 def _image(png: bytes, alt: str) -> str:

@@ -94,8 +94,10 @@ def test_every_control_has_a_label_an_explanation_and_the_options_of_its_choice(
         control = explorer.controls[choice.name]
         assert (control.description, control.index) == (choice.label, choice.start)
         assert tuple(control.options) == choice.options
-        assert choice.label in control.tooltip and "arrow keys" in control.tooltip
-        assert ("Space" in control.tooltip) == (not choice.slider)
+        names = control.keys  # of the traits that a browser is told
+        told = getattr(control, "tooltip" if "tooltip" in names else "description_tooltip")
+        assert choice.label in told and "arrow keys" in told
+        assert ("Space" in told) == (not choice.slider)
     kinds = [type(control).__name__ for control in explorer.controls.values()]
     assert kinds == ["SelectionSlider", "Dropdown", "Dropdown"]
     widths = {control.style.description_width for control in explorer.controls.values()}
@@ -243,52 +245,70 @@ def seconds_heard(explorer) -> float:
         return sound.getnframes() / sound.getframerate()
 
 
+def press(player) -> None:
+    """What a person and the browser do: start, which ticks at once, or stop.
+
+    The clock of ipywidgets 7 has buttons of its own, and begins anew at its end.
+    """
+    value = player.clock.value
+    if player.button:
+        player.button.click()
+        player.clock.value += player.playing
+    elif player.playing:
+        player.clock.set_state({"_playing": False})
+    else:
+        value = -1 if value == player.clock.max else value + 1
+        player.clock.set_state({"value": value, "_playing": True})
+
+
 def test_play_sounds_from_the_frame_on_show_and_the_frames_follow_the_clock():
     explorer = explore(toy())
     player, frames = explorer.player, explorer.controls["frame"]
     frames.index = 3
-    player.button.click()
-    assert player.clock.playing and player.clock.interval == 1000 * STEP
-    assert player.button.description == "Stop" and frames.index == 3
-    assert seconds_heard(explorer) == (FRAMES - 3) * STEP
-    for tick in range(3, FRAMES):  # as the browser counts, the first at once
+    press(player)
+    assert player.playing and player.clock.interval == 1000 * STEP
+    assert frames.index == 3 and seconds_heard(explorer) == (FRAMES - 3) * STEP
+    for tick in range(4, FRAMES):  # as the browser counts
         player.clock.value += 1
         assert frames.index == tick and said(explorer).endswith(f"at {tick * STEP:.2f} s, middle.")
-    player.clock.playing = False
-    assert player.button.description == "Play" and player.sound.value == ""
+    player.playing = False
+    assert player.sound.value == ""
+
+
+def test_the_button_says_what_it_will_do():
+    player = explore(toy()).player
+    if not player.button:
+        pytest.skip("the clock of ipywidgets 7 has buttons of its own")
+    assert (player.button.description, player.clock.layout.display) == ("Play", "none")
+    press(player)
+    assert player.button.description == "Stop"
+    press(player)
+    assert player.button.description == "Play" and not player.playing
 
 
 def test_play_begins_anew_at_the_end():
     explorer = explore(toy())
     explorer.controls["frame"].index = FRAMES - 1
-    explorer.player.button.click()
+    press(explorer.player)
     assert seconds_heard(explorer) == FRAMES * STEP
-    explorer.player.clock.value += 1
     assert explorer.controls["frame"].index == 0
 
 
 def test_the_last_frame_is_shown_even_where_it_comes_together_with_the_end():
     explorer = explore(toy())
-    explorer.player.button.click()
-    explorer.player.clock.set_state({"value": FRAMES - 1, "playing": False})
+    press(explorer.player)
+    running = "playing" if explorer.player.button else "_playing"
+    explorer.player.clock.set_state({"value": FRAMES - 1, running: False})
     assert explorer.controls["frame"].index == FRAMES - 1
 
 
 def test_a_frame_that_is_chosen_by_hand_stops_the_sound():
     explorer = explore(toy())
-    explorer.player.button.click()
-    explorer.player.clock.value += 1
+    press(explorer.player)
     explorer.controls["frame"].index = 5
-    assert not explorer.player.clock.playing and explorer.player.sound.value == ""
+    assert not explorer.player.playing and explorer.player.sound.value == ""
     explorer.player.clock.value += 1  # was on its way
     assert explorer.controls["frame"].index == 5
-
-
-def test_a_second_press_stops():
-    explorer = explore(toy())
-    explorer.player.button.click()
-    explorer.player.button.click()
-    assert not explorer.player.clock.playing and explorer.player.button.description == "Play"
 
 
 def test_a_panel_without_sound_has_no_play_button():

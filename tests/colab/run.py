@@ -1,4 +1,4 @@
-"""The notebooks and the tests beside the versions that Colab brings: `make test-colab`.
+"""The notebooks and the core tests beside the versions that Colab brings: `make test-colab`.
 
 A new environment in build/colab gets Python 3.13 and the packages of runtime.txt. There each
 notebook runs in the smoke profile from an empty folder, as in Colab: its set-up cell clones the
@@ -119,7 +119,9 @@ def runs(text: Path) -> bool:
 def tests_pass(files: list[str]) -> bool:
     """Whether the tests of the clone pass, with the two processes that `make test` takes."""
     pip = [PYTHON, "-m", "pip", "install", "-q", "-c", HERE / "runtime.txt", *TOOLS]
-    pytest = [PYTHON, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *files]
+    # that one of these libraries finds another outdated is no fault here
+    quiet = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
+    pytest = [PYTHON, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *quiet, *files]
     return all(
         subprocess.run(command, cwd=CONTENT / "mbt-lite", env=environment()).returncode == 0
         for command in (pip, pytest)
