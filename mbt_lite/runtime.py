@@ -91,14 +91,11 @@ def _fits(need: Requirement, version: Version) -> bool:
 
 
 def _pip(packages: list[str], *options: str) -> None:
-    command = [sys.executable, "-m", "pip", "install", "-q", *options, *packages]
-    ran = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    ran = subprocess.run([*command, *options, *packages], capture_output=True, text=True)
     if ran.returncode:
         told = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"]
-        raise SystemExit(
-            f"pip could not install {', '.join(packages)} ({told[-1]}). "
-            "Is there a network? Then run this cell again."
-        )
+        raise SystemExit(f"pip says: {told[-1]}. Is there a network? Then run this cell again.")
 
 
 def _restart(names: str) -> None:

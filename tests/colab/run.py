@@ -26,6 +26,7 @@ import build  # noqa: E402
 
 PLACE = ROOT / "build" / "colab"
 CONTENT = PLACE / "content"  # where a notebook of Colab starts
+JUPYTER = PLACE / "jupyter"
 PYTHON = PLACE / "env" / "bin" / "python"
 LINES = (HERE / "runtime.txt").read_text("utf-8").splitlines()
 BROUGHT = dict(line.split("==") for line in LINES if "==" in line)
@@ -68,6 +69,11 @@ def make_environment() -> None:
     for command in (made, install):
         if subprocess.run(command).returncode:
             sys.exit("The environment could not be made. Is there a network?")
+    kernel = JUPYTER / "kernels" / "colab" / "kernel.json"
+    kernel.parent.mkdir(parents=True)
+    argv = [str(PYTHON), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    kernel.write_text(json.dumps({"argv": argv, "display_name": "colab", "language": "python"}))
+    os.environ["JUPYTER_PATH"] = str(JUPYTER)
 
 
 def python_313() -> str | None:
@@ -85,25 +91,21 @@ def environment() -> dict[str, str]:
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": build.repository(),
-        "JUPYTER_PATH": str(PLACE / "jupyter"),
         "MBT_LITE_CACHE": str(PLACE / "cache"),
         "MBT_LITE_SMOKE": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's words on standard error
         "PATH": f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}",
     }
 
 
 def runs(text: Path) -> bool:
     """Whether a notebook runs to its end, and leaves on disk all versions that were there."""
-    kernel = PLACE / "jupyter" / "kernels" / "colab" / "kernel.json"
-    kernel.parent.mkdir(parents=True, exist_ok=True)
-    argv = [str(PYTHON), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    kernel.write_text(json.dumps({"argv": argv, "display_name": "colab", "language": "python"}))
-    os.environ |= environment()
     place = {"metadata": {"path": str(CONTENT)}}
     notebook = build.made(text, seconds=0)
+    client = NotebookClient(notebook, resources=place, timeout=600, kernel_name="colab")
     before, start, error = shown(), time.perf_counter(), ""
     try:
-        NotebookClient(notebook, resources=place, timeout=600, kernel_name="colab").execute()
+        client.execute(env=environment())
     except CellExecutionError as failure:
         error = str(failure)
     print(f"{text.stem:36} {time.perf_counter() - start:4.0f} s", flush=True)
