@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellControlSignal, DeadKernelError
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -106,7 +106,7 @@ def runs(text: Path) -> bool:
     before, start, error = shown(), time.perf_counter(), ""
     try:
         client.execute(env=environment())
-    except CellExecutionError as failure:
+    except (CellControlSignal, DeadKernelError) as failure:
         error = str(failure)
     print(f"{text.stem:36} {time.perf_counter() - start:4.0f} s", flush=True)
     print(f"    before {before}\n    after  {shown()}", flush=True)
