@@ -85,6 +85,25 @@ def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.html", "map.mp4", "map.png"]
 
 
+def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tmp_path):
+    command = ["attention", str(SAMPLES / "ring_sings_with_bell.mp4"), "--out"]
+    page, picture = str(tmp_path / "map.html"), str(tmp_path / "map.png")
+    wanted = ["--map", "occlusion", "gradient", "flow"]
+    assert cli.main([*command, page, *wanted, "--label", "ring sings"]) == 0
+    assert cli.main([*command, picture, *wanted]) == 0
+    said = capsys.readouterr().err
+    assert all(f"How far to believe {method}: in" in said for method in wanted[1:])
+    text = (tmp_path / "map.html").read_text("utf-8")
+    assert "<h1>What the answer rests on: ring sings</h1>" in text
+    assert "by occlusion for “ring sings”, the answer rests most at" in text
+    for more, cause in (
+        (["--map", "gradient", "--layer", "1"], "--layer and --query are for --map attention"),
+        (["--label", "ring sings"], "--label needs --map occlusion or gradient"),
+    ):
+        assert cli.main([*command, picture, *more]) == 1
+        assert cause in capsys.readouterr().err
+
+
 def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
     clip = str(SAMPLES / "ring_sings_with_bell.mp4")
     for name in ("flow.png", "flow.html"):

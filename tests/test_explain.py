@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache, partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -570,3 +571,13 @@ def test_the_scores_come_with_intervals_and_say_who_beats_chance():
 def test_scores_need_a_model_of_the_micro_world():
     with pytest.raises(ValueError, match="the world's labels"):
         explain.faithfulness(model(), 1)
+
+
+def test_a_full_size_model_is_occluded_in_windows_and_its_gradient_needs_memory(monkeypatch):
+    clip = Clip(rgb=jnp.zeros(()), spec=jnp.zeros(()))
+    assert maps.coarse_windows(TINY, clip) is None
+    assert maps.coarse_windows(BASE, clip) == {"rgb": (16, 2, 2), "spec": (8, 2)}
+    monkeypatch.setattr(maps, "_memory", lambda: 24e9)
+    model = SimpleNamespace(config=BASE, params=None)
+    with pytest.raises(ValueError, match="about 25 GB of memory.*choose occlusion"):
+        maps.METHODS["gradient"](model, clip, jnp.array([0]))

@@ -193,6 +193,13 @@ def test_attention_to_frames_and_sound_stand_on_the_clock_of_the_file():
     )
 
 
+def test_of_many_maps_four_large_ones_are_drawn_and_the_highest_is_among_them():
+    maps = np.zeros((16, 14, 14), np.float32)
+    maps[3, 2, 2] = 1
+    assert plot.maps.spread(maps, 4) == [0, 3, 10, 15]
+    assert plot.maps.spread(maps[:3], 4) == [0, 1, 2]
+
+
 def test_another_layer_is_another_picture():
     view, clip_config = seen_and_heard(start=0.0)
     maps = maps_of(rgb=(2, 0, 2), spec=(5, 6))

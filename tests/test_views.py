@@ -112,16 +112,15 @@ def test_another_group_has_no_scrubber():
 def test_maps_stand_row_by_row_with_what_is_known_of_them(classifier, views):
     rng = np.random.default_rng(0)
     found = [
-        explain.Saliency(name, "ring sings", rng.normal(size=(4, 4, 4)), rng.normal(size=(8, 8)))
-        for name in ("attention", "occlusion")
+        explain.Saliency(name, label, rng.normal(size=(4, 4, 4)), rng.normal(size=(8, 8)))
+        for name, label in (("attention", None), ("occlusion", "ring sings"))
     ]
     box = np.tile([0.25, 0.5, 0.5, 0.75], (8, 1))
     known = {"attention": "seldom right"}
     figure = plot.saliencies(views[0], found, classifier.clip_config, known, box)
     first, second = figure.subfigs
-    assert (
-        first.get_suptitle() == "attention: seldom right" and second.get_suptitle() == "occlusion"
-    )
+    assert first.get_suptitle() == "attention: seldom right"
+    assert second.get_suptitle() == "occlusion for “ring sings”"
     frames, sound = first.axes[:4], first.axes[4]
     first, second = views[0].times[::2], views[0].times[1::2]
     spans = [f"{a:.2f}\N{EN DASH}{b:.2f} s" for a, b in zip(first, second, strict=True)]

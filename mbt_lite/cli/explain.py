@@ -4,8 +4,9 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
@@ -13,46 +14,72 @@ from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_mo
 
 Out = Annotated[Path, arg(help="Where it goes: a picture (.png) or a page to turn (.html).")]
 Label = Annotated[str | None, arg(help="The answer to explain; without it the likeliest.")]
+Map = Literal["occlusion", "gradient", "attention", "rollout", "flow"]
 Start = Annotated[float | None, arg(help="Take the window from this second on, not the middle.")]
 
 
 @dataclass(frozen=True)
 class Attention:
-    """A picture, page or film of what the bottleneck (or a class token) reads in a clip."""
+    """A picture, page or film of what a model reads in a clip, or of what its answer rests on."""
 
-    example: ClassVar[str] = "mbt-lite attention data_samples/circle_sings.mp4 --out map.html"
+    example: ClassVar[str] = (
+        "mbt-lite attention data_samples/circle_sings.mp4 --map occlusion gradient --out map.html"
+    )
 
     clip: Positional[Path]
     """A video file."""
     out: Path
     """Where it goes: a picture (.png), a page to turn (.html) or a film with its sound (.mp4)."""
+    map: tuple[Map, ...] = ("attention",)
+    """Kinds of maps, the most believable first: occlusion hides patches (slow), gradient weighs
+    attention, attention shows the layers' own, rollout and flow trace it through all layers."""
+    label: Label = None
     model: Model = "world-tiny"
     query: str = "bottleneck"
-    """bottleneck, cls or mean."""
+    """Whose attention: bottleneck, cls or mean."""
     layer: int | None = None
-    """Of a picture or film: the layer, counted from 0; otherwise the last whose reading matters."""
+    """Whose attention, in a picture or film: the layer, counted from 0; without it the last one
+    whose reading matters."""
     start: Start = None
     audio_track: AudioTrack = None
     front_end: FrontEndName = None
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import panels, plot
-
-        kind = _kind(self.out, (".png", ".html", ".mp4"))
+        kind, own = _kind(self.out, (".png", ".html", ".mp4")), self.map == ("attention",)
+        if not own and (self.layer is not None or self.query != "bottleneck"):
+            raise ValueError("--layer and --query are for --map attention alone; leave them out.")
+        if kind == ".mp4" and len(self.map) > 1:
+            raise ValueError(f"--map {' '.join(self.map)}: a film has room for one map.")
+        if self.label and not {"occlusion", "gradient"} & set(self.map):
+            raise ValueError("--label needs --map occlusion or gradient; other maps know no label.")
         classifier = load_model(self.model, self.front_end, self.audio_track)
         view = _view(classifier, self.clip, self.start)
-        print(panels.worth(classifier), file=sys.stderr)
-        if kind == ".html":
-            panel = panels.attention(classifier, view, self.query)
-            return _finish(classifier, self.out, panel.page)
-        layers = None if self.layer is None else (self.layer,)
-        maps = panels.present(view, classifier.attention(view.clip, self.query, layers))
+        return _finish(classifier, self.out, partial(self._made, kind, own, classifier, view))
+
+    def _made(self, kind: str, own: bool, classifier, view):
+        """The page or figure, or None where a film was written."""
+        from mbt_lite import explain, panels, plot
+
+        for method in self.map:
+            print(panels.worth(classifier, method), file=sys.stderr)
+        if own and kind == ".html":
+            return panels.attention(classifier, view, self.query).page()
+        if own:
+            layers = None if self.layer is None else (self.layer,)
+            maps = classifier.attention(view.clip, self.query, layers)
+        elif kind == ".html":
+            return panels.importance(classifier, view, self.map, self.label).page()
+        elif len(self.map) > 1:
+            label = self.label or explain.best_label(classifier, view)
+            found = [explain.saliency(classifier, view, method, label) for method in self.map]
+            return plot.saliencies(view, found, classifier.clip_config)
+        else:
+            maps = panels.importance_maps(classifier, view, self.map, self.label)
+        maps = panels.present(view, maps)
         if kind == ".mp4":
-            return _finish(classifier, self.out, lambda: _film(self.out, classifier, view, maps))
-        return _finish(
-            classifier, self.out, lambda: plot.attention(view, maps, classifier.clip_config)
-        )
+            return _film(self.out, classifier, view, maps)
+        return plot.attention(view, maps, classifier.clip_config)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from mbt_lite.demo.engine import Asked, Engine, Progress, silent
 from mbt_lite.demo.markup import hint
 
 KINDS = {
-    "attention": ("Attention", "where the slots of the bottleneck look, layer by layer"),
-    "rollout": ("Rollout", "from the answer back to the patches it was made of"),
+    "importance": ("Importance", "what the answer rests on"),
+    "attention": ("Attention", "where the bottleneck tokens look, layer by layer"),
     "flow": ("Flow", "what passes between sound and picture"),
 }
 FIRST = "attention"
@@ -39,8 +39,9 @@ def look(engine: Engine, asked: Asked, first: str = FIRST, progress: Progress = 
 def _page(kind: str, engine: Engine, asked: Asked) -> str:
     if kind == "attention":
         return panels.attention(engine.classifier, asked.view).page()
-    if kind == "rollout":
-        return panels.rollout(engine.classifier, asked.view).page()
+    if kind == "importance":
+        methods = ("occlusion", "gradient", "rollout") if engine.is_small else ("rollout",)
+        return panels.importance(engine.classifier, asked.view, methods, asked.label).page()
     flow = explain.flow(engine.classifier, asked.view, asked.label, effects=engine.is_small)
     return panels.flow_page(flow)
 

@@ -2,6 +2,7 @@
 
     from mbt_lite import explain
 
+    explain.saliency(clf, clip, "gradient")      # Saliency by any of METHODS
     explain.rollout(clf, clip)                   # Saliency: from the answer to the patches
     explain.relevance(clf, clip, "ring sings")   # the same, weighted by the gradient
     explain.occlusion(clf, clip, "ring sings")   # what happens when a patch is gone
@@ -32,6 +33,7 @@ from mbt_lite.explain.faithfulness import (
 )
 from mbt_lite.explain.flow import Flow, flow
 from mbt_lite.explain.maps import (
+    EXPLAIN_A_LABEL,
     METHODS,
     Saliency,
     attention,
@@ -39,6 +41,7 @@ from mbt_lite.explain.maps import (
     occlusion,
     relevance,
     rollout,
+    saliency,
 )
 from mbt_lite.explain.surgery import (
     Effects,
@@ -50,6 +53,7 @@ from mbt_lite.explain.surgery import (
 )
 
 __all__ = [
+    "EXPLAIN_A_LABEL",
     "METHODS",
     "Curves",
     "Effects",
@@ -71,6 +75,7 @@ __all__ = [
     "operate",
     "relevance",
     "rollout",
+    "saliency",
     "senses",
     "shift_sound",
     "slot_means",

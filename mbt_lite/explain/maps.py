@@ -4,6 +4,8 @@ Five ways to draw one, from what a slot looked at to what happens when the patch
 not agree; `faithfulness` measures which of them can be believed.
 """
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from tqdm import tqdm
 
 from mbt_lite import features
 from mbt_lite.config import MBTConfig, sampled_frames
@@ -21,6 +24,8 @@ from mbt_lite.model import MBT, Clip, attention_rows
 
 Grids = dict[str, Array]  # {stream: [B, *grid]}
 AT_ONCE = 2**26  # attention weights of one layer that may be in memory together: 256 MiB
+COPIES = 4.4  # of all attention weights that a gradient map holds on a CPU, as XLA plans it
+MOST_PATCHES = 512  # above, occlusion hides windows of neighboring patches, about 50 a stream
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,25 @@ class Saliency:
     label: str | None  # whose score is explained; None where the method knows no label
     rgb: np.ndarray | None  # [t, y, x]
     spec: np.ndarray | None  # [time, mel]
+
+    @property
+    def title(self) -> str:
+        """The method and the label that it explains, such as "occlusion for “ring sings”"."""
+        return self.method if self.label is None else f"{self.method} for “{self.label}”"
+
+
+def saliency(classifier: Classifier, clip, method: str, label: str | None = None) -> Saliency:
+    """The `Saliency` of a clip by one of `METHODS`, for the label that it explains.
+
+    Without `label` the most probable one is explained; attention, rollout and flow know no label.
+    Occlusion of more than 512 patches hides about 50 windows of neighbors per stream.
+    """
+    if method not in METHODS:
+        raise ValueError(f"there is no map {method!r}; choose from {', '.join(METHODS)}.")
+    one = batched(classifier, clip)
+    label = (label or best_label(classifier, clip)) if method in EXPLAIN_A_LABEL else None
+    index = 0 if label is None else label_index(classifier, label)
+    return _saliency(method, label, METHODS[method](classifier, one, jnp.array([index])))
 
 
 def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
@@ -55,10 +79,9 @@ def relevance(classifier: Classifier, clip, label: str) -> Saliency:
 
     One clip of the released geometry needs 25 GB on a CPU, as XLA plans it (rollout: 1.8 GB), for
     there blocks are not computed again in the backward pass; `occlusion` with a window needs less.
+    Raises ValueError where that is more memory than this machine has.
     """
-    one, index = batched(classifier, clip), label_index(classifier, label)
-    maps = METHODS["gradient"](classifier, one, jnp.array([index]))
-    return _saliency("gradient", label, maps)
+    return saliency(classifier, clip, "gradient", label)
 
 
 def occlusion(
@@ -80,8 +103,7 @@ def attention(classifier: Classifier, clip) -> Saliency:
 
     A model without bottleneck is asked what its class tokens, or else its mean patches, read.
     """
-    one = batched(classifier, clip)
-    return _saliency("attention", None, METHODS["attention"](classifier, one, jnp.array([0])))
+    return saliency(classifier, clip, "attention")
 
 
 def batched(classifier: Classifier, clip) -> Clip:
@@ -170,7 +192,9 @@ def occlusion_maps(classifier: Classifier, clips: Clip, labels: Array, window=No
         grid = config.grid(s)
         windows = _windows(grid, (window or {}).get(s, (1,) * len(grid)))
         falls = np.zeros((len(windows), len(labels)))
-        for part in parts(config, len(windows), len(labels)):
+        steps = parts(config, len(windows), len(labels))
+        quick = None if len(steps) > 8 else True
+        for part in tqdm(steps, f"occlusion of {s}", unit="part", disable=quick):
             hidden = {s: jnp.asarray(windows[part])}
             falls[part] = whole - _hidden_logits(config, classifier.params, clips, labels, hidden)
         counts = windows.sum(0)  # a cell lies in one window, at the edge too
@@ -185,6 +209,17 @@ def _windows(grid: Sequence[int], size: Sequence[int]) -> np.ndarray:
     places = [np.arange(n) // side for n, side in zip(grid, size, strict=True)]
     number = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), counts)  # [*grid]
     return number == np.arange(np.prod(counts)).reshape(-1, *[1] * len(grid))
+
+
+def coarse_windows(config: MBTConfig, clips: Clip) -> dict[str, tuple[int, ...]] | None:
+    """{stream: cells} of windows to hide where single patches are too many; None: they are not.
+
+    About 7 x 7 windows of each stream: of the video over all its frames.
+    """
+    grids = {s: config.grid(s) for s in token_counts(config, clips)}
+    if sum(map(math.prod, grids.values())) <= MOST_PATCHES:
+        return None
+    return {s: (*grid[:-2], *[-(-n // 7) for n in grid[-2:]]) for s, grid in grids.items()}
 
 
 def parts(config: MBTConfig, count: int, clips: int) -> list[slice]:
@@ -236,10 +271,33 @@ def _pixels(config: MBTConfig, stream: str, cells: Array, shape: Sequence[int]) 
     return jnp.pad(cells, [(0, 0), *spare])
 
 
+def _memory() -> float:
+    """Bytes of memory in this machine; infinite where the system does not say."""
+    if not hasattr(os, "sysconf"):  # Windows
+        return float("inf")
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array) -> Grids:
+    """`relevance_maps` on a machine that has the memory for them; elsewhere a ValueError."""
+    config = classifier.config
+    weights = config.heads * sum(n**2 for n in token_counts(config, clips).values())
+    needed = COPIES * 4 * config.depth * len(labels) * weights  # bytes
+    if jax.default_backend() == "cpu" and needed > _memory():
+        raise ValueError(
+            f"a gradient map of this model needs about {needed / 1e9:.0f} GB of memory, more than "
+            "this machine has; choose occlusion or rollout."
+        )
+    return relevance_maps(config, classifier.params, clips, labels)
+
+
 METHODS: dict[str, Callable[[Classifier, Clip, Array], Grids]] = {
     "attention": lambda c, clips, _: bottleneck_maps(c.config, c.params, clips),
     "rollout": lambda c, clips, _: rollout_maps(c.config, c.params, clips),
-    "gradient": lambda c, clips, labels: relevance_maps(c.config, c.params, clips, labels),
+    "gradient": _gradient_maps,
     "flow": lambda c, clips, _: crossing_maps(c.config, c.params, clips),
-    "occlusion": occlusion_maps,
+    "occlusion": lambda c, clips, labels: occlusion_maps(
+        c, clips, labels, coarse_windows(c.config, clips)
+    ),
 }
+EXPLAIN_A_LABEL = ("gradient", "occlusion")

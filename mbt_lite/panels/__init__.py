@@ -4,7 +4,7 @@ panel = panels.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0
 panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook
 """
 
-from mbt_lite.panels.attention import attention, present, rollout, worth
+from mbt_lite.panels.attention import attention, importance, importance_maps, present, worth
 from mbt_lite.panels.bottleneck import flow, surgery
 from mbt_lite.panels.counterfactual import counterfactual
 from mbt_lite.panels.grid import scrubber
@@ -21,9 +21,10 @@ __all__ = [
     "counterfactual",
     "flow",
     "flow_page",
+    "importance",
+    "importance_maps",
     "page",
     "present",
-    "rollout",
     "scrubber",
     "surgery",
     "worth",

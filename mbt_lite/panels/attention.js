@@ -37,7 +37,7 @@ function mapOf(frame) {
   return Math.min(Math.floor(frame / Math.floor(frames / maps)), maps - 1);
 }
 
-/** The part of the picture's reading that lies over the frame on show, [y, x]. */
+/** The part of the video's map that lies over the frame on show, [y, x]. */
 function overFrame() {
   const size = data.places.length;
   const start = mapOf(board.state.frame) * size;
@@ -134,7 +134,7 @@ function describe() {
   const most = data.places[map.indexOf(Math.max(...map))];
   const where = Math.max(...map) - Math.min(...map) < 1e-9 ? "" : `, most ${most}`;
   const around = `lies around ${times[board.state.frame]}${where}`;
-  say(`${sentence}; ${share} % of what it reads in the picture ${around}`);
+  say(`${sentence}; ${share} % of ${data.part} ${around}`);
 }
 
 // ---- the clock ----

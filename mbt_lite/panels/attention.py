@@ -1,6 +1,7 @@
 """The attention explorer: what a model reads of a clip, on the one clock of sound and picture."""
 
 import base64
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -28,20 +29,21 @@ from mbt_lite.plot.explorer import (
     moments,
     pale,
     palette,
+    part_of_video,
     pitches,
     places,
     reads_most,
     spans,
 )
-from mbt_lite.plot.maps import ANSWER
+from mbt_lite.plot.maps import IMPORTANCE, unit_of
 
 TITLE = "What the model reads"
-TRACED = "What the answer was made of"
+BASIS = "What the answer rests on"
 LEADS = {
-    "both": "Bright is what is read most. The frame and the line on the sound are the same moment: "
+    "both": "Bright is what counts most. The frame and the line on the sound are the same moment: "
     "move the slider, click on the sound, or play it.",
-    "spec": "Bright is what is read most. Move the line with the slider, or click on the sound.",
-    "rgb": "Bright is what is read most. Move the slider from frame to frame, or play them.",
+    "spec": "Bright is what counts most. Move the line with the slider, or click on the sound.",
+    "rgb": "Bright is what counts most. Move the slider from frame to frame, or play them.",
 }
 
 
@@ -49,22 +51,39 @@ def attention(classifier: Classifier, view: View, query: str = "bottleneck") -> 
     """The `Panel` of what `query` reads of the clip of a view, such as
     `features.read_views(path, classifier.clip_config)[0]`."""
     maps = present(view, classifier.attention(view.clip, query))
-    return _panel(classifier, view, maps, TITLE, "attention")
+    return _panel(classifier, view, maps, TITLE, worth(classifier))
 
 
-def rollout(classifier: Classifier, view: View) -> Panel:
-    """The `Panel` of a view's patches that the answer goes back to by attention rollout."""
-    found = explain.rollout(classifier, view)
-    grids = [x if x is None else x[None, None, None] for x in (found.rgb, found.spec)]
-    maps = AttentionMaps((classifier.config.depth - 1,), ANSWER, *grids)  # of all layers, in truth
-    return _panel(classifier, view, present(view, maps), TRACED, "rollout")
+def importance(
+    classifier: Classifier, view: View, methods: Sequence[str], label: str | None = None
+) -> Panel:
+    """The `Panel` of what an answer rests on in a view, by each of these methods of `explain`.
+
+    Without `label` the most probable one is explained. What speaks against it is not drawn.
+    """
+    label = label or explain.best_label(classifier, view)
+    maps = present(view, importance_maps(classifier, view, methods, label))
+    known = " ".join(worth(classifier, method) for method in methods)
+    return _panel(classifier, view, maps, f"{BASIS}: {label}", known)
 
 
-def _panel(classifier: Classifier, view: View, maps: AttentionMaps, title: str, method: str):
-    """The `Panel` of maps over a view; `method` is how they were made, as `explain` calls it."""
+def importance_maps(
+    classifier: Classifier, view: View, methods: Sequence[str], label: str | None = None
+) -> AttentionMaps:
+    """Maps of a view by methods of `explain`, in place of layers; values below zero become zero."""
+    found = [explain.saliency(classifier, view, method, label) for method in methods]
+    grids = {}
+    for stream in ("rgb", "spec"):
+        maps = [getattr(one, stream) for one in found]
+        grids[stream] = None if maps[0] is None else np.maximum(maps, 0)[:, None, None]
+    return AttentionMaps(tuple(one.title for one in found), IMPORTANCE, **grids)
+
+
+def _panel(classifier: Classifier, view: View, maps: AttentionMaps, title: str, known: str):
+    """The `Panel` of maps over a view; `known` says how far to believe them."""
     clip_config = classifier.clip_config
     choices = _choices(view, maps, clip_config)
-    given, lead = (view, maps, clip_config), f"{_lead(view, maps)} {worth(classifier, method)}"
+    given, lead = (view, maps, clip_config), f"{_lead(view, maps)} {known}"
     return Panel(
         title=title,
         lead=lead,
@@ -85,7 +104,7 @@ def present(view: View, maps: AttentionMaps) -> AttentionMaps:
 
 def worth(classifier: Classifier, method: str = "attention") -> str:
     """What is known of maps made by a method, as a sentence of its own."""
-    return f"How far to believe it: {explain.caption(classifier, method)}."
+    return f"How far to believe {method}: {explain.caption(classifier, method)}."
 
 
 def _lead(view: View, maps: AttentionMaps) -> str:
@@ -99,10 +118,11 @@ def _lead(view: View, maps: AttentionMaps) -> str:
 def _choices(view: View, maps: AttentionMaps, clip_config: ClipConfig) -> tuple[Choice, ...]:
     """The controls; what there is but one of needs none."""
     _, heads, slots = (maps.spec if maps.rgb is None else maps.rgb).shape[:3]
-    layers = tuple(f"layer {layer}" for layer in maps.layers)
+    found = maps.query == IMPORTANCE  # layers are methods, the most believable first
+    layers = tuple(maps.layers if found else (f"layer {layer}" for layer in maps.layers))
     times = tuple(f"{time:.2f} s" for time in moments(view, clip_config))
     choices = [
-        Choice("layer", "layer", layers, start=len(layers) - 1),
+        Choice("layer", "map" if found else "layer", layers, start=0 if found else len(layers) - 1),
         Choice("head", "head", _all_and_each("head", heads)),
         Choice("slot", "slot", _all_and_each("slot", slots)),
     ]
@@ -147,7 +167,8 @@ def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, tit
         "seconds": len(view.spec) * clip_config.front_end.hop,
         "duration": len(view.wave) / RATE,
         "sound": data_uri(wav(view.wave), "audio/wav") if view.wave.any() else None,
-        "unit": "share" if maps.query == ANSWER else "attention",
+        "unit": unit_of(maps),
+        "part": part_of_video(maps),
         "palette": base64.b64encode(palette().tobytes()).decode("ascii"),
         "words": _words(view, maps, clip_config),
         "rgb": None if maps.rgb is None else quantised(maps.rgb),

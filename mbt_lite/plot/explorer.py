@@ -14,8 +14,8 @@ from matplotlib.patheffects import withStroke
 from mbt_lite.config import ClipConfig, FrontEnd
 from mbt_lite.features import View
 from mbt_lite.plot.maps import (
-    ANSWER,
     ATTENTION_MAP,
+    IMPORTANCE,
     QUERIES,
     attention_on_spectrogram,
     common_scale,
@@ -24,6 +24,7 @@ from mbt_lite.plot.maps import (
     place,
     reading,
     streams,
+    unit_of,
     upsample,
 )
 from mbt_lite.plot.sound import HERTZ, mel_bin, peak, pitch
@@ -53,10 +54,11 @@ def explorer(
     time = moments(view, clip_config)[frame]
     for ax, (stream, values) in zip(axes, shown.items(), strict=True):
         if stream == "rgb":
-            _frame(ax, view.rgb[frame], values, map_of(frame, view, values), time)
+            _frame(ax, view.rgb[frame], values, map_of(frame, view, values), time, unit_of(maps))
         else:
             front = clip_config.front_end
-            attention_on_spectrogram(view.spec, values, front, ax, start=view.start)
+            look = {"start": view.start, "unit": unit_of(maps)}
+            attention_on_spectrogram(view.spec, values, front, ax, **look)
             _cursor(ax, time)
     figure.suptitle(reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
     return figure
@@ -83,7 +85,7 @@ def film(
     return np.stack(shots)
 
 
-def _frame(ax: Axes, frame: np.ndarray, maps: np.ndarray, index: int, time: float) -> None:
+def _frame(ax: Axes, frame: np.ndarray, maps, index: int, time: float, unit: str) -> None:
     """The frame under one of the maps [t, y, x], on the scale of all."""
     scale = common_scale(maps)
     ax.imshow(grey(frame), interpolation="nearest")
@@ -91,7 +93,7 @@ def _frame(ax: Axes, frame: np.ndarray, maps: np.ndarray, index: int, time: floa
     ax.set(xticks=[], yticks=[])
     ax.set_xlabel(f"{time:.2f} s", color=INK, size=9.5)
     hide_frame(ax)
-    add_colorbar(ax, ScalarMappable(scale, ATTENTION_MAP), "attention")
+    add_colorbar(ax, ScalarMappable(scale, ATTENTION_MAP), unit)
 
 
 def _cursor(ax: Axes, time: float) -> None:
@@ -132,7 +134,7 @@ def reads_most(
         parts += [_heard(maps.mean("spec", layer, head, slot), view, clip_config.front_end)]
     if maps.rgb is not None:
         parts += [_seen(maps.mean("rgb", layer, head, slot), moments(view, clip_config))]
-    return f"{_reader(maps, layer, head, slot)} reads {', and '.join(parts)}"
+    return f"{_reader(maps, layer, head, slot)} {', and '.join(parts)}"
 
 
 def explorer_alt(
@@ -153,16 +155,22 @@ def explorer_alt(
     here = values[map_of(frame, view, values)]
     share = round(100 * float(here.sum()) / (float(values.sum()) or 1.0))
     where = f", most {place(*peak(here), here.shape)}" if np.ptp(here) > 1e-9 else ""
-    return f"{most}; {share} % of what it reads in the picture lies around {time:.2f} s{where}"
+    return f"{most}; {share} % of {part_of_video(maps)} lies around {time:.2f} s{where}"
+
+
+def part_of_video(maps) -> str:
+    """What the values over all frames are together, in words."""
+    found = maps.query == IMPORTANCE
+    return "what it finds in the video" if found else "what it reads in the picture"
 
 
 def _reader(maps, layer: int, head: int | None, slot: int | None) -> str:
-    """Who reads, such as "head 3 of slot 2 in layer 1"."""
-    if maps.query == ANSWER:
-        return "the answer, traced back through all layers,"
+    """Who reads, such as "head 3 of slot 2 in layer 1 reads"."""
+    if maps.query == IMPORTANCE:
+        return f"by {maps.layers[layer]}, the answer rests"
     who = QUERIES.get(maps.query, maps.query) if slot is None else f"slot {slot}"
     who = who if head is None else f"head {head} of {who}"
-    return f"{who} in layer {maps.layers[layer]}"
+    return f"{who} in layer {maps.layers[layer]} reads"
 
 
 def _heard(values: np.ndarray, view: View, front: FrontEnd) -> str:

@@ -20,9 +20,11 @@ from mbt_lite.plot.sound import draw_sound, one_channel, peak, pitch, sound_exte
 from mbt_lite.plot.style import INK, add_colorbar, finish, hide_frame, new_figure
 
 ATTENTION_MAP = "inferno"
-ANSWER = "answer"  # the query of a map that was traced back from the answer through all layers
+IMPORTANCE = "importance"  # the query of maps by several methods, which stand in place of layers
 QUERIES = {"bottleneck": "the bottleneck", "cls": "the class token", "mean": "the mean patch"}
 SIDE = 1.35  # inches, width of a frame in a strip
+SHOWN = 4  # maps of the video in a figure, large
+WIDTH = 8.0  # inches, of that figure
 
 
 def attention(
@@ -36,20 +38,23 @@ def attention(
 ) -> Figure:
     """A figure of what `maps`, an `inference.AttentionMaps`, read in one layer of `view`'s clip.
 
-    Frames above, spectrogram below, on the file's clock; small triangles mark on the sound when
-    the frames were on show. `head` and `slot` (query token) as in `AttentionMaps.mean`.
+    One row of at most four frames, the one with the highest value among them, above the
+    spectrogram, on the file's clock; small triangles mark on the spectrogram when these frames
+    were on show. `head` and `slot` (query token) as in `AttentionMaps.mean`.
     """
     shown = {s: maps.mean(s, layer, head, slot) for s in streams(maps)}
-    heights = {"rgb": _strip_height(view.rgb, shown["rgb"]) if "rgb" in shown else 0, "spec": 2.8}
+    picked = spread(shown["rgb"], SHOWN) if "rgb" in shown else []
+    side = (WIDTH - 1.0) / max(len(picked), 2)  # inches, of a frame
+    heights = {"rgb": side * view.rgb.shape[1] / view.rgb.shape[2] + 0.35, "spec": 3.0}
     heights = [heights[stream] for stream in shown]
-    figure = new_figure(6.4, sum(heights) + 0.35)
+    figure = new_figure(WIDTH, sum(heights) + 0.35)
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
-    times = None
+    times, unit = None, unit_of(maps)
     for part, (stream, values) in zip(parts, shown.items(), strict=True):
         if stream == "rgb":
-            times = _strip(part, view.rgb, values, view.times, colorbar=colorbar)
+            times = _strip(part, view.rgb, values, view.times, SHOWN, colorbar, picked, unit)
             continue
-        ax, look = part.subplots(), {"colorbar": colorbar, "start": view.start}
+        ax, look = part.subplots(), {"colorbar": colorbar, "start": view.start, "unit": unit}
         attention_on_spectrogram(view.spec, values, clip_config.front_end, ax, **look)
         if times is not None:
             _mark(ax, times)
@@ -80,10 +85,15 @@ def streams(maps) -> list[str]:
     return [stream for stream in ("rgb", "spec") if getattr(maps, stream) is not None]
 
 
+def unit_of(maps) -> str:
+    """What the values of the maps are, as color bars name it."""
+    return IMPORTANCE if maps.query == IMPORTANCE else "attention"
+
+
 def reading(maps, layer: int, head: int | None, slot: int | None) -> str:
     """Whose attention it is, such as "what the bottleneck reads in layer 4, slot 0"."""
-    if maps.query == ANSWER:
-        return "what the answer was made of"
+    if maps.query == IMPORTANCE:
+        return f"what the answer rests on, by {maps.layers[layer]}"
     who = QUERIES.get(maps.query, maps.query)
     parts = [f"what {who} reads in layer {maps.layers[layer]}"]
     parts += [f"head {head}"] if head is not None else []
@@ -128,27 +138,38 @@ def _strip_height(frames, maps, columns: int = 8) -> float:
     return rows * (SIDE * frames.shape[1] / frames.shape[2] + 0.3)
 
 
-def _strip(figure, frames, maps, times, columns: int = 8, colorbar: bool = True):
-    """The times of the frames that are drawn into a figure or a part of one, or None."""
+def _strip(figure, frames, maps, times, columns=8, colorbar=True, picked=None, unit="attention"):
+    """The times of the frames that are drawn into a figure or a part of one, or None.
+
+    `picked` are the maps to draw; None: all of them.
+    """
     frames, maps = _as_uint8(frames), np.asarray(maps, np.float32)
     groups = under_maps(len(frames), len(maps))
-    columns = min(columns, len(maps))
-    axes = figure.subplots(-(-len(maps) // columns), columns, squeeze=False)
+    picked = list(range(len(maps))) if picked is None else picked
+    columns = min(columns, len(picked))
+    axes = figure.subplots(-(-len(picked) // columns), columns, squeeze=False)
     scale = common_scale(maps)
-    for ax in axes.flat[len(maps) :]:
+    for ax in axes.flat[len(picked) :]:
         ax.remove()
-    for ax, group, attention in zip(axes.flat, groups, maps, strict=False):
+    for ax, index in zip(axes.flat, picked, strict=False):
+        group = groups[index]
         ax.imshow(grey(frames[group].mean(0)), interpolation="nearest")
-        overlay(ax, upsample(attention, frames.shape[1:3]), scale)
+        overlay(ax, upsample(maps[index], frames.shape[1:3]), scale)
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(f"frame {group.start}" if times is None else span(times[group]))
         ax.xaxis.label.set(color=INK, size=9)
         hide_frame(ax)
     if colorbar:
-        add_colorbar(
-            list(axes.flat[: len(maps)]), ScalarMappable(scale, ATTENTION_MAP), "attention"
-        )
-    return None if times is None else list(times[: groups[-1].stop])
+        add_colorbar(list(axes.flat[: len(picked)]), ScalarMappable(scale, ATTENTION_MAP), unit)
+    return None if times is None else [time for i in picked for time in times[groups[i]]]
+
+
+def spread(maps: Real[Any, "t y x"], count: int) -> list[int]:
+    """At most `count` maps, spread evenly over all, with the one that has the highest value."""
+    picked = np.unique(np.linspace(0, len(maps) - 1, min(count, len(maps))).round().astype(int))
+    best = int(np.asarray(maps).max((1, 2)).argmax())
+    picked[np.abs(picked - best).argmin()] = best
+    return picked.tolist()
 
 
 def attention_on_frames_alt(
@@ -175,10 +196,11 @@ def attention_on_spectrogram(
     title: str | None = None,
     colorbar: bool = True,
     start: float = 0.0,
+    unit: str = "attention",
 ) -> Axes:
     """Axes with a grey spectrogram under an attention map [time, mel], on the same seconds.
 
-    The clock shows `start` (seconds) at the left edge.
+    The clock shows `start` (seconds) at the left edge; `unit` is what stands at the color bar.
     """
     ax = ax or new_figure(6.4, 2.8).subplots()
     draw_sound(ax, spec, front_end, "gray", start)
@@ -192,7 +214,7 @@ def attention_on_spectrogram(
         extent=sound_extent(values, front_end, start),
     )
     if colorbar:
-        add_colorbar(ax, ScalarMappable(image.norm, ATTENTION_MAP), "attention")
+        add_colorbar(ax, ScalarMappable(image.norm, ATTENTION_MAP), unit)
     return finish(ax, title)
 
 

@@ -18,6 +18,7 @@ from mbt_lite.plot.maps import (
     grey,
     overlay,
     span,
+    spread,
     under_maps,
     upsample,
 )
@@ -44,7 +45,7 @@ def saliencies(
     that share a map are shown one over the other.
     """
     streams = [s for s in ("rgb", "spec") if getattr(found[0], s) is not None]
-    shown = _shown(len(found[0].rgb)) if "rgb" in streams else []
+    shown = spread(np.abs(found[0].rgb), MOST) if "rgb" in streams else []
     widths = [SIDE] * len(shown) + [3.0] * ("spec" in streams)
     figure = new_figure(sum(widths) + 0.6, (SIDE + 0.75) * len(found) + 0.1)
     parts = figure.subfigures(len(found), 1, squeeze=False)[:, 0]
@@ -55,7 +56,7 @@ def saliencies(
         if "spec" in streams:
             _sound(axes[-1], view, one.spec, clip_config)
         note = (captions or {}).get(one.method)
-        title = f"{one.method}: {note}" if note else one.method
+        title = f"{one.title}: {note}" if note else one.title
         part.suptitle(title, x=0.01, ha="left", color=INK, size=9.5)
     return figure
 
@@ -72,11 +73,6 @@ def saliencies_alt(view: View, found: Sequence, clip_config: ClipConfig) -> str:
             words.append(attention_on_spectrogram_alt(one.spec, seconds, front, view.start))
         parts.append(f"{one.method}: {'; '.join(words).replace('attention', 'importance')}")
     return ". ".join(parts)
-
-
-def _shown(maps: int) -> list[int]:
-    """The maps that are drawn, spread over all of them."""
-    return np.unique(np.linspace(0, maps - 1, min(maps, MOST)).round().astype(int)).tolist()
 
 
 def _frame(ax: Axes, view: View, maps: np.ndarray, index: int, box) -> None:
