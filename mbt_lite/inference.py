@@ -46,7 +46,7 @@ class AttentionMaps:
     stream's grid. A missing stream is None. Rows sum to the share that goes to patches (<= 1).
     """
 
-    layers: tuple[int, ...]
+    layers: tuple[int, ...] | tuple[str, ...]  # or what stands in their place
     query: str
     rgb: np.ndarray | None
     spec: np.ndarray | None

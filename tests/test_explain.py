@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import cache, partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -578,6 +577,6 @@ def test_a_full_size_model_is_occluded_in_windows_and_its_gradient_needs_memory(
     assert maps.coarse_windows(TINY, clip) is None
     assert maps.coarse_windows(BASE, clip) == {"rgb": (16, 2, 2), "spec": (8, 2)}
     monkeypatch.setattr(maps, "_memory", lambda: 24e9)
-    model = SimpleNamespace(config=BASE, params=None)
+    large = Classifier(BASE, {}, HEAR, [""] * BASE.classes)
     with pytest.raises(ValueError, match="about 25 GB of memory.*choose occlusion"):
-        maps.METHODS["gradient"](model, clip, jnp.array([0]))
+        maps.METHODS["gradient"](large, clip, jnp.array([0]))
