@@ -298,21 +298,22 @@ def test_a_person_is_told_what_is_wrong_and_can_go_on(tab, clips):
 def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     upload_and_wait(tab, clips["clip"])
     open_tab(tab, "Look")
+    importance = tab.frame_locator("fitted-page.importance iframe")
+    importance.get_by_text("How far to believe occlusion").wait_for()
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url))
+    importance.get_by_label("map").select_option("rollout")
+    importance.get_by_text("By rollout, the answer rests").wait_for()
+    tab.get_by_label("Attention").check()
     page = tab.frame_locator("fitted-page.attention iframe")
     words = page.locator("#words")
     words.get_by_text("The bottleneck in layer 2 reads").wait_for()
-    assert page.get_by_text("How far to believe it").count() == 1
-    asked = []
-    tab.on("request", lambda request: asked.append(request.url))
     page.get_by_label("layer").select_option("layer 1")
     page.get_by_label("slot").select_option("slot 2")
     page.get_by_label("head").select_option("head 3")
     words.get_by_text("Head 3 of slot 2 in layer 1 reads").wait_for()
     page.get_by_role("slider", name="time").press("Home")
     assert page.get_by_text("the picture at 0.12 s").count() == 1
-    tab.get_by_label("Rollout").check()
-    rollout = tab.frame_locator("fitted-page.rollout iframe")
-    rollout.get_by_text("The answer, traced back through all layers,").wait_for()
     tab.get_by_label("Flow").check()
     flow = tab.frame_locator("fitted-page.flow iframe")
     flow.get_by_label("show").press("ArrowRight")
@@ -322,9 +323,11 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     open_tab(tab, "Look")  # what was made once is still there, as it was left
     tab.wait_for_timeout(500)
     assert page.get_by_label("slot").input_value() == "3"
-    label = tab.get_by_label("Explain the answer")
+    label = tab.get_by_label("The label to explain")
     label.click()
     tab.get_by_role("option").last.click()
+    importance.get_by_role("heading", name=f"rests on: {label.input_value()}").wait_for()
+    tab.get_by_label("Flow").check()
     flow.get_by_text(f"what the answer “{label.input_value()}” was read from").wait_for()
 
 
@@ -432,7 +435,7 @@ def test_a_dark_page_has_dark_pages_in_it(url, browser, clips):
     tab.goto(f"{url}?__theme=dark")
     upload_and_wait(tab, clips["clip"])
     open_tab(tab, "Look")
-    frame = tab.frame_locator("fitted-page.attention iframe")
+    frame = tab.frame_locator("fitted-page.importance iframe")
     colour = frame.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
     tab.close()
     assert colour == "rgb(25, 27, 31)"

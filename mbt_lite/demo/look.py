@@ -14,7 +14,7 @@ KINDS = {
     "attention": ("Attention", "where the bottleneck tokens look, layer by layer"),
     "flow": ("Flow", "what passes between sound and picture"),
 }
-FIRST = "attention"
+FIRST = next(iter(KINDS))
 NOTHING = hint(
     "Choose a clip in the tab Ask first; then you can look at what the model read of it."
 )

@@ -137,14 +137,14 @@ def look_tab(tab: gr.Tab, asked: gr.State) -> None:
 
     @told
     def explain(clip: Asked, label: str, progress=gr.Progress()):  # noqa: B008
-        return made(replace(clip, chosen=label), "flow", progress)
+        return made(replace(clip, chosen=label), look.FIRST, progress)
 
     def made(clip: Asked, kind: str, progress):
         pages = look.look(Engine.of(clip.model), clip, kind, progress)
         labels = list(dict.fromkeys([clip.label, *list(clip.answers["both"])[:LABELS]]))
         return pages, (clip.path, clip.model), gr.Dropdown(labels, value=clip.label, visible=True)
 
-    label = gr.Dropdown([], label="Explain the answer", visible=False, elem_id="label")
+    label = gr.Dropdown([], label="The label to explain", visible=False, elem_id="label")
     pages, seen = gr.HTML(look.NOTHING, elem_id="look"), gr.State()
     shown = {"show_progress_on": pages, **MODEL_RUN, **OWN}
     tab.select(show, [asked, seen], [pages, seen, label], **shown)
