@@ -116,8 +116,7 @@ class Engine:
         self.classifier.predict(empty)
         if self.is_small:
             self.classifier.attention(empty)
-            for method in ("occlusion", "gradient", "rollout"):
-                explain.saliency(self.classifier, empty, method)
+            explain.rollout(self.classifier, empty)
             explain.flow(self.classifier, empty)
             one = explain.maps.batched(self.classifier, empty)
             surgery.operated(self.classifier, one, [surgery.untouched(config)])
