@@ -54,13 +54,11 @@ def _find(config: DataConfig) -> Place:
     path = Path(config.path)
     videos = Path(config.videos) if config.videos else None
     names = Path(config.labels) if config.labels else None
-    place = sources.find(config.path, videos, names)
-    if config.audio_track and (sources.holds_tfds(path) or sources.holds_records(path)):
+    if config.audio_track and sources.is_prepared(path):
         raise ValueError(
-            f"data.audio_track={config.audio_track}: {config.path} holds prepared clips, which "
-            "have one track; choose it with mbt-lite prepare --audio-track."
+            f"data.audio_track={config.audio_track}: {config.path} {sources.ONE_TRACK}"
         )
-    return place
+    return sources.find(config.path, videos, names)
 
 
 def _to_learn(config: DataConfig, place: Place) -> Source:

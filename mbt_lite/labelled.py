@@ -211,7 +211,9 @@ def find(
         if split:
             raise ValueError(f"{source} names its split already; leave {split} out.")
         return _of_world(WORLD[source], labels, clip, count)
-    if sources.holds_tfds(Path(source)) or sources.holds_records(Path(source)):
+    if sources.is_prepared(Path(source)):
+        if clip.audio_track:
+            raise ValueError(f"--audio-track {clip.audio_track}: {source} {sources.ONE_TRACK}")
         opened = _prepared(source, labels, split)
         return _drawn(opened, title(source, split), labels, Sampling(clip, views=views), count)
     if not Path(source).exists():

@@ -22,6 +22,7 @@ from mbt_lite.videos import Table
 from mbt_lite.windows import Stream, mark, write
 
 WHOLE = "all"  # how `mbt-lite prepare` calls the split of a table that has none
+ONE_TRACK = "holds prepared clips of one track; choose it with mbt-lite prepare --audio-track."
 SCENES = 2000  # of a split of the micro-world are scored where no count is given
 
 
@@ -215,6 +216,11 @@ def find(
 def holds_tfds(path: Path) -> bool:
     """Whether a path is the folder of a TFDS dataset."""
     return (path / "dataset_info.json").exists()
+
+
+def is_prepared(path: Path) -> bool:
+    """Whether a path is what `mbt-lite prepare` or `mbt-lite build` made."""
+    return holds_tfds(path) or holds_records(path)
 
 
 def holds_records(path: Path) -> bool:

@@ -329,6 +329,18 @@ def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypa
         next(Loader(kept.keep(*variants[0], tmp_path), replace(sampling, streams=streams), 1))
 
 
+def test_an_audio_track_is_chosen_for_files_and_refused_for_prepared_clips(tmp_path):
+    config = DataConfig(path=str(tmp_path), audio_track=2)
+    experiment = Experiment(name="a", model=TINY, clip=SMALL, data=config)
+    sampling = data.sampled(experiment, sources.Scenes("test", 1), training=False)
+    assert sampling.clip == replace(SMALL, audio_track=2) and experiment.clip.audio_track is None
+    (tmp_path / records.DESCRIPTION).write_text("{}")
+    with pytest.raises(ValueError, match="prepared clips of one track"):
+        data.open_split(config, "train")
+    with pytest.raises(ValueError, match="in files with several tracks"):
+        DataConfig(audio_track=2)
+
+
 def test_two_runs_at_once_share_what_one_of_them_makes(tmp_path, counted):
     source, sampling = sources.World(20, 0), Sampling(SMALL, True, canvas=(16, 16))
     found = []
