@@ -388,9 +388,12 @@ def test_what_had_to_be_replaced_though_it_was_loaded_restarts_the_kernel(monkey
     assert restart is True and "jax==" not in kept and "tensorflow-metadata" not in kept
 
 
-def test_what_pip_cannot_install_is_a_sentence():
-    with pytest.raises(SystemExit, match=r"pip says: .*no-such-package.* network\?"):
-        runtime._pip(["no-such-package"], "--no-index")
+def test_what_pip_cannot_install_is_a_sentence(monkeypatch):
+    told = "looking for it\nERROR: No matching distribution found for av>=18\n"
+    failed = SimpleNamespace(returncode=1, stderr=told)
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: failed)
+    with pytest.raises(SystemExit, match=r"^pip says: ERROR: No matching .* network\?"):
+        runtime._pip(["av>=18"])
 
 
 def test_what_is_installed_and_loaded_here_is_found():
