@@ -22,7 +22,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -43,6 +43,10 @@ PAGE = re.compile(rb"\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
 
 class DownloadError(OSError):
     """Why a file did not come, in a sentence with its address and what to do."""
+
+
+class Unreachable(DownloadError):
+    """There is no connection, and nothing has come."""
 
 
 class _Again(Exception):
@@ -199,6 +203,12 @@ def digests(file: Path) -> tuple[str, str]:
     return sha256.hexdigest(), base64.b64encode(md5.digest()).decode()
 
 
+def by_hand(files: Sequence[tuple[int, str, Path]]) -> str:
+    """Lines that say how to do without a network: (bytes, address, place) of every file."""
+    lines = [f"  {amount(size):>7}  {url}\n{'':11}to {place}" for size, url, place in files]
+    return "\n".join(["Fetch elsewhere, and put in its place, each of:", *lines])
+
+
 def amount(size: float) -> str:
     """A number of bytes for people: 1.4 GB."""
     for unit in ("bytes", "kB", "MB", "GB"):
@@ -226,7 +236,8 @@ def _fetch(part: _Partial, at_least: int, spare: int) -> None:
             failures = 1 if part.size - had >= PROGRESS else failures + 1
             offline = isinstance(again, _Unreached) and part.size == before
             if offline or failures > len(WAITS):
-                raise DownloadError(_sentence(part, str(again))) from None
+                kind = Unreachable if offline else DownloadError
+                raise kind(_sentence(part, str(again))) from None
             time.sleep(min(max(WAITS[failures - 1], again.wait), LONGEST_WAIT))
 
 

@@ -16,6 +16,9 @@ from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
 from mbt_lite.files import write_text
 from mbt_lite.hub import hub_file
 from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
+from mbt_lite.progress import Progress, compiling, silent
+
+SAID = {"spec": "audio", "rgb": "video"}  # what a stream is called in a sentence
 
 
 @dataclass(frozen=True)
@@ -96,17 +99,20 @@ class Classifier:
         views: int = 1,
         start: float | None = None,
         audio_track: int | None = None,
+        progress: Progress = silent,
     ) -> Prediction:
         """The `Prediction` for a video file or a `Clip` without batch axis.
 
         Of a file, `views` windows are read, evenly spread (or one from `start` seconds on), and
         their logits averaged. `streams` tells what the model answers when the other stream is
         blanked; a stream in which the file has nothing (no sound, black) is left out. `audio_track`
-        counts from 1; without it, the track that players choose. Raises `media.MediaError` for a
-        file that cannot be used.
+        counts from 1; without it, the track that players choose. `progress` is told each stage:
+        reading, compiling, either stream alone, both. Raises `media.MediaError` for a file that
+        cannot be used.
         """
         if isinstance(clip, Clip):
-            return self._answer([clip], self.config.streams, ())
+            return self._answer([clip], self.config.streams, (), progress)
+        progress(0, desc="reading")
         config = self.clip_config
         if audio_track is not None:
             config = replace(config, audio_track=audio_track)
@@ -114,20 +120,26 @@ class Classifier:
         notes = tuple(dict.fromkeys(note for view in found for note in view.notes))
         full = {"rgb": any(v.rgb.any() for v in found), "spec": any(v.wave.any() for v in found)}
         streams = [stream for stream in self.config.streams if full[stream]]
-        return self._answer([view.clip for view in found], streams, notes)
+        return self._answer([view.clip for view in found], streams, notes, progress)
 
-    def _answer(self, clips: list[Clip], streams, notes: tuple[str, ...]) -> Prediction:
+    def _answer(self, clips: list[Clip], streams, notes, progress: Progress) -> Prediction:
         batch = _stack([self._only_own(clip) for clip in clips])
+        streams = streams if len(self.config.streams) == 2 else ()
+        compiling(progress, _forward, self.config, self.params, batch)
 
-        def prediction(without=None, **more):
+        def prediction(number, words, without=None, **more):
+            progress(number / (1 + len(streams)), desc=words)
             logits = self.logits(batch, without).mean(0)
             answer = 1 / (1 + np.exp(-logits))
             return Prediction(self.labels, answer, caution=self.caution, **more)
 
         alone = {}
-        for stream in streams if len(self.config.streams) == 2 else ():
-            alone[stream] = prediction(next(s for s in self.config.streams if s != stream))
-        return prediction(streams=alone, notes=notes)
+        for number, stream in enumerate(streams):
+            other = next(s for s in self.config.streams if s != stream)
+            alone[stream] = prediction(number, f"{SAID[stream]} alone", other)
+        whole = prediction(len(streams), "both streams", streams=alone, notes=notes)
+        progress(1, desc="done")
+        return whole
 
     def attention(
         self,

@@ -21,6 +21,7 @@ from . import flaxfile
 from .flaxfile import BFLOAT16, check_size
 from .hub import hub_file
 
+VIT = "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz"
 LARGEST = 8 << 30  # bytes; the largest published file, with its optimiser, is 1.4 GB
 KNOWN_TO_NUMPY = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 SWELLING = 20  # an npz may unpack to so many times its size; weights hardly shrink at all
@@ -89,7 +90,9 @@ def find(path: str | os.PathLike) -> Path:
     while path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; give a safetensors, Scenic or npz file.")
+        known = path.name == Path(VIT).name
+        more = f" Fetch it from {VIT} (about 0.4 GB) and put it there." if known else ""
+        raise ValueError(f"{path} does not exist; give a safetensors, Scenic or npz file.{more}")
     if not 0 < path.stat().st_size <= LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, as no MBT file; get it anew.")
     return path

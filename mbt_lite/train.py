@@ -29,6 +29,7 @@ from mbt_lite.files import write_text
 from mbt_lite.inference import Classifier
 from mbt_lite.interrupts import Interrupts
 from mbt_lite.logbook import Logbook, Row
+from mbt_lite.progress import bar, silent
 from mbt_lite.savepoints import Savepoints
 from mbt_lite.start import settle
 from mbt_lite.step import State
@@ -131,6 +132,8 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
     do = do.lower(wanted, sharding.batch_shapes(mesh, loader.fields)).compile()
     validation = None
     if begun.validation:
+        if not quiet:
+            tell("compiling the validation ...")
         validation = Validation(experiment, begun.validation, mesh, wanted.weights)
         opened.callback(validation.close)
     place = (int(state.step), config.steps)
@@ -194,7 +197,8 @@ def _validate(course: Course, state: State, number: int) -> tuple[float | None, 
     """(the score that ranks, or None; whether to stop) after a validation that is written down."""
     if course.validation is None:
         return None, False
-    found = course.validation(state.weights, course.stop)
+    with contextlib.nullcontext(silent) if course.book.bar.disable else bar("validation") as told:
+        found = course.validation(state.weights, course.stop, told)
     if found is None:
         return None, True
     course.book.add(number, found.scores)

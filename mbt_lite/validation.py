@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from mbt_lite import data, metrics, sharding, step, world
 from mbt_lite.experiment import Experiment
 from mbt_lite.interrupts import Interrupts
+from mbt_lite.progress import Progress, silent
 from mbt_lite.sources import Source
 
 
@@ -48,11 +49,12 @@ class Validation:
         shapes = sharding.batch_shapes(mesh, self.loader.fields)
         self.answer = step.answer(experiment, mesh).lower(params, shapes).compile()
 
-    def __call__(self, params: dict, stop: Interrupts) -> Found | None:
+    def __call__(self, params: dict, stop: Interrupts, progress: Progress = silent) -> Found | None:
         """Scores and samples of the parameters; None where it was interrupted."""
         answers, samples, seen = [], [], 0
         self.loader.seek(0)
         while seen < self.count:
+            progress(seen / self.count, desc=f"clip {seen + 1} of {self.count}")
             batch = next(self.loader)
             names = batch.pop("id")
             found = self.answer(params, sharding.placed(self.mesh, batch, stop.asked))

@@ -28,6 +28,7 @@ from mbt_lite.model import init_params
 
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
 LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
+LABELS_SIZE = 15_000  # bytes, about
 AUDIOSET = "AudioSet's 527 names, fetched when they are first needed"
 SIZES = {"float32": 4, "bfloat16": 2}  # bytes a parameter
 LIKELIEST = {0: "Speech", 137: "Music"}  # what most clips of AudioSet are labelled with
@@ -221,12 +222,16 @@ def largest_biases(
 
 def audioset_labels() -> tuple[str, ...]:
     """AudioSet's 527 class names in official order; fetched once, then kept in the cache folder."""
-    path = cache_folder() / Path(urllib.parse.urlsplit(LABELS).path).name
+    path = _labels_file()
     if not path.exists():
         with download.locked(path):
             if not path.exists():
                 download.download(LABELS, path, check=read_labels)
     return read_labels(path)
+
+
+def _labels_file() -> Path:
+    return cache_folder() / Path(urllib.parse.urlsplit(LABELS).path).name
 
 
 def read_labels(path: Path, count: int = BASE.classes) -> tuple[str, ...]:
@@ -267,13 +272,32 @@ def _make(found: Entry, dtype: str, made: Path) -> None:
 
 def _download(found: Entry, dtype: str) -> Path:
     parameters = found.config.cost().parameters
-    return download.download(
-        found.url,
-        cache_folder() / found.file,
-        at_least=parameters * SIZES["float32"],
-        spare=parameters * SIZES[dtype],
-        check=_check_whole,
-    )
+    try:
+        return download.download(
+            found.url,
+            cache_folder() / found.file,
+            at_least=parameters * SIZES["float32"],
+            spare=parameters * SIZES[dtype],
+            check=_check_whole,
+        )
+    except download.Unreachable as error:
+        reason, files = str(error).partition(" Try again")[0], download.by_hand(wanted(found))
+        raise download.Unreachable(f"{reason} {files}") from None
+
+
+def download_size(found: Entry) -> int:
+    """Bytes of a published file: its parameters, and its optimizer's momentum."""
+    return 2 * SIZES["float32"] * found.config.cost().parameters
+
+
+def wanted(found: Entry) -> list[tuple[int, str, Path]]:
+    """(bytes, address, place) of every file that a released entry needs and that is not here."""
+    files = []
+    if original(found) is None and not any(path.exists() for path in places(found).values()):
+        files.append((download_size(found), found.url, cache_folder() / found.file))
+    if not _labels_file().exists():
+        files.append((LABELS_SIZE, LABELS, _labels_file()))
+    return files
 
 
 def _check_whole(file: Path) -> None:

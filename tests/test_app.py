@@ -448,9 +448,7 @@ def test_a_dark_page_has_dark_pages_in_it(url, browser, clips):
 def engine(model):
     from mbt_lite.demo import engine
 
-    engine.Engine._compile, compile = lambda self: None, engine.Engine._compile
-    yield engine.Engine(load(model))
-    engine.Engine._compile = compile
+    return engine.Engine(load(model))
 
 
 @pytest.fixture(scope="module")

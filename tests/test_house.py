@@ -32,6 +32,7 @@ LEVELS = {
         "files",
         "interrupts",
         "runtime",
+        "progress",
     ],
     1: ["config", "hub", "timeline"],
     2: ["tracks", "encode", "model", "layouts", "scenic", "journal", "sampling"],

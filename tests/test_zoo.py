@@ -606,6 +606,20 @@ def test_a_later_download_must_be_the_same_file_as_the_first(offer, published, t
     assert left(tmp_path) == READY - {"as500k-rgb-spec.safetensors"} | LABELS
 
 
+def test_without_network_every_file_that_is_needed_is_named_at_once(server, offer, tmp_path):
+    offer(good(DATA))
+    entry = zoo.ENTRIES["as500k-rgb-spec"]
+    away = entry.url.replace(str(server.server_port), "9")  # nobody listens
+    zoo.ENTRIES["as500k-rgb-spec"] = dataclasses.replace(entry, url=away)
+    with pytest.raises(download.DownloadError) as error:
+        zoo.fetch(PUBLISHED)
+    files = ((away, PUBLISHED, zoo.download_size(entry)), (zoo.LABELS, "classes.csv", 15_000))
+    for url, name, size in files:
+        where = f"{download.amount(size)}  {url}\n{'':11}to {tmp_path / name}"
+        assert where in str(error.value)
+    assert str(error.value).count("no connection") == 1 and not server.requests
+
+
 @pytest.mark.full
 def test_two_processes_download_and_convert_once(server, offer, published, tmp_path):
     def slowly(request):

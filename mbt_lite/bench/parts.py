@@ -245,6 +245,7 @@ def answer_of_the_demo(place: Place) -> dict | str:
     from mbt_lite.demo.engine import Engine
 
     engine = Engine(load())
+    engine.compile()
     return compare(
         lambda: engine.ask(place.clip),
         lambda: engine.classifier.predict(place.clip, views=5),

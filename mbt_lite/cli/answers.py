@@ -37,10 +37,13 @@ class Predict:
             raise ValueError("no clip given; try: " + self.example)
         if self.top < 1 or self.views < 1:
             raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
+        from mbt_lite.progress import bar
+
         classifier, failed = load_model(self.model, self.front_end, self.audio_track), 0
         for path in media_files(self.clips):
             try:
-                answer = classifier.predict(path, self.views, self.start)
+                with bar(path.name) as progress:
+                    answer = classifier.predict(path, self.views, self.start, progress=progress)
             except (ValueError, OSError) as error:
                 failed += 1
                 self._fail(path, error)

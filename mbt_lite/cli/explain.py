@@ -55,7 +55,15 @@ class Attention:
             raise ValueError("--label needs --map occlusion or gradient; other maps know no label.")
         classifier = load_model(self.model, self.front_end, self.audio_track)
         view = _view(classifier, self.clip, self.start)
-        return _finish(classifier, self.out, partial(self._made, kind, own, classifier, view))
+        return _finish(classifier, self.out, partial(self._drawn, kind, own, classifier, view))
+
+    def _drawn(self, *given):
+        """As `_made`, with a bar in a terminal."""
+        from mbt_lite.progress import bar
+
+        with bar(self.clip.name) as progress:
+            progress(0, desc=f"maps of {', '.join(self.map)}")
+            return self._made(*given)
 
     def _made(self, kind: str, own: bool, classifier, view):
         """The page or figure, or None where a film was written."""
@@ -102,13 +110,15 @@ class Flow:
 
     def run(self) -> int:
         from mbt_lite import explain, panels, plot
+        from mbt_lite.progress import bar
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = load_model(self.model, self.front_end, self.audio_track)
         if self.colour not in ("cause", "attention"):
             raise ValueError(f"--colour {self.colour}: choose cause or attention.")
         view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"
-        found = explain.flow(classifier, view, self.label, effects=cut)
+        with bar(self.clip.name) as progress:
+            found = explain.flow(classifier, view, self.label, cut, progress)
         page, picture = lambda: panels.flow_page(found), lambda: plot.flow(found, self.colour)
         code = _finish(classifier, self.out, page if kind == ".html" else picture)
         print(plot.flow_alt(found))
@@ -137,14 +147,18 @@ class Swap:
     def run(self) -> int:
         from mbt_lite import explain, panels, plot
         from mbt_lite.explain.maps import label_index
+        from mbt_lite.progress import bar
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = load_model(self.model, self.front_end)
         one, two = (_view(classifier, path, None) for path in (self.clip, self.other))
         names = self.clip.stem, self.other.stem
-        label = self.label or explain.best_label(classifier, one)
-        label_index(classifier, label)  # refuses one that is not known
-        found = explain.swap_sound(classifier, one, two, names)
+        with bar("swap") as progress:
+            progress(0, desc="compiling, the first clip")
+            label = self.label or explain.best_label(classifier, one)
+            label_index(classifier, label)  # refuses one that is not known
+            progress(0, desc="each video with each audio")
+            found = explain.swap_sound(classifier, one, two, names)
         labels = None if self.label is None else [self.label]
 
         def page() -> str:

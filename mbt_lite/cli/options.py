@@ -32,9 +32,12 @@ def load_model(model: str, front_end: str | None = None, audio_track: int | None
     """The `Classifier` to ask; what is compiled for it is kept for the next command."""
     from mbt_lite import sharding, zoo
     from mbt_lite.inference import load
+    from mbt_lite.progress import bar
 
     sharding.keep_compilations(zoo.cache_folder() / "compiled")
-    classifier = load(model, front_end=front_end)
+    with bar(model) as progress:
+        progress(0, desc="reading the weights")
+        classifier = load(model, front_end=front_end)
     if audio_track is not None:
         classifier.clip_config = replace(classifier.clip_config, audio_track=audio_track)
     return classifier

@@ -3,7 +3,7 @@
 Nothing in here knows of pages. Every file, a sample too, goes through the guard's own process.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,6 +20,7 @@ from mbt_lite.guard import Guard, Reading
 from mbt_lite.inference import Classifier, Prediction
 from mbt_lite.media import MediaError
 from mbt_lite.model import Clip
+from mbt_lite.progress import Progress, estimated, part, silent
 
 NAMES = {
     "both": "Sound and picture",
@@ -29,11 +30,6 @@ NAMES = {
 LIKELY = 0.5  # from which probability on a label counts as said
 SMALL = 10_000_000  # parameters, up to which many forward passes are no matter
 LOADED = 3  # models that stay in memory together
-Progress = Callable[..., object]  # called with a share 0..1 and desc=
-
-
-def silent(_share: float, desc: str = "") -> None:
-    """Progress that nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -99,27 +95,31 @@ class Engine:
         self.classifier = classifier
         self.guard = _guard(classifier.clip_config)
         self.is_small = config.cost().parameters <= SMALL
-        self._compile()
+        self.is_compiled = False
 
     @classmethod
     def of(cls, name: str, progress: Progress = silent) -> "Engine":
         """The engine of a name of the zoo, or of a path; made once, downloaded where need be."""
         _fetch(name, progress)
-        progress(1, desc=f"Loading and compiling {name}")
-        return _made(name)
+        progress(0, desc=f"Loading {name}")
+        engine = _made(name)
+        if not engine.is_compiled:
+            engine.compile(estimated(progress))
+        return engine
 
-    def _compile(self) -> None:
+    def compile(self, progress: Progress = silent) -> None:
         """Run everything once, so that nobody waits for it later."""
         config = self.classifier.config
         shapes = (*config.rgb_shape, 3), (*config.spec_shape, 3)
         empty = Clip(*(np.zeros(shape, np.float32) for shape in shapes))
-        self.classifier.predict(empty)
+        self.classifier.predict(empty, progress=progress)
         if self.is_small:
             self.classifier.attention(empty)
             explain.rollout(self.classifier, empty)
             explain.flow(self.classifier, empty)
             one = explain.maps.batched(self.classifier, empty)
             surgery.operated(self.classifier, one, [surgery.untouched(config)])
+        self.is_compiled = True
 
     def read(self, path: str | Path | None, windows: int = 1) -> Reading:
         """What the guard finds in a file, each window once; `MediaError` where there is no use."""
@@ -132,19 +132,20 @@ class Engine:
 
         `model` is what this engine is called; without a title the clip has that of its file.
         """
+        progress = estimated(progress)
         progress(0, desc="Reading the clip")
         reading = self.read(path, 5 if self.is_small else 3)
         views = list({round(view.start, 2): view for view in reading.views}.values())
         windows = []
         for i, view in enumerate(views):
-            progress((i + 1) / (len(views) + 1), desc=f"Asking, window {i + 1} of {len(views)}")
+            told = part(progress, i / len(views), (i + 1) / len(views))
             end = min(view.start + self.classifier.clip_config.sound_seconds, reading.duration)
-            windows.append(Window(view.start, max(end, view.start + 0.1), self.answers(view)))
+            windows.append(Window(view.start, max(end, view.start + 0.1), self.answers(view, told)))
         return Asked(Path(path), title or titled(path), model, reading, tuple(windows))
 
-    def answers(self, view: View) -> dict[str, dict[str, float]]:
+    def answers(self, view: View, progress: Progress = silent) -> dict[str, dict[str, float]]:
         """Probabilities by label: of both streams, and of each in which there is anything."""
-        prediction = self.classifier.predict(view.clip)
+        prediction = self.classifier.predict(view.clip, progress=progress)
         found = {"both": prediction}
         if view.wave.any():
             found["sound alone"] = prediction.streams["spec"]
@@ -196,7 +197,7 @@ def choices(own: str) -> Iterator[tuple[str, str]]:
     for found in filter(shown, zoo.ENTRIES.values()):
         size = found.config.cost().parameters
         words = f"{found.name}: {size / 1e6:.3g} million parameters, trained on {found.trained_on}"
-        more = "" if is_here(found) else f", a download of {amount(download_size(found))} first"
+        more = "" if is_here(found) else f", a download of {amount(zoo.download_size(found))} first"
         yield words + more, found.name
     if not in_zoo(own):
         yield f"{Path(own).name}: given at the start", own
@@ -219,17 +220,12 @@ def is_here(found: zoo.Entry) -> bool:
     return kept or zoo.original(found) is not None
 
 
-def download_size(found: zoo.Entry) -> int:
-    """Bytes of a published file: its parameters, and its optimiser's momentum."""
-    return 2 * zoo.SIZES["float32"] * found.config.cost().parameters
-
-
 def _fetch(name: str, progress: Progress) -> None:
     """Download a model of the zoo that is not here yet, and tell how far it is."""
     found = in_zoo(name)
     if found is None or is_here(found):
         return
-    whole, part = download_size(found), zoo.cache_folder() / f"{found.file}.partial"
+    whole, part = zoo.download_size(found), zoo.cache_folder() / f"{found.file}.partial"
     with ThreadPoolExecutor(1) as pool:
         fetching = pool.submit(zoo.fetch, name)
         while wait([fetching], timeout=0.5).not_done:

@@ -10,6 +10,7 @@ from types import ModuleType
 from mbt_lite.demo.engine import Engine, called
 from mbt_lite.demo.manners import Page
 from mbt_lite.demo.page import build
+from mbt_lite.progress import bar
 
 
 def start(
@@ -26,7 +27,9 @@ def start(
     model = called(model)
     sys.modules.setdefault("__main__", ModuleType("__main__"))
     print(f"Loading and compiling {model}: up to half a minute ...", file=sys.stderr)
-    page = build(Engine.of(model), model)
+    with bar(model) as progress:
+        engine = Engine.of(model, progress)
+    page = build(engine, model)
     page.given = {"share": share or None, "server_port": port}
     if password:
         page.given["auth"] = keeper(password)

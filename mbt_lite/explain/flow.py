@@ -17,6 +17,7 @@ from mbt_lite.explain.maps import batched, best_label, label_index
 from mbt_lite.explain.surgery import SENSES, Surgery, fused_layers, operated, untouched
 from mbt_lite.inference import Classifier
 from mbt_lite.model import Clip
+from mbt_lite.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,30 @@ class Flow:
         return sorted(found, key=lambda edge: -edge[3])
 
 
-def flow(classifier: Classifier, clip, label: str | None = None, effects: bool = True) -> Flow:
+def flow(
+    classifier: Classifier,
+    clip,
+    label: str | None = None,
+    effects: bool = True,
+    progress: Progress = silent,
+) -> Flow:
     """The `Flow` in a file's middle, a `View` or a `Clip` for a label, or else the likeliest.
 
     Mass starts at the class tokens, where the answer is read, and runs back through the layers as
     in a rollout: half of a token is kept, half is what its attention reads. With `effects` every
     edge between a stream and a slot is also cut on its own, one forward pass each: the attention
-    along it is taken out and the rest of the row scaled up to one.
+    along it is taken out and the rest of the row scaled up to one; `progress` is told which.
     """
     config, one = classifier.config, batched(classifier, clip)
     layers = fused_layers(config)
     if any(getattr(one, s) is None for s in config.streams):
         raise ValueError("a flow needs a clip with both picture and sound.")
+    progress(0, desc="both streams")
     label = best_label(classifier, clip) if label is None else label
     column = label_index(classifier, label)
+    progress(0, desc="attention maps")
     mass, maps = jax.device_get(flow_maps(config, classifier.params, one))
-    cut = edge_effects(classifier, one, column) if effects else None
+    cut = edge_effects(classifier, one, column, progress) if effects else None
     return Flow(tuple(config.streams), layers, label, np.float64(mass), cut, **maps)
 
 
@@ -140,14 +149,16 @@ def crossings(streams: int, groups: int) -> np.ndarray:
     return stream[:, None] != stream[None]
 
 
-def edge_effects(classifier: Classifier, clip: Clip, column: int) -> np.ndarray:
+def edge_effects(
+    classifier: Classifier, clip: Clip, column: int, progress: Progress = silent
+) -> np.ndarray:
     """[L, G, G]: a logit of a batch of one as it is less that with the edge cut, nan elsewhere."""
     config = classifier.config
     layers, streams = len(fused_layers(config)), len(config.streams)
     groups = streams + config.bottlenecks
     edges = np.argwhere(np.broadcast_to(crossings(streams, groups), (layers, groups, groups)))
     knock_outs = [knock_out(config, *edge) for edge in edges.tolist()]
-    logits = operated(classifier, clip, knock_outs).logits[:, 0, column]
+    logits = operated(classifier, clip, knock_outs, progress).logits[:, 0, column]
     effect = np.full((layers, groups, groups), np.nan)
     effect[tuple(edges.T)] = classifier.logits(clip)[0, column] - logits
     return effect

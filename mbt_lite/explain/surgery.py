@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from mbt_lite.config import MBTConfig
 from mbt_lite.explain.maps import batched, parts
 from mbt_lite.inference import Classifier
 from mbt_lite.model import MBT, Clip, Output, tapped
+from mbt_lite.progress import Progress, compiling, silent
 
 SENSES = {"spec": "sound", "rgb": "picture"}
 KINDS = ("zero", "mean", "freeze", "swap", "cut")
@@ -179,12 +179,16 @@ def untouched(config: MBTConfig) -> Surgery:
     return Surgery(edges, edges.copy(), cut, slot, slot.copy(), value)
 
 
-def operated(classifier: Classifier, clip: Clip, surgeries: Sequence[Surgery]) -> Output:
+def operated(
+    classifier: Classifier, clip: Clip, surgeries: Sequence[Surgery], progress: Progress = silent
+) -> Output:
     """Output [K, B, ...] of the batched clip under each surgery."""
-    config, found = classifier.config, []
-    steps = parts(config, len(surgeries), len(next(x for x in clip if x is not None)))
-    for part in tqdm(steps, "operating", unit="batch", delay=3, disable=None):
+    config, count, found = classifier.config, len(surgeries), []
+    for part in parts(config, count, len(next(x for x in clip if x is not None))):
         stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *surgeries[part])
+        if not found:
+            compiling(progress, _operated, config, classifier.params, clip, stacked)
+        progress(part.start / count, desc=f"cut {part.start + 1} of {count}")
         found.append(jax.device_get(_operated(config, classifier.params, clip, stacked)))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *found)
 
