@@ -22,8 +22,8 @@ from mbt_lite import (
     tfrecord,
     world,
 )
-from mbt_lite.config import WORLD, WORLD_CLIP
-from mbt_lite.evaluation import evaluate, modality_confusion
+from mbt_lite.config import BASE, WORLD, WORLD_CLIP
+from mbt_lite.evaluation import _windows_at_once, evaluate, modality_confusion
 from mbt_lite.experiment import DataConfig
 from mbt_lite.inference import Classifier
 
@@ -91,6 +91,16 @@ def test_what_fills_the_last_batch_never_counts():
             wanted = reference(truth[:, column], logits[:, column])
             assert found[condition] == pytest.approx(wanted, abs=1e-9)
     assert scores["clips"] == 21
+
+
+def test_a_batch_is_never_larger_than_the_number_of_clips(table):
+    listener = Listener(("a", "b", "c"))
+    evaluate(listener, table, quiet=True)
+    assert {size for size, _ in listener.asked} == {3}
+
+
+def test_a_large_model_on_a_cpu_is_asked_window_by_window():
+    assert [_windows_at_once(config) for config in (WORLD, BASE)] == [8, 1]
 
 
 def test_the_size_of_a_batch_changes_no_score():

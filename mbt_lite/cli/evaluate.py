@@ -28,8 +28,8 @@ class Evaluate:
     """The split of the data, where it has some; its classes must be the model's."""
     views: int = 4
     """Windows per file, evenly spread, their logits averaged."""
-    batch: int = 8
-    """Windows that go through the model at once."""
+    batch: int | None = None
+    """Windows that go through the model at once; otherwise 8, of a large model on a CPU 1."""
     count: int | None = None
     """How many clips, the first ones; otherwise all, of the micro-world 2000."""
     report: Path | None = None
