@@ -13,8 +13,10 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite import features, media, tables
-from mbt_lite.config import FrontEnd, to_dict
+from mbt_lite.config import STREAMS, FrontEnd, to_dict
 from mbt_lite.records import FPS, MELS, ROWS, Example
+
+NAMES = {"rgb": "picture", "spec": "sound"}  # as `media` calls the streams
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,11 @@ class Settings:
     short_side: int = 256  # pixels
     quality: int = 90  # of the JPEGs, as Pillow counts
     audio_track: int | None = None  # of a file, from 1 on; None: the one that players choose
+    streams: tuple[str, ...] = STREAMS  # what a file must have; the other one is left out
 
     def __post_init__(self):
+        if not self.streams or not set(self.streams) <= set(STREAMS):
+            raise ValueError(f"streams {' '.join(self.streams)}: take {' or '.join(STREAMS)}.")
         front = self.front_end
         per_second = (front.rate, front.rate / front.hop_samples, front.mels)
         if per_second != (media.RATE, ROWS, MELS):
@@ -42,35 +47,39 @@ class Settings:
         kept = {name: value for name, value in front.items() if name not in ("mean", "std")}
         frames = {"fps": FPS, "short_side": self.short_side, "jpeg_quality": self.quality}
         track = {"audio_track": self.audio_track} if self.audio_track else {}
-        return {"front_end": kept, "labels": list(self.labels), "frames": frames} | track
+        streams = {} if len(self.streams) == 2 else {"streams": list(self.streams)}
+        described = {"front_end": kept, "labels": list(self.labels), "frames": frames}
+        return described | track | streams
 
 
 def example(row: tables.Row, settings: Settings) -> tuple[Example, tuple[str, ...]]:
     """The clip of a row, and in phrases what was unusual about its file.
 
-    ValueError where the file cannot be used, or lacks picture or sound: silence or black frames
-    would be learnt from as if they were real.
+    ValueError where the file cannot be used, or lacks a stream of the settings: silence or black
+    frames would be learnt from as if they were real.
     """
     track, total = settings.audio_track, None
     if row.start and row.end is not None:
         total = media.probe(row.path, track).duration
     start, length = tables.window(row, total)
-    thin = {"fps": FPS, "short_side": settings.short_side, "audio_track": track}
+    only = None if len(settings.streams) == 2 else NAMES[settings.streams[0]]
+    thin = {"fps": FPS, "short_side": settings.short_side, "audio_track": track, "only": only}
     found = media.read(row.path, start, length, **thin)
-    for name, values in (("picture", found.frames), ("sound", found.wave)):
-        if not len(values):
+    for stream, values in (("rgb", found.frames), ("spec", found.wave)):
+        if stream in settings.streams and not len(values):
             codec = [f": {words}" for words in found.notes if words.startswith("there is ")]
-            cause = f"has no {name} in the window{''.join(codec[:1])}"
-            raise ValueError(f"{row.path} {cause}; a clip needs both.")
+            cause = f"has no {NAMES[stream]} in the window{''.join(codec[:1])}"
+            needed = "a clip needs both" if only is None else f"--streams {stream} needs it"
+            raise ValueError(f"{row.path} {cause}; {needed}.")
     seconds = max(math.floor(found.duration + 0.5), 1)
-    wave = np.zeros(seconds * media.RATE, np.float32)
+    wave = np.zeros(seconds * media.RATE * ("spec" in settings.streams), np.float32)
     heard = found.wave[: len(wave)]
     wave[: len(heard)] = heard
-    spec = features.log_mel(wave, settings.front_end).astype(np.float32)
+    spec = features.log_mel(wave, settings.front_end) if len(wave) else np.zeros(0)
     clip = Example(
         id=row.id,
-        jpegs=_jpegs(found, seconds, settings),
-        melspec=spec.reshape(seconds, ROWS, MELS),
+        jpegs=_jpegs(found, seconds, settings) if "rgb" in settings.streams else [],
+        melspec=spec.astype(np.float32).reshape(-1, ROWS, MELS),
         wave=wave,
         labels=tuple(settings.labels.index(name) for name in row.labels),
         names=row.labels,

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from mbt_lite import extract, processes, tfrecord
 from mbt_lite.extract import Settings
 from mbt_lite.manifests import PROGRESS, Done, Shard, finish, unfinished, write_manifest
-from mbt_lite.records import DESCRIPTION, to_bytes
+from mbt_lite.records import DESCRIPTION, FPS, to_bytes
 from mbt_lite.tables import Row
 
 CLIPS = 64  # a shard, unless the number of shards is given
@@ -190,7 +190,8 @@ def work(job: Job, settings: Settings) -> Done | processes.Lost:
         file.write(data)
     values = clip.melspec.astype(np.float64)
     sums = values.size, float(values.sum()), float((values**2).sum())
-    return Done(len(data), len(clip.melspec), sums, unusual)
+    seconds = max(len(clip.melspec), len(clip.jpegs) // FPS)
+    return Done(len(data), seconds, sums, unusual)
 
 
 def _to_disk(part: Path, size: int) -> None:

@@ -38,6 +38,7 @@ ROOT = Path(__file__).parent.parent
 
 def film(path, seconds=1.0, fps=25.0, size=(32, 48), hum=440.0):
     """A clip whose brightness counts its frames, with a hum or in silence."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     count = round(seconds * fps)
     frames = np.empty((count, *size, 3), np.uint8)
     frames[:] = (np.arange(count) * 5 % 250)[:, None, None, None]
@@ -65,6 +66,24 @@ def videos(tmp_path_factory):
 
 def shards_of(videos, count=3, split=None):
     return prepare.plan(tables.read_rows(videos / "table.csv").rows, "v", count, split)
+
+
+@pytest.mark.parametrize("stream, other", [("spec", "rgb"), ("rgb", "spec")])
+def test_records_of_one_stream_hold_nothing_of_the_other(capsys, tmp_path, stream, other):
+    film(tmp_path / "clips" / "bell" / "both.mp4", 2.0)
+    film(tmp_path / "clips" / "dog" / "silent.mp4", hum=0)
+    words = [str(tmp_path / "clips"), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert cli.main(["prepare", *words, "--streams", stream]) == int(stream == "spec")
+    shown = capsys.readouterr()
+    clips = list(Shards(tmp_path / "out"))
+    assert len(clips) == (1 if stream == "spec" else 2)
+    for clip in clips:
+        seconds = 2 if clip.names == ("bell",) else 1
+        kept = {"rgb": len(clip.jpegs) / 25, "spec": len(clip.melspec)}
+        assert kept == {stream: seconds, other: 0}
+    if stream == "spec":
+        assert "1 clips could not be prepared" in shown.err
+        assert "no sound" in (tmp_path / "out" / "failures.csv").read_text()
 
 
 def contents(folder):

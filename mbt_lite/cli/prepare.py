@@ -42,6 +42,8 @@ class Prepare:
     """How many processes; otherwise one per core."""
     patience: float = 600.0
     """Seconds after which a clip is given up."""
+    streams: tuple[str, ...] = ("spec", "rgb")
+    """What each clip must have and is kept of it: audio (spec), video (rgb) or both."""
     front_end: str = "linear-mel"
     """The preset that makes the spectrograms; the sound itself is kept too."""
     audio_track: AudioTrack = None
@@ -72,9 +74,8 @@ class Prepare:
                 f"none of the files of {self.table} is in {self.videos or 'its folder'}; name the "
                 "folder of the videos with --videos."
             )
-        settings = Settings(
-            features.front_end(self.front_end), tuple(found.labels), audio_track=self.audio_track
-        )
+        front, labels = features.front_end(self.front_end), tuple(found.labels)
+        settings = Settings(front, labels, audio_track=self.audio_track, streams=self.streams)
         shards = prepare.plan(found.rows, self._name(), self.shards, self.split)
         if self.runner:
             from mbt_lite import beam
