@@ -1,5 +1,6 @@
 """From the settings of a run to its sources of clips, and to batches of them."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from mbt_lite.filler import Part, Source
 from mbt_lite.kept import keep
 from mbt_lite.sampling import Sampling
 from mbt_lite.sources import Place, Scenes, Table, World
+from mbt_lite.workers import hindrance
 
+log = logging.getLogger(__name__)
 ROLES = ("train", "validation", "test")
 MICRO_WORLD = "world"
 
@@ -140,13 +143,17 @@ def loader(
     In training it goes on without end, in another order each epoch, otherwise once over the clips.
     `batch` is the number of clips of this host, otherwise its part of `train.batch`. With
     `data.keep` the clips are made first, unless they are kept already, and read without processes,
-    whose start takes longer than the reading of many clips.
+    whose start takes longer than the reading of many clips. Without processes read scripts that
+    have no `if __name__ == "__main__":`, too, and say so.
     """
     config = experiment.data
     sampling = sampled(experiment, source, training)
     workers = config.workers if workers is None else workers
     if config.keep:
         source = keep(source, sampling, Path(config.keep))
+        workers = 0
+    if workers and (why := hindrance()):
+        log.warning("the clips are read in this process, without workers: %s.", why)
         workers = 0
     return Loader(
         source,

@@ -6,12 +6,14 @@ over there.
 R rows of a batch
 """
 
+import ast
 import math
 import multiprocessing
 import os
 import queue
 import shutil
 import signal
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -72,6 +74,27 @@ class Workers:
             # is not waited for: a pool that is shut down never reports it.
             wait([future for future in futures if not future.cancel()])
             self.free.put(slot)
+
+
+def hindrance() -> str | None:
+    """Why this program cannot begin processes, None if it can.
+
+    Each begins with a run of the program's main file, as far as `if __name__ == "__main__":`; a
+    script without that line would begin itself again, and one from stdin cannot be found.
+    """
+    main = sys.modules.get("__main__")
+    module = getattr(getattr(main, "__spec__", None), "name", "")
+    file = getattr(main, "__file__", None)
+    if file is None or module.rpartition(".")[2] == "__main__":  # a notebook, python -c, a package
+        return None
+    try:
+        tree = ast.parse(Path(file).read_bytes())
+    except (OSError, SyntaxError):  # stdin, or a program that is no source
+        return None if Path(file).exists() else f"{file} is no file that they could begin with"
+    guarded = any(
+        isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body
+    )
+    return None if guarded else f'{file} has no `if __name__ == "__main__":`'
 
 
 @lru_cache

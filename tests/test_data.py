@@ -16,6 +16,8 @@ import pytest
 from PIL import Image
 
 from mbt_lite import (
+    configs,
+    data,
     extract,
     media,
     prepare,
@@ -32,6 +34,7 @@ from mbt_lite.batches import AHEAD, Loader, Plan
 from mbt_lite.config import WORLD_CLIP, ClipConfig
 from mbt_lite.features import log_mel, read_views
 from mbt_lite.sampling import Sampling
+from mbt_lite.workers import hindrance
 
 LABELS = ("a", "b", "c")
 CLIP = ClipConfig(frames=4, stride=2, size=16, resize=20, spec_frames=100)
@@ -525,3 +528,31 @@ def test_the_bench_reads_full_size_clips_and_says_what_it_leaves_out(monkeypatch
     assert "from records" in throughput.table(found)
     with pytest.raises(ValueError, match="nowhere/python is no Python"):
         throughput.lacks_tensorflow("nowhere/python")
+
+
+@pytest.mark.parametrize(
+    "text, module, said",
+    [
+        ("import mbt_lite\n", "", "script.py has no `if __name__"),
+        ("import mbt_lite\n", "package.__main__", None),
+        ("if __name__ == '__main__':\n    pass\n", "", None),
+        (None, "", "script.py is no file"),
+    ],
+)
+def test_workers_are_begun_only_by_a_program_that_guards_its_start(
+    monkeypatch, tmp_path, text, module, said
+):
+    script = tmp_path / "script.py"
+    if text is not None:
+        script.write_text(text)
+    main = SimpleNamespace(__file__=str(script), __spec__=SimpleNamespace(name=module))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert said in hindrance() if said else hindrance() is None
+
+
+def test_a_script_without_a_guard_reads_in_its_own_process(caplog, monkeypatch):
+    monkeypatch.setattr(data, "hindrance", lambda: "script.py has no guard")
+    made = configs.world.experiment()
+    with data.loader(made, data.open_split(made.data, "train", clips=8), True, batch=2) as loader:
+        assert loader.steps.workers is None and len(next(loader)["id"]) == 2
+    assert "read in this process, without workers: script.py has no guard" in caplog.text
