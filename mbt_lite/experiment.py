@@ -12,6 +12,9 @@ LOSSES = ("sigmoid", "softmax")
 OPTIMIZERS = ("adamw", "momentum")
 SCHEDULES = ("cosine", "constant")
 TRAINED = ("all", "head")
+# Where a run starts from a model, these are the recipe's, and with `start.rewire` those, too.
+KEPT = ("dropout", "attention_dropout", "drop_path", "dtype")
+WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_test")
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from mbt_lite import data, vit
-from mbt_lite.experiment import Experiment
+from mbt_lite.experiment import KEPT, WIRING, Experiment
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model import init_params
 from mbt_lite.sources import Source
-
-KEPT = ("dropout", "attention_dropout", "drop_path", "dtype")  # of the recipe's model
-WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_test")
 
 
 @dataclass(frozen=True)
@@ -52,9 +49,18 @@ class Begun:
         return self._rewired(params) if start.rewire else params
 
     def _rewired(self, params: dict) -> dict:
-        """The parameters that the recipe's wiring has; what the model lacks starts fresh."""
+        """The parameters that the recipe's wiring has; what the model lacks starts fresh.
+
+        So does the bottleneck where the recipe has another number of tokens.
+        """
         fresh = init_params(self.experiment.model, jax.random.key(self.experiment.train.seed))
-        return {name: params.get(name, value) for name, value in fresh.items()}
+        same = {
+            name
+            for name, value in fresh.items()
+            if name in params
+            and jax.tree.map(jnp.shape, params[name]) == jax.tree.map(jnp.shape, value)
+        }
+        return {name: params[name] if name in same else value for name, value in fresh.items()}
 
 
 def settle(experiment: Experiment) -> Begun:
@@ -65,16 +71,16 @@ def settle(experiment: Experiment) -> Begun:
     data. Raises ValueError where the data cannot be used.
     """
     model, start = None, experiment.start
-    if start.model:
+    seed = 0 if experiment.data.keep else experiment.train.seed  # kept clips: for every seed
+    ask = partial(data.open_split, experiment.data, seed=seed)
+    source = ask("train", clips=experiment.train.steps * experiment.train.batch)
+    if start.model:  # a download, perhaps: what the data lacks is said before it
         model = load(start.model)
         names = KEPT + WIRING * start.rewire
         own = {name: getattr(experiment.model, name) for name in names}
         geometry = replace(model.config, **own)
         experiment = replace(experiment, model=geometry, clip=model.clip_config)
     config = experiment.train
-    seed = 0 if experiment.data.keep else config.seed  # kept clips are the same for every seed
-    ask = partial(data.open_split, experiment.data, seed=seed)
-    source = ask("train", clips=config.steps * config.batch)
     if config.epochs:
         steps = max(1, math.ceil(config.epochs * len(source) / config.batch))
         experiment = replace(experiment, train=replace(config, steps=steps))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from mbt_lite import checkpoint, cli, media, world, zoo
+from mbt_lite.cli.train import read_experiment
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
@@ -162,6 +163,50 @@ def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
             cli.main(["train", *work, *field])
         assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
+
+
+def test_help_of_train_lists_every_field_with_its_type_and_default(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for start, end in (
+        ("--train.batch int = 32 ", " clips of a step, over all devices"),
+        ("--data.path str = world ", " a folder of videos"),
+        ("--start.model str | None = None ", " hf://user/repo"),
+        ("--augment.hue float = 0.2 ", " either way"),
+        ("--model.fusion str = bottleneck ", " all tokens; late: none"),
+        ("--clip.frames int = 32", "32"),
+    ):
+        found = [line for line in lines if line.strip().startswith(start)]
+        assert len(found) == 1 and found[0].endswith(end)
+
+
+@pytest.mark.parametrize(
+    "words, sentence",
+    [
+        ("--config folder --model.width 64", "--model.width has no effect here; it needs --start"),
+        ("--config folder --start.inflate arp", "it needs --start.vit"),
+        ("--config folder --clip.front-end.mels 64", "--clip.front_end has no effect here"),
+        ("--config world --train.momentum 0.5", "it needs --train.optimizer momentum"),
+        ("--config world --train.epochs 2 --train.steps=9", "it needs --train.epochs 0"),
+        ("--config world --augment.hue 0.1", "it needs --augment.colour above 0"),
+        ("--config world --model.streams spec --model.fusion_layer 2", "--model.streams spec rgb"),
+        ("--config world --start.rewire", "it needs --start.model"),
+        ("--config world --processes 2", "have no effect without --coordinator"),
+        ("--config world --dry-run --profile", "--profile has no effect with --dry-run"),
+        ("--config x.json --variant frozen", "x.json is one experiment"),
+    ],
+)
+def test_an_option_of_train_that_would_have_no_effect_is_refused(capsys, words, sentence):
+    assert cli.main(["train", *words.split()]) == 1
+    assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_streams_and_steps_of_the_command_line_count(capsys):
+    made = read_experiment(Path("folder"), None, ("--model.streams", "spec", "--train.steps", "9"))
+    assert made.model.streams == ("spec",) and made.start.rewire and made.start.model
+    assert made.train.steps == 9 and made.train.epochs == 0
+    assert "--model.streams turns on --start.rewire" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

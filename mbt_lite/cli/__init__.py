@@ -103,12 +103,19 @@ def main(arguments: list[str] | None = None) -> int:
     own, rest = arguments[1:], ()
     if name == "train":
         own, rest = _split_overrides(own)
-    made = tyro.cli(
-        COMMANDS[name],
-        args=own,
-        prog=f"mbt-lite {name}",
-        description=f"{COMMANDS[name].__doc__}\n\nExample: {COMMANDS[name].example}",
-    )
+    try:
+        made = tyro.cli(
+            COMMANDS[name],
+            args=own,
+            prog=f"mbt-lite {name}",
+            description=f"{COMMANDS[name].__doc__}\n\nExample: {COMMANDS[name].example}",
+        )
+    except SystemExit as stop:
+        if name == "train" and not stop.code:  # after --help
+            from mbt_lite.cli.fields import listing
+
+            print(listing())
+        raise
     try:
         with _keeping_interrupts():
             return dataclasses.replace(made, rest=rest).run() if rest else made.run()

@@ -49,6 +49,7 @@ class Train:
     def run(self) -> int:
         from mbt_lite import sharding
 
+        self._check()
         experiment = read_experiment(self.config, self.variant, self.rest)
         if self.distributed or self.coordinator:
             sharding.connect(self.coordinator, self.processes, self.process)
@@ -68,9 +69,20 @@ class Train:
         print(run.folder / "model.safetensors")
         return 0
 
+    def _check(self) -> None:
+        """ValueError for an option that would have no effect."""
+        if self.variant and self.config.suffix == ".json":
+            raise ValueError(f"--variant {self.variant}: {self.config} is one experiment.")
+        if self.dry_run and self.profile:
+            raise ValueError("--profile has no effect with --dry-run; leave one out.")
+        counted = self.processes is not None or self.process is not None
+        if counted and not (self.coordinator or self.distributed):
+            raise ValueError("--processes and --process have no effect without --coordinator.")
+
 
 def read_experiment(config: Path, variant: str | None, changes: tuple[str, ...]):
     """The experiment of a recipe, or of a run's experiment.json, changed by options."""
+    from mbt_lite.cli import fields
     from mbt_lite.config import from_dict
     from mbt_lite.experiment import Experiment
 
@@ -78,7 +90,8 @@ def read_experiment(config: Path, variant: str | None, changes: tuple[str, ...])
         made = from_dict(Experiment, json.loads(config.read_text(encoding="utf-8")))
     else:
         made = read_function(config, variant or "experiment")()
-    return tyro.cli(type(made), default=made, args=changes, prog="mbt-lite train")
+    made = tyro.cli(type(made), default=made, args=changes, prog="mbt-lite train")
+    return fields.settled(made, fields.named(changes))
 
 
 def read_function(config: Path, name: str):

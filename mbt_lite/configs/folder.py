@@ -4,7 +4,8 @@
 
 `experiment` trains every parameter, `frozen` (--variant frozen) the head alone. Both start from
 the embedded model; for videos of the real world say --start.model as500k-rgb-spec, which brings
-its own geometry, or take --variant vit, an ImageNet ViT in the geometry of the paper. One clip in
+its own geometry, or take --variant vit, an ImageNet ViT in the geometry of the paper. Files with
+audio only are learned from with --model.streams spec, with video only by rgb. One clip in
 five is kept for scoring, at least one of each class that has two.
 
 Hardware: two CPU cores for world-tiny; an accelerator for the others. Expected: measured on 160
