@@ -421,7 +421,7 @@ display(Image(picture, width=760))  # the page, as a person sees it
 
 # %% [markdown]
 # Notice that the page gave the very numbers that `predict` gives here. From a terminal it is
-# `make demo`, and with another model `python app.py --model as500k-rgb-spec`.
+# `mbt-lite demo`, and with another model `mbt-lite demo --model as500k-rgb-spec`.
 #
 # The other way to show a model is to give it away: a folder with the weights, all settings, and a
 # model card. Anybody has it back with `mbt.load`, from a disk or, once you uploaded the folder,
