@@ -362,7 +362,7 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
     for name, track in (("picture", picture), ("sound", sound)):
         if track and (track.damaged or track.corrupt):
             yield f"damaged: parts of the {name} could not be decoded"
-        if track and (track.jumps or track.stream.index in line.jumps):
+        if track and (track.jumps or track.index in line.jumps):
             yield f"the time stamps of the {name} jump; it is played on without the jump"
         if track and track.changes:
             yield f"the {name} changes its {'size' if name == 'picture' else 'rate'} on the way"

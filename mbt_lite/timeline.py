@@ -26,6 +26,7 @@ APART = 10.0  # s between the beginnings of two streams, beyond which the header
 CUT = 1.0  # s that a file may end before its header says so
 REORDERED = 16  # frames that a packet may be stored before others which are shown earlier
 RETRIES = 32  # failed reads in a row after which the rest of a file is given up
+THIN = 10_000  # bits per second of picture and sound, under which a length is doubted
 LARGE = 1 << 30  # bytes, from which on a guessed length is believed: reading takes seconds
 
 # Containers without a length: libav guesses it from the bit rate or the last time stamp.
@@ -85,9 +86,11 @@ def _walked(container, streams: list, clock: "Clock", promised: float | None) ->
     total = max(clock.ends.values(), default=0.0) or None
     guessed = bool(GUESSED & _formats(container))
     wrong = promised is None or abs(promised - (total or 0.0)) > CUT
-    short = promised is not None and promised - (total or 0.0) > CUT
+    # a length may count from time stamp 0 on
+    short = promised is not None and promised - (total or 0.0) > CUT + max(clock.zero, 0.0)
     sound = all(stream.type == "audio" for stream in streams)
-    doubt = clock.jumps or clock.counted or (guessed and wrong and sound)
+    pipe = container.format.name.endswith("pipe")  # pictures in a row
+    doubt = clock.jumps or clock.counted or pipe or (guessed and wrong and sound)
     return Timeline(
         zero=clock.zero,
         total=total,
@@ -121,6 +124,8 @@ def _is_doubtful(container, streams: list, total: float | None) -> bool:
     """Whether a file must be read through to know how long it is."""
     if total is None or (GUESSED & _formats(container) and container.size < LARGE):
         return True
+    if len(streams) == 2 and 8 * container.size < THIN * total:
+        return True
     starts = [in_seconds(s, s.start_time) for s in streams if s.start_time is not None]
     if starts and max(starts) - min(starts) > APART:
         return True
@@ -142,10 +147,10 @@ def _reaches(container, streams: list, ends: list[float]) -> bool:
     try:
         container.seek(int(max(last - CUT, 0.0) / guide.time_base), stream=guide)
         for packet in container.demux(streams):
-            if packet.pts is not None and packet.stream_index in due:
+            if packet.pts is not None and packet.stream.index in due:
                 end = in_seconds(packet.stream, packet.pts + (packet.duration or 0))
-                if -1.5 * CUT < end - due[packet.stream_index] < APART:
-                    del due[packet.stream_index]
+                if -1.5 * CUT < end - due[packet.stream.index] < APART:
+                    del due[packet.stream.index]
             if not due:
                 return True
     except FAILURES:
@@ -154,6 +159,11 @@ def _reaches(container, streams: list, ends: list[float]) -> bool:
 
 
 # ---- packets ----
+
+
+def _step(stream) -> float:
+    """Seconds from one frame of a picture to the next, where packets do not say it; 1 at most."""
+    return min(1 / frame_rate(stream), 1.0) if stream.type == "video" else 0.0
 
 
 class Clock:
@@ -166,7 +176,7 @@ class Clock:
     def __init__(self, streams: list, origin: float):
         self.streams, self.zero = streams, origin  # s
         self.ticks = {s.index: float(s.time_base) for s in streams}  # s
-        self.steps = {s.index: 1 / frame_rate(s) if s.type == "video" else 0.0 for s in streams}
+        self.steps = {s.index: _step(s) for s in streams}  # s
         self.shifts = dict.fromkeys(self.ticks, 0.0)  # s that are taken off the time stamps
         self.ends: dict[int, float] = {}  # s after t = 0
         self.jumps: dict[int, float] = {}  # s, the longest of each stream
@@ -174,7 +184,7 @@ class Clock:
 
     def set(self, packet) -> float | None:
         """Put a packet's time stamps right; s after t = 0 at which it begins, None: it is empty."""
-        index, end = packet.stream_index, self.ends.get(packet.stream_index)
+        index, end = packet.stream.index, self.ends.get(packet.stream.index)
         if not packet.size:
             return None
         tick, stamp = self.ticks[index], packet.dts if packet.pts is None else packet.pts
@@ -200,7 +210,7 @@ class Clock:
             if self._runs_on(index, stamp - shift):
                 break
         else:
-            shift = stamp - self.ends.get(index, max(self.ends.values(), default=0.0))
+            shift = stamp - self.ends.get(index, 0.0)
         if shift != self.shifts[index]:
             self.jumps[index] = max(self.jumps.get(index, 0.0), abs(shift - self.shifts[index]))
             self.shifts[index] = shift
@@ -243,7 +253,7 @@ class Packets:
     def _needed(self) -> Iterator:
         kept = {stream.index: [] for stream in self.streams}
         for packet in self._all():
-            index, early = packet.stream_index, kept.get(packet.stream_index)
+            index, early = packet.stream.index, kept.get(packet.stream.index)
             if early is not None and packet.size:
                 if packet.is_keyframe:
                     early.clear()

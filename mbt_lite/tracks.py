@@ -34,7 +34,7 @@ def pump(packets: Iterable, tracks, length: float) -> None:
     """Feed the tracks until the window is full or the packets end."""
     by_index = {track.stream.index: track for track in tracks}
     for packet in packets:
-        track = by_index.get(packet.stream_index)
+        track = by_index.get(packet.stream.index)
         if track is None:
             continue
         if track.beyond(packet, length + SLACK):
@@ -57,13 +57,14 @@ class Track:
     padding = 0.0  # s that a codec may add at the end
 
     def __init__(self, stream, length: float, origin: float, sought: bool, end: float):
-        self.stream, self.length = stream, length  # s, of the window
+        self.stream, self.index, self.length = stream, stream.index, length  # s, of the window
         self.origin = origin  # s: the time stamp that is time 0 of the window
         self.sought, self.end = sought, end  # whether decoding began on the way; s, of the file
         self.begin = max(0.0, (in_seconds(stream, stream.start_time) or 0.0) - origin)
         last = in_seconds(stream, stream.duration and stream.duration + (stream.start_time or 0))
         self.over = last is not None and last <= origin  # the stream ended before the window
-        self.first = self.expected = None  # s: time of the first frame, and of the next one
+        # s: time of the first frame, of the last one, and of the next one
+        self.first = self.last = self.expected = None
         self.packets = self.good = self.damaged = self.corrupt = self.jumps = self.changes = 0
         self.done, self.until = False, -math.inf
 
@@ -111,7 +112,7 @@ class Track:
         """Give a frame its time, keep count of it, and take it if the window wants it."""
         time = self.time(in_seconds(self.stream, self.stamp(frame)))
         self.first = time if self.first is None else self.first
-        self.expected = time + self.seconds(frame)
+        self.last, self.expected = time, time + self.seconds(frame)
         self.until = max(self.until, self.expected)
         self.corrupt += time >= 0 and frame.is_corrupt
         self.good += not frame.is_corrupt
@@ -130,7 +131,8 @@ class Track:
         time, expected = stamp - self.origin, self.expected
         if expected is None:
             expected = time if self.sought or time < SLACK else 0.0
-        if time < expected - 1 or time > max(expected + SLACK, self.end):
+        back = expected if self.last is None else self.last
+        if time < back - 1 or time > max(expected + SLACK, self.end):
             self.origin += time - expected
             self.jumps += 1
             return expected
@@ -213,7 +215,7 @@ class Picture(Track):
         if self.held and time <= self.held[0]:
             return
         if self.held:
-            self.steps.append(time - self.held[0])
+            self.steps += [time - self.held[0]] if time > 0 else []
             self.settle(time if self.fps is None else (self.held[0] + time) / 2)
         self.held = time, frame
 
@@ -314,7 +316,7 @@ class Instants(Picture):
         self.odd |= not len(shown) or not self.kept[begin].is_keyframe
         if self.odd:
             return
-        self.steps = list(np.diff(shown))
+        self.steps = list(np.diff(shown)[shown[1:] > 0])
         wanted = np.maximum(np.searchsorted(shown, at + SAME, side="right") - 1, 0)
         self.wanted = set(shown[wanted].tolist())
         self.done, self.expected = False, times[begin]

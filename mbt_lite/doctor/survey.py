@@ -65,8 +65,8 @@ def survey(path, audio_track: int | None = None) -> Survey:
                 continue
             duration = in_seconds(packet.stream, packet.duration)
             at = in_seconds(packet.stream, packet.pts) - line.zero
-            found[packet.stream_index].append((at, duration or 0.0))
-            locked |= {packet.stream_index} if packet.has_sidedata("encryption_info") else set()
+            found[packet.stream.index].append((at, duration or 0.0))
+            locked |= {packet.stream.index} if packet.has_sidedata("encryption_info") else set()
         jumps = clock.jumps if clock else {}
         picture, sound = (
             stream
@@ -134,7 +134,7 @@ def channels(path, start: float, seconds: float, audio_track: int | None = None)
 def _decoded(packets: Packets, stream) -> Iterator:
     """The frames of one of the streams."""
     for packet in packets:
-        if packet.stream_index == stream.index:
+        if packet.stream.index == stream.index:
             yield from packet.decode()
 
 
