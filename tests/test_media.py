@@ -579,6 +579,140 @@ def test_a_cover_picture_is_not_a_video(tmp_path):
     assert not probe(tmp_path / "b.m4a").has_video
 
 
+# ---- clocks that jump, lengths that are guessed, files that are cut off ----
+
+
+def remuxed(source, target, since=0.0, by=0.0, kinds=("video", "audio"), **options):
+    """The packets of a file in another one, those from `since` s on moved by `by` s."""
+    with av.open(str(target), "w", options=options) as out, av.open(str(source)) as container:
+        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
+        for packet in container.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type in kinds and packet.dts * packet.time_base >= since:
+                ticks = round(by / packet.time_base)
+                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+            packet.stream = streams[packet.stream.index]
+            out.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize(
+    "name, since, kinds",
+    [
+        ("both.ts", 4, ("video", "audio")),
+        ("both.mkv", 4, ("video", "audio")),
+        ("sound.mkv", 4, ("audio",)),
+        ("wall clock.mkv", 0, ("audio",)),
+        ("sound.mp4", 4, ("audio",)),
+    ],
+)
+def test_time_stamps_that_jump_are_played_on_without_the_jump(tmp_path, clip, name, since, kinds):
+    path = remuxed(clip, tmp_path / name, since, 15_000, kinds)
+    assert seconds(path) == probe(path).duration == pytest.approx(8, abs=0.3)
+    whole, part = read(path), read(path, 4.5, 2)
+    for media in (whole, part):
+        assert flash_time(media) == pytest.approx(beep_time(media), abs=0.1)
+        assert sum("jump" in note for note in media.notes) == len(kinds)
+    assert flash_time(whole) == pytest.approx(5, abs=0.25) and len(whole.frames) == 200
+    assert flash_time(part) == pytest.approx(0.5, abs=0.25)
+    views = features.read_views(path, WORLD_CLIP, 4)
+    assert [view.start for view in views] == pytest.approx([0, 2, 4, 6], abs=0.3)
+
+
+def test_joined_recordings_of_one_clock_last_as_long_as_both(tmp_path, clip):
+    data = remuxed(clip, tmp_path / "a.ts").read_bytes()
+    (tmp_path / "b.ts").write_bytes(data + data)  # the header is guessed from the last time stamp
+    assert seconds(tmp_path / "b.ts") == pytest.approx(16, abs=0.3)
+    second = read(tmp_path / "b.ts", 12, 3)
+    assert flash_time(second) == pytest.approx(beep_time(second), abs=0.1)
+    assert flash_time(second) == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["front.mp4", "a.mkv"])
+def test_of_a_file_cut_off_the_readable_part_is_used(tmp_path, clip, name):
+    options = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    data = remuxed(clip, tmp_path / name, **options).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) * 4 // 5])
+    total = seconds(tmp_path / name)
+    assert 1 < total < 7
+    for views in (1, 4):
+        for view in features.read_views(tmp_path / name, WORLD_CLIP, views):
+            assert view.start <= max(total - 2, 0) + 0.01 and len(view.rgb)
+            assert f"cut off or damaged: {total:.1f} s of 8." in str(view.notes)
+
+
+def steady(path, frames):
+    """Whether a file gives all frames evenly, also from the middle on."""
+    whole, part = read(path), read(path, 3.2, 0.6)
+    np.testing.assert_allclose(whole.times, np.arange(len(frames)) / FPS, atol=1e-3)
+    apart = np.abs(whole.frames[:, None].astype(int) - frames[None]).mean(axis=(2, 3, 4))
+    np.testing.assert_array_equal(apart.argmin(axis=1), np.arange(len(frames)))
+    np.testing.assert_allclose(part.times, np.arange(15) / FPS, atol=1e-3)
+    np.testing.assert_array_equal(part.frames, whole.frames[80:95])
+
+
+REORDERED = {"options": {"bf": "3", "b_strategy": "0", "g": "25"}}
+
+
+def test_avi_with_b_frames_gives_every_frame(tmp_path):
+    wave = beep(4, 2)[None]
+    encode(tmp_path / "a.avi", moving(4), wave=wave, audio="mp2", **REORDERED)
+    steady(tmp_path / "a.avi", moving(4))
+    assert not any("varies" in note for note in read(tmp_path / "a.avi").notes)
+
+
+@pytest.mark.parametrize("name, codec", [("a.h264", "libx264"), ("a.mjpeg", "mjpeg")])
+def test_a_stream_without_a_container_is_counted_by_its_frames(tmp_path, name, codec):
+    more = REORDERED if codec == "libx264" else {"pix_fmt": "yuvj420p"}
+    encode(tmp_path / name, moving(4), video=codec, **more)
+    assert seconds(tmp_path / name) == pytest.approx(4, abs=1e-3)
+    steady(tmp_path / name, moving(4))
+    starts = [view.start for view in features.read_views(tmp_path / name, WORLD_CLIP, 3)]
+    assert starts == pytest.approx([0, 1, 2], abs=1e-3)
+
+
+def test_an_mp3_of_varying_rate_without_a_header_is_measured(tmp_path):
+    for name, rate in (("a.mp3", 32_000), ("b.mp3", 320_000)):
+        plain = {"write_xing": "0", "id3v2_version": "0"}
+        with av.open(str(tmp_path / name), "w", container_options=plain) as out:
+            stream = out.add_stream("libmp3lame", rate=44_100, layout="mono")
+            stream.bit_rate = rate
+            frame = av.AudioFrame.from_ndarray(beep(4, 2, 44_100)[None], "fltp", "mono")
+            frame.sample_rate, frame.time_base, frame.pts = 44_100, Fraction(1, 44_100), 0
+            out.mux([*stream.encode(frame), *stream.encode(None)])
+    joined = (tmp_path / "a.mp3").read_bytes() + (tmp_path / "b.mp3").read_bytes()
+    (tmp_path / "c.mp3").write_bytes(joined)
+    assert seconds(tmp_path / "c.mp3") == pytest.approx(8.1, abs=0.2)
+    starts = [view.start for view in features.read_views(tmp_path / "c.mp3", WORLD_CLIP, 4)]
+    assert starts == pytest.approx([0, 2, 4, 6], abs=0.2)
+    assert beep_time(read(tmp_path / "c.mp3", 5.5, 2)) == pytest.approx(0.6, abs=0.1)
+
+
+def test_sound_that_is_sought_by_its_byte_rate_comes_from_the_right_second(tmp_path):
+    encode(tmp_path / "a.wav", wave=beep(8, 6)[None], audio="adpcm_ima_wav")
+    assert beep_time(read(tmp_path / "a.wav", 5, 2)) == pytest.approx(1, abs=0.01)
+    encode(tmp_path / "b.wav", wave=beep(6, 1)[None], audio="pcm_s16le")
+    with pytest.raises(MediaError, match=r"ends at 6.00 s; ask for a start before that"):
+        read(tmp_path / "b.wav", 9, 2)
+
+
+def test_what_has_ended_before_the_window_is_called_so(tmp_path):
+    write(tmp_path / "a.mp4", flash(6, 1), FPS, beep(2, 1))
+    write(tmp_path / "b.mp4", flash(2, 1), FPS, beep(6, 1))
+    assert read(tmp_path / "a.mp4", 3, 2).notes[0] == "the sound ends before the window"
+    notes = read(tmp_path / "b.mp4", 3, 2).notes
+    assert any("its last frame stands in" in note for note in notes)
+    assert not any("only one frame" in note for note in notes)
+
+
+def test_only_gaps_within_the_window_are_noted(tmp_path, clip):
+    path = remuxed(clip, tmp_path / "a.mkv", 2, 0.5)
+    assert "the sound has gaps" in read(path).notes
+    assert "the sound has gaps" in read(path, 1.5, 2).notes
+    assert "the sound has gaps" not in read(path, 3, 2).notes
+
+
 # ---- names, limits, damage ----
 
 
