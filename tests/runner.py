@@ -3,7 +3,7 @@
     python runner.py WORKDIR [--steps N] [--devices N] [--shards N] [--stop-at N]
                              [--port N --processes N --process N] [--save-every N] [--depth N] ...
 
-prints one line of JSON at the end: whether it finished, its losses, and a digest of its weights.
+prints one line of JSON at the end, see `told`.
 """
 
 import argparse
@@ -13,24 +13,27 @@ import os
 import signal
 import sys
 
+NUMBERS = {"steps": 12, "devices": 1, "shards": 1, "accumulate": 1, "stop_at": 0, "port": 0}
+NUMBERS |= {"processes": 1, "process": 0, "save_every": 2, "evaluate_clips": 8, "depth": 2}
+NUMBERS |= {"evaluate_every": 0, "workers": 0, "keep": 2}
+
 
 def arguments():
     parser = argparse.ArgumentParser()
     parser.add_argument("workdir")
-    numbers = {"steps": 12, "devices": 1, "shards": 1, "accumulate": 1, "stop_at": 0, "port": 0}
-    numbers |= {"processes": 1, "process": 0, "save_every": 2, "evaluate_clips": 8, "depth": 2}
-    numbers |= {"evaluate_every": 0, "workers": 0, "keep": 2}
-    for name, default in numbers.items():
+    for name, default in NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=default)
     return parser.parse_args()
 
 
-def experiment(asked):
+def experiment(**options):
+    """The tiny experiment, with options as they are called on the command line."""
     from dataclasses import replace
 
     from mbt_lite import configs
     from mbt_lite.experiment import DataConfig, TrainConfig
 
+    asked = argparse.Namespace(**NUMBERS | options)
     made = configs.world.experiment()
     model = replace(
         made.model, width=16, heads=2, mlp_dim=16, depth=asked.depth, fusion_layer=1, drop_path=0.2
@@ -53,12 +56,21 @@ def experiment(asked):
     return replace(made, model=model, train=train, data=data)
 
 
-def main() -> None:
-    asked = arguments()
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={asked.devices}"
+def told(run) -> dict:
+    """What the run comes to: whether it finished, its losses, and a digest of its weights."""
     import jax
     import numpy as np
 
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(run.classifier.params)]
+    digest = hashlib.blake2b(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
+    losses = [row["loss"] for row in run.records if "loss" in row]
+    sums = [float(np.abs(leaf).sum()) for leaf in leaves]
+    return {"finished": run.finished, "losses": losses, "digest": digest, "sums": sums}
+
+
+def main() -> None:
+    asked = arguments()
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={asked.devices}"
     from mbt_lite import sharding, train
 
     if asked.processes > 1:
@@ -69,12 +81,8 @@ def main() -> None:
         if asked.stop_at and rows[-1]["step"] == asked.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run = train.fit(experiment(asked), asked.workdir, live=look, program=True)
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(run.classifier.params)]
-    digest = hashlib.blake2b(b"".join(leaf.tobytes() for leaf in leaves)).hexdigest()
-    losses = [row["loss"] for row in run.records if "loss" in row]
-    sums = [float(np.abs(leaf).sum()) for leaf in leaves]
-    print(json.dumps({"finished": run.finished, "losses": losses, "digest": digest, "sums": sums}))
+    run = train.fit(experiment(**vars(asked)), asked.workdir, live=look, program=True)
+    print(json.dumps(told(run)))
     sys.exit(0 if run.finished else 75)
 
 

@@ -18,7 +18,7 @@ from mbt_lite.reference import translated
 TINY = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1, classes=527)
 TINY = replace(TINY, rgb_shape=(2, 224, 224), rgb_patch=(1, 56, 56), spec_patch=(16, 64))
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
 
 @pytest.fixture
@@ -59,7 +59,6 @@ def test_a_comparison_begins_when_nothing_is_under_way_any_more():
     assert log == ["begun", "ready"] * 4  # a warm-up and a round of either
 
 
-@pytest.mark.full
 def test_a_program_elsewhere_tells_its_own_seconds():
     code = "print('ready', flush=True)\nfor _ in __import__('sys').stdin: print(9, flush=True)"
     with Program(sys.executable, "-c", code) as program:
@@ -71,7 +70,6 @@ def test_a_program_elsewhere_tells_its_own_seconds():
             program()
 
 
-@pytest.mark.full
 def test_what_a_python_lacks_is_said(place):
     row = parts.beside(place, lambda: None, "torchaudio")
     assert "No module named" in row and "--python" in row or "missing" in row
@@ -99,7 +97,6 @@ def test_the_two_train_steps_learn_the_same():
     assert np.abs(after["head"]["bias"] - before["head"]["bias"]).max() > 1e-4
 
 
-@pytest.mark.full
 def test_the_forward_pass_is_timed_beside_the_usual_formulation():
     row = model.forward(replace(TINY, depth=1, fusion_layer=0))
     assert row["of_peak"] > 0 and min(row["bytes"]) > 0 and min(row["compile_seconds"]) > 0
@@ -130,7 +127,6 @@ def side(monkeypatch, tmp_path):
     return program
 
 
-@pytest.mark.full
 def test_train_steps_are_timed_in_processes_of_their_own(side):
     side.write_text(SMALL_SIDE)
     row = model.train("8 frames", together=True)
@@ -138,7 +134,6 @@ def test_train_steps_are_timed_in_processes_of_their_own(side):
     assert row["of_peak"] > 0 and row["seconds"] > 0
 
 
-@pytest.mark.full
 def test_large_train_steps_come_one_after_the_other(side):
     side.write_text(STAND_IN)
     row = model.train("8 frames", together=False)
@@ -163,7 +158,6 @@ def test_the_log_mel_is_timed_beside_the_same_from_librosa(name):
     np.testing.assert_allclose(theirs, ours, atol=1e-4)
 
 
-@pytest.mark.full
 def test_a_film_is_read_beside_pyav(place, monkeypatch):
     monkeypatch.setattr(parts, "HD", (232, 320))
     row = parts.reading_beside(place, "pyav")
@@ -183,13 +177,11 @@ def test_both_readers_give_the_same_clip(tmp_path):
     assert np.corrcoef(wave, found.wave)[0, 1] > 0.99
 
 
-@pytest.mark.full
 def test_the_demo_and_the_batch_are_asked(place):
     assert parts.answer_of_the_demo(place)["seconds"] > 0
     assert parts.answers_in_a_batch(place)["seconds"] > 0
 
 
-@pytest.mark.full
 def test_growth_is_measured_counted_and_drawn(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(growth, "BASE", TINY)
     monkeypatch.setattr(growth.pace, "CASES", {"8 frames": TINY})

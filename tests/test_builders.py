@@ -18,6 +18,7 @@ from mbt_lite import cli, extract, tables
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.features import FRONT_ENDS, hz_to_mel
 
+pytestmark = pytest.mark.full
 tfds = pytest.importorskip("tensorflow_datasets")
 
 from tensorflow_datasets.core.download import checksums  # noqa: E402
@@ -173,7 +174,6 @@ def test_the_folder_says_how_noisy_it_is(clean):
     assert opened.info.features["label"].names == list("0123456789")
 
 
-@pytest.mark.full
 def test_tfds_reads_the_folder_by_name_without_tensorflow(clean):
     program = (
         "import sys, mbt_lite.builders, tensorflow_datasets as tfds\n"

@@ -16,6 +16,8 @@ from mbt_lite.features import FRONT_ENDS
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model import init_params
 
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
+
 RNG = np.random.default_rng(0)
 HEARS = replace(blind.EXPERIMENT.model, width=32, depth=1, mlp_dim=32)
 SMALL = replace(

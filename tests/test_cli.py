@@ -15,6 +15,8 @@ from PIL import Image
 from mbt_lite import checkpoint, cli, media, world, zoo
 from mbt_lite.cli.train import read_experiment
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
 
@@ -38,6 +40,17 @@ def test_a_bad_file_gets_its_line_and_the_others_their_answers(capsys, tmp_path)
     assert err.count("mbt-lite: ") == 2 and "Traceback" not in err
 
 
+def test_it_runs_as_a_program_of_its_own(tmp_path):
+    """The only other process that the core stage starts."""
+    clip = str(SAMPLES / "circle_sings.mp4")
+    command = [sys.executable, "-m", "mbt_lite", "predict", clip, "--json"]
+    environment = os.environ | {"MBT_LITE_CACHE": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    assert "circle sings" in json.loads(done.stdout)["top"]
+
+
+@pytest.mark.full
 def test_what_one_command_compiled_serves_the_next(tmp_path):
     """Where nothing can be kept, the answer is the same."""
     (tmp_path / "file").touch()

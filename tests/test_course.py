@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -43,6 +44,7 @@ build, landing = script("build"), script("landing")
 SETUP = build.SETUP.format(repository=build.repository())
 
 
+@cache  # to validate a notebook takes a second
 def read(name: str):
     return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
 

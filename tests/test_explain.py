@@ -7,31 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import TINY
 
 from mbt_lite import explain, features, world
-from mbt_lite.config import BASE, ClipConfig, FrontEnd
+from mbt_lite.config import ClipConfig, FrontEnd
 from mbt_lite.explain import blocks, counterfactual, maps, surgery
 from mbt_lite.explain.faithfulness import Question, agreement, singing
 from mbt_lite.explain.flow import crossings
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model import MBT, Clip, init_params, tapped
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
-TINY = replace(
-    BASE,
-    classes=5,
-    width=16,
-    depth=4,
-    heads=2,
-    mlp_dim=24,
-    fusion_layer=1,
-    bottlenecks=3,
-    rgb_shape=(4, 16, 24),
-    rgb_patch=(2, 8, 8),
-    spec_shape=(32, 16),
-    spec_patch=(8, 8),
-)  # 12 picture patches, 8 sound patches
+TINY = replace(TINY, depth=4)
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
 LABELS = ("ant", "bee", "cat", "dog", "eel")
 HEAR = ClipConfig(frames=4, size=16, resize=16, spec_frames=32, front_end=FrontEnd(mels=16))

@@ -12,6 +12,8 @@ from mbt_lite import features, media, world
 from mbt_lite.config import WORLD_FRONT_END, ClipConfig, FrontEnd, from_dict, to_dict
 from mbt_lite.media import RATE, Media
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 FRONT_ENDS = {
     **features.FRONT_ENDS,
     "default": FrontEnd(),
@@ -172,7 +174,11 @@ def test_statistics_are_mean_and_deviation_over_all_values_of_all_waves():
     assert features.statistics(waves, FrontEnd()) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", [n for n in features.FRONT_ENDS if n != "linear-mel"])
+MEASURED = [name for name in features.FRONT_ENDS if name != "linear-mel"]
+OTHERS = [pytest.param(n, marks=pytest.mark.full) for n in MEASURED if n != "world"]
+
+
+@pytest.mark.parametrize("name", ["world", *OTHERS])
 def test_the_statistics_of_a_preset_are_those_of_a_hundred_scenes_of_the_world(name, hundred):
     front = features.FRONT_ENDS[name]
     assert features.statistics(hundred, front) == pytest.approx((front.mean, front.std), abs=0.006)

@@ -63,6 +63,7 @@ def test_the_table_of_the_readme_is_that_of_the_runs():
         assert line in text, line
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["grid-bottleneck", "grid-late"])
 def test_a_shipped_model_scores_as_its_row_says(name):
     row = next(r for r in table() if f"grid-{r['variant']}" == name)

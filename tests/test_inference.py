@@ -11,6 +11,8 @@ from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, from
 from mbt_lite.inference import Classifier, _released_clip, load
 from mbt_lite.model import MBT, Clip, init_params
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 
 @pytest.fixture(scope="module")
 def classifier():

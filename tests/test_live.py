@@ -16,15 +16,12 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 HERE = Path(__file__).parent
 FIT = """
-import os, signal, sys, threading
-from argparse import Namespace
+import os, signal, sys
 sys.path.insert(0, {here!r})
 import runner
 from mbt_lite import train
 
-asked = dict(steps=6, shards=1, accumulate=1, save_every=100, evaluate_every=0)
-asked |= dict(evaluate_clips=8, depth=2, workers=0, keep=2)
-experiment = runner.experiment(Namespace(**asked))
+experiment = runner.experiment(steps=6, save_every=100)
 """
 STOPPED = """
 step = train.Meter.add

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import TINY
 
 from mbt_lite.checkpoint import flatten
 from mbt_lite.config import BASE
@@ -25,20 +26,6 @@ from mbt_lite.model import (
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
-TINY = replace(
-    BASE,
-    classes=5,
-    width=16,
-    depth=3,
-    heads=2,
-    mlp_dim=24,
-    fusion_layer=1,
-    bottlenecks=3,
-    rgb_shape=(4, 16, 24),
-    rgb_patch=(2, 8, 8),
-    spec_shape=(32, 16),
-    spec_patch=(8, 8),
-)  # 12 picture patches, 8 sound patches
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
 
 

@@ -17,7 +17,7 @@ from mbt_lite.data import sampled
 from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 from mbt_lite.filler import Filler
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
 NAMES = [name for name in configs.__all__ if name != "fusion_grid"]
 VARIANTS = [
@@ -50,6 +50,8 @@ def made(name: str, variant: str) -> Experiment:
 def abstract_step(experiment: Experiment):
     """Shapes of the state before and after a step of this experiment on one device."""
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1), ("data", "shard"))
+    few = replace(experiment.model, depth=2, fusion_layer=min(experiment.model.fusion_layer, 1))
+    experiment = replace(experiment, model=few)  # more layers are the same again
     source = Labels(experiment.model.classes, experiment.data.path.startswith(("world", "tfds")))
     filler = Filler(source, sampled(experiment, source, training=True), 0)
     shapes = sharding.batch_shapes(mesh, filler.fields(experiment.train.batch))

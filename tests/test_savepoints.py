@@ -351,21 +351,19 @@ def test_the_state_of_another_model_is_refused_and_not_damaged(
     assert names(tmp_path) == ["00000001", "00000002"] and not told
 
 
-# ---- a full disk ----
+# ---- no room ----
 
 FILLING = """
 folder, limit = sys.argv[1], int(sys.argv[2])
 many = {f"w{i}": jnp.full(300_000, i, jnp.float32) for i in range(12)}
 with Savepoints(folder, tell=print) as saved:
     saved.save(1, state(1), {}, wait=True)
-    if limit:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     saved.save(2, state(2, 3_000_000), {}, wait=True)
     saved.save(3, many, {})
     saved.wait()
     print(*sorted(os.listdir(folder)))
-    if limit:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     saved.save(4, state(4), {})
     found = saved.restore(state(1))
     np.testing.assert_array_equal(found.state["kernel"], state(4)["kernel"])
@@ -373,30 +371,16 @@ print(*sorted(os.listdir(folder)))
 """
 
 
-def goes_on_without_saving(folder, limit: int, problem: str) -> None:
-    out, noise = ran(start(FILLING, folder, limit))
-    unsaved = rf"could not be saved in {folder} \((\S+: )?{problem}\); that of step 1 stays\."
+@pytest.mark.full
+def test_training_goes_on_where_a_file_would_be_too_large(tmp_path):
+    out, noise = ran(start(FILLING, tmp_path, 10**5))
+    unsaved = (
+        rf"could not be saved in {tmp_path} \((\S+: )?File too large\); that of step 1 stays\."
+    )
     second, third, *listed = out.splitlines()
     assert re.fullmatch(f"the state of step 2 {unsaved}", second)
     assert re.fullmatch(f"the state of step 3 {unsaved}", third)
     assert listed == ["00000001", "00000001 00000004"] and noise == ""
-
-
-@pytest.mark.full
-def test_training_goes_on_where_a_file_would_be_too_large(tmp_path):
-    goes_on_without_saving(tmp_path, 10**5, "File too large")
-
-
-@pytest.mark.full
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-def test_training_goes_on_where_the_disk_is_full(tmp_path):
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path])
-    if mounted.returncode:
-        pytest.skip("no small disk can be mounted here")
-    try:
-        goes_on_without_saving(tmp_path, 0, "No space left on device")
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, opened, told):
@@ -439,11 +423,6 @@ def killed_in_the_middle(tmp_path, opened, told, times: int) -> int:
         same(found.state, state(newest, 10**6))
         assert all(name.isdigit() for name in names(tmp_path)) and not told
     return halves
-
-
-@pytest.mark.full
-def test_a_process_killed_while_it_saves_leaves_whole_states(tmp_path, opened, told):
-    killed_in_the_middle(tmp_path, opened, told, 3)
 
 
 @pytest.mark.slow

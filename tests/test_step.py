@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 LABELS = tuple(f"class {number}" for number in range(6))
 TINY = replace(
-    WORLD, classes=6, width=16, heads=2, mlp_dim=16, depth=3, fusion_layer=1, bottlenecks=2
+    WORLD, classes=6, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1, bottlenecks=2
 )
 
 
@@ -83,13 +83,14 @@ def test_four_whole_steps_are_those_of_scenic(agree, monkeypatch):
     state = step.first_state(experiment, mesh, params)
     names = tuple(f"class {number}" for number in range(model.classes))
     learn = jax.jit(lambda s, b: step.learn(s, b, jax.random.key(0), experiment, names, mesh))
+    answer = jax.jit(lambda params, clip: MBT(model).apply({"params": params}, clip).stream_logits)
     for number in range(meta["steps"]):
         inputs = under(want, f"batch/{number}/inputs/")
         labels = want[f"batch/{number}/label"]
         whole = {"rgb": inputs["rgb"], "spec": inputs["spectrogram"]}
         whole |= {"labels": {"rgb": labels, "spec": labels}, "mask": np.ones(4, np.float32)}
         mixed = mix(jax.tree.map(jnp.asarray, whole), {"rgb": weight, "spec": weight})
-        said = MBT(model).apply({"params": state.params}, step.as_clip(mixed, model)).stream_logits
+        said = answer(state.params, step.as_clip(mixed, model))
         told = clip_losses(said["rgb"], mixed["labels"]["rgb"], "sigmoid")  # logged: not smoothed
         logged, _ = want[f"metrics/{number}/loss"]
         agree(f"loss {number}", told.sum() / logged, 1.0, 1e-5)
@@ -101,36 +102,42 @@ def test_four_whole_steps_are_those_of_scenic(agree, monkeypatch):
             agree(f"{what} {number}", got, want[f"after/{number}/{what}"], 1e-5)
 
 
-def test_parts_of_a_batch_add_up_to_the_whole(batch):
-    whole, first = run(make(), batch)
+@pytest.fixture(scope="module")
+def usual(batch):
+    """The state and the results after three steps of the plain experiment."""
+    return run(make(), batch)
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(batch, usual):
+    whole, first = usual
     parts, second = run(make(accumulate=4), batch)
     close(whole.params, parts.params)
     for one, other in zip(first, second, strict=True):
         close(one, other)
 
 
-def test_blocks_computed_again_change_nothing(batch):
-    kept, again = (run(make(remat=remat), batch)[0] for remat in (False, True))
-    close(kept.params, again.params, atol=1e-6)
+def test_blocks_computed_again_change_nothing(batch, usual):
+    assert not make().train.remat
+    close(usual[0].params, run(make(remat=True), batch)[0].params, atol=1e-6)
 
 
-def test_padding_counts_for_nothing(batch):
+def test_padding_counts_for_nothing(batch, usual):
     other = {k: x.copy() for k, x in batch.items()}
     other["rgb"][-1], other["spec"][-1], other["labels"][-1] = 7, 3.0, 1.0
-    one, two = (run(make(), rows)[1][-1] for rows in (batch, other))
-    close(one, two, atol=1e-6)
+    close(usual[1][-1], run(make(), other)[1][-1], atol=1e-6)
 
 
-def test_in_bfloat16_parameters_and_logits_stay_float32(batch):
+@pytest.mark.full
+def test_in_bfloat16_parameters_and_logits_stay_float32(batch, usual):
     half = make(replace(TINY, dtype="bfloat16"))
     state, results = run(half, batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
-    full = run(make(), batch)[1]
-    np.testing.assert_allclose(results[-1]["loss"], full[-1]["loss"], rtol=0.02)
+    np.testing.assert_allclose(results[-1]["loss"], usual[1][-1]["loss"], rtol=0.02)
     answered = step.answer(half, sharding.make_mesh())(state.params, batch)
     assert answered["logits"].dtype == np.float32
     clip = step.as_clip(batch | {"rgb": batch["rgb"] / 127.5 - 1}, TINY)
-    _, seen = MBT(half.model).apply({"params": state.params}, clip, mutable=["intermediates"])
+    look = jax.jit(lambda p, c: MBT(half.model).apply({"params": p}, c, mutable=["intermediates"]))
+    _, seen = look(state.params, clip)
     weights = seen["intermediates"]["rgb_block_0"]["attention"]["weights"][0]
     assert weights.dtype == np.float32  # the softmax
 
@@ -157,6 +164,7 @@ def test_a_loss_that_is_no_number_changes_nothing_but_the_count(batch):
     close(before.optimizer, after.optimizer, atol=0)
 
 
+@pytest.mark.full
 def test_the_state_is_changed_in_place_with_no_copy_beside_it(batch):
     """What a wide model needs besides its state is little more than the gradient."""
     experiment, mesh = make(replace(TINY, width=256, mlp_dim=1024)), sharding.make_mesh()
@@ -195,13 +203,14 @@ def test_runs_that_differ_in_seed_or_logging_share_a_compiled_step():
     assert one is not step.train_step(make(learning_rate=1.0), LABELS, mesh)
 
 
-def test_the_norms_of_each_stream_and_of_the_whole_are_told(batch):
-    result = run(make(), batch, steps=1)[1][0]
+def test_the_norms_of_each_stream_and_of_the_whole_are_told(usual):
+    result = usual[1][0]
     streams = [float(result[f"gradient_norm_{stream}"]) for stream in ("rgb", "spec")]
     assert 0 <= max(streams) <= float(result["gradient_norm"])
     assert {"loss_rgb", "loss_spec", "learning_rate", "finite"} <= set(result)
 
 
+@pytest.mark.full
 def test_single_streams_and_pooled_models_are_trained(batch):
     for model in (replace(TINY, streams=("spec",)), replace(TINY, pool="mean")):
         rows = {k: x for k, x in batch.items() if k in model.streams or k not in ("rgb", "spec")}

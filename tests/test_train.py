@@ -1,6 +1,7 @@
 """Runs: what they learn, show, leave behind and refuse, at tiny size."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import jax
@@ -16,10 +17,10 @@ from mbt_lite.inference import load
 from mbt_lite.logbook import Logbook
 from mbt_lite.validation import Sample
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def experiment():
     made = configs.world.experiment()
     model = replace(made.model, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1)
@@ -45,28 +46,41 @@ def same(tree, other):
     jax.tree.map(np.testing.assert_array_equal, tree, other)
 
 
-def test_a_finished_run_is_a_model_to_load(experiment, tmp_path):
-    run = train.fit(experiment, tmp_path / "run", quiet=True)
+@pytest.fixture(scope="module")
+def finished(experiment, tmp_path_factory):
+    """A run that has ended, and how many rows there were each time one was added."""
+    seen = []
+    folder = tmp_path_factory.mktemp("finished")
+    run = train.fit(experiment, folder, quiet=True, live=lambda rows: seen.append(len(rows)))
+    return run, seen
+
+
+@pytest.fixture
+def brief(experiment):
+    """Nothing but four steps: no scores, no pictures."""
+    quiet = changed(experiment, evaluate_every=0, samples=0)
+    return replace(quiet, data=replace(quiet.data, validation=None, test=None))
+
+
+def test_a_finished_run_is_a_model_to_load(finished):
+    run, _ = finished
     assert run.finished
-    again = load(tmp_path / "run")
+    again = load(run.folder)
     assert again.labels == world.LABELS and again.config.classes == 31
     assert again.card["training"]["steps"] == 4
     same(again.params, run.classifier.params)
-    card = (tmp_path / "run" / "README.md").read_text()
+    card = (run.folder / "README.md").read_text()
     assert "| matched accuracy | " in card and "on 10 clips of `world:test`" in card
     assert "4 steps, sigmoid loss" in card and "![loss from" in card
-    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    scores = json.loads((run.folder / "scores.json").read_text())
     again_scored = evaluate(again, "world:test", count=10, quiet=True)
     assert scores["both streams"] == again_scored["both streams"]
     for picture in ("curves.png", "samples/samples_000004.png"):
-        assert np.asarray(Image.open(tmp_path / "run" / picture)).std() > 5
+        assert np.asarray(Image.open(run.folder / picture)).std() > 5
 
 
-def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(
-    experiment, tmp_path
-):
-    seen = []
-    run = train.fit(experiment, tmp_path, quiet=True, live=lambda rows: seen.append(len(rows)))
+def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(finished):
+    run, seen = finished
     steps = [row for row in run.records if "loss" in row]
     scored = [row for row in run.records if "mAP" in row]
     assert [row["step"] for row in steps] == [1, 2, 3, 4]
@@ -77,14 +91,13 @@ def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(
     classes = len(world.LABELS) + len(world.PARTS)
     np.testing.assert_allclose(steps[0]["loss"], classes * np.log(2), rtol=1e-4)  # heads of zeros
     assert all(0 <= row["waiting"] <= 1 and 0 < row["mfu"] < 1 for row in steps)
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == run.records
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
-def test_tensorboard_can_read_the_scores_and_the_pictures(experiment, tmp_path):
-    train.fit(experiment, tmp_path, quiet=True)
-    (path,) = (tmp_path / "tensorboard").glob("events.*")
+def test_tensorboard_can_read_the_scores_and_the_pictures(finished):
+    (path,) = (finished[0].folder / "tensorboard").glob("events.*")
     index = tfrecord.index(path)
     places = zip(index.offsets, index.lengths, strict=True)
     records = [tfrecord.read(path, at, length) for at, length in places]
@@ -95,8 +108,10 @@ def test_tensorboard_can_read_the_scores_and_the_pictures(experiment, tmp_path):
     assert losses == [1, 2, 3, 4] and pictures == [2, 4]
 
 
-def test_a_run_goes_on_with_other_logging_but_not_with_other_weights(experiment, tmp_path):
-    train.fit(experiment, tmp_path, quiet=True)
+def test_a_run_goes_on_with_other_logging_but_not_with_other_weights(
+    experiment, finished, tmp_path
+):
+    shutil.copytree(finished[0].folder, tmp_path, dirs_exist_ok=True)
     train.fit(changed(experiment, log_every=2, keep=3), tmp_path, quiet=True)
     with pytest.raises(ValueError, match="train.learning_rate was 0.0015, and is 1.0"):
         train.fit(changed(experiment, learning_rate=1.0), tmp_path, quiet=True)
@@ -137,39 +152,35 @@ def poisoned(monkeypatch, at):
     monkeypatch.setattr(train, "_next", next_batch)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(
-    experiment, tmp_path, monkeypatch
-):
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(brief, tmp_path, monkeypatch):
     poisoned(monkeypatch, {2})
     with pytest.raises(ValueError, match="the loss is nan at step 3.*nonfinite_000003_0.json"):
-        train.fit(experiment, tmp_path, quiet=True)
+        train.fit(brief, tmp_path, quiet=True)
     told = json.loads((tmp_path / "nonfinite_000003_0.json").read_text())
     assert told["ids"] == [f"world:train {number}" for number in range(8, 12)]
     assert told["loss"] == "nan" and told["step"] == 3
 
 
-def test_such_steps_are_left_out_where_that_is_asked_for(experiment, tmp_path, monkeypatch):
+def test_such_steps_are_left_out_where_that_is_asked_for(brief, tmp_path, monkeypatch):
     poisoned(monkeypatch, {1})
-    run = train.fit(changed(experiment, skip_nonfinite=1), tmp_path / "one", quiet=True)
+    run = train.fit(changed(brief, skip_nonfinite=1), tmp_path / "one", quiet=True)
     losses = {row["step"]: row.get("loss") for row in run.records if "seconds" in row}
     assert run.finished and losses[2] is None and np.isfinite([losses[1], losses[4]]).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.classifier.params))
     poisoned(monkeypatch, {1, 2})
     with pytest.raises(ValueError, match=r"the loss is nan .* \(now 1\)"):
-        train.fit(changed(experiment, skip_nonfinite=1), tmp_path / "two", quiet=True)
+        train.fit(changed(brief, skip_nonfinite=1), tmp_path / "two", quiet=True)
 
 
-def test_a_model_to_start_from_brings_its_geometry_and_its_weights(experiment, tmp_path):
-    first = train.fit(experiment, tmp_path / "first", quiet=True).classifier
-    again = replace(experiment, start=StartConfig(model=str(tmp_path / "first")))
+def test_a_model_to_start_from_brings_its_geometry_and_its_weights(experiment, finished):
+    first, folder = finished[0].classifier, str(finished[0].folder)
+    again = replace(experiment, start=StartConfig(model=folder))
     begun = start.settle(replace(again, model=configs.world.experiment().model))
     assert begun.experiment.model == replace(first.config, classes=39)
     same(begun.params()["rgb_block_0"], first.params["rgb_block_0"])
     np.testing.assert_array_equal(begun.params()["head"]["bias"][:31], first.params["head"]["bias"])
     late = replace(experiment.model, fusion="late")
-    rewired = start.settle(
-        replace(again, model=late, start=StartConfig(str(tmp_path / "first"), rewire=True))
-    )
+    rewired = start.settle(replace(again, model=late, start=StartConfig(folder, rewire=True)))
     assert rewired.experiment.model.fusion == "late" and "bottleneck" not in rewired.params()
 
 
@@ -194,11 +205,8 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
 
 
 @pytest.mark.parametrize("steps", [8, 3])  # longer than the profile, and shorter
-def test_a_profile_of_a_few_steps_lies_beside_the_scores(experiment, tmp_path, steps):
-    quick = replace(experiment, data=DataConfig(workers=0, test=None))
-    run = train.fit(
-        changed(quick, steps=steps, evaluate_every=0, samples=0), tmp_path, quiet=True, profile=True
-    )
+def test_a_profile_of_a_few_steps_lies_beside_the_scores(brief, tmp_path, steps):
+    run = train.fit(changed(brief, steps=steps), tmp_path, quiet=True, profile=True)
     assert run.finished
     assert list((tmp_path / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
 

@@ -9,6 +9,8 @@ import pytest
 from mbt_lite import explain, features, panels, plot
 from mbt_lite.inference import load
 
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
+
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 RING, CIRCLE = SAMPLES / "ring_sings_with_bell.mp4", SAMPLES / "circle_sings.mp4"
 
