@@ -12,8 +12,6 @@ from mbt_lite import features, media, world
 from mbt_lite.config import WORLD_FRONT_END, ClipConfig, FrontEnd, from_dict, to_dict
 from mbt_lite.media import RATE, Media
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 FRONT_ENDS = {
     **features.FRONT_ENDS,
     "default": FrontEnd(),

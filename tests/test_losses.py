@@ -12,8 +12,6 @@ from test_parity import case, golden, in_scenic_names, under
 from mbt_lite.losses import clip_losses, l2_penalty, stream_losses, total_loss, weighted_mean
 from mbt_lite.model import Output
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
-
 VALUES = {name: jnp.asarray(value) for name, value in golden("losses")[1].items()}
 WANT = under(VALUES, "out/")
 LABELS = {"sigmoid": "multihot", "softmax": "onehot"}
