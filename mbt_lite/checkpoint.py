@@ -9,6 +9,7 @@ its weights.
 import json
 import math
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,6 +23,7 @@ from flax import traverse_util
 
 from . import flaxfile, layouts, scenic
 from .config import ClipConfig, MBTConfig, from_dict, to_dict
+from .files import replacing
 from .flaxfile import BFLOAT16
 from .layouts import flatten
 from .model import init_params
@@ -35,7 +37,8 @@ def load(path: str | os.PathLike, **overrides) -> tuple[MBTConfig, dict, dict]:
     `path` is a file, a folder that holds one, or hf://user/repo. `overrides` are fields of
     `MBTConfig`, for what a foreign file does not say (`fusion_layer`, `rgb_shape`, ...) or to run a
     model otherwise than it was saved. `meta` has the keys `clip` (ClipConfig), `labels` and
-    `licence`, None where unknown, and whatever else `save` was given.
+    `licence`, None where unknown, and whatever else `save` was given. ValueError with a sentence
+    where the file is damaged, altered, or holds numbers that are not finite.
     """
     path = layouts.find(path)
     if layouts.is_safetensors(path):
@@ -126,9 +129,10 @@ def to_scenic(config: MBTConfig, params: Mapping) -> dict[str, np.ndarray]:
     return arrays
 
 
-def nest(arrays: Iterable[tuple[str, np.ndarray]]) -> dict:
-    """Our tree of float32 leaves from flat arrays."""
+def nest(arrays: Iterable[tuple[str, np.ndarray]], source: str) -> dict:
+    """Our tree of float32 leaves from flat arrays; ValueError where one is NaN or infinite."""
     leaves = {name: np.array(x, np.float32) for name, x in arrays}  # JAX shares what it is given
+    _check_finite(leaves, source)
     return traverse_util.unflatten_dict(jax.device_put(leaves), sep="/")
 
 
@@ -142,7 +146,8 @@ def _convert(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, dict]:
     config, assumed = scenic.geometry(arrays, known, source)
     if len(config.streams) == 1:
         arrays.pop("bottleneck", None)  # Scenic makes it for single streams too and never uses it
-    params = nest(scenic.to_ours(arrays, config, leaf_shapes(config), source))
+    _check_depth(arrays, config, source)
+    params = nest(scenic.to_ours(arrays, config, leaf_shapes(config), source), source)
     if assumed:
         assumed = " nor ".join(assumed)
         warnings.warn(f"{source} does not say {assumed}; pass it if that is wrong.", stacklevel=3)
@@ -153,32 +158,49 @@ def _load_safetensors(path: Path, overrides: dict) -> tuple[MBTConfig, dict, dic
     """(config, params, meta) of a file that `save` wrote."""
     arrays, metadata = layouts.read_safetensors(path)
     try:
-        if metadata.pop("format", None) != "mbt_lite":
-            raise ValueError("its metadata is not mbt_lite's")
-        meta = {name: json.loads(value) for name, value in metadata.items()}
-        meta.pop("dtype", None)
-        config = from_dict(MBTConfig, meta.pop("config"))
-        meta["clip"] = meta["clip"] and from_dict(ClipConfig, meta["clip"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        config, meta = _read_metadata(metadata)
+    except (ValueError, RecursionError) as error:
+        reason = str(error).rstrip(".")
         raise ValueError(
-            f"{path} is no safetensors file of mbt_lite ({error}); get it anew, or write it with "
+            f"{path} is no safetensors file of mbt_lite ({reason}); get it anew, or write it with "
             "`checkpoint.save`."
         ) from None
-    config = from_dict(MBTConfig, to_dict(config) | overrides)
+    config = from_dict(MBTConfig, to_dict(config) | overrides, "model")
     _check_ours(arrays, config, meta["labels"], str(path))
-    return config, nest((name, arrays.pop(name)) for name in list(arrays)), meta
+    return config, nest(((name, arrays.pop(name)) for name in list(arrays)), str(path)), meta
+
+
+def _read_metadata(metadata: dict[str, str]) -> tuple[MBTConfig, dict]:
+    """(config, meta) of the texts in a safetensors header, any of which may have been altered."""
+    if metadata.pop("format", None) != "mbt_lite":
+        raise ValueError("its metadata is not mbt_lite's")
+    meta = {name: json.loads(value) for name, value in metadata.items()}
+    meta.pop("dtype", None)
+    config = from_dict(MBTConfig, meta.pop("config", None), "config")
+    missing = [name for name in ("clip", "labels", "licence") if name not in meta]
+    if missing:
+        raise ValueError(f"its metadata lacks {', '.join(missing)}")
+    if meta["clip"] is not None:
+        meta["clip"] = from_dict(ClipConfig, meta["clip"], "clip")
+    _check_kinds(meta, {"labels": list, "licence": str, "name": str, "caution": str, "card": dict})
+    _check_kinds(meta.get("card") or {}, {"name": str, "caution": str, "scores": dict})
+    if not all(isinstance(label, str) for label in meta["labels"] or ()):
+        raise ValueError("its labels are no texts")
+    return config, meta
+
+
+def _check_kinds(meta: Mapping, kinds: Mapping[str, type]) -> None:
+    words = {list: "a list", str: "a text", dict: "fields in {}"}
+    for name, kind in kinds.items():
+        if not isinstance(meta.get(name), kind | None):
+            raise ValueError(f"its {name} must be {words[kind]}")
 
 
 def _write_whole(path: Path, write: Callable[[BinaryIO], None]) -> Path:
     """`path`, written under another name first, so that no half of it is ever there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial_file.open("wb") as file:
-            write(file)
-        os.replace(partial_file, path)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        write(file)
     return path
 
 
@@ -221,7 +243,29 @@ def _check_dtype(dtype: str) -> None:
         raise ValueError(f"dtype={dtype!r}: weights are kept as {' or '.join(DTYPES)}.")
 
 
+def _check_depth(arrays: Iterable[str], config: MBTConfig, source: str) -> None:
+    """Refuse a config with far more blocks than there are, whose shapes take long to work out."""
+    blocks = {int(n) for name in arrays for n in re.findall(r"block_(\d{1,9})/", name)}
+    if config.depth > 2 * max(len(blocks), 8):
+        raise ValueError(
+            f"{source} holds {len(blocks)} blocks, but its config has depth={config.depth}; get "
+            "the file anew, or check the overrides."
+        )
+
+
+def _check_finite(arrays: Mapping, source: str) -> None:
+    """Refuse weights that are NaN or infinite: every answer of theirs would be NaN."""
+    bad = [name for name, x in arrays.items() if not np.isfinite(x).all()]
+    if bad:
+        more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
+        raise ValueError(
+            f"{source} holds weights that are NaN or infinite, in {', '.join(bad[:3])}{more}; its "
+            "training diverged, or the file is damaged: use an earlier state, or get it anew."
+        )
+
+
 def _check_ours(arrays: dict, config: MBTConfig, labels: list | None, source: str) -> None:
+    _check_depth(arrays, config, source)
     wanted = leaf_shapes(config)
     missing, unused = sorted(wanted.keys() - arrays), sorted(arrays.keys() - wanted)
     both = {name: x for name, x in arrays.items() if name in wanted}

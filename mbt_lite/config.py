@@ -6,7 +6,12 @@ derived numbers are properties, and what cannot work is refused in a sentence wh
 
 import dataclasses
 import math
+import numbers
+import reprlib
+import sys
+import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,12 +23,59 @@ POOLS = ("token", "mean", "max", "sum")
 FUSIONS = ("bottleneck", "joint", "late")
 COMPRESSIONS = ("log", "none")
 TAPERS = ("hamming", "hann")
+DTYPES = ("float32", "bfloat16", "float16")
+
+# What a config may ask for at most, far above what anybody trains: a number in a damaged or
+# hostile file must not cost gigabytes, or hours. Sides are those of shapes and patches.
+MODEL_BOUNDS = {
+    "classes": (1, 1_000_000),
+    "width": (1, 1 << 16),
+    "depth": (1, 1000),
+    "heads": (1, 1 << 16),
+    "mlp_dim": (1, 1 << 20),
+    "bottlenecks": (0, 1 << 16),
+    "representation": (1, 1 << 20),
+    "rgb_sampled": (1, 1 << 16),
+}
+SIDES, VOLUME = (1, 1 << 20), 1 << 30  # of one axis; of all axes together
+CLIP_BOUNDS = {
+    "frames": (1, 1 << 16),
+    "stride": (1, 1 << 16),
+    "size": (1, 1 << 13),
+    "resize": (1, 1 << 13),
+    "spec_frames": (1, 1 << 20),
+    "fps": (1e-3, 1000),
+}
+LONGEST = 3600  # s, of a clip
+FRONT_END_BOUNDS = {
+    "rate": (1000, 384_000),
+    "window": (1e-4, 10),
+    "hop": (1e-4, 10),
+    "fft": (1, 1 << 16),
+    "mels": (1, 1024),
+}
 
 
 def require(condition: bool, sentence: str) -> None:
     """ValueError with this sentence where the condition does not hold."""
     if not condition:
         raise ValueError(sentence)
+
+
+def within(config, bounds: Mapping[str, tuple[float, float]], at: str) -> None:
+    """ValueError that names the first field of a config that lies outside its bounds.
+
+    None is for fields that may be left out; a field that holds no number at all is refused, too.
+    """
+    for name, (low, high) in bounds.items():
+        value = getattr(config, name)
+        good = value is None or (isinstance(value, numbers.Real) and low <= value <= high)
+        require(good, f"{at}{name}={_short(value)} must lie in {low:,}..{high:,}.")
+
+
+def _short(value) -> str:
+    """A value as a sentence can show it, however large it is."""
+    return reprlib.repr(value)
 
 
 @dataclass(frozen=True)
@@ -56,6 +108,7 @@ class FrontEnd:
         def check(condition, sentence):
             require(condition, f"front end {self.name!r}: {sentence}")
 
+        within(self, FRONT_END_BOUNDS, f"front end {self.name!r}: ")
         check(
             self.window_samples <= self.fft,
             f"a window of {self.window_samples} samples does not fit an FFT of {self.fft}; "
@@ -107,13 +160,19 @@ class ClipConfig:
     audio_track: int | None = None  # of a file, from 1 on; None: the one that players choose
 
     def __post_init__(self):
+        within(self, CLIP_BOUNDS, "clip.")
         require(
             self.audio_track is None or self.audio_track > 0,
             f"audio track {self.audio_track}: tracks are counted from 1.",
         )
         require(
-            min(self.frames, self.stride, self.size, self.spec_frames) > 0 and self.fps > 0,
-            "a clip needs at least one frame, one pixel and one spectrogram frame.",
+            max(self.video_seconds, self.sound_seconds) <= LONGEST,
+            f"a clip of {max(self.video_seconds, self.sound_seconds):g} s is too long; {LONGEST:,} "
+            "s is the most.",
+        )
+        require(
+            self.frames * self.size**2 <= VOLUME,
+            f"clip.frames={self.frames} of clip.size={self.size} pixels a side are too many.",
         )
         require(
             self.size <= self.resize,
@@ -185,6 +244,11 @@ class MBTConfig:
         )
         require(self.fusion in FUSIONS, f"fusion={self.fusion!r} is none of {FUSIONS}.")
         require(self.pool in POOLS, f"pool={self.pool!r} is none of {POOLS}.")
+        require(self.dtype in DTYPES, f"model.dtype={self.dtype!r} is none of {DTYPES}.")
+        within(self, MODEL_BOUNDS, "model.")
+        for name in ("dropout", "attention_dropout", "drop_path"):
+            value = getattr(self, name)
+            require(0 <= value <= 1, f"model.{name}={value} must lie in 0..1.")
         require(
             self.width % self.heads == 0,
             f"width {self.width} does not divide into {self.heads} heads.",
@@ -198,6 +262,13 @@ class MBTConfig:
             "bottleneck fusion needs at least one bottleneck; fusion='late' has none.",
         )
         for stream in self.streams:
+            for name, sides in (("shape", self.shape(stream)), ("patch", self.patch(stream))):
+                require(
+                    all(SIDES[0] <= side <= SIDES[1] for side in sides)
+                    and math.prod(sides) <= VOLUME,
+                    f"{stream}_{name}={_short(sides)}: each side is 1 or more, and all together "
+                    f"{VOLUME:,} at most.",
+                )
             grid = self.grid(stream)
             require(
                 min(grid) > 0,
@@ -293,20 +364,73 @@ def to_dict(config) -> dict:
     return dataclasses.asdict(config)
 
 
-def from_dict(cls, values: dict):
-    """The config that `to_dict` wrote; unknown or missing keys are refused by name."""
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(values) - {f.name for f in dataclasses.fields(cls)})
-    require(not unknown, f"{cls.__name__} has no field {', '.join(unknown)}.")
-    made = {}
+def from_dict(cls, values: Mapping, at: str = ""):
+    """The config that `to_dict` wrote, perhaps edited by hand.
+
+    ValueError that names the field, as `at` and its own name, where one is unknown or missing, or
+    holds another type or value than it should.
+    """
+    whole = at or cls.__name__
+    require(isinstance(values, Mapping), f"{whole} must be fields in {{}}, not {_short(values)}.")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    require(not unknown, f"{whole} has no field {', '.join(unknown)}.")
+    needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in values]
+    require(not missing, f"{whole} lacks {', '.join(missing)}.")
+    hints, made = typing.get_type_hints(cls), {}
     for name, value in values.items():
-        if dataclasses.is_dataclass(hints[name]):
-            made[name] = from_dict(hints[name], value)
+        hint, where = hints[name], f"{at}.{name}" if at else name
+        if dataclasses.is_dataclass(hint):
+            made[name] = from_dict(hint, value, where)
         else:
-            made[name] = tuple(value) if isinstance(value, list) else value
+            fits, made[name] = _typed(value, hint)
+            require(fits, f"{where} must be {_in_words(hint)}, not {_short(value)}.")
     return cls(**made)
 
 
+def _typed(value, hint) -> tuple[bool, object]:
+    """Whether a value is of a field's type, and the value as the field holds it."""
+    if isinstance(hint, types.UnionType):
+        found = [_typed(value, kind) for kind in typing.get_args(hint)]
+        return next((one for one in found if one[0]), (False, value))
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            return False, value
+        kinds = typing.get_args(hint)
+        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+        found = [_typed(one, kind) for one, kind in zip(value, kinds, strict=False)]
+        return len(value) == len(kinds) and all(fits for fits, _ in found), tuple(
+            one for _, one in found
+        )
+    if hint is bool or isinstance(value, bool | np.bool_):
+        return hint is bool and isinstance(value, bool | np.bool_), value
+    if hint is int:
+        whole = isinstance(value, numbers.Integral)
+        return whole, int(value) if whole else value
+    if hint is float:
+        return isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max, value
+    return isinstance(value, hint), value
+
+
+def _in_words(hint) -> str:
+    """The type of a field for people."""
+    if isinstance(hint, types.UnionType):
+        return " or ".join(map(_in_words, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        count = "" if kinds[-1] is ... else f"{len(kinds)} "
+        return f"a list of {count}{WORDS[kinds[0]][1]}"
+    return WORDS[hint][0]
+
+
+WORDS = {  # one, several
+    bool: ("true or false", "true or false"),
+    int: ("a whole number", "whole numbers"),
+    float: ("a number", "numbers"),
+    str: ("a text", "texts"),
+    types.NoneType: ("null", "null"),
+}
 BASE = MBTConfig()  # the released audio-visual checkpoints: 175,009,295 parameters
 WORLD = MBTConfig(
     classes=31,

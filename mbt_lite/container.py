@@ -13,6 +13,8 @@ from typing import BinaryIO
 
 import av
 
+from mbt_lite.files import DOWNLOAD, address, stand_in
+
 RATE = 16_000  # Hz, of every wave
 MAX_PIXELS = 8192 * 8192  # of one frame; more is refused before it is decoded
 
@@ -58,6 +60,8 @@ def opened(path) -> Iterator[av.container.InputContainer]:
 
 def _file(path) -> BinaryIO:
     """The regular file at `path`; a pipe or a device is not even opened, for it could block."""
+    if found := address(path):
+        raise MediaError(f"{found}: addresses are not opened; {DOWNLOAD}.")
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
@@ -79,6 +83,8 @@ def _container(path, file, head: bytes) -> av.container.InputContainer:
             **TITLES,
         )
     except FAILURES:
+        if what := stand_in(head):
+            raise MediaError(f"{path} is {what}.") from None
         if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(REFERENCES):
             cause = "points to other files, which are never opened; give the video itself"
         else:

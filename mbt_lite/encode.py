@@ -1,15 +1,15 @@
 """Frames and a wave written as an mp4 file, complete or not at all, or as the bytes of one."""
 
 import io
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 
 from mbt_lite.container import RATE, MediaError
+from mbt_lite.files import replacing
 
 
 def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) -> None:
@@ -26,16 +26,9 @@ def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) ->
     if np.ndim(times) and (np.shape(times) != frames.shape[:1] or np.any(np.diff(times) <= 0)):
         raise MediaError(f"{path}: times must rise and be as many as the frames.")
     stamps, step = _steady(frames, times)
-    folder, name = os.path.split(os.path.abspath(path))
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{name}.", delete=False) as file:
-        try:
-            images = zip(stamps, frames, strict=True)
-            _encode(file, images, frames.shape[1:3], step, wave, rate, {"crf": str(crf)})
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    with replacing(Path(path)) as temporary, temporary.open("w+b") as file:
+        images = zip(stamps, frames, strict=True)
+        _encode(file, images, frames.shape[1:3], step, wave, rate, {"crf": str(crf)})
 
 
 def packed(images: Iterable, step: float, wave=None, rate: int = RATE) -> bytes:

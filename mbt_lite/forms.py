@@ -8,13 +8,18 @@ vggsound   no header: id, start, label, split; or file, label
 epic       EPIC-KITCHENS-100: narration_id, video_id, two timestamps, verb_class, noun_class
 """
 
+import codecs
 import csv
 import io
 import math
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
+
+from mbt_lite.files import DOWNLOAD, address, stand_in
 
 FILE_COLUMNS = ("file", "path", "video", "filename")
 LABEL_COLUMNS = ("labels", "label")
@@ -22,10 +27,16 @@ START_COLUMNS = ("start", "start_seconds")
 END_COLUMNS = ("end", "end_seconds")
 SEPARATORS = "|;"
 VGGSOUND_SECONDS = 10.0  # every clip of VGGSound is so long
-SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .3gp .flv .ogv .wmv .gif "
-    ".wav .mp3 .m4a .aac .flac .ogg .opus".split()
+SUFFIXES = frozenset(  # of everything that container.py opens, but for still pictures
+    ".mp4 .m4v .mov .qt .f4v .ismv .psp .3gp .3g2 .3gpp .mj2 .mkv .mk3d .webm .avi .divx .flv .swf "
+    ".mpg .mpeg .mpe .m1v .m2v .vob .ts .mts .m2ts .m2t .tod .trp .wmv .asf .rm .rmvb .ogv .ogm "
+    ".mxf .gxf .dv .dif .nut .nsv .wtv .y4m .ivf .obu .mjpeg .mjpg .gif .apng .flc .fli .vc1 "
+    ".h261 .h263 .h264 .264 .h26l .avc .h265 .265 .hevc .h266 .266 .vvc "
+    ".wav .w64 .mp3 .mp2 .m2a .mpa .m4a .m4b .isma .aac .adts .flac .ogg .oga .opus .spx .wma .mka "
+    ".weba .ra .aif .aiff .aifc .au .snd .caf .ac3 .eac3 .ec3 .dts .thd .tta .wv .ape .apl .mac "
+    ".amr .awb .voc .mpc".split()
 )
+BESIDE = (".csv", ".json", ".txt", ".md")  # of what lies beside clips: not worth a word
 
 
 class Line(NamedTuple):
@@ -48,6 +59,7 @@ class Sheet:
     folder: Path  # where the files of the lines lie, unless another folder is given
     lines: list[Line]
     problems: list[str]
+    notes: tuple[str, ...] = ()  # in sentences, what was passed over
 
 
 def read(source: Path) -> Sheet:
@@ -58,7 +70,9 @@ def read(source: Path) -> Sheet:
     if (source / "labels.csv").is_file():
         source = source / "labels.csv"
     if source.is_dir():
-        return Sheet("folders", source, _folders(source), [])
+        return _folders(source)
+    if found := address(source):
+        raise ValueError(f"{found}: addresses are not opened; {DOWNLOAD}.")
     if not source.is_file():
         raise ValueError(f"{source} is neither a table (CSV) nor a folder of labelled clips.")
     sheet = _table(source)
@@ -67,28 +81,66 @@ def read(source: Path) -> Sheet:
     return sheet
 
 
-def _folders(folder: Path) -> list[Line]:
-    """One line per video or sound file in the folders of a folder, whose names are the labels."""
-    paths = [
-        path
-        for path in sorted(folder.glob("[!.]*/[!.]*"))
-        if path.suffix.lower() in SUFFIXES and path.is_file()
-    ]
-    if not paths:
+def _folders(folder: Path) -> Sheet:
+    """One line per video or sound file in the folders of a folder, whose names are the labels.
+
+    ValueError that names the folders in which there is none: a class would be lost in silence.
+    """
+    classes = [path for path in sorted(folder.glob("[!._]*")) if path.is_dir()]
+    clips = {path: [file for file in _visible(path) if is_clip(file)] for path in classes}
+    if not any(clips.values()):
         raise ValueError(
             f"{folder} holds neither labels.csv nor folders, named like classes, of video files."
         )
-    inside = [path.relative_to(folder) for path in paths]
-    return [Line(str(p.with_suffix("")), str(p), (p.parent.name,)) for p in inside]
+    empty = [f"{path.name} ({_holding(path)})" for path, files in clips.items() if not files]
+    if empty:
+        raise ValueError(
+            f"{folder}: no video or sound file lies in the class folder {', '.join(empty)}; put "
+            "clips there, or take the folder away."
+        )
+    lines = []
+    for path, files in clips.items():
+        label = composed(path.name)
+        inside = [file.relative_to(folder) for file in files]
+        lines += [Line(str(p.with_suffix("")), str(p), (label,)) for p in inside]
+    left = [
+        str(file.relative_to(folder))
+        for path, files in clips.items()
+        for file in _visible(path)
+        if file not in files and file.suffix.lower() not in BESIDE
+    ]
+    more = " ..." if len(left) > 5 else ""
+    said = f"no video or sound by their suffix, left out ({len(left)}): {', '.join(left[:5])}{more}"
+    return Sheet("folders", folder, lines, [], (said,) if left else ())
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(folder.glob("[!.]*"))
+
+
+def _holding(folder: Path) -> str:
+    """What is in a folder without clips, for a sentence."""
+    names = [path.name + "/" * path.is_dir() for path in _visible(folder)]
+    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "") or "empty"
+
+
+def is_clip(path: Path) -> bool:
+    """Whether a file is video or sound by its suffix."""
+    return path.suffix.lower() in SUFFIXES and path.is_file()
+
+
+def composed(text: str) -> str:
+    """A text with its accents as single characters, as they are typed; macOS takes them apart."""
+    return unicodedata.normalize("NFC", text)
 
 
 # ---- which form ----
 
 
 def _table(path: Path) -> Sheet:
-    text = _text(path)
+    text, delimiter = _without_sep(_text(path))
     lines = text.splitlines()
-    first = lines[0].casefold() if lines else ""
+    first = next((line for line in lines if line.strip()), "").casefold()
     header = first.lstrip("#").replace(" ", "").split(",")
     if first.startswith("# segments csv") or header[0] == "ytid":
         return _sheet("audioset", path, text, ",", _audioset)
@@ -96,20 +148,30 @@ def _table(path: Path) -> Sheet:
         return _sheet("epic", path, text, ",", _epic(header))
     if _is_vggsound(first):
         return _sheet("vggsound", path, text, ",", _vggsound)
-    return _own_sheet(path, text)
+    return _own_sheet(path, text, delimiter or _delimiter(text))
 
 
 def _is_vggsound(first: str) -> bool:
     fields = next(csv.reader([first], skipinitialspace=True), [])
-    named = len(fields) == 2 and Path(fields[0]).suffix in SUFFIXES
+    named = len(fields) == 2 and Path(fields[0]).suffix.lower() in SUFFIXES
     return named or (len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test"))
 
 
 def _text(path: Path) -> str:
+    data = path.read_bytes()
+    if what := stand_in(data[:64]):
+        raise ValueError(f"{path} is {what}.")
+    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))  # Excel's "Unicode text"
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return data.decode("utf-16" if wide else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a UTF-8 text file; save the table as CSV UTF-8.") from None
+
+
+def _without_sep(text: str) -> tuple[str, str | None]:
+    """The text with Excel's first line sep=; left empty, and the character that it names."""
+    found = re.match(r'"?sep=(.)"?[;,\t]*(?=[\r\n])', text, flags=re.IGNORECASE)
+    return (text[found.end() :], found[1]) if found else (text, None)
 
 
 def _sheet(form: str, path: Path, text: str, delimiter: str, read: Callable) -> Sheet:
@@ -129,13 +191,29 @@ def _sheet(form: str, path: Path, text: str, delimiter: str, read: Callable) -> 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row that holds something."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    begins = 1
     try:
         for fields in reader:
-            fields = [field.strip() for field in fields]
+            if reader.line_num > begins:
+                _check_closed(path, text, delimiter, begins)
+            fields, begins = [field.strip() for field in fields], reader.line_num + 1
             if any(fields):
                 yield reader.line_num, fields
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}; is this a CSV file?") from None
+
+
+def _check_closed(path: Path, text: str, delimiter: str, begins: int) -> None:
+    """Refuse a row of several lines whose quote is never closed: all after it would be lost."""
+    rest = io.StringIO(text, newline="").readlines()[begins - 1 :]
+    try:
+        next(csv.reader(rest, delimiter=delimiter, skipinitialspace=True, strict=True), None)
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise ValueError(
+                f'{path}, line {begins}: a quote (") is opened and never closed, so that all rows '
+                "after it are lost; close it."
+            ) from None
 
 
 # ---- tables of data sets ----
@@ -205,8 +283,7 @@ def _clock(text: str) -> float:
 # ---- a table of one's own ----
 
 
-def _own_sheet(path: Path, text: str) -> Sheet:
-    delimiter = _delimiter(text)
+def _own_sheet(path: Path, text: str, delimiter: str) -> Sheet:
     header = next((fields for _, fields in _rows(path, text, delimiter)), [])
     columns = _own_columns(path, header)
 
@@ -218,7 +295,7 @@ def _own_sheet(path: Path, text: str) -> Sheet:
 
 def _delimiter(text: str) -> str:
     """Comma, semicolon or tab: what the header has most of."""
-    header = text.partition("\n")[0]
+    header = text.lstrip().partition("\n")[0]
     return max(",;\t", key=header.count)
 
 
@@ -246,6 +323,10 @@ def _own_line(fields: Sequence[str], width: int, columns: dict[str, int]) -> Lin
     row = {kind: fields[i] if i < len(fields) else "" for kind, i in columns.items()}
     if not row["file"]:
         raise ValueError("no file is named.")
+    if "\n" in row["file"] + row["labels"]:
+        raise ValueError('a quote (") is opened in one row and closed in another; close it.')
+    if Path(row["file"]).name in ("", ".."):
+        raise ValueError(f"{row['file']!r} is a folder; name a file.")
     start, end = _seconds(row.get("start", "")), _seconds(row.get("end", ""), "end")
     _check_window(start or 0.0, math.inf if end is None else end)
     window = "".join(f"_{_ms(time)}" for time in (start, end) if time is not None)
@@ -257,7 +338,7 @@ def _own_line(fields: Sequence[str], width: int, columns: dict[str, int]) -> Lin
 def _split(labels: str, separators: str) -> tuple[str, ...]:
     for separator in separators:
         labels = labels.replace(separator, "\n")
-    names = (name.strip() for name in labels.split("\n"))
+    names = (composed(name.strip()) for name in labels.split("\n"))
     return tuple(name for name in names if name)
 
 

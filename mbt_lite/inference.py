@@ -13,7 +13,7 @@ import numpy as np
 from mbt_lite import checkpoint, features, zoo
 from mbt_lite.card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
-from mbt_lite.files import write_text
+from mbt_lite.files import DOWNLOAD, address, write_text
 from mbt_lite.hub import hub_file
 from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
 from mbt_lite.progress import Progress, compiling, silent
@@ -77,6 +77,7 @@ class Classifier:
     ):
         if len(labels) != config.classes:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
+        _check_clip(config, clip_config)
         self.config, self.params, self.clip_config = config, params, clip_config
         self.labels, self.card = tuple(labels), card or {}
 
@@ -92,6 +93,16 @@ class Classifier:
         if without:
             clip = features.blank(clip, without, self.clip_config.front_end)
         return np.asarray(_forward(self.config, self.params, clip).logits)
+
+    def _finite_logits(self, clip: Clip, without: str | None = None) -> np.ndarray:
+        """As `logits`; ValueError where one of them is no number."""
+        found = self.logits(clip, without)
+        if not np.isfinite(found).all():
+            raise ValueError(
+                "the model's answer is not a number (NaN or infinite); its weights may be damaged "
+                "or too large."
+            )
+        return found
 
     def predict(
         self,
@@ -129,7 +140,7 @@ class Classifier:
 
         def prediction(number, words, without=None, **more):
             progress(number / (1 + len(streams)), desc=words)
-            logits = self.logits(batch, without).mean(0)
+            logits = self._finite_logits(batch, without).mean(0)
             answer = 1 / (1 + np.exp(-logits))
             return Prediction(self.labels, answer, caution=self.caution, **more)
 
@@ -213,6 +224,18 @@ class Classifier:
         return Clip(**{s: getattr(clip, s) for s in self.config.streams})
 
 
+def _check_clip(config: MBTConfig, clip: ClipConfig) -> None:
+    """ValueError where clips that are read so would not fit the model."""
+    shapes = {"rgb": (clip.frames, clip.size, clip.size)}
+    shapes |= {"spec": (clip.spec_frames, clip.front_end.mels)}
+    for stream in config.streams:
+        if config.grid_of(stream, shapes[stream]) != config.grid(stream):
+            raise ValueError(
+                f"clips of {stream} {shapes[stream]} do not fit a model for {stream} "
+                f"{config.shape(stream)}; the clip's settings and the model's must agree."
+            )
+
+
 @partial(jax.jit, static_argnames="config")
 def _forward(config: MBTConfig, params: dict, clip: Clip) -> Output:
     return MBT(config).apply({"params": params}, clip)
@@ -253,6 +276,8 @@ def weights(source: str | Path) -> Path:
     """The file or folder to read; a zoo name or hub reference is fetched first."""
     if str(source).startswith("hf://"):
         return hub_file(str(source))
+    if found := address(source):
+        raise ValueError(f"{found}: addresses are not opened but for hf://user/repo; {DOWNLOAD}.")
     path = Path(source)
     if (path / "experiment.json").exists() and not (path / "model.safetensors").is_file():
         raise ValueError(f"the training in {source} has not finished; give its command again.")

@@ -7,6 +7,8 @@ read, each straight into the array that keeps it. Nothing here reads a pickle.
 
 import os
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections import defaultdict
@@ -18,6 +20,7 @@ import numpy as np
 import safetensors
 
 from . import flaxfile
+from .files import stand_in
 from .flaxfile import BFLOAT16, check_size
 from .hub import hub_file
 
@@ -29,13 +32,19 @@ SWELLING = 20  # an npz may unpack to so many times its size; weights hardly shr
 # What parameters lie in, in turn: old Scenic states, old big_vision, new states, Linen's variables.
 WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "params/")
 NUMBERED = re.compile(r"(.+)_(\d+)")
-BROKEN = (  # what bad bytes raise here, in NumPy and in zipfile
+BROKEN = (  # what bad bytes raise here, in NumPy, zipfile and Python's own parser
     ValueError,
     EOFError,
     MemoryError,
     OSError,
     OverflowError,
     RuntimeError,
+    SyntaxError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
 )
@@ -95,6 +104,10 @@ def find(path: str | os.PathLike) -> Path:
         raise ValueError(f"{path} does not exist; give a safetensors, Scenic or npz file.{more}")
     if not 0 < path.stat().st_size <= LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, as no MBT file; get it anew.")
+    with path.open("rb") as file:
+        what = stand_in(file.read(64))
+    if what:
+        raise ValueError(f"{path} is {what}.")
     return path
 
 

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite import metrics, plot
+from mbt_lite.files import replacing, write_text
 from mbt_lite.labelled import Clips
 from mbt_lite.plot.style import render
 
@@ -46,17 +46,10 @@ class Evidence(NamedTuple):
 def write(folder: Path, scores: dict, evidence: Evidence, command: str) -> Path:
     """The path of report.html, beside scores.json in `folder`; each whole or as it was before."""
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "scores.json", json.dumps(scores, indent=1, allow_nan=False))
-    return _replace(folder / "report.html", page(scores, evidence, command))
-
-
-def _replace(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(folder / "scores.json", json.dumps(scores, indent=1, allow_nan=False))
+    path = folder / "report.html"
+    with replacing(path) as temporary:
+        temporary.write_text(page(scores, evidence, command), encoding="utf-8", errors="replace")
     return path
 
 

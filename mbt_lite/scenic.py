@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -196,10 +196,15 @@ def misshaped(arrays: dict, shapes: dict) -> list[str]:
     ]
 
 
+def _first(names: Sequence[str], most: int = 40) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def refuse(source: str, missing=(), unused=(), misshaped=()) -> None:
     """One ValueError with all three lists, unless all are empty."""
     lists = {"missing": missing, "unused": unused, "mis-shaped": misshaped}
-    found = [f"\n  {what} ({len(x)}): {', '.join(x)}" for what, x in lists.items() if x]
+    found = [f"\n  {what} ({len(x)}): {_first(x)}" for what, x in lists.items() if x]
     if found:
         raise ValueError(
             f"{source} does not fit the model{''.join(found)}\n"

@@ -74,6 +74,11 @@ def settle(experiment: Experiment) -> Begun:
     seed = 0 if experiment.data.keep else experiment.train.seed  # kept clips: for every seed
     ask = partial(data.open_split, experiment.data, seed=seed)
     source = ask("train", clips=experiment.train.steps * experiment.train.batch)
+    if len(source.labels) < 2:
+        raise ValueError(
+            f"{experiment.data.path} has one class only ({', '.join(source.labels)}); training "
+            "needs two or more, to tell them apart."
+        )
     if start.model:  # a download, perhaps: what the data lacks is said before it
         model = load(start.model)
         names = KEPT + WIRING * start.rewire

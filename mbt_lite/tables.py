@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -84,8 +85,11 @@ def read_rows(
     known = _classes(source, lines, labels)
     labelled, unlabelled = _with_classes(lines, known)
     files = _Files(videos or sheet.folder, sheet)
+    labelled, folders = _without_folders(labelled, files)
     rows, repeated = _unique([_row(line, labels, numbers, files) for line, numbers in labelled])
-    notes += [*_counted("lines that cannot be read", sheet.problems), *unlabelled, *repeated]
+    unlabelled += folders
+    notes += [*sheet.notes, *_counted("lines that cannot be read", sheet.problems)]
+    notes += [*unlabelled, *repeated]
     if not rows:
         raise ValueError(f"{source}: none of its rows can be used; {'; '.join(notes)}.")
     notes += _counted("files missing", [row.id for row in rows if row.path is None])
@@ -121,6 +125,8 @@ def read(source: str | Path, labels: Sequence[str], split: str | None = None) ->
         sought = _first(dict.fromkeys(str(sheet.folder / line.file) for line in lines))
         raise ValueError(f"{source}: none of its files is there: {sought}.")
     named, notes = _with_classes(lines, _classes(source, lines, labels), " to the model")
+    named, folders = _without_folders(named, files)
+    notes = [*sheet.notes, *notes, *folders]
     placed = [
         (path or sheet.folder / line.file, start, end, numbers)
         for line, numbers in named
@@ -228,10 +234,10 @@ def _epic_classes(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
 
 def _classes(source: Path, lines: Sequence[Line], labels: Sequence[str]) -> dict[str, int]:
     """The class number of each name in the source that is among the labels."""
-    folded = {label.casefold(): i for i, label in reversed(list(enumerate(labels)))}
+    folded = {_folded(label): i for i, label in reversed(list(enumerate(labels)))}
     exact = {label: i for i, label in reversed(list(enumerate(labels)))}
     names = {name for line in lines for name in line.names}
-    known = {n: exact.get(n, folded.get(n.casefold())) for n in names}
+    known = {n: exact.get(n, folded.get(_folded(n))) for n in names}
     known = {name: i for name, i in known.items() if i is not None}
     if known or not names or not all(name.isdecimal() for name in names):
         return known
@@ -242,6 +248,11 @@ def _classes(source: Path, lines: Sequence[Line], labels: Sequence[str]) -> dict
             f"{len(labels) - 1}."
         )
     return numbers
+
+
+def _folded(name: str) -> str:
+    """A name without what people write in two ways: capitals, accents in parts, _ for a space."""
+    return forms.composed(name).casefold().replace("_", " ")
 
 
 def _with_classes(lines: Sequence[Line], known: Mapping[str, int], to: str = ""):
@@ -268,13 +279,30 @@ class _Files:
 
     def window(self, line: Line) -> tuple[Path | None, float | None, float | None]:
         """The file of a line, None where there is none, and the window's start and end in it."""
-        for folder in self.folders:
-            if (folder / line.file).is_file():
-                return folder / line.file, line.start, line.end
+        for path in self.places(line):
+            if path.is_file():
+                return path, line.start, line.end
         cut = next((self.stems[name] for name in line.cuts if name in self.stems), None)
         if cut:
             return cut, (None if line.start is None else 0.0), _length(line)
         return self.stems.get(line.file, self.stems.get(f"Y{line.file}")), line.start, line.end
+
+    def places(self, line: Line) -> list[Path]:
+        """Where the file of a line may lie: as written, with Windows' back slashes turned, and with
+        accents as one character or as two, as a copy from another system has them.
+        """
+        spelled = [line.file, line.file.replace("\\", "/")]
+        spelled += [normalize(form, spelled[1]) for form in ("NFC", "NFD")]
+        return [folder / file for folder in self.folders for file in dict.fromkeys(spelled)]
+
+
+def _without_folders(named, files: _Files) -> tuple[list, list[str]]:
+    """The (line, class numbers) that do not name a folder, and a note on those that do."""
+    named = list(named)
+    bare = [line for line, _ in named if not line.cuts and not Path(line.file).suffix]
+    folders = [line.file for line in bare if any(path.is_dir() for path in files.places(line))]
+    notes = _counted("rows that name a folder, not a file, left out", folders)
+    return [pair for pair in named if pair[0].file not in folders] if folders else named, notes
 
 
 def _length(line: Line) -> float | None:

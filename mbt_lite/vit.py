@@ -102,7 +102,7 @@ def from_vit(
     _check_geometry(vit, config, str(path))
     start = _fresh(config, _starts_fresh(vit, config, chosen), seed)
     arrays = _arrays(vit, config, start, inflate, str(path))
-    return nest(scenic.to_ours(arrays, config, leaf_shapes(config), str(path)))
+    return nest(scenic.to_ours(arrays, config, leaf_shapes(config), str(path)), str(path))
 
 
 def resize(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from mbt_lite import media, metrics
 from mbt_lite.config import STREAMS, ClipConfig
 from mbt_lite.features import log_mel
+from mbt_lite.files import write_text
 
 SECONDS = 2.0
 RATE = 16_000  # Hz
@@ -523,8 +524,7 @@ def render(
         rows.append(f"{name},{'|'.join(one.names)}")
         keys[name] = {k: np.round(v, 4).tolist() for k, v in answer_key(one, times).items()}
     for name, text in (("labels.csv", "\n".join(rows) + "\n"), ("key.json", json.dumps(keys))):
-        (folder / f".{name}.part").write_text(text)
-        (folder / f".{name}.part").rename(folder / name)
+        write_text(folder / name, text)
     return folder
 
 

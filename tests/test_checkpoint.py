@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 import safetensors.numpy
 from flax import serialization
 
+from mbt_lite import inference
 from mbt_lite.checkpoint import (
     convert,
     flatten,
@@ -426,9 +429,28 @@ def with_bad_config(path, whole):
     safetensors.numpy.save_file({"w": np.zeros(3, "f4")}, path, metadata)
 
 
+def not_finite():
+    tree = scenic_tree(TINY)
+    tree["cls"][0, 0, 3] = np.inf
+    return tree
+
+
+def with_bad_header(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(
+            "a.npy", b"\x93NUMPY\x01\x00\x10\x00" + b"{'shape': (3".ljust(16) + bytes(12)
+        )
+
+
 BAD = {  # name: (how to write it, what the message says)
     "empty": (lambda path, whole: path.write_bytes(b""), "has 0 bytes"),
-    "page.html": (lambda path, whole: path.write_text("<html>404</html>"), "no whole checkpoint"),
+    "page.html": (lambda path, whole: path.write_text("<html>404</html>"), "is a web page"),
+    "lfs": (
+        lambda path, whole: path.write_text("version https://git-lfs.github.com/spec/v1\noid x"),
+        "is a git-lfs pointer, not the file itself; run git lfs pull",
+    ),
+    "nan.npz": (lambda path, whole: np.savez(path, **not_finite()), "NaN or infinite, in .*cls"),
+    "header.npz": (lambda path, whole: with_bad_header(path), "read as npz: "),
     "cut": (
         lambda path, whole: path.write_bytes(
             (GOLDEN / "ckpt_new/checkpoint_123").read_bytes()[:-9]
@@ -450,5 +472,63 @@ def test_a_bad_file_is_refused_by_name_in_a_sentence(name, saved, tmp_path):
     write, message = BAD[name]
     write(tmp_path / name, saved.read_bytes())
     with pytest.raises(ValueError, match=message) as refusal:
-        load(tmp_path / name)
+        load(tmp_path / name, fusion_layer=1, **TINY_SHAPES)
     assert str(tmp_path / name) in str(refusal.value)
+
+
+ALTERED = (None, -1, 1.5, 10**9, 10**400, "x", [], {}, [10**9] * 3, float("nan"), 199)
+
+
+def altered(value):
+    """Copies of some JSON, in each of which one value is another."""
+    yield from ALTERED
+    if isinstance(value, dict):
+        for name, inside in value.items():
+            yield from ({**value, name: other} for other in altered(inside))
+    elif isinstance(value, list):
+        for place, inside in enumerate(value):
+            for other in altered(inside):
+                yield [*value[:place], other, *value[place + 1 :]]
+
+
+def test_no_altered_value_in_the_metadata_costs_more_than_a_sentence(tmp_path, params):
+    """Every value in turn; what is still a model is built, whatever it may be called."""
+    clip = ClipConfig(frames=2, size=8, resize=8, spec_frames=8, front_end=FrontEnd(mels=8))
+    card = {"name": "tiny", "caution": "none", "scores": {"mAP": 0.5}}
+    about = {"clip": clip, "labels": ("bell", "dog", "rain"), "card": card, "name": "tiny"}
+    path = save(tmp_path / "tiny.safetensors", params, TINY, **about)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        metadata, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    assert inference.load(path).card["scores"] == {"mAP": 0.5}
+    refused, begun = 0, time.monotonic()
+    nested = "[" * 50_000 + "]" * 50_000
+    for name in metadata.keys() - {"format"}:
+        texts = [json.dumps(value) for value in altered(json.loads(metadata[name]))]
+        for text in (*texts, nested, "{"):
+            safetensors.numpy.save_file(arrays, path, metadata | {name: text})
+            try:
+                repr(inference.load(path))
+            except ValueError as error:
+                refused += 1
+                assert str(path) in str(error) or "do not fit" in str(error)
+                assert len(str(error)) < 10_000
+    assert refused > 400
+    assert time.monotonic() - begun < 120  # one value alone could have taken hours
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path, params):
+    bent = params | {"bottleneck": params["bottleneck"] * np.nan}
+    path = save(tmp_path / "nan.safetensors", bent, TINY)
+    with pytest.raises(ValueError, match="weights that are NaN or infinite, in bottleneck; "):
+        load(path)
+
+
+def test_an_answer_that_is_no_number_is_an_error(params):
+    config = replace(TINY, rgb_shape=(2, 8, 8))
+    clip = ClipConfig(frames=2, size=8, resize=8, spec_frames=8, front_end=FrontEnd(mels=8))
+    huge = jax.tree.map(lambda x: x * 1e38, params)
+    classifier = inference.Classifier(config, huge, clip, ("bell", "dog", "rain"))
+    with pytest.raises(ValueError, match="answer is not a number"):
+        classifier.predict(Clip(np.ones((2, 8, 8, 3), "f4"), np.ones((8, 8, 3), "f4")))
+    with pytest.raises(ValueError, match=r"clips of rgb \(5, 8, 8\) do not fit"):
+        inference.Classifier(config, params, replace(clip, frames=5), ("bell", "dog", "rain"))

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "mbt_lite"
 
 # A module imports only from lower levels; a package, such as `plot`, stands for every file in it.
 LEVELS = {
+    -1: ["files"],
     0: [
         "cost",
         "flaxfile",
@@ -29,7 +30,6 @@ LEVELS = {
         "tfrecord",
         "processes",
         "tfdata",
-        "files",
         "interrupts",
         "runtime",
         "progress",

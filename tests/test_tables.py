@@ -1,10 +1,12 @@
 """Tables as people write them: which clip, which classes, what is left out and what is refused."""
 
 import re
+from unicodedata import normalize
 
+import av
 import pytest
 
-from mbt_lite import tables
+from mbt_lite import container, forms, tables
 
 LABELS = ("dog barks", "bell", "Male speech, man speaking")
 
@@ -42,6 +44,10 @@ def test_labels_are_found_by_name_under_the_usual_column_names(folder, column, s
         ('file,label\na.mp4,"Male speech, man speaking"', "utf-8-sig"),
         ("file;label\na.mp4;Male speech, man speaking\n", "utf-8"),
         ("file\tlabel\na.mp4\tmale SPEECH, man speaking\n\n", "utf-8"),
+        ("file\tlabel\r\na.mp4\tMale speech, man speaking\r\n", "utf-16"),
+        ("sep=;\r\nfile;label\r\na.mp4;Male speech, man speaking\r\n", "utf-8-sig"),
+        ('"sep=|"\nfile|label\na.mp4|Male speech, man speaking\n', "utf-8"),
+        ("file;label\n.\\a.mp4;Male_speech, man speaking\n", "utf-8"),
     ],
 )
 def test_a_table_is_read_as_spreadsheets_save_it(folder, text, encoding):
@@ -118,6 +124,11 @@ def test_missing_files_do_not_stop_the_others_but_a_table_without_any_is_refused
         ("file,class\na.mp4,bell\n", "no column labels or label"),
         ("file,labels\na.mp4,Male speech, man speaking\n", "line 2: too many fields"),
         ("file,labels\n,bell\n", "line 2: no file is named"),
+        ("file,labels\n.,bell\n", "line 2: '.' is a folder; name a file"),
+        ("file,labels\n..,bell\n", "is a folder; name a file"),
+        ('file,labels\n"a.mp4,bell\nb.mp4,bell\n', "line 2: a quote .*is opened and never"),
+        ('file,labels\n"a.mp4,bell\n"b.mp4",bell\n', "opened in one row and closed in another"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:a\n", "is a git-lfs pointer"),
         ("file,labels,start\na.mp4,bell,soon\n", "line 2: start 'soon' is no time"),
         ("file,labels,start\na.mp4,bell,-1\n", "start '-1' is no time"),
         (
@@ -129,6 +140,46 @@ def test_missing_files_do_not_stop_the_others_but_a_table_without_any_is_refused
 def test_a_table_that_cannot_be_used_is_refused_in_a_sentence(folder, text, sentence):
     with pytest.raises(ValueError, match=sentence):
         tables.read(write(folder, text), LABELS)
+
+
+@pytest.mark.parametrize("table, disk", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_an_accent_is_one_letter_or_two_and_a_folder_is_no_file(folder, table, disk):
+    (folder / normalize(disk, "über.mp4")).write_bytes(b"")
+    (folder / "more").mkdir()
+    text = f"file,labels\n{normalize(table, 'über.mp4,Tür')}\na.mp4,bell\nmore,bell\n"
+    classes, notes = found(write(folder, text), ("bell", normalize(disk, "Tür")))
+    assert classes == {normalize(disk, "über.mp4"): ([1], None), "a.mp4": ([0], None)}
+    assert notes == ("rows that name a folder, not a file, left out (1): more",)
+    rows = tables.read_rows(folder)
+    assert [row.path is not None for row in rows.rows] == [True, True]
+    assert rows.labels == ["Tür", "bell"] and rows.notes == notes
+
+
+def test_every_suffix_of_a_format_that_is_opened_counts_as_a_clip():
+    stills = {"avif", "heic", "heif", "mks", "mpo", "ism"}
+    opened = set()
+    for name in container.CONTAINERS.split(","):
+        opened |= set(av.ContainerFormat(name, "r").extensions)
+    assert {f".{suffix}" for suffix in opened - stills} <= forms.SUFFIXES
+    assert {".mts", ".m2ts", ".mxf", ".asf", ".aif", ".caf", ".wma", ".amr"} <= forms.SUFFIXES
+    assert all(suffix == suffix.lower() for suffix in forms.SUFFIXES)
+
+
+def test_a_class_folder_without_clips_is_refused_and_what_is_left_out_is_said(tmp_path):
+    names = ("bell/1.MTS", "bell/2.m2ts", "bell/3.doc", "bell/labels.csv", "dog_barks/1.Aif")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    said = ("no video or sound by their suffix, left out (1): bell/3.doc",)
+    classes, notes = found(tmp_path)
+    assert classes == {"1.MTS": ([1], None), "2.m2ts": ([1], None), "1.Aif": ([0], None)}
+    assert notes == said
+    assert tables.read_rows(tmp_path).notes == said
+    (tmp_path / "fish" / "deeper").mkdir(parents=True)
+    (tmp_path / "goat").mkdir()
+    for read in (found, tables.read_rows):
+        with pytest.raises(ValueError, match=r"class folder fish \(deeper/\), goat \(empty\); "):
+            read(tmp_path)
 
 
 def test_what_is_no_text_or_not_there_is_refused(folder):

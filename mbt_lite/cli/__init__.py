@@ -25,6 +25,7 @@ from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
 from mbt_lite.cli.train import Sweep, Train
 from mbt_lite.cli.zoo import Zoo
+from mbt_lite.files import FULL
 
 COMMANDS = {
     "predict": Predict,
@@ -67,6 +68,12 @@ def _overview() -> str:
 
 def _sentence(error: Exception) -> str:
     """What an error says to a person; of the system's errors, which file and why."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        where = f"{error.filename}: " if error.filename else ""
+        return (
+            f"{where}the disk is full ({str(error.strerror).lower()}); make room, or choose "
+            "another path. Nothing half-written is left."
+        )
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {str(error.strerror).lower()}; choose another path."
     return str(error)
@@ -90,8 +97,16 @@ def _keeping_interrupts():
         sys.unraisablehook = before
 
 
+def _replace_letters() -> None:
+    """Letters that the output cannot hold, as on Windows, are written as their number."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
+    _replace_letters()
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
@@ -99,6 +114,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         print(f"mbt-lite: no command {name!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    if "" in arguments[1:] and name != "train":
+        said = "an empty name was given; is a variable of the command not set? Name a file."
+        print(f"mbt-lite: {said}", file=sys.stderr)
         return 2
     own, rest = arguments[1:], ()
     if name == "train":

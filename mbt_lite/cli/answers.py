@@ -9,6 +9,7 @@ from typing import ClassVar
 from tyro.conf import Positional
 
 from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model, media_files
+from mbt_lite.files import address
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Predict:
         if self.debug:
             raise error
         if self.json:
-            print(json.dumps({"file": str(path), "error": str(error)}), flush=True)
+            print(json.dumps({"file": address(path) or str(path), "error": str(error)}), flush=True)
         print(f"mbt-lite: {error}", file=sys.stderr, flush=True)
 
     def _show(self, path: Path, answer) -> None:

@@ -44,7 +44,7 @@ class Doctor:
         clip_config = known.clip if known else model.clip_config
         clip_config = replace(clip_config, audio_track=self.audio_track)
         streams, sick = model.config.streams, 0
-        for path in tqdm(clips, unit="clip", disable=len(clips) < 2, leave=False):
+        for path in tqdm(clips, unit="clip", disable=len(clips) < 2 or None, leave=False):
             report = doctor.examine(path, clip_config, streams)
             sick += not report.fit
             text = json.dumps(doctor.to_dict(report)) if self.json else doctor.note(report)

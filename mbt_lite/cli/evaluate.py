@@ -40,17 +40,20 @@ class Evaluate:
 
     def run(self) -> int:
         from mbt_lite.evaluation import evaluate
+        from mbt_lite.files import room
 
-        scores = evaluate(
-            load_model(self.model, self.front_end, self.audio_track),
-            self.data,
-            views=self.views,
-            batch=self.batch,
-            count=self.count,
-            split=self.split,
-            folder=self.report,
-            command=self._command(),
-        )
+        model = load_model(self.model, self.front_end, self.audio_track)
+        with room(self.report):
+            scores = evaluate(
+                model,
+                self.data,
+                views=self.views,
+                batch=self.batch,
+                count=self.count,
+                split=self.split,
+                folder=self.report,
+                command=self._command(),
+            )
         print(json.dumps(scores, indent=1, allow_nan=False))
         for failed in scores["failed"]:
             print(f"mbt-lite: {failed['error']}", file=sys.stderr)

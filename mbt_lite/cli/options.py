@@ -19,12 +19,12 @@ AudioTrack = Annotated[
 
 def media_files(paths: Iterable[Path]) -> list[Path]:
     """The paths, each folder replaced by the video and sound files in it, if it has some."""
-    from mbt_lite.forms import SUFFIXES
+    from mbt_lite.forms import is_clip
 
     files = []
     for path in paths:
         inside = sorted(path.iterdir()) if path.is_dir() else []
-        files += [file for file in inside if file.suffix.lower() in SUFFIXES] or [path]
+        files += list(filter(is_clip, inside)) or [path]
     return files
 
 

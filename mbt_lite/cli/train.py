@@ -87,7 +87,10 @@ def read_experiment(config: Path, variant: str | None, changes: tuple[str, ...])
     from mbt_lite.experiment import Experiment
 
     if config.suffix == ".json":
-        made = from_dict(Experiment, json.loads(config.read_text(encoding="utf-8")))
+        try:
+            made = from_dict(Experiment, json.loads(config.read_text(encoding="utf-8")))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{config}: {error}") from None
     else:
         made = read_function(config, variant or "experiment")()
     made = tyro.cli(type(made), default=made, args=changes, prog="mbt-lite train")

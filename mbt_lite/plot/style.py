@@ -1,7 +1,6 @@
 """What all pictures share: paper, colours that any colour vision tells apart, quiet axes."""
 
 import io
-import os
 import warnings
 from functools import cache, partial
 from pathlib import Path
@@ -12,6 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
+
+from mbt_lite.files import replacing
 
 INK = "#33363d"
 FAINT = "#d9dbe0"
@@ -125,10 +126,6 @@ def save(figure: Figure, path: Path) -> Path:
     """The path of a new PNG, whole or not there at all; other endings are refused."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out {path}: only .png pictures can be written.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as temporary:
         render(figure, temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
