@@ -3,9 +3,11 @@
 `dataclasses.replace` changes a branch in Python, `--train.steps 100` on the command line.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
-from mbt_lite.config import NONE, AugmentConfig, ClipConfig, MBTConfig, require
+from mbt_lite.config import NONE, AugmentConfig, ClipConfig, MBTConfig, from_dict, require, within
 from mbt_lite.sampling import PAIRINGS
 
 LOSSES = ("sigmoid", "softmax")
@@ -45,12 +47,11 @@ class DataConfig:
             not self.keep or self.path != "world" or self.clips > 0,
             f"data.keep={self.keep}: say with data.clips how many of the micro-world to keep.",
         )
-        require(self.views > 0, f"data.views={self.views} must be 1 or more.")
+        within(self, {"views": (1, 1000), "workers": (0, 1024)}, "data.")
         require(
             self.audio_track is None or (self.audio_track > 0 and self.path != "world"),
             f"data.audio_track={self.audio_track}: it counts from 1, in files with several tracks.",
         )
-        require(self.workers >= 0, f"data.workers={self.workers} must be 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -165,3 +166,14 @@ class Experiment:
     augment: AugmentConfig = NONE
     start: StartConfig = StartConfig()
     train: TrainConfig = TrainConfig()
+
+
+def read_json(path: Path) -> Experiment:
+    """The experiment in the experiment.json of a run, perhaps edited by hand.
+
+    ValueError names the file, the field and what is expected of it.
+    """
+    try:
+        return from_dict(Experiment, json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from None

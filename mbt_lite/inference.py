@@ -77,7 +77,6 @@ class Classifier:
     ):
         if len(labels) != config.classes:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
-        _check_clip(config, clip_config)
         self.config, self.params, self.clip_config = config, params, clip_config
         self.labels, self.card = tuple(labels), card or {}
 
@@ -224,15 +223,15 @@ class Classifier:
         return Clip(**{s: getattr(clip, s) for s in self.config.streams})
 
 
-def _check_clip(config: MBTConfig, clip: ClipConfig) -> None:
+def _check_clip(config: MBTConfig, clip: ClipConfig, source: str) -> None:
     """ValueError where clips that are read so would not fit the model."""
     shapes = {"rgb": (clip.frames, clip.size, clip.size)}
     shapes |= {"spec": (clip.spec_frames, clip.front_end.mels)}
     for stream in config.streams:
         if config.grid_of(stream, shapes[stream]) != config.grid(stream):
             raise ValueError(
-                f"clips of {stream} {shapes[stream]} do not fit a model for {stream} "
-                f"{config.shape(stream)}; the clip's settings and the model's must agree."
+                f"{source}: clips of {stream} {shapes[stream]} do not fit its model of {stream} "
+                f"{config.shape(stream)}; get it anew, or choose another front end."
             )
 
 
@@ -269,6 +268,8 @@ def load(
         clip_config = replace(clip_config, front_end=front_end)
         if card["caution"]:
             card["caution"] += f' Here they hear through "{front_end.name}", as asked.'
+    if not foreign:
+        _check_clip(config, clip_config, str(source))
     return Classifier(config, params, clip_config, labels, card)
 
 

@@ -22,9 +22,9 @@ from tqdm import tqdm
 
 from mbt_lite import data, plot, sharding, step, zoo
 from mbt_lite.card import CONDITIONS, run_card
-from mbt_lite.config import from_dict, to_dict
+from mbt_lite.config import to_dict
 from mbt_lite.evaluation import evaluate
-from mbt_lite.experiment import Experiment, TrainConfig
+from mbt_lite.experiment import Experiment, TrainConfig, read_json
 from mbt_lite.files import write_text
 from mbt_lite.inference import Classifier
 from mbt_lite.interrupts import Interrupts
@@ -323,7 +323,7 @@ def _test(course: Course, classifier: Classifier) -> dict | None:
 def _remember(experiment: Experiment, path: Path) -> None:
     """Write down what is trained here, or refuse to mix two experiments in one folder."""
     if path.exists():
-        before = _bound(from_dict(Experiment, json.loads(path.read_text(encoding="utf-8"))))
+        before = _bound(read_json(path))
         other = _differences(to_dict(before), to_dict(_bound(experiment)))
         if other:
             raise ValueError(

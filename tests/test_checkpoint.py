@@ -510,7 +510,7 @@ def test_no_altered_value_in_the_metadata_costs_more_than_a_sentence(tmp_path, p
                 repr(inference.load(path))
             except ValueError as error:
                 refused += 1
-                assert str(path) in str(error) or "do not fit" in str(error)
+                assert str(path) in str(error)
                 assert len(str(error)) < 10_000
     assert refused > 400
     assert time.monotonic() - begun < 120  # one value alone could have taken hours
@@ -523,12 +523,13 @@ def test_weights_that_are_no_numbers_are_refused(tmp_path, params):
         load(path)
 
 
-def test_an_answer_that_is_no_number_is_an_error(params):
+def test_an_answer_that_is_no_number_is_an_error(params, tmp_path):
     config = replace(TINY, rgb_shape=(2, 8, 8))
     clip = ClipConfig(frames=2, size=8, resize=8, spec_frames=8, front_end=FrontEnd(mels=8))
     huge = jax.tree.map(lambda x: x * 1e38, params)
     classifier = inference.Classifier(config, huge, clip, ("bell", "dog", "rain"))
     with pytest.raises(ValueError, match="answer is not a number"):
         classifier.predict(Clip(np.ones((2, 8, 8, 3), "f4"), np.ones((8, 8, 3), "f4")))
-    with pytest.raises(ValueError, match=r"clips of rgb \(5, 8, 8\) do not fit"):
-        inference.Classifier(config, params, replace(clip, frames=5), ("bell", "dog", "rain"))
+    late = save(tmp_path / "late.safetensors", params, TINY, clip=replace(clip, frames=5))
+    with pytest.raises(ValueError, match=r"late.safetensors: clips of rgb \(5, 8, 8\) do not fit"):
+        inference.load(late)

@@ -1,7 +1,9 @@
 """The command line as a person uses it: results on stdout, sentences on stderr, exit codes."""
 
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +16,8 @@ from PIL import Image
 
 from mbt_lite import checkpoint, cli, media, world, zoo
 from mbt_lite.cli.train import read_experiment
+from mbt_lite.config import to_dict
+from mbt_lite.configs import world as world_recipe
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -236,6 +240,11 @@ def test_streams_and_steps_of_the_command_line_count(capsys):
         ("world --out x --split moon", "choose one of train"),
         ("train --config nowhere.py --workdir x", "is no file"),
         ("attention nowhere.mp4 --out x.png", "nowhere.mp4"),
+        ("predict https://a.b/watch?v=1", "https://a.b/watch?v=1: addresses are not opened; downl"),
+        (
+            "predict x.mp4 --model https://a.b/c",
+            "https://a.b/c: addresses are not opened but for hf",
+        ),
     ],
 )
 def test_the_inputs_fault_is_a_sentence_and_exit_code_1(
@@ -248,7 +257,83 @@ def test_the_inputs_fault_is_a_sentence_and_exit_code_1(
     assert not list(tmp_path.iterdir())
 
 
+def test_letters_that_the_output_does_not_have_are_written_as_numbers(monkeypatch, tmp_path):
+    """As on Windows, where the output of a program into a file is cp1252; the batch goes on."""
+    out = io.TextIOWrapper(io.BytesIO(), "cp1252")
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "cp1252"))
+    names = [tmp_path / name for name in ("a.mp4", "視.mp4", "b.mp4")]
+    for name in names:
+        shutil.copy(SAMPLES / "circle_sings.mp4", name)
+    assert cli.main(["predict", *map(str, names), "--top", "1"]) == 0
+    out.flush()
+    shown = [line for line in out.buffer.getvalue().decode("cp1252").splitlines() if ".mp4" in line]
+    assert [Path(line).name for line in shown] == ["a.mp4", r"\u8996.mp4", "b.mp4"]
+
+
+def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(capsys, tmp_path):
+    resource = pytest.importorskip("resource")
+    clip, bell = (str(SAMPLES / name) for name in ("circle_sings.mp4", "ring_sings_with_bell.mp4"))
+    commands = {
+        "map.png": ["attention", clip],
+        "map.html": ["attention", clip],
+        "map.mp4": ["attention", clip],
+        "swap.png": ["swap", clip, bell],
+        "bell.png": ["doctor", clip],
+        "cost.png": ["cost"],
+        "w": ["world", "-n", "1"],
+        "w.npz": ["convert", "world-tiny"],
+    }
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for name, command in commands.items():
+        out = tmp_path / "out" / name
+        out.parent.mkdir(exist_ok=True)
+        where = [str(out)] if command[0] == "convert" else ["--out", str(out)]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+        try:
+            assert cli.main([*command, *where]) == 1, name
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        err = capsys.readouterr().err
+        assert f"{out}" in err and "the disk is full" in err and "make room" in err, err
+        assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()], name
+
+
+@pytest.mark.parametrize(
+    "change", ["heads", "steps", "streams", "extra", "missing", "text", "list"]
+)
+def test_an_experiment_that_was_edited_by_hand_is_refused_by_field(capsys, tmp_path, change):
+    made = to_dict(world_recipe.experiment())
+    changes = {
+        "heads": (made["model"] | {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
+        "streams": (made["model"] | {"streams": "rgb"}, "model.streams must be a list of texts"),
+        "extra": (made["model"] | {"colour": 1}, "model has no field colour"),
+        "list": ([made["model"]], "model must be fields in {}, not ["),
+        "steps": (made["train"] | {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
+        "missing": (None, "Experiment lacks model"),
+    }
+    value, said = changes.get(change, (None, "Expecting"))
+    part = "train" if change == "steps" else "model"
+    made = {**made, part: value} if value else {k: v for k, v in made.items() if k != part}
+    path = tmp_path / "experiment.json"
+    path.write_text("{" if change == "text" else json.dumps(made))
+    assert cli.main(["train", "--config", str(path), "--dry-run"]) == 1
+    err = capsys.readouterr().err
+    assert f"{path}: " in err and said in err and err.count("\n") == 1
+
+
+def test_the_folders_of_the_micro_world_are_understood_by_its_model(capsys, tmp_path):
+    classes = ["--classes", "circle sings", "ring sings", "--size", "48"]
+    assert cli.main(["world", "--out", str(tmp_path / "v"), "-n", "1", *classes]) == 0
+    capsys.readouterr()
+    assert cli.main(["evaluate", "--data", str(tmp_path / "v"), "--views", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)["clips"] == 2
+
+
 def test_a_wrong_command_line_is_exit_code_2(capsys):
+    assert cli.main([]) == 0
+    assert cli.main(["predict", ""]) == 2
+    assert "an empty name was given" in capsys.readouterr().err
     assert cli.main([]) == 0
     assert "examples:" in capsys.readouterr().out
     assert cli.main(["dance"]) == 2

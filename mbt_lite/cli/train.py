@@ -1,6 +1,5 @@
 """Training, and grids of trainings."""
 
-import json
 import runpy
 import signal
 import sys
@@ -83,14 +82,10 @@ class Train:
 def read_experiment(config: Path, variant: str | None, changes: tuple[str, ...]):
     """The experiment of a recipe, or of a run's experiment.json, changed by options."""
     from mbt_lite.cli import fields
-    from mbt_lite.config import from_dict
-    from mbt_lite.experiment import Experiment
+    from mbt_lite.experiment import read_json
 
     if config.suffix == ".json":
-        try:
-            made = from_dict(Experiment, json.loads(config.read_text(encoding="utf-8")))
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{config}: {error}") from None
+        made = read_json(config)
     else:
         made = read_function(config, variant or "experiment")()
     made = tyro.cli(type(made), default=made, args=changes, prog="mbt-lite train")
