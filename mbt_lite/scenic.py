@@ -133,7 +133,8 @@ def _grid(stream: str, arrays: dict, fields: dict, source: str, assume) -> dict:
     names = (f"embedding{SUFFIXES[stream]}/kernel", scenic_names(f"{stream}_positions", BASE)[0])
     refuse(source, [name for name in names if name not in arrays])
     kernel, positions = (arrays[name].shape for name in names)
-    if len(kernel) not in ((4, 5) if stream == "rgb" else (4,)) or len(positions) != 3:
+    rank = (4, 5) if stream == "rgb" else (4,)
+    if len(kernel) not in rank or len(positions) != 3 or 0 in kernel:
         raise ValueError(f"{source}: {names[0]} {kernel} with {names[1]} {positions} is no stream.")
     single = stream == "rgb" and len(kernel) == 4  # patches of single frames, picked in the model
     patch = (1, *kernel[:-2]) if single else kernel[:-2]
