@@ -26,9 +26,10 @@ def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) ->
     if np.ndim(times) and (np.shape(times) != frames.shape[:1] or np.any(np.diff(times) <= 0)):
         raise MediaError(f"{path}: times must rise and be as many as the frames.")
     stamps, step = _steady(frames, times)
-    with replacing(Path(path)) as temporary, temporary.open("w+b") as file:
-        images = zip(stamps, frames, strict=True)
-        _encode(file, images, frames.shape[1:3], step, wave, rate, {"crf": str(crf)})
+    images, encoded = zip(stamps, frames, strict=True), io.BytesIO()
+    _encode(encoded, images, frames.shape[1:3], step, wave, rate, {"crf": str(crf)})
+    with replacing(Path(path)) as temporary:
+        temporary.write_bytes(encoded.getbuffer())
 
 
 def packed(images: Iterable, step: float, wave=None, rate: int = RATE) -> bytes:
