@@ -92,6 +92,8 @@ def _folders(folder: Path) -> Sheet:
         raise ValueError(
             f"{folder} holds neither labels.csv nor folders, named like classes, of video files."
         )
+    others = [path for path, files in clips.items() if not files and _is_no_class(path)]
+    clips = {path: files for path, files in clips.items() if path not in others}
     empty = [f"{path.name} ({_holding(path)})" for path, files in clips.items() if not files]
     if empty:
         raise ValueError(
@@ -103,7 +105,8 @@ def _folders(folder: Path) -> Sheet:
         label = composed(path.name)
         inside = [file.relative_to(folder) for file in files]
         lines += [Line(str(p.with_suffix("")), str(p), (label,)) for p in inside]
-    left = [
+    left = [f"{path.name}/" for path in others]
+    left += [
         str(file.relative_to(folder))
         for path, files in clips.items()
         for file in _visible(path)
@@ -116,6 +119,15 @@ def _folders(folder: Path) -> Sheet:
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(folder.glob("[!.]*"))
+
+
+def _is_no_class(folder: Path) -> bool:
+    """Whether a folder without clips is what a command wrote there, such as runs/ or a report."""
+    inside = _visible(folder)
+    if any(path.suffix in (".json", ".html") for path in inside):
+        return True
+    only_folders = bool(inside) and all(path.is_dir() for path in inside)
+    return only_folders and not any(is_clip(path) for path in folder.rglob("*"))
 
 
 def _holding(folder: Path) -> str:

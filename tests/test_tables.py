@@ -175,7 +175,12 @@ def test_a_class_folder_without_clips_is_refused_and_what_is_left_out_is_said(tm
     assert classes == {"1.MTS": ([1], None), "2.m2ts": ([1], None), "1.Aif": ([0], None)}
     assert notes == said
     assert tables.read_rows(tmp_path).notes == said
-    (tmp_path / "fish" / "deeper").mkdir(parents=True)
+    for name in ("runs/first/model.safetensors", "report/scores.json", "fish/deeper/1.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "fish").rename(tmp_path / ".fish")
+    assert "left out (3): report/, runs/, bell/3.doc" in found(tmp_path)[1][0]
+    (tmp_path / ".fish").rename(tmp_path / "fish")
     (tmp_path / "goat").mkdir()
     for read in (found, tables.read_rows):
         with pytest.raises(ValueError, match=r"class folder fish \(deeper/\), goat \(empty\); "):
