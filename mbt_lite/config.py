@@ -364,7 +364,7 @@ def to_dict(config) -> dict:
     return dataclasses.asdict(config)
 
 
-def from_dict(cls, values: Mapping, at: str = ""):
+def from_dict(cls, values, at: str = ""):
     """The config that `to_dict` wrote, perhaps edited by hand.
 
     ValueError that names the field, as `at` and its own name, where one is unknown or missing, or
@@ -409,7 +409,8 @@ def _typed(value, hint) -> tuple[bool, object]:
         whole = isinstance(value, numbers.Integral)
         return whole, int(value) if whole else value
     if hint is float:
-        return isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max, value
+        finite = isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max
+        return finite, float(value) if finite else value
     return isinstance(value, hint), value
 
 
