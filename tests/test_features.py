@@ -399,7 +399,7 @@ def test_a_front_end_that_cannot_work_is_refused_in_a_sentence(change, sentence)
         ({"frames": 0}, "clip.frames=0 must lie in 1..65,536"),
         ({"stride": 0}, "clip.stride=0"),
         ({"fps": 0.0}, "clip.fps=0.0 must lie in 0.001..1,000"),
-        ({"spec_frames": 0}, "one spectrogram frame"),
+        ({"spec_frames": 0}, "clip.spec_frames=0"),
         ({"size": 300}, "a crop of 300 pixels does not fit a short side of 256"),
     ],
 )
