@@ -36,7 +36,7 @@ class Row:
 
     front_end: FrontEnd  # with the mean and the deviation that were used
     own_statistics: bool  # measured on the given sound; False: as the preset has them
-    log_likelihood: float  # nats per clip, summed over classes
+    log_likelihood: float  # nats per clip
     log_likelihood_behind: tuple[float, float]
     mean_average_precision: float
     mean_average_precision_behind: tuple[float, float]
@@ -196,7 +196,7 @@ def calibrate_waves(
     logits = _answers(classifier, waves, frames, [front for front, _ in tried], quiet)
     logits = np.stack([_mean_by(owner, one, len(truth)) for one in logits])  # [P, N, C]
     return Calibration(
-        rows=_ranked(tried, logits, truth),
+        rows=_ranked(tried, logits, truth, classifier.label_heads),
         expected=classifier.clip_config.front_end,
         clips=len(truth),
         classes=int(truth.any(0).sum()),
@@ -307,17 +307,18 @@ def _mean_by(owner: np.ndarray, values: np.ndarray, clips: int) -> np.ndarray:
     return total / np.bincount(owner, minlength=clips)[:, None]
 
 
-def log_likelihood(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Nats per clip [..., N]: minus the sigmoid cross entropy, summed over the classes [C]."""
-    return -(np.logaddexp(0, logits) - truth * logits).sum(-1)
+def log_likelihood(logits: np.ndarray, truth: np.ndarray, heads: Sequence = ()) -> np.ndarray:
+    """Nats per clip [..., N]: minus the cross entropy of the heads, by default of sigmoids."""
+    return -metrics.cross_entropy(logits, truth, heads)
 
 
-def _ranked(tried, logits: np.ndarray, truth: np.ndarray) -> tuple[Row, ...]:
+def _ranked(tried, logits: np.ndarray, truth: np.ndarray, heads: Sequence) -> tuple[Row, ...]:
     """A row for each front end, the likeliest first."""
     weights = np.random.default_rng(0).multinomial(
         len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES
     )  # [R, N], how often each clip is drawn
-    each = log_likelihood(logits, truth)  # [P, N]
+    logits = metrics.comparable(logits, heads)
+    each = log_likelihood(logits, truth, heads)  # [P, N]
     score = np.array([metrics.mean_average_precision(one, truth) for one in logits])
     resampled = np.stack([_resampled_map(one, truth, weights) for one in logits])  # [P, R]
     nats = _behind(each.mean(1), each @ weights.T / len(truth))

@@ -17,7 +17,7 @@ def model_card(
     """
     parts = [_front_matter(about), _lead(config, about)]
     parts += [f"> {about['caution']}"] if about.get("caution") else []
-    parts += [_use(config), _geometry(config, clip, dtype), _origin(about), _labels(labels)]
+    parts += [_use(config), _geometry(config, clip, dtype, about), _origin(about), _labels(labels)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -48,7 +48,7 @@ def _use(config: MBTConfig) -> str:
     )
 
 
-def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str) -> str:
+def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str, about: Mapping) -> str:
     front = clip.front_end
     rows = [("width, layers, heads", f"{config.width}, {config.depth}, {config.heads}")]
     if len(config.streams) > 1:
@@ -62,6 +62,8 @@ def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str) -> str:
         size = f"log-mel {config.spec_shape[0]} x {config.spec_shape[1]}, {clip.sound_seconds:g} s"
         rows.append(("sound", f"{size}, patches {config.spec_patch}"))
         rows.append(("front end", f"{front.name}, mean {front.mean:g}, std {front.std:g}"))
+    if about.get("probabilities"):
+        rows.append(("probabilities", about["probabilities"]))
     rows.append(("weights kept in", dtype))
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"## Geometry\n\n| | |\n| --- | --- |\n{lines}"

@@ -51,12 +51,13 @@ def evaluate(
     where a large model runs on a CPU: three short clips of the full size then took 83 s and 1.9 GB
     on two cores; filled up to 8 they took 289 s and 4.2 GB.
 
-    Under each condition: mAP over the classes with a positive, ranked by logits, and top-1 and
-    top-5, where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each
-    and of both together, the action; of the micro-world `world.scores`. Then the average precision
-    of each class, the classes without a positive, how the modalities confuse or help each other
-    (see `modality_confusion`), which files failed and what was unusual. A file that cannot be read
-    does not stop the others.
+    Under each condition: mAP over the classes with a positive, ranked by logits (of a model that
+    was trained with softmax by log-probabilities, see `metrics.comparable`), and top-1 and top-5,
+    where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each and of
+    both together, the action; of the micro-world `world.scores`. Then the average precision of each
+    class, the classes without a positive, how the modalities confuse or help each other (see
+    `modality_confusion`), which files failed and what was unusual. A file that cannot be read does
+    not stop the others.
 
     With `folder` there come `report.html` and `scores.json`, and `answers.jsonl` from which an
     interrupted evaluation goes on; `command` is what the report tells its readers to type. Raises
@@ -72,7 +73,11 @@ def evaluate(
     for note in () if quiet else clips.notes:
         tqdm.write(f"{title}: {note}.", sys.stderr)
     found = _ask(classifier, clips, title, views, batch, Path(folder) if folder else None, quiet)
+    heads = classifier.label_heads
+    comparable = {name: metrics.comparable(x, heads) for name, x in found.logits.items()}
+    found = found._replace(logits=comparable)
     scores = {"data": title, "clips": len(found.scored), "views": views}
+    scores["probabilities"] = metrics.in_words(heads)
     if isinstance(clips, WorldClips):
         scores["views"] = 1  # its clips are as long as a window
     if classifier.caution:
@@ -82,7 +87,9 @@ def evaluate(
         name = str(classifier.card.get("name") or "model")
         asked = repr(str(source)) + (f", split={split!r}" if split else "")
         command = command or f"mbt_lite.evaluate(mbt_lite.load({name!r}), {asked})"
-        evidence = report.Evidence(name, classifier.labels, clips, found.scored, found.logits)
+        evidence = report.Evidence(
+            name, classifier.labels, clips, found.scored, found.logits, heads
+        )
         report.write(Path(folder), scores, evidence, command)
     return scores
 
@@ -291,8 +298,7 @@ def modality_confusion(
 
 def _said(logits: np.ndarray, labels: Sequence[str]) -> list[str]:
     """The label with the highest logit of each clip; of verbs and nouns, one of each."""
-    heads = metrics.label_heads(labels) or {"": np.arange(len(labels))}
-    best = [columns[logits[:, columns].argmax(1)] for columns in heads.values()]
+    best = [c[logits[:, c].argmax(1)] for c in metrics.questions(labels)]
     return [", ".join(labels[c] for c in row) for row in zip(*best, strict=True)]
 
 

@@ -5,6 +5,7 @@ F samples of one FFT   N spectrogram frames   M mel bins   T video frames
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -80,6 +81,7 @@ FRONT_ENDS = {
 }  # fmt: skip
 
 
+COVER = 4  # windows of a file, at most, where nobody says how many
 BLOCK = 400  # rows of a spectrogram that are made at a time, so that they stay in the cache
 
 
@@ -220,6 +222,8 @@ class View:
     start: float  # s, of the sound's window on the file's clock
     notes: tuple[str, ...]  # what was unusual
     front_end: FrontEnd  # that made `spec`
+    window: tuple[float, float] = (0.0, 0.0)  # s, from where to where the file was read
+    total: float | None = None  # s, of the whole file, where it is known
 
     @cached_property
     def clip(self) -> Clip:
@@ -252,14 +256,17 @@ def blank(clip: Clip, stream: str, front: FrontEnd) -> Clip:
     return clip._replace(**{stream: jnp.full_like(getattr(clip, stream), value)})
 
 
-def read_views(path, config: ClipConfig, views: int = 1, start: float | None = None) -> list[View]:
+def read_views(
+    path, config: ClipConfig, views: int | None = 1, start: float | None = None
+) -> list[View]:
     """`views` windows of a video file, evenly spread, as the model eats them.
 
     Picture and sound of a window share its middle. One view is the middle of the file, or begins
-    at `start` seconds. A file shorter than a window is looped, as the reference does (its sampling
-    wraps around), and `View.notes` says so. Raises `media.MediaError` where nothing can be used.
+    at `start` seconds; None is as many as cover the whole file, but not more than `COVER`. A file
+    shorter than a window is looped, as the reference does (its sampling wraps around), and
+    `View.notes` says so. Raises `media.MediaError` where nothing can be used.
     """
-    if views < 1 or (views > 1 and start is not None):
+    if views is not None and (views < 1 or (views > 1 and start is not None)):
         raise ValueError(
             f"views={views}, start={start}: ask for one view or more; a start names the only one."
         )
@@ -268,16 +275,16 @@ def read_views(path, config: ClipConfig, views: int = 1, start: float | None = N
     while True:
         begins = starts(total, length, views) if start is None else [start]
         try:
-            return _views(path, config, begins)
+            return [replace(view, total=total) for view in _views(path, config, begins)]
         except media.PastEnd as error:
             if start is not None:
                 raise
             total = error.end  # where what can be decoded ends
 
 
-def starts(total: float | None, length: float, views: int) -> list[float]:
+def starts(total: float | None, length: float, views: int | None) -> list[float]:
     """Where windows of `length` s begin that are evenly spread over `total` s; one: the middle."""
-    last = max((total or 0.0) - length, 0.0)
+    last, views = max((total or 0.0) - length, 0.0), views or _covering(total or 0.0, length)
     return [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
 
 
@@ -286,6 +293,11 @@ def _views(path, config: ClipConfig, begins: list[float]) -> list[View]:
     thin["audio_track"] = config.audio_track
     length = max(config.video_seconds, config.sound_seconds)
     return [make_view(media.read(path, start, length, **thin), config) for start in begins]
+
+
+def _covering(total: float, length: float) -> int:
+    """Windows of this length that cover a file; a tenth of one may stay uncovered."""
+    return min(max(math.ceil(total / length - 0.1), 1), COVER)
 
 
 def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
@@ -314,6 +326,8 @@ def make_view(found: media.Media, config: ClipConfig) -> View:
         start=found.start + start,
         notes=tuple(notes),
         front_end=config.front_end,
+        window=(found.start, found.start + found.duration),
+        total=found.total,
     )
 
 

@@ -10,34 +10,61 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import checkpoint, features, zoo
+from mbt_lite import checkpoint, features, metrics, zoo
 from mbt_lite.card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
 from mbt_lite.files import DOWNLOAD, address, write_text
 from mbt_lite.hub import hub_file
+from mbt_lite.metrics import Head
 from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
 from mbt_lite.progress import Progress, compiling, silent
 
 SAID = {"spec": "audio", "rgb": "video"}  # what a stream is called in a sentence
 
+UNSAID = (
+    "The file does not say with which loss its model was trained: each label has a probability by "
+    'itself, by sigmoid; where only one label can be true, load it with loss="softmax".'
+)
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities [C] of labels that do not exclude each other."""
+    """Probabilities [C] of labels, as the model was trained, see `kind`."""
 
     labels: tuple[str, ...]
     probabilities: np.ndarray  # [C]
     streams: dict[str, "Prediction"] = field(default_factory=dict)  # what each stream alone says
     notes: tuple[str, ...] = ()  # what was unusual about the file
     caution: str = ""  # what to know of the model before believing it
+    label_heads: tuple[Head, ...] = ()  # which belong together; none: each label for itself
+    windows: tuple[tuple[float, float], ...] = ()  # s, the parts of the file that were asked
+    seconds: float | None = None  # of the whole file, where it is known
 
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {p:.0%}" for label, p in self.top(3))
-        return f"<Prediction of {len(self.labels)} labels: {best} ...>"
+        kind = ", softmax" * (self.kind == "softmax")
+        return f"<Prediction of {len(self.labels)} labels{kind}: {best} ...>"
+
+    @property
+    def kind(self) -> str:
+        """ "sigmoid": labels do not exclude each other; "softmax": one is true, or one per head."""
+        return "softmax" if any(head.kind == "softmax" for head in self.label_heads) else "sigmoid"
+
+    @property
+    def asked(self) -> str:
+        """Which windows were asked, in words; empty where it was no file."""
+        *first, last = [f"{start:.1f}-{end:.1f} s" for start, end in self.windows] or [""]
+        windows = " and ".join(filter(None, [", ".join(first), last]))
+        whole = f" of {self.seconds:.1f} s" if self.seconds else ""
+        return f"asked {windows}{whole}" if windows else ""
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """The most probable labels with their probabilities, best first."""
-        best = np.argsort(-self.probabilities, kind="stable")[:count]
+        """The most probable labels with their probabilities, best first.
+
+        Of several heads, verbs and nouns, they are `count` of each: the best of each head first,
+        then the second of each.
+        """
+        best = metrics.ranked(self.probabilities, self.label_heads, count)
         return [(self.labels[i], float(self.probabilities[i])) for i in best]
 
 
@@ -74,11 +101,15 @@ class Classifier:
         clip_config: ClipConfig,
         labels: Sequence[str],
         card: dict | None = None,
+        label_heads: Sequence[Head] | None = None,
     ):
+        """Without `label_heads` any label can be true: probabilities are by sigmoid, each alone."""
         if len(labels) != config.classes:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
         self.config, self.params, self.clip_config = config, params, clip_config
         self.labels, self.card = tuple(labels), card or {}
+        self.label_heads = tuple(label_heads or metrics.make_heads("sigmoid", labels))
+        metrics.check_heads(self.label_heads, config.classes)
 
     def __repr__(self) -> str:
         name, cost = self.card.get("name") or "model", self.config.cost()
@@ -103,22 +134,27 @@ class Classifier:
             )
         return found
 
+    def probabilities(self, logits) -> np.ndarray:
+        """Probabilities [..., C] of logits [..., C], as the model was trained."""
+        return metrics.probabilities(np.asarray(logits), self.label_heads)
+
     def predict(
         self,
         clip,
-        views: int = 1,
+        views: int | None = None,
         start: float | None = None,
         audio_track: int | None = None,
         progress: Progress = silent,
     ) -> Prediction:
         """The `Prediction` for a video file or a `Clip` without batch axis.
 
-        Of a file, `views` windows are read, evenly spread (or one from `start` seconds on), and
-        their logits averaged. `streams` tells what the model answers when the other stream is
-        blanked; a stream in which the file has nothing (no sound, black) is left out. `audio_track`
-        counts from 1; without it, the track that players choose. `progress` is told each stage:
-        reading, compiling, either stream alone, both. Raises `media.MediaError` for a file that
-        cannot be used.
+        Of a file, `views` windows are read, evenly spread (or one from `start` seconds on); without
+        both, as many as cover the whole file, up to 4. Their logits are averaged, then turned into
+        probabilities; `windows` says where they lay. `streams` tells what the model answers when
+        the other stream is blanked; a stream in which the file has nothing (no sound, black) is
+        left out. `audio_track` counts from 1; without it, the track that players choose. `progress`
+        is told each stage: reading, compiling, either stream alone, both. Raises `media.MediaError`
+        for a file that cannot be used.
         """
         if isinstance(clip, Clip):
             return self._answer([clip], self.config.streams, (), progress)
@@ -130,9 +166,14 @@ class Classifier:
         notes = tuple(dict.fromkeys(note for view in found for note in view.notes))
         full = {"rgb": any(v.rgb.any() for v in found), "spec": any(v.wave.any() for v in found)}
         streams = [stream for stream in self.config.streams if full[stream]]
-        return self._answer([view.clip for view in found], streams, notes, progress)
+        where = {"windows": tuple(view.window for view in found), "seconds": found[0].total}
+        if views is None and start is None:
+            notes += _uncovered(**where)
+        return self._answer([view.clip for view in found], streams, notes, progress, **where)
 
-    def _answer(self, clips: list[Clip], streams, notes, progress: Progress) -> Prediction:
+    def _answer(
+        self, clips: list[Clip], streams, notes: tuple[str, ...], progress: Progress, **where
+    ) -> Prediction:
         batch = _stack([self._only_own(clip) for clip in clips])
         streams = streams if len(self.config.streams) == 2 else ()
         compiling(progress, _forward, self.config, self.params, batch)
@@ -140,8 +181,8 @@ class Classifier:
         def prediction(number, words, without=None, **more):
             progress(number / (1 + len(streams)), desc=words)
             logits = self._finite_logits(batch, without).mean(0)
-            answer = 1 / (1 + np.exp(-logits))
-            return Prediction(self.labels, answer, caution=self.caution, **more)
+            more |= {"caution": self.caution, "label_heads": self.label_heads, **where}
+            return Prediction(self.labels, self.probabilities(logits), **more)
 
         alone = {}
         for number, stream in enumerate(streams):
@@ -206,6 +247,7 @@ class Classifier:
             raise ValueError(f"{path} is a file; name a folder, or a file ending in .safetensors.")
         card = {name: value for name, value in self.card.items() if name != "licence"}
         about = {"clip": self.clip_config, "labels": self.labels, "card": card}
+        about |= {"label_heads": [to_dict(head) for head in self.label_heads]}
         about |= {"licence": self.card.get("licence")}
         if path.suffix == ".safetensors":
             return checkpoint.save(path, self.params, self.config, dtype=dtype, **about)
@@ -214,7 +256,8 @@ class Classifier:
         values = {"format": "mbt_lite", "model": to_dict(self.config), **about}
         values["clip"] = to_dict(self.clip_config)
         write_text(path / "config.json", json.dumps(values, indent=1) + "\n")
-        words = model_card(self.config, self.clip_config, self.labels, self.card, dtype)
+        named = self.card | {"probabilities": metrics.in_words(self.label_heads)}
+        words = model_card(self.config, self.clip_config, self.labels, named, dtype)
         write_text(path / "README.md", words)
         return path
 
@@ -235,6 +278,14 @@ def _check_clip(config: MBTConfig, clip: ClipConfig, source: str) -> None:
             )
 
 
+def _uncovered(windows: Sequence[tuple[float, float]], seconds: float | None) -> tuple[str, ...]:
+    """What to say where the windows leave more of a file out than a tenth of one."""
+    lengths = [end - start for start, end in windows]
+    if not seconds or sum(lengths) >= seconds - 0.11 * max(lengths):
+        return ()
+    return (f"{len(windows)} windows do not cover all {seconds:.1f} s; ask for more (views)",)
+
+
 @partial(jax.jit, static_argnames="config")
 def _forward(config: MBTConfig, params: dict, clip: Clip) -> Output:
     return MBT(config).apply({"params": params}, clip)
@@ -245,14 +296,19 @@ def _stack(clips: list[Clip]) -> Clip:
 
 
 def load(
-    source: str | Path = "world-tiny", *, front_end: str | FrontEnd | None = None, **overrides
+    source: str | Path = "world-tiny",
+    *,
+    front_end: str | FrontEnd | None = None,
+    loss: str | None = None,
+    **overrides,
 ) -> Classifier:
     """The `Classifier` of a name of the zoo, a weights file, a folder or "hf://user/repo".
 
     A released model's weights are fetched and converted on first use. `front_end` is what to hear
-    with instead of the model's own, or its name for `features.front_end`; `overrides` set what
-    array shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError with a sentence where
-    no whole model can be had.
+    with instead of the model's own, or its name for `features.front_end`; `loss` ("sigmoid" or
+    "softmax") what it was trained with, where the file does not say so; `overrides` set what array
+    shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError with a sentence where no
+    whole model can be had.
     """
     config, params, meta = checkpoint.load(weights(source), **overrides)
     foreign = meta["clip"] is None
@@ -260,8 +316,11 @@ def load(
     card |= {name: meta[name] for name in ("name", "source") if meta.get(name)}
     clip_config = _released_clip(config) if foreign else meta["clip"]
     labels, nameless = _labels(meta["labels"], config.classes)
+    heads, unsaid = _heads(meta, card, labels, loss)
     cautions = [zoo.CAUTION if foreign else meta.get("caution") or card.get("caution"), nameless]
-    card["caution"] = " ".join(filter(None, cautions))
+    card["caution"] = " ".join(filter(None, [*cautions, unsaid]))
+    if loss is not None:
+        card["caution"] = card["caution"].replace(UNSAID, "").strip()
     if front_end is not None:
         named = isinstance(front_end, str)
         front_end = features.front_end(front_end) if named else front_end
@@ -270,7 +329,7 @@ def load(
             card["caution"] += f' Here they hear through "{front_end.name}", as asked.'
     if not foreign:
         _check_clip(config, clip_config, str(source))
-    return Classifier(config, params, clip_config, labels, card)
+    return Classifier(config, params, clip_config, labels, card, heads)
 
 
 def weights(source: str | Path) -> Path:
@@ -302,6 +361,23 @@ def _labels(known: Sequence[str] | None, classes: int) -> tuple[Sequence[str], s
         return zoo.audioset_labels(), ""
     except (ValueError, OSError) as error:
         return numbers, f"The classes have no names yet: {error}"
+
+
+def _heads(
+    meta: dict, card: dict, labels: Sequence[str], loss: str | None
+) -> tuple[tuple[Head, ...], str]:
+    """The heads that a file names or was trained with; and what to say where it does not tell.
+
+    Files of ours from before heads were kept have the settings of their training, if any.
+    """
+    if loss is None and meta.get("label_heads"):
+        return metrics.read_heads(meta["label_heads"], len(labels)), ""
+    training = card.get("training")
+    if loss is None and isinstance(training, dict):
+        loss = training.get("loss", "sigmoid")
+    foreign = meta["clip"] is None and len(labels) == BASE.classes
+    known = loss or foreign or zoo.find(str(card.get("name")))
+    return metrics.make_heads(loss or "sigmoid", labels), "" if known else UNSAID
 
 
 def _released_clip(config: MBTConfig) -> ClipConfig:

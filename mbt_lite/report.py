@@ -31,7 +31,8 @@ class Evidence(NamedTuple):
     labels: Sequence[str]
     clips: Clips
     scored: list[int]  # numbers of the clips that were answered
-    logits: dict[str, np.ndarray]  # per condition float32 [scored clips, C]
+    logits: dict[str, np.ndarray]  # per condition float32 [scored clips, C], `comparable`
+    heads: Sequence[metrics.Head] = ()  # how probabilities are made of them
 
     @property
     def truth(self) -> np.ndarray:
@@ -95,7 +96,8 @@ def _headline(scores: dict, evidence: Evidence) -> str:
         f"</header>{warning}{_table(['', *conditions], rows, 'big')}{note}"
         "<p>A stream is missing when it is blanked: black frames, or digital silence. mAP is the "
         "mean of the average precisions of the classes below; top-k counts a clip as right when "
-        "any true class is among its k highest.</p>"
+        "any true class is among its k highest. Logits of a clip's windows are averaged, then "
+        f"turned into probabilities ({escape(scores['probabilities'])}).</p>"
     )
 
 
@@ -166,9 +168,13 @@ def _absent(absent: dict) -> str:
 def _mistakes(evidence: Evidence) -> str:
     """Which label stands first in place of which true ones, the most frequent pairs."""
     logits, truth, labels = evidence.main, evidence.truth > 0, evidence.labels
-    best = logits.argmax(1)
-    wrong = np.flatnonzero(~truth[np.arange(len(best)), best])
-    pairs = Counter((int(t), int(best[i])) for i in wrong for t in np.flatnonzero(truth[i]))
+    pairs, wrong = Counter(), set()
+    for columns in metrics.questions(labels):
+        best = columns[logits[:, columns].argmax(1)]
+        for i in np.flatnonzero(~truth[np.arange(len(best)), best]):
+            true = columns[truth[i, columns]]
+            pairs.update((int(t), int(best[i])) for t in true)
+            wrong |= {int(i)} if len(true) else set()
     if not pairs:
         return "<h2>What is taken for what</h2><p>The first answer is true for every clip.</p>"
     rows = [[labels[t], labels[b], str(n)] for (t, b), n in pairs.most_common(15)]
@@ -206,11 +212,11 @@ def _listed(clips: list[dict]) -> str:
 
 def _worst(evidence: Evidence) -> str:
     """The clips with the highest cross entropy, with a frame of each."""
-    cost = metrics.cross_entropy(evidence.main, evidence.truth)
+    cost = metrics.cross_entropy(evidence.main, evidence.truth, evidence.heads)
     order = np.argsort(-cost, kind="stable")[:WORST]
     cards = [_card(evidence, int(row), float(cost[row])) for row in order]
     return (
-        "<h2>The hardest clips</h2><p>Highest cross entropy, summed over classes, first.</p>"
+        "<h2>The hardest clips</h2><p>Highest cross entropy, that of the loss, first.</p>"
         f'<div class="cards">{"".join(cards)}</div>'
     )
 
@@ -220,7 +226,7 @@ def _card(evidence: Evidence, row: int, cost: float) -> str:
     true = ", ".join(labels[c] for c in np.flatnonzero(evidence.truth[row]))
     name = evidence.clips.name(number)
     said = [
-        f"<dt>{escape(condition)}</dt><dd>{escape(_top(logits[row], labels))}</dd>"
+        f"<dt>{escape(condition)}</dt><dd>{escape(_top(logits[row], evidence))}</dd>"
         for condition, logits in evidence.logits.items()
     ]
     return (
@@ -229,10 +235,10 @@ def _card(evidence: Evidence, row: int, cost: float) -> str:
     )
 
 
-def _top(logits: np.ndarray, labels: Sequence[str], count: int = 3) -> str:
-    best = np.argsort(-logits, kind="stable")[:count]
-    chances = 1 / (1 + np.exp(-logits[best].astype(np.float64)))
-    return ", ".join(f"{labels[c]} {p:.0%}" for c, p in zip(best, chances, strict=True))
+def _top(logits: np.ndarray, evidence: Evidence, count: int = 3) -> str:
+    chances = metrics.probabilities(logits, evidence.heads)
+    best = metrics.ranked(chances, evidence.heads, count)
+    return ", ".join(f"{evidence.labels[c]} {chances[c]:.0%}" for c in best)
 
 
 def _thumbnail(clips: Clips, number: int) -> str:

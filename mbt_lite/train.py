@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mbt_lite import data, plot, sharding, step, zoo
+from mbt_lite import data, metrics, plot, sharding, step, zoo
 from mbt_lite.card import CONDITIONS, run_card
 from mbt_lite.config import to_dict
 from mbt_lite.evaluation import evaluate
@@ -114,6 +114,7 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
     begun = settle(experiment)
     experiment, labels = begun.experiment, tuple(begun.source.labels)
     config = experiment.train
+    metrics.make_heads(config.loss, labels)  # refuses mixed ones before any work
     mesh = sharding.make_mesh(config.shards, config.batch // config.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
     _remember(experiment, folder / "experiment.json")
@@ -290,7 +291,8 @@ def _classifier(course: Course, state: State) -> Classifier:
     head = {name: leaf[..., : course.asked] for name, leaf in params["head"].items()}
     model = replace(experiment.model, classes=course.asked, dtype="float32")
     card = {"name": experiment.name, "training": to_dict(experiment.train)}
-    return Classifier(model, params | {"head": head}, experiment.clip, labels, card)
+    heads = metrics.make_heads(experiment.train.loss, labels)
+    return Classifier(model, params | {"head": head}, experiment.clip, labels, card, heads)
 
 
 def _finish(course: Course, classifier: Classifier) -> None:

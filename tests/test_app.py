@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import checkpoint, explain, media, world, zoo
+from mbt_lite import checkpoint, explain, media, metrics, world, zoo
 from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.download import DownloadError
 from mbt_lite.inference import load
@@ -116,10 +116,11 @@ def ask(client, path: Path, endpoint: str = "/predict"):
 def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clips, model):
     answer = ask(client, clips["clip"])
     expected = load(model).predict(clips["clip"])
-    assert list(answer) == ["both", "sound alone", "picture alone", "notes", "caution"]
     assert answer["notes"] == list(expected.notes)
     streams = {"both": expected, "sound alone": expected.streams["spec"]}
     streams["picture alone"] = expected.streams["rgb"]
+    assert list(answer) == [*streams, "notes", "probabilities", "caution"]
+    assert answer["probabilities"] == "sigmoid: any of 31 labels"
     for name, prediction in streams.items():
         wanted = dict(zip(prediction.labels, prediction.probabilities, strict=True))
         assert answer[name] == pytest.approx(wanted, abs=1e-5)
@@ -504,6 +505,18 @@ def test_an_unchanged_clip_gets_the_same_answer(engine, asked):
 
     found = play.ask_changed(engine, asked.view, play.Change())
     assert found == pytest.approx(asked.answers["both"], abs=1e-5)
+
+
+def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, asked):
+    from mbt_lite.demo import about, play
+
+    heads, kept = metrics.make_heads("softmax", world.LABELS), engine.classifier.label_heads
+    engine.classifier.label_heads = heads
+    changed = play.ask_changed(engine, asked.view, play.Change(sound="muted"))
+    for found in (*engine.answers(asked.view).values(), changed):
+        assert sum(found.values()) == pytest.approx(1, abs=1e-5)
+    assert "softmax: one of 31 labels" in about.model(engine, "x")
+    engine.classifier.label_heads = kept
 
 
 def test_a_changed_clip_is_what_explain_says(engine, asked, clips):

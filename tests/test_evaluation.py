@@ -16,6 +16,7 @@ from mbt_lite import (
     features,
     journal,
     labelled,
+    metrics,
     plot,
     prepare,
     tables,
@@ -34,10 +35,18 @@ CONDITIONS = ("both streams", "sound alone", "picture alone")
 class Listener(Classifier):
     """Answers with fixed mixtures of the brightness of the frames and the loudness of the bands."""
 
-    def __init__(self, labels=world.LABELS, streams=("spec", "rgb"), seed=0, clip=WORLD_CLIP):
+    def __init__(
+        self,
+        labels=world.LABELS,
+        streams=("spec", "rgb"),
+        seed=0,
+        clip=WORLD_CLIP,
+        loss="sigmoid",
+    ):
         config = replace(WORLD, streams=streams, classes=len(labels))
         super().__init__(config, {"seed": np.float32([seed])}, clip, labels, {"name": "listener"})
         self.mixture = np.random.default_rng(seed).standard_normal((len(labels), 16))
+        self.label_heads = metrics.make_heads(loss, labels)
         self.asked = []  # per call: how many clips, which stream was blanked
 
     def logits(self, clip, without=None):
@@ -167,6 +176,39 @@ def test_verbs_and_nouns_are_scored_apart_and_together(table):
     assert set(scores) == {"mAP", "verb top-1", "noun top-1", "action top-1", "action top-5"}
     assert scores["action top-5"] == 1.0  # of four pairs
     assert scores["action top-1"] <= min(scores["verb top-1"], scores["noun top-1"])
+
+
+def told(table, labels) -> list[dict[str, int]]:
+    """The percentages of both streams in the report of a softmax model, per worst clip."""
+    rows = [f"{path.name},{labels[0]}|{labels[-1]}" for path in sorted(table.glob("*.mp4"))]
+    (table / "labels.csv").write_text("\n".join(["file,labels", *rows]) + "\n")
+    scores = evaluate(Listener(labels, loss="softmax"), table, folder=table / "out", quiet=True)
+    page = (table / "out" / "report.html").read_text()
+    assert scores["probabilities"] in page and scores["probabilities"].startswith("softmax: one of")
+    said = re.findall(r"<dt>both streams</dt><dd>(.*?)</dd>", page)
+    return [{k: int(v) for k, v in re.findall(r"([\w:]+) (\d+)%", one)} for one in said]
+
+
+def test_the_percentages_of_a_softmax_model_add_up_in_the_report(table):
+    for found in told(table, ("a", "b", "c")):
+        assert 99 <= sum(found.values()) <= 101
+
+
+def test_those_of_two_heads_add_up_in_each(table):
+    for found in told(table, ("verb:open", "verb:close", "noun:door", "noun:box")):
+        for head in ("verb", "noun"):
+            assert 99 <= sum(p for label, p in found.items() if label.startswith(head)) <= 101
+
+
+def test_a_softmax_model_ranks_clips_by_probability_and_not_by_logit(table, monkeypatch):
+    sure, unsure = [-5.0, -9.0, -9.0], [5.0, 5.0, 5.0]  # of label a
+    answers = iter([[unsure], [sure], [sure]])
+    listener = Listener(("a", "b", "c"), streams=("spec",), loss="softmax")
+    monkeypatch.setattr(listener, "logits", lambda *_, **__: np.float32(next(answers)))
+    rows = ["circle_sings.mp4,b", "ladder_sings_with_siren.mp4,a", "ring_sings_with_bell.mp4,a"]
+    (table / "labels.csv").write_text("\n".join(["file,labels", *rows]) + "\n")
+    scores = evaluate(listener, table, batch=1, quiet=True)
+    assert scores["average precision"]["a"]["sound alone"] == 1.0
 
 
 def test_a_damaged_file_is_listed_and_the_others_are_scored(table):

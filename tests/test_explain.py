@@ -15,6 +15,7 @@ from mbt_lite.explain import blocks, counterfactual, maps, surgery
 from mbt_lite.explain.faithfulness import Question, agreement, singing
 from mbt_lite.explain.flow import crossings
 from mbt_lite.inference import Classifier, load
+from mbt_lite.metrics import make_heads
 from mbt_lite.model import MBT, Clip, init_params, tapped
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
@@ -449,6 +450,14 @@ def test_the_share_of_the_sound_is_shapleys_and_none_where_the_senses_disagree()
     assert swap.sound("ant") == sound and swap.interaction("ant") == 1
     assert swap.sound_share("ant") == pytest.approx(sound / 4)
     assert swap.sound_share("bee") is None and swap.sound_share("cat") is None
+
+
+def test_probabilities_of_a_softmax_model_sum_to_one_after_every_change():
+    heads, clip = make_heads("softmax", LABELS), clip_of()
+    soft = Classifier(TINY, model().params, HEAR, LABELS, None, heads)
+    swapped = explain.swap_sound(soft, clip, clip_of(seed=2))
+    for found in (swapped, explain.tamper(soft, clip), explain.shift_sound(soft, clip, (0, 0.5))):
+        np.testing.assert_allclose(found.probabilities.sum(-1), 1, atol=1e-6)
 
 
 def test_each_sense_is_compared_with_black_and_silence():

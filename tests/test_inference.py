@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import features, media, model, world
+from mbt_lite import checkpoint, features, media, metrics, model, world
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, from_dict
 from mbt_lite.inference import Classifier, _released_clip, load
 from mbt_lite.model import MBT, Clip, init_params
@@ -62,6 +62,69 @@ def test_views_average_the_logits_of_windows_over_the_file(classifier, tmp_path)
     answer = classifier.predict(tmp_path / "long.mp4", views=2)
     expected = 1 / (1 + np.exp(-np.mean(logits, axis=(0, 1))))
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
+
+
+def test_a_short_file_is_covered_whole_and_says_which_windows_were_asked(classifier, tmp_path):
+    frames = np.concatenate([world.frames(world.scene(1, 5), np.arange(50) / 25, 64)] * 5)
+    media.write(tmp_path / "four.mp4", frames[:100], 25.0)
+    answer = classifier.predict(tmp_path / "four.mp4")
+    assert answer.asked == "asked 0.0-2.0 s and 2.0-4.0 s of 4.0 s"
+    twice = classifier.predict(tmp_path / "four.mp4", views=2)
+    np.testing.assert_array_equal(answer.probabilities, twice.probabilities)
+    assert classifier.predict(tmp_path / "four.mp4", views=1).windows == ((1.0, 3.0),)
+    assert classifier.predict(tmp_path / "four.mp4", start=0.5).windows == ((0.5, 2.5),)
+    media.write(tmp_path / "ten.mp4", frames, 25.0)
+    long = classifier.predict(tmp_path / "ten.mp4")
+    assert len(long.windows) == features.COVER and long.seconds == 10.0
+    assert "4 windows do not cover all 10.0 s; ask for more (views)" in long.notes
+
+
+def softmax(classifier, labels):
+    heads = metrics.make_heads("softmax", labels)
+    return Classifier(WORLD, classifier.params, WORLD_CLIP, labels, {}, heads)
+
+
+KITCHEN = tuple(f"verb:{i}" for i in range(11)) + tuple(f"noun:{i}" for i in range(20))
+
+
+def test_probabilities_of_a_softmax_model_sum_to_one_and_are_kept_so(classifier, path, tmp_path):
+    one = softmax(classifier, world.LABELS)
+    answer = load(one.save(tmp_path / "one")).predict(path)
+    assert answer.kind == "softmax" and not answer.caution
+    for each in (answer, *answer.streams.values()):
+        assert each.probabilities.sum() == pytest.approx(1, abs=1e-6)
+    logits = one.logits(jax.tree.map(lambda x: x[None], features.read_clip(path, WORLD_CLIP)))
+    np.testing.assert_allclose(answer.probabilities, jax.nn.softmax(logits[0]), atol=1e-6)
+    config = json.loads((tmp_path / "one" / "config.json").read_text())
+    assert config["label_heads"] == [{"name": "", "kind": "softmax", "classes": 31}]
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert "| probabilities | softmax: one of 31 labels |" in card
+    assert classifier.predict(path).kind == "sigmoid"
+
+
+def test_verbs_and_nouns_sum_to_one_each_and_the_best_of_both_come_first(classifier, path):
+    answer = softmax(classifier, KITCHEN).predict(path)
+    assert answer.probabilities[:11].sum() == pytest.approx(1, abs=1e-6)
+    assert answer.probabilities[11:].sum() == pytest.approx(1, abs=1e-6)
+    best = [label for label, _ in answer.top(2)]
+    assert [label[:5] for label in best] == ["verb:", "noun:"] * 2
+    assert best[0] == KITCHEN[answer.probabilities[:11].argmax()]
+
+
+def test_a_file_that_does_not_say_its_loss_is_taken_by_sigmoid_and_says_so(classifier, tmp_path):
+    file, about = tmp_path / "old.safetensors", {"clip": WORLD_CLIP, "labels": world.LABELS}
+    checkpoint.save(file, classifier.params, WORLD, **about)
+    old = load(file)
+    assert old.label_heads == (metrics.Head("", "sigmoid", 31),)
+    assert old.caution.startswith("The file does not say with which loss its model was trained")
+    told = load(file, loss="softmax")
+    assert told.label_heads[0].kind == "softmax" and not told.caution
+    checkpoint.save(file, classifier.params, WORLD, **about, card={"training": {"loss": "softmax"}})
+    assert load(file).label_heads[0].kind == "softmax" and not load(file).caution
+    heads = [{"name": "", "kind": "softmax", "classes": 30}]
+    checkpoint.save(file, classifier.params, WORLD, **about, label_heads=heads)
+    with pytest.raises(ValueError, match="heads of 30 classes do not fit a model of 31"):
+        load(file)
 
 
 def test_a_stream_without_content_is_not_asked(classifier, tmp_path):

@@ -5,14 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mbt_lite.losses import clip_losses
 from mbt_lite.metrics import (
     among_top_k,
     average_precision,
     average_precisions,
+    comparable,
     cross_entropy,
+    make_heads,
     mean_average_precision,
     pair_among_top_k,
     precision_recall,
+    probabilities,
+    ranked,
     top_k,
 )
 
@@ -132,6 +137,34 @@ def test_precision_and_recall_are_those_of_scikit_learn():
 def test_cross_entropy_is_summed_over_classes_and_stays_finite():
     logits, truth = np.array([[0.0, 0.0], [1e4, -1e4]]), np.array([[1.0, 0.0], [0.0, 0.0]])
     np.testing.assert_allclose(cross_entropy(logits, truth), [2 * np.log(2), 1e4])
+
+
+HEADS = make_heads("softmax", ["verb:a", "verb:b", "noun:a", "noun:b", "noun:c"])
+
+
+def test_probabilities_are_those_of_the_loss_and_stay_finite():
+    logits = np.array([[1e4, 0.0, 2.0, 1.0, -1e4]], np.float32)
+    found = probabilities(logits, HEADS)
+    np.testing.assert_allclose(found[0], [1, 0, 0.7310586, 0.2689414, 0], atol=1e-6)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(probabilities(logits)[0], [1, 0.5, 0.8807971, 0.7310586, 0])
+    np.testing.assert_allclose(probabilities(comparable(logits, HEADS), HEADS), found, atol=1e-6)
+    np.testing.assert_array_equal(ranked(found[0], HEADS), [0, 2, 1, 3, 4])
+    np.testing.assert_array_equal(ranked(found[0], HEADS, 1), [0, 2])
+
+
+def test_softmax_cross_entropy_is_that_of_training():
+    logits, truth = np.random.default_rng(0).normal(size=(4, 5)), np.eye(5)[[0, 1, 0, 1]]
+    truth += np.eye(5)[[2, 3, 4, 2]]
+    columns = {"verb": np.arange(2), "noun": np.arange(2, 5)}
+    want = clip_losses(logits, truth, "softmax", heads=columns)
+    np.testing.assert_allclose(cross_entropy(logits, truth, HEADS), want, rtol=1e-5)
+
+
+def test_mixed_verbs_and_nouns_are_refused_for_a_softmax():
+    with pytest.raises(ValueError, match="mixed: list all of one kind first"):
+        make_heads("softmax", ["verb:a", "noun:a", "verb:b"])
+    assert [head.name for head in make_heads("softmax", ["noun:a", "verb:a"])] == ["noun", "verb"]
 
 
 def test_top_k_of_no_clips_is_not_a_number_and_nothing_is_warned_of():

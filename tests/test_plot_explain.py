@@ -265,13 +265,17 @@ def test_cuts_of_one_reader_are_a_table_of_their_own():
         plot.slots(effects, "circle sings")
 
 
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-logits))
+
+
 def swap_of(share: float | None) -> Given:
     logits = np.zeros((2, 2, 2))
     logits[..., 1] = [[4.0, -1.0], [2.0, -3.0]]
     told = {"labels": LABELS, "names": ("bell.mp4", "a $rain$ with a very long name.mp4")}
     effects = {"picture": 2.0, "sound": 5.0, "interaction": 0.0, "sound_share": share}
     methods = {name: (lambda label, size=size: size) for name, size in effects.items()}
-    return Given(logits=logits, **told, **methods)
+    return Given(logits=logits, probabilities=sigmoid(logits), **told, **methods)
 
 
 def test_swapped_clips_are_a_table_with_pictures_down_and_sounds_across():
@@ -304,7 +308,7 @@ SECONDS = np.array([-1.0, -0.5, 0.0, 0.5])
 
 def shift_of() -> Given:
     logits = np.stack([[-2.0, 1.0, 3.0, 0.0], [-3.0] * 4], 1)
-    return Given(labels=LABELS, seconds=SECONDS, logits=logits)
+    return Given(labels=LABELS, seconds=SECONDS, probabilities=sigmoid(logits))
 
 
 def test_a_late_sound_is_a_line_over_seconds_with_a_mark_where_it_is_in_place():
@@ -331,8 +335,8 @@ def test_the_words_for_a_late_sound_say_how_probable_it_is_in_place():
 
 
 def test_a_spoilt_clip_stands_below_the_clip_as_it_is():
-    given = Given(labels=LABELS, logits=np.array([2.0, 0.0]), names=("muted", "blank"))
-    given.tampered = np.array([[-4.0, 0.0], [1.0, 0.0]])
+    given = Given(labels=LABELS, names=("muted", "blank"))
+    given.probabilities = sigmoid(np.array([[2.0, 0.0], [-4.0, 0.0], [1.0, 0.0]]))
     ax = plot.tampering(given, "bell heard")
     bars = [bar.get_width() for bar in ax.patches]
     np.testing.assert_allclose(bars, [0.881, 0.018, 0.731], atol=0.001)

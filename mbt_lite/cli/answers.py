@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model, media_files
 from mbt_lite.files import address
+from mbt_lite.metrics import in_words
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Predict:
     model: Model = "world-tiny"
     top: int = 5
     """How many labels to print."""
-    views: int = 1
-    """Windows per file, evenly spread, their logits averaged."""
+    views: int | None = None
+    """Windows per file, evenly spread, their logits averaged; otherwise as many as cover it, up to
+    4."""
     start: float | None = None
     """Take one window from this second on instead."""
     audio_track: AudioTrack = None
@@ -36,8 +38,9 @@ class Predict:
     def run(self) -> int:
         if not self.clips:
             raise ValueError("no clip given; try: " + self.example)
-        if self.top < 1 or self.views < 1:
-            raise ValueError(f"--top {self.top} and --views {self.views}: each must be 1 or more.")
+        for name, value in {"top": self.top, "views": self.views}.items():
+            if value is not None and value < 1:
+                raise ValueError(f"--{name} {value}: it must be 1 or more.")
         from mbt_lite.progress import bar
 
         classifier, failed = load_model(self.model, self.front_end, self.audio_track), 0
@@ -50,8 +53,9 @@ class Predict:
                 self._fail(path, error)
             else:
                 self._show(path, answer)
-        if classifier.caution and not self.json:
-            print(f"caution: {classifier.caution}")
+        if not self.json:
+            print(f"probabilities: {in_words(classifier.label_heads)}")
+            print(f"caution: {classifier.caution}\n" * bool(classifier.caution), end="")
         return int(failed > 0)
 
     def _fail(self, path: Path, error: Exception) -> None:
@@ -65,10 +69,13 @@ class Predict:
         if self.json:
             streams = {name: dict(one.top(self.top)) for name, one in answer.streams.items()}
             row = {"top": dict(answer.top(self.top)), "streams": streams, "notes": answer.notes}
-            row |= {"caution": answer.caution}
+            row |= {"caution": answer.caution, "probabilities": answer.kind}
+            windows = [[round(start, 3), round(end, 3)] for start, end in answer.windows]
+            row |= {"windows": windows, "seconds": answer.seconds}
             print(json.dumps({"file": str(path), **row}), flush=True)
             return
         print(path)
+        print(f"  {answer.asked}")
         for label, probability in answer.top(self.top):
             print(f"  {probability:5.1%}  {label}")
         for name, one in answer.streams.items():

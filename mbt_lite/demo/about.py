@@ -5,6 +5,7 @@ from html import escape
 from mbt_lite import card
 from mbt_lite.demo.engine import Engine
 from mbt_lite.demo.markup import bottleneck, bullets, note
+from mbt_lite.metrics import in_words
 
 BOTTLENECK = """<p>A <b>transformer</b> cuts its input into small patches and lets all of them look
 at each other, layer after layer, until it knows what there is. The <b>Multimodal Bottleneck
@@ -37,6 +38,7 @@ def model(engine: Engine, name: str) -> str:
     about, front = classifier.card, classifier.clip_config.front_end
     facts = {
         "name": about.get("name") or name,
+        "probabilities": in_words(classifier.label_heads),
         "licence": about.get("licence") or "not stated",
         "size": f"{classifier.config.cost().parameters:,} parameters",
         "looks at": f"{classifier.clip_config.video_seconds:g} s, "
@@ -58,7 +60,8 @@ def model(engine: Engine, name: str) -> str:
 def whole_card(engine: Engine) -> str:
     """The model card in Markdown, without what only a hub reads."""
     classifier = engine.classifier
-    given = classifier.config, classifier.clip_config, classifier.labels, classifier.card
+    about = classifier.card | {"probabilities": in_words(classifier.label_heads)}
+    given = classifier.config, classifier.clip_config, classifier.labels, about
     return card.model_card(*given, "float32").split("---\n", 2)[2]
 
 

@@ -4,6 +4,7 @@ import gradio as gr
 
 from mbt_lite.demo.engine import Engine
 from mbt_lite.demo.manners import MODEL_RUN, told
+from mbt_lite.metrics import in_words
 
 
 def endpoints(engine: Engine) -> None:
@@ -14,11 +15,14 @@ def endpoints(engine: Engine) -> None:
         """What the model sees and hears in the middle of a video.
 
         Probabilities by label, best first, for "both", "sound alone" and "picture alone" (a sense
-        in which there is nothing is left out), "notes" on the file, and a "caution" on the model.
+        in which there is nothing is left out), "probabilities" (sigmoid: any label can be true, or
+        softmax: one is), "notes" on the file, and a "caution" on the model.
         """
         view = engine.read(video).views[0]
         answers = engine.answers(view)
-        return {**answers, "notes": list(view.notes), "caution": engine.classifier.caution}
+        classifier = engine.classifier
+        about = {"probabilities": in_words(classifier.label_heads), "caution": classifier.caution}
+        return {**answers, "notes": list(view.notes), **about}
 
     @told
     def windows(video: str) -> list[dict]:

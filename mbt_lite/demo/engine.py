@@ -167,7 +167,8 @@ class Engine:
 
     def by_label(self, probabilities: np.ndarray) -> dict[str, float]:
         """Probabilities [C] by label, best first."""
-        found = Prediction(self.classifier.labels, probabilities)
+        heads = self.classifier.label_heads
+        found = Prediction(self.classifier.labels, probabilities, label_heads=heads)
         return dict(found.top(len(found.labels)))
 
 

@@ -90,7 +90,7 @@ def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
     classifier = engine.classifier
     one = surgery.batched(classifier, changed_view(view, change))
     done = surgery.operated(classifier, one, [operation(classifier.config, change)])
-    return engine.by_label(1 / (1 + np.exp(-done.logits[0, 0])))
+    return engine.by_label(classifier.probabilities(done.logits[0, 0]))
 
 
 def operation(config, change: Change) -> surgery.Surgery:

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import features
+from mbt_lite import features, metrics
 from mbt_lite.explain.maps import batched
 from mbt_lite.explain.surgery import column
 from mbt_lite.inference import Classifier
+from mbt_lite.metrics import Head
 from mbt_lite.model import Clip
 
 
@@ -26,6 +27,12 @@ class Swap:
     labels: tuple[str, ...]
     names: tuple[str, str]  # what the clips are called
     logits: np.ndarray  # [2, 2, C]: picture of clip i, sound of clip j
+    label_heads: tuple[Head, ...] = ()  # how probabilities are made of logits
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """[2, 2, C], as the model was trained."""
+        return metrics.probabilities(self.logits, self.label_heads)
 
     def cells(self, label: str) -> np.ndarray:
         """The label's logits [2, 2]."""
@@ -67,6 +74,12 @@ class Tampering:
     logits: np.ndarray  # [C], as it is
     names: tuple[str, ...]  # what was done
     tampered: np.ndarray  # [K, C]
+    label_heads: tuple[Head, ...] = ()
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """[1 + K, C], as the model was trained, first of the clip as it is."""
+        return metrics.probabilities(np.vstack([self.logits, self.tampered]), self.label_heads)
 
     def table(self, label: str) -> str:
         """Lines with each condition and the label's logit in it, first as it is."""
@@ -82,6 +95,12 @@ class Shift:
     labels: tuple[str, ...]
     seconds: np.ndarray  # [K]
     logits: np.ndarray  # [K, C]
+    label_heads: tuple[Head, ...] = ()
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """[K, C], as the model was trained."""
+        return metrics.probabilities(self.logits, self.label_heads)
 
     def table(self, label: str) -> str:
         """Lines with the label's logit by the seconds that the sound comes late."""
@@ -101,7 +120,7 @@ def swap_sound(
         )
     pairs = [Clip(rgb=a.rgb, spec=b.spec) for a in (one, two) for b in (one, two)]
     logits = classifier.logits(_together(pairs))
-    return Swap(classifier.labels, names, logits.reshape(2, 2, -1))
+    return Swap(classifier.labels, names, logits.reshape(2, 2, -1), classifier.label_heads)
 
 
 def senses(classifier: Classifier, clip) -> Swap:
@@ -113,7 +132,7 @@ def senses(classifier: Classifier, clip) -> Swap:
         nothing = features.blank(nothing, stream, classifier.clip_config.front_end)
     pairs = [Clip(rgb=a.rgb, spec=b.spec) for a in (one, nothing) for b in (one, nothing)]
     logits = classifier.logits(_together(pairs)).reshape(2, 2, -1)
-    return Swap(classifier.labels, ("the clip", "nothing"), logits)
+    return Swap(classifier.labels, ("the clip", "nothing"), logits, classifier.label_heads)
 
 
 def tamper(classifier: Classifier, clip, seed: int = 0) -> Tampering:
@@ -134,7 +153,8 @@ def tamper(classifier: Classifier, clip, seed: int = 0) -> Tampering:
             changed = change(np.asarray(getattr(one, stream)[0]))
             done[f"{word} {name}"] = one._replace(**{stream: jnp.asarray(changed)[None]})
     logits = classifier.logits(_together([one, *done.values()]))
-    return Tampering(classifier.labels, logits[0], tuple(done), logits[1:])
+    names = tuple(done)
+    return Tampering(classifier.labels, logits[0], names, logits[1:], classifier.label_heads)
 
 
 def _changes(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
@@ -167,7 +187,8 @@ def shift_sound(
         empty = slice(0, rows) if rows >= 0 else slice(rows, None)
         late[:, empty] = silent[:, empty]
         moved.append(one._replace(spec=jnp.asarray(late)))
-    return Shift(classifier.labels, np.asarray(seconds), classifier.logits(_together(moved)))
+    logits = classifier.logits(_together(moved))
+    return Shift(classifier.labels, np.asarray(seconds), logits, classifier.label_heads)
 
 
 def _together(clips: Sequence[Clip]) -> Clip:

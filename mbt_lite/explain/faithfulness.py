@@ -172,7 +172,8 @@ def randomised(classifier: Classifier, seed: int = 0) -> Classifier:
         return np.float32(x.mean() + x.std() * rng.standard_normal(x.shape, np.float32))
 
     params = jax.tree.map(draw, jax.device_get(classifier.params))
-    return Classifier(classifier.config, params, classifier.clip_config, classifier.labels)
+    kept = classifier.clip_config, classifier.labels, None, classifier.label_heads
+    return Classifier(classifier.config, params, *kept)
 
 
 class Question:
@@ -233,23 +234,24 @@ class Question:
         gone = np.round(FRACTIONS * order.shape[1])[:, None, None]
         ways = (order < gone, order >= gone)  # bool [F, B, patches]
         config, params = self.classifier.config, self.classifier.params
-        asked = partial(_probabilities, config, params, self.clips, self.labels)
-        return np.stack([np.asarray(asked(way)).T for way in ways])
+        logits = (_logits(config, params, self.clips, way) for way in ways)  # [F, B, C] each
+        rows = np.arange(len(self.labels))
+        chances = [self.classifier.probabilities(one)[:, rows, self.labels] for one in logits]
+        return np.stack([one.T for one in chances])
 
 
 @partial(jax.jit, static_argnames="config")
-def _probabilities(config: MBTConfig, params, clips: Clip, labels, hidden) -> jax.Array:
-    """[F, B] of one label per clip, with these patches of both streams hidden [F, B, patches]."""
+def _logits(config: MBTConfig, params, clips: Clip, hidden) -> jax.Array:
+    """Logits [F, B, C] with these patches of both streams hidden [F, B, patches]."""
 
-    def probability(cells):
+    def answered(cells):
         masks, start = {}, 0
         for s in config.streams:
             stop = start + config.patches(s)
             masks[s], start = cells[:, start:stop].reshape(-1, *config.grid(s)), stop
-        logits = MBT(config).apply({"params": params}, hide(config, clips, masks)).logits
-        return jax.nn.sigmoid(logits[jnp.arange(len(labels)), labels])
+        return MBT(config).apply({"params": params}, hide(config, clips, masks)).logits
 
-    return jax.vmap(probability)(hidden)
+    return jax.vmap(answered)(hidden)
 
 
 def covers(classifier: Classifier, scene: world.Scene) -> np.ndarray:

@@ -53,28 +53,22 @@ def counterfactual(
     return Panel(TITLE, LEAD, choices, draw, words, page)
 
 
-def probability(logits) -> np.ndarray:
-    """The probability of each logit."""
-    return 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
-
-
 def _exchanged(swap: explain.Swap, label: str) -> dict:
     bars = []
-    for (i, j), value in np.ndenumerate(probability(swap.cells(label))):
+    for (i, j), value in np.ndenumerate(swap.probabilities[..., swap.labels.index(label)]):
         who = f"picture of {swap.names[i]}, sound of {swap.names[j]}"
         bars.append(Bar(who, float(value), stream="both" if i == j else "spec"))
     return {"bars": bars}
 
 
 def _spoilt(found: explain.Tampering, label: str) -> dict:
-    column = found.labels.index(label)
-    values = probability([found.logits[column], *found.tampered[:, column]])
+    values = found.probabilities[:, found.labels.index(label)]
     streams = ["both", *("spec" if "sound" in name else "rgb" for name in found.names)]
     pairs = zip(["as it is", *found.names], values, streams, strict=True)
     return {"bars": [Bar(name, float(value), stream=stream) for name, value, stream in pairs]}
 
 
 def _shifted(found: explain.Shift, label: str) -> dict:
-    values = probability(found.logits[:, found.labels.index(label)])
+    values = found.probabilities[:, found.labels.index(label)]
     points = [(float(x), float(y)) for x, y in zip(found.seconds, values, strict=True)]
     return {"lines": {label: points}, "across": "sound later than the picture by (s)"}

@@ -26,13 +26,14 @@ def swap(swap, label: str, ax: Axes | None = None, title: str | None = None) -> 
     """Axes with the label's probability for each picture (down) with each sound (across) of an
     `explain.Swap`, and below it how much of the logit follows the picture and how much the sound.
     """
-    logits = swap.logits[:, :, place_of(swap.labels, label)]
+    column = place_of(swap.labels, label)
+    logits, chances = swap.logits[:, :, column], swap.probabilities[:, :, column]
     ax = ax or new_figure(5.4, 4.0).subplots()
-    image = ax.imshow(_probability(logits), cmap=PROBABILITY_MAP, vmin=0, vmax=1, aspect="auto")
+    image = ax.imshow(chances, cmap=PROBABILITY_MAP, vmin=0, vmax=1, aspect="auto")
     for (y, x), logit in np.ndenumerate(logits):
-        ink = "white" if _probability(logit) < 0.5 else INK
+        ink = "white" if chances[y, x] < 0.5 else INK
         place = {"ha": "center", "va": "center", "color": ink}
-        ax.text(x, y - 0.06, percent(_probability(logit)), size=15, **place)
+        ax.text(x, y - 0.06, percent(chances[y, x]), size=15, **place)
         ax.text(x, y + 0.16, f"logit {signed(logit)}", size=9, **place)
     names = [_short(name) for name in swap.names]
     ax.set_xticks((0, 1), [f"sound of\n{name}" for name in names], parse_math=False)
@@ -46,9 +47,9 @@ def swap(swap, label: str, ax: Axes | None = None, title: str | None = None) -> 
 
 def swap_alt(swap, label: str) -> str:
     """A sentence with the four probabilities, and what they owe to the picture and the sound."""
-    logits = swap.logits[:, :, place_of(swap.labels, label)]
+    chances = swap.probabilities[:, :, place_of(swap.labels, label)]
     cells = [
-        f"picture of {picture} with sound of {sound} {percent(_probability(logits[y, x]))}"
+        f"picture of {picture} with sound of {sound} {percent(chances[y, x])}"
         for y, picture in enumerate(swap.names)
         for x, sound in enumerate(swap.names)
     ]
@@ -78,7 +79,7 @@ def shift(
     ax.axvline(0, color=INK, lw=0.8, ls=(0, (4, 3)))
     home = _home(shift)
     for place, label in enumerate(_listed(labels)):
-        up = _probability(shift.logits[:, place_of(shift.labels, label)])
+        up = shift.probabilities[:, place_of(shift.labels, label)]
         colour, (line, mark) = CYCLE[place % len(CYCLE)], LINES[place % len(LINES)]
         ax.plot(shift.seconds, up, line, marker=mark, color=colour, lw=1.6, ms=4, label=label)
         ax.plot(shift.seconds[home], up[home], "o", mfc="none", mec=INK, ms=10)
@@ -94,7 +95,7 @@ def shift_alt(shift, labels: str | Sequence[str]) -> str:
     """A sentence that says, per label, how probable it is in place, and where most and least."""
     parts = []
     for label in _listed(labels):
-        up = _probability(shift.logits[:, place_of(shift.labels, label)])
+        up = shift.probabilities[:, place_of(shift.labels, label)]
         here, most, least = (
             f"{percent(up[k])} at {_clock(shift.seconds[k])}"
             for k in (_home(shift), up.argmax(), up.argmin())
@@ -147,13 +148,8 @@ def tampering_alt(tampering, label: str) -> str:
 
 
 def _conditions(tampering, label: str) -> tuple[list[str], np.ndarray]:
-    logits = np.vstack([tampering.logits, tampering.tampered])
-    values = _probability(logits[:, place_of(tampering.labels, label)])
+    values = tampering.probabilities[:, place_of(tampering.labels, label)]
     return ["as it is", *tampering.names], values
-
-
-def _probability(logits):
-    return 1 / (1 + np.exp(-np.asarray(logits, float)))
 
 
 def percent(share: float | np.floating) -> str:
