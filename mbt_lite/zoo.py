@@ -21,9 +21,10 @@ import msgpack
 import numpy as np
 
 from mbt_lite import checkpoint, download, scenic
-from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig
+from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, to_dict
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.hub import hub_file as hub_file
+from mbt_lite.metrics import Head
 from mbt_lite.model import init_params
 
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
@@ -344,6 +345,7 @@ def _save(found: Entry, dtype: str, made: Path, config, params, sha256: str | No
         name=found.name,
         source={"url": found.url, "sha256": sha256},
         caution=found.caution,
+        label_heads=[to_dict(Head("", "sigmoid", config.classes))],
     )
 
 
