@@ -235,8 +235,8 @@ class Question:
         ways = (order < gone, order >= gone)  # bool [F, B, patches]
         config, params = self.classifier.config, self.classifier.params
         logits = (_logits(config, params, self.clips, way) for way in ways)  # [F, B, C] each
-        rows = np.arange(len(self.labels))
-        chances = [self.classifier.probabilities(one)[:, rows, self.labels] for one in logits]
+        true = np.arange(len(self.labels)), np.asarray(self.labels)
+        chances = [self.classifier.probabilities(one)[:, *true] for one in logits]
         return np.stack([one.T for one in chances])
 
 
