@@ -48,8 +48,7 @@ def evaluate(
     source says when to start, in one. A stream is missing when it is blanked: black frames, or
     digital silence. `batch` windows go through the model at once, never more than there are clips;
     the last batch is filled up, and what fills it never counts. By default a batch is 8, and 1
-    where a large model runs on a CPU: three short clips of the full size then took 83 s and 1.9 GB
-    on two cores; filled up to 8 they took 289 s and 4.2 GB.
+    where a large model runs on a CPU, whose cores one clip keeps busy.
 
     Under each condition: mAP over the classes with a positive, ranked by logits (of a model that
     was trained with softmax by log-probabilities, see `metrics.comparable`), and top-1 and top-5,

@@ -104,9 +104,16 @@ def _replace_letters() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _calm_bars() -> None:
+    """Progress that goes into a file is a line now and then, not a bar that is redrawn."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "30")  # s; tqdm reads it when it is imported
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; its exit code."""
     _replace_letters()
+    _calm_bars()
     arguments = sys.argv[1:] if arguments is None else arguments
     name = arguments[0] if arguments else "--help"
     if name in ("-h", "--help"):
