@@ -149,7 +149,7 @@ def test_a_program_gets_what_the_slots_read(client, clips, model):
 
 def test_a_file_without_sound_gets_no_answer_of_the_sound(client, clips):
     answer = ask(client, clips["silent"])
-    assert list(answer) == ["both", "picture alone", "notes", "caution"]
+    assert list(answer) == ["both", "picture alone", "notes", "probabilities", "caution"]
     assert "no sound" in answer["notes"]
     assert answer["both"] == pytest.approx(answer["picture alone"], abs=1e-5)
     assert ask(client, clips["silent"], "/attention")["sound"] is None
@@ -327,9 +327,9 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     label = tab.get_by_label("The label to explain")
     label.click()
     tab.get_by_role("option").last.click()
-    importance.get_by_role("heading", name=f"rests on: {label.input_value()}").wait_for()
-    tab.get_by_label("Flow").check()
     flow.get_by_text(f"what the answer “{label.input_value()}” was read from").wait_for()
+    tab.get_by_label("Importance").check()
+    importance.get_by_role("heading", name=f"rests on: {label.input_value()}").wait_for()
 
 
 def test_each_change_of_a_clip_changes_what_is_said(tab, clips):
@@ -493,8 +493,9 @@ def test_without_a_checkout_the_samples_are_rendered_once(monkeypatch, tmp_path)
     (one,) = samples.samples()
     assert one.path.parent == tmp_path / "cache" / "samples" == samples.folder()
     assert "circle sings" in one.labels and one.description.startswith("a circle dips")
-    monkeypatch.setattr(world, "render", None)
-    assert samples.samples() == [one]
+    with monkeypatch.context() as patch:
+        patch.setattr(world, "render", None)
+        assert samples.samples() == [one]
     (tmp_path / "file").touch()
     monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path / "file"))
     assert samples.samples() == []

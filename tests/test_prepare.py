@@ -318,7 +318,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, made, tmp_p
     planned, out = shards_of(videos, split="train"), tmp_path / "out"
     (out / "progress").mkdir(parents=True)
     tasks = (prepare.write(shard, SETTINGS, out) for shard in planned)
-    processes.run(tasks, work_that_crashes, str(tmp_path), 2, patience=3.0)
+    processes.run(tasks, work_that_crashes, str(tmp_path), 2, patience=10.0)
     dataset = manifests.finish(out, SETTINGS)
     found = Shards(out, "train")
     whole = Shards(made, "train")
