@@ -14,9 +14,9 @@ demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 test: $(READY)  ## run the core tests: a few minutes
 	$(PYTEST) $(ARGS)
 
-test-full: $(READY)  ## run what the core leaves out: other programs, browsers, notebooks; then test-colab
+test-full: $(READY)  ## run what the core leaves out: other programs, browsers, notebooks as in Colab
 	$(PYTEST) -m "full and not slow and not network" $(ARGS)
-	$(MAKE) test-colab ARGS=
+	$(MAKE) test-colab ARGS="tests/test_parity.py tests/test_inference.py tests/test_widgets.py"
 
 test-all: $(READY)  ## run every test that needs no network, those of minutes each too
 	$(PYTEST) -m "not network" $(ARGS)

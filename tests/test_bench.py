@@ -80,6 +80,7 @@ def test_what_a_python_lacks_is_said(place):
 # ---- the cases ----
 
 
+@pytest.mark.slow
 def test_the_two_train_steps_learn_the_same():
     experiment, mesh = pace.experiment(TINY, 1, remat=False), sharding.make_mesh()
     experiment = replace(experiment, train=replace(experiment.train, warmup=0))
@@ -127,6 +128,7 @@ def side(monkeypatch, tmp_path):
     return program
 
 
+@pytest.mark.slow
 def test_train_steps_are_timed_in_processes_of_their_own(side):
     side.write_text(SMALL_SIDE)
     row = model.train("8 frames", together=True)

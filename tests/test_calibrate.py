@@ -289,6 +289,7 @@ def test_a_model_that_was_trained_through_a_hidden_front_end_does_not_say_so():
     assert classifier.clip_config.front_end == blind.UNTOLD and not classifier.card
 
 
+@pytest.mark.slow
 def test_a_hidden_front_end_is_found():
     hidden = ("linear-mel", "ln-magnitude-1e-2", "lingvo")
     trials = blind.prove(

@@ -1,4 +1,7 @@
-"""Every notebook runs from top to bottom, in short; what it is committed with, see test_course."""
+"""Every notebook runs from top to bottom, in short; what it is committed with, see test_course.
+
+The full stage runs them beside what Colab brings (tests/colab), this is for the nightly one.
+"""
 
 from pathlib import Path
 
@@ -6,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_quickly")]
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
