@@ -300,7 +300,7 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     upload_and_wait(tab, clips["clip"])
     open_tab(tab, "Look")
     importance = tab.frame_locator("fitted-page.importance iframe")
-    importance.get_by_text("How far to believe occlusion").wait_for()
+    importance.get_by_text("How far to believe occlusion").wait_for(timeout=90_000)  # it compiles
     asked = []
     tab.on("request", lambda request: asked.append(request.url))
     importance.get_by_label("map").select_option("rollout")
