@@ -122,6 +122,7 @@ def logits_of(config, params, clip):
 
 
 @pytest.mark.parametrize("fusion", ["bottleneck", "joint", "late"])
+@pytest.mark.full
 def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
     config = replace(SMALL, fusion=fusion)
     given = drawn_model(config)

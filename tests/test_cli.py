@@ -88,6 +88,7 @@ def test_predict_looks_where_it_is_told_to(capsys, tmp_path):
     assert answers[0] != answers[1]
 
 
+@pytest.mark.full
 def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp_path):
     clip = str(SAMPLES / "circle_sings.mp4")
     for name in ("map.png", "map.html", "map.mp4"):
@@ -103,6 +104,7 @@ def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.html", "map.mp4", "map.png"]
 
 
+@pytest.mark.full
 def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tmp_path):
     command = ["attention", str(SAMPLES / "ring_sings_with_bell.mp4"), "--out"]
     page, picture = str(tmp_path / "map.html"), str(tmp_path / "map.png")
@@ -122,6 +124,7 @@ def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tm
         assert cause in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
     clip = str(SAMPLES / "ring_sings_with_bell.mp4")
     for name in ("flow.png", "flow.html"):
@@ -138,6 +141,7 @@ def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
     assert "ring rises" in capsys.readouterr().err
 
 
+@pytest.mark.full
 def test_two_clips_swap_their_sounds(capsys, tmp_path):
     clips = [str(SAMPLES / name) for name in ("ring_sings_with_bell.mp4", "circle_sings.mp4")]
     for name in ("swap.png", "swap.html"):
@@ -148,6 +152,7 @@ def test_two_clips_swap_their_sounds(capsys, tmp_path):
     assert "% sound" in said and len(list(tmp_path.iterdir())) == 2
 
 
+@pytest.mark.full
 def test_faithfulness_prints_its_table_and_draws_it(capsys, tmp_path):
     out = ["--out", str(tmp_path / "scores.png"), "--methods", "attention", "rollout"]
     assert cli.main(["faithfulness", "--clips", "2", "--json", *out]) == 0

@@ -29,6 +29,7 @@ def seeds(row: dict) -> list[float]:
     return [float(value) for value in row["seeds"].split()]
 
 
+@pytest.mark.full
 def test_every_variant_of_the_scrubbers_is_there_and_all_are_small():
     files = {path.stem: path for path in GRID.glob("*.safetensors")}
     assert set(files) == set(variants())

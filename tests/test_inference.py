@@ -147,6 +147,7 @@ def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
     np.testing.assert_allclose(maps.mean("rgb", 0, head=1, slot=2), maps.rgb[0, 1, 2])
 
 
+@pytest.mark.full
 def test_one_patch_can_be_asked_and_the_mean_of_all(classifier, path):
     clip = features.read_views(path, classifier.clip_config)[0].clip
     batch = jax.tree.map(lambda x: x[None], clip)

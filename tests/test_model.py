@@ -80,6 +80,7 @@ def test_bottlenecks_off_at_test_leave_the_streams_apart():
         assert np.array_equal(seen, heard) == (not train)
 
 
+@pytest.mark.full
 def test_the_order_of_the_streams_does_not_matter():
     params, clip = params_of(TINY), clip_for(TINY)
     for config in (TINY, replace(TINY, pool="max")):

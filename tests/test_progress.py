@@ -37,6 +37,7 @@ def test_a_prediction_tells_its_stages(asked):
     assert [share for share, _ in told] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1])
 
 
+@pytest.mark.full
 def test_a_flow_counts_its_cuts(asked):
     classifier, clip = asked
     told = told_by(lambda tell: explain.flow(classifier, clip, progress=tell))

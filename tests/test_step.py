@@ -108,6 +108,7 @@ def usual(batch):
     return run(make(), batch)
 
 
+@pytest.mark.full
 def test_parts_of_a_batch_add_up_to_the_whole(batch, usual):
     whole, first = usual
     parts, second = run(make(accumulate=4), batch)
@@ -116,6 +117,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(batch, usual):
         close(one, other)
 
 
+@pytest.mark.full
 def test_blocks_computed_again_change_nothing(batch, usual):
     assert not make().train.remat
     close(usual[0].params, run(make(remat=True), batch)[0].params, atol=1e-6)
@@ -184,6 +186,7 @@ def test_verbs_and_nouns_have_a_softmax_each(batch):
     np.testing.assert_allclose(results[0]["loss"], (np.log(2) + np.log(4)) / 2, rtol=1e-5)
 
 
+@pytest.mark.full
 def test_what_is_drawn_depends_on_seed_and_step_alone(batch):
     dropping = make(replace(TINY, drop_path=0.5))
     one, two = (run(dropping, batch)[1] for _ in range(2))

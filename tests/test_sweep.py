@@ -27,10 +27,10 @@ def small(experiment):
 
 def few():
     """(grid, starts): two groups of the real grid, two variants in all, and their start."""
-    whole = {k: {n: small(e) for n, e in v.items()} for k, v in fusion_grid.grid().items()}
+    whole = fusion_grid.grid()
     grid = {
-        "fusion": {name: whole["fusion"][name] for name in ("sound", "bottleneck")},
-        "bottlenecks": {"4": whole["bottlenecks"]["4"]},  # the same bottleneck once more
+        "fusion": {name: small(whole["fusion"][name]) for name in ("sound", "bottleneck")},
+        "bottlenecks": {"4": small(whole["bottlenecks"]["4"])},  # the same bottleneck once more
     }
     return grid, {"late": small(fusion_grid.starts()["late"])}
 

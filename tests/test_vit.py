@@ -289,6 +289,7 @@ def test_a_gaussian_bottleneck_has_the_papers_width():
     assert abs(one.std() - 0.02) < 0.0005 and abs(one.mean()) < 0.0005
 
 
+@pytest.mark.full
 def test_fresh_positions_and_a_zero_class_token_are_there_to_ask_for(vit):
     made = start(positions="fresh", audio_cls="zeros")
     assert not np.array_equal(made[POSITIONS][0, 0], vit[POSITIONS][0, 0])
