@@ -14,6 +14,8 @@ from mbt_lite import augment, features
 from mbt_lite.augment import Window
 from mbt_lite.config import NONE, PAPER, RELEASED, AugmentConfig, ClipConfig, FrontEnd
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 GOLDEN = Path(__file__).parent / "golden" / "mixup.npz"
 FRONT = FrontEnd(mean=-1.5, std=2.0)
 CLIP = ClipConfig(frames=3, size=12, resize=16, spec_frames=40, front_end=FRONT)

@@ -30,6 +30,8 @@ from mbt_lite.config import BASE, ClipConfig, FrontEnd
 from mbt_lite.model import MBT, Clip
 from mbt_lite.scenic import scenic_names, scenic_shape
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = {"rgb_shape": (4, 8, 12), "spec_shape": (12, 8)}
 TINY = replace(

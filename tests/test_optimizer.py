@@ -14,6 +14,8 @@ from mbt_lite.checkpoint import flatten
 from mbt_lite.experiment import TrainConfig
 from mbt_lite.optimizer import averaged, group_norms, make_optimizer, schedule
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 RELEASED = TrainConfig(
     steps=15_900,
     optimizer="momentum",

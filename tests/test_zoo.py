@@ -24,6 +24,8 @@ from mbt_lite import checkpoint, cli, download, hub, zoo
 from mbt_lite.config import BASE
 from mbt_lite.model import init_params
 
+pytestmark = pytest.mark.usefixtures("compiled_quickly")
+
 DATA = np.random.default_rng(0).bytes(100_000)
 OTHER = np.random.default_rng(1).bytes(90_000)
 SIGN = {"ETag": '"one"'}
