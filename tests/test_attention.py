@@ -134,6 +134,7 @@ def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
     assert (np.asarray(blocks) != np.asarray(whole)).any()  # another order of additions
 
 
+@pytest.mark.full
 def test_the_usual_formulation_gives_the_same_answers():
     params, clip = drawn_model(SMALL)
     ours = logits_of(SMALL, params, clip)

@@ -276,6 +276,7 @@ def test_letters_that_the_output_does_not_have_are_written_as_numbers(monkeypatc
     assert [Path(line).name for line in shown] == ["a.mp4", r"\u8996.mp4", "b.mp4"]
 
 
+@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache")
 def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(capsys, tmp_path):
     resource = pytest.importorskip("resource")
     clip = str(SAMPLES / "circle_sings.mp4")

@@ -70,6 +70,7 @@ def written_out(config, params, clip):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.full
 def test_the_count_is_xlas_for_our_model_within_two_percent(name, record_property):
     config = VARIANTS[name]
     params = jax.eval_shape(partial(init_params, config), jax.random.key(0))

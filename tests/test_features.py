@@ -76,6 +76,7 @@ def test_log_mels_of_a_batch_are_those_of_its_waves():
 
 @pytest.mark.filterwarnings("ignore:Empty filters")  # narrower than a bin of the FFT; so be it
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
+@pytest.mark.full
 def test_mel_filters_are_those_of_librosa(front):
     librosa = pytest.importorskip("librosa")
     theirs = librosa.filters.mel(
@@ -86,6 +87,7 @@ def test_mel_filters_are_those_of_librosa(front):
 
 
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
+@pytest.mark.full
 def test_the_log_mel_is_that_of_librosa(front):
     librosa = pytest.importorskip("librosa")
     wave = speechlike().astype(np.float64)
@@ -105,6 +107,7 @@ def test_the_log_mel_is_that_of_librosa(front):
 
 
 @pytest.mark.filterwarnings("ignore:Empty filters")
+@pytest.mark.full
 def test_frames_centred_in_librosas_own_way_are_our_centred_frames():
     librosa = pytest.importorskip("librosa")
     front = FrontEnd(centred=True, fft=400)  # FFT and window of one length, as centring means it

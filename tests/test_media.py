@@ -866,6 +866,7 @@ def test_a_window_past_the_end_is_refused(clip):
 # ---- writing and probing ----
 
 
+@pytest.mark.full
 def test_the_same_input_writes_the_same_bytes_and_nothing_half(tmp_path):
     frames, wave = flash(1, 0.5), beep(1, 0.5)
     write(tmp_path / "a.mp4", frames, FPS, wave)

@@ -90,6 +90,7 @@ def test_the_order_of_the_streams_does_not_matter():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+@pytest.mark.full
 def test_training_and_evaluation_give_the_same_kind_of_output():
     for pool in ("token", "mean", "max", "sum"):
         config = replace(TINY, pool=pool)
@@ -173,6 +174,7 @@ FUSIONS = {
 
 
 @pytest.mark.parametrize("name", FUSIONS)
+@pytest.mark.full
 def test_looking_at_attention_does_not_change_what_is_seen(name):
     config = replace(TINY, **FUSIONS[name])
     params, clip = params_of(config), clip_for(config)

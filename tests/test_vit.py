@@ -17,7 +17,7 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.model import MBT, Clip
 from mbt_lite.vit import rank_pooling, resize
 
-pytestmark = pytest.mark.usefixtures("compiled_quickly")
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
 GOLDEN = Path(__file__).parent / "golden"
 IMAGE = MBTConfig(  # the golden ViT as a model of one frame

@@ -181,6 +181,7 @@ PICTURE = {
 
 @pytest.mark.parametrize("visible", [2, 3])
 @pytest.mark.parametrize("attribute", PICTURE)
+@pytest.mark.full
 def test_the_picture_leaves_each_visible_shape_equally_likely_to_sing(many, attribute, visible):
     # Shapes are put in order by what is seen of them; the chance level is 1 / visible.
     ranks = Counter()

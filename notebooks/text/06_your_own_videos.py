@@ -414,7 +414,6 @@ clips = [run.classifier.logits(mbt.Clip(*[x[None] for x in view.clip]))[0] for v
 answer = run.classifier.predict(film, views=3)
 mean = run.classifier.probabilities(np.mean(clips, 0))
 np.testing.assert_allclose(mean, answer.probabilities, rtol=1e-3)
-np.testing.assert_allclose(answer.probabilities.sum(), 1, rtol=1e-5)
 for view, logits in zip(views, clips, strict=True):
     print(f"from {view.start:.1f} s:", run.classifier.labels[logits.argmax()])
 print(f"together, {answer.asked}:", answer)
