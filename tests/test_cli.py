@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -276,7 +277,17 @@ def test_letters_that_the_output_does_not_have_are_written_as_numbers(monkeypatc
     assert [Path(line).name for line in shown] == ["a.mp4", r"\u8996.mp4", "b.mp4"]
 
 
-@pytest.mark.filterwarnings("ignore:Error writing persistent compilation cache")
+@pytest.fixture
+def nothing_compiled_is_kept():
+    """A disk that is full leaves half of what JAX keeps there."""
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", math.inf)
+    yield
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("nothing_compiled_is_kept")
 def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(capsys, tmp_path):
     resource = pytest.importorskip("resource")
     clip = str(SAMPLES / "circle_sings.mp4")

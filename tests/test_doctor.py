@@ -20,6 +20,8 @@ from mbt_lite.doctor.measure import bandwidth, clipped
 from mbt_lite.doctor.survey import channels, survey
 from mbt_lite.features import FRONT_ENDS, read_views
 
+pytestmark = pytest.mark.full
+
 RATE = media.RATE
 SILENCE = np.zeros(4 * RATE, np.float32)
 

@@ -28,6 +28,8 @@ from mbt_lite.evaluation import _windows_at_once, evaluate, modality_confusion
 from mbt_lite.experiment import DataConfig
 from mbt_lite.inference import Classifier
 
+pytestmark = pytest.mark.full
+
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 CONDITIONS = ("both streams", "sound alone", "picture alone")
 

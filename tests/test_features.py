@@ -119,6 +119,7 @@ def test_frames_centred_in_librosas_own_way_are_our_centred_frames():
     assert_same_sound(np.log(theirs.T[:100] + 1e-3), ours, front)
 
 
+@pytest.mark.full
 def test_decibels_are_natural_logarithms_up_to_a_factor():
     librosa = pytest.importorskip("librosa")
     power = features.log_mel(speechlike(), FrontEnd(power=2, compression="none"))

@@ -170,6 +170,7 @@ def test_one_patch_can_be_asked_and_the_mean_of_all(classifier, path):
             classifier.attention(clip, place)
 
 
+@pytest.mark.full
 def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path, monkeypatch):
     clip = features.read_views(path, classifier.clip_config)[0].clip
     batch = jax.tree.map(lambda x: x[None], clip)
@@ -207,6 +208,7 @@ def test_a_saved_model_answers_as_before(classifier, path, tmp_path):
         )
 
 
+@pytest.mark.full
 def test_a_single_stream_model_takes_a_whole_clip(path):
     from dataclasses import replace
 

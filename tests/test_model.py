@@ -189,6 +189,7 @@ def test_looking_at_attention_does_not_change_what_is_seen(name):
 
 
 @pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.full
 def test_the_bottlenecks_rows_are_cut_from_the_captured_maps(shared):
     config = replace(TINY, shared_encoder=shared)
     params, clip = params_of(config), clip_for(config)
@@ -224,6 +225,7 @@ def test_a_clip_that_does_not_fit_is_refused_in_a_sentence():
         MBT(TINY).apply({"params": params}, clip._replace(spec=clip.spec[0]))
 
 
+@pytest.mark.full
 def test_dropout_follows_its_key_and_stops_at_evaluation():
     tiny = replace(TINY, depth=2)
     config = replace(tiny, dropout=0.2, attention_dropout=0.2, drop_path=0.2)
@@ -281,6 +283,7 @@ def test_bfloat16_stays_inside_the_blocks():
     assert {x.dtype for x in jax.tree.leaves(made)} == {np.dtype("float32")}
 
 
+@pytest.mark.full
 def test_fresh_weights_are_calm_and_the_head_starts_at_zero():
     params = init_params(TINY, jax.random.key(0))
     output = run(TINY, params, clip_for(TINY))

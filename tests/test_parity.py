@@ -161,6 +161,7 @@ def test_gradients_are_those_of_scenic(name, when, agree):
     agree("leaves", max(np.abs(got[k] - x).max() for k, x in full.items()), 0.0, 5e-6)
 
 
+@pytest.mark.full
 def test_stochastic_depth_drops_the_branches_that_scenic_drops(agree):
     config, params, clip, want = case("drop_bottleneck")
     scenic = {"spec": "spectrogram", "rgb": "rgb", "attention_drop": "attn", "mlp_drop": "mlp"}
@@ -382,6 +383,7 @@ def variant(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.full
 def test_variants_without_a_file_follow_the_restatement(name, agree):
     tree, model, inputs = variant(name)
     evaluated, trained, _ = run(*ours(tree, model, inputs))

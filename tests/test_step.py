@@ -123,6 +123,7 @@ def test_blocks_computed_again_change_nothing(batch, usual):
     close(usual[0].params, run(make(remat=True), batch)[0].params, atol=1e-6)
 
 
+@pytest.mark.full
 def test_padding_counts_for_nothing(batch, usual):
     other = {k: x.copy() for k, x in batch.items()}
     other["rgb"][-1], other["spec"][-1], other["labels"][-1] = 7, 3.0, 1.0
@@ -178,6 +179,7 @@ def test_the_state_is_changed_in_place_with_no_copy_beside_it(batch):
     assert used.temp_size_in_bytes < 1.5 * parameters
 
 
+@pytest.mark.full
 def test_verbs_and_nouns_have_a_softmax_each(batch):
     labels = ("verb:cut", "verb:wash", "noun:onion", "noun:pan", "noun:tap", "noun:cup")
     told = np.zeros((8, 6), np.float32)
