@@ -14,12 +14,12 @@ demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 test: $(READY)  ## run the core tests: a few minutes
 	$(PYTEST) $(ARGS)
 
-test-full: $(READY)  ## run what the core leaves out: other programs, browsers, notebooks as in Colab
+test-full: $(READY)  ## run what the core leaves out: other programs, browsers, servers
 	$(PYTEST) -m "full and not slow and not network" $(ARGS)
-	$(MAKE) test-colab ARGS="tests/test_parity.py tests/test_inference.py tests/test_widgets.py"
 
-test-all: $(READY)  ## run every test that needs no network, those of minutes each too
+test-all: $(READY)  ## run every test that needs no network, those of minutes each too; then test-colab
 	$(PYTEST) -m "not network" $(ARGS)
+	$(MAKE) test-colab ARGS=
 
 test-colab: $(READY)  ## run notebooks and core tests beside what Colab brings (needs Python 3.13)
 	$(PYTHON) tests/colab/run.py $(ARGS)

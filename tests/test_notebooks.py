@@ -1,6 +1,6 @@
 """Every notebook runs from top to bottom, in short; what it is committed with, see test_course.
 
-The full stage runs them beside what Colab brings (tests/colab), this is for the nightly one.
+`make test-colab` runs them beside what Colab brings.
 """
 
 from pathlib import Path
@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
