@@ -63,9 +63,9 @@ class Attention:
 
         with bar(self.clip.name) as progress:
             progress(0, desc=f"maps of {', '.join(self.map)}")
-            return self._made(*given)
+            return self._made(*given, progress)
 
-    def _made(self, kind: str, own: bool, classifier, view):
+    def _made(self, kind: str, own: bool, classifier, view, progress):
         """The page or figure, or None where a film was written."""
         from mbt_lite import explain, panels, plot
 
@@ -77,13 +77,13 @@ class Attention:
             layers = None if self.layer is None else (self.layer,)
             maps = classifier.attention(view.clip, self.query, layers)
         elif kind == ".html":
-            return panels.importance(classifier, view, self.map, self.label).page()
+            return panels.importance(classifier, view, self.map, self.label, progress).page()
         elif len(self.map) > 1:
             label = self.label or explain.best_label(classifier, view)
-            found = [explain.saliency(classifier, view, method, label) for method in self.map]
+            found = [explain.saliency(classifier, view, m, label, progress) for m in self.map]
             return plot.saliencies(view, found, classifier.clip_config)
         else:
-            maps = panels.importance_maps(classifier, view, self.map, self.label)
+            maps = panels.importance_maps(classifier, view, self.map, self.label, progress)
         maps = panels.present(view, maps)
         if kind == ".mp4":
             return _film(self.out, classifier, view, maps)

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from mbt_lite import features
 from mbt_lite.config import MBTConfig, sampled_frames
 from mbt_lite.explain.blocks import back, first_rows, gradient_maps, mean_maps, token_counts
 from mbt_lite.inference import Classifier
 from mbt_lite.model import MBT, Clip, attention_rows
+from mbt_lite.progress import Progress, silent
 
 Grids = dict[str, Array]  # {stream: [B, *grid]}
 AT_ONCE = 2**26  # attention weights of one layer that may be in memory together: 256 MiB
@@ -48,18 +48,26 @@ class Saliency:
         return self.method if self.label is None else f"{self.method} for “{self.label}”"
 
 
-def saliency(classifier: Classifier, clip, method: str, label: str | None = None) -> Saliency:
+def saliency(
+    classifier: Classifier,
+    clip,
+    method: str,
+    label: str | None = None,
+    progress: Progress = silent,
+) -> Saliency:
     """The `Saliency` of a clip by one of `METHODS`, for the label that it explains.
 
     Without `label` the most probable one is explained; attention, rollout and flow know no label.
-    Occlusion of more than 512 patches hides about 50 windows of neighbors per stream.
+    Occlusion of more than 512 patches hides about 50 windows of neighbors per stream; `progress` is
+    told how many are done.
     """
     if method not in METHODS:
         raise ValueError(f"there is no map {method!r}; choose from {', '.join(METHODS)}.")
     one = batched(classifier, clip)
     label = (label or best_label(classifier, clip)) if method in EXPLAIN_A_LABEL else None
     index = 0 if label is None else label_index(classifier, label)
-    return _saliency(method, label, METHODS[method](classifier, one, jnp.array([index])))
+    maps = METHODS[method](classifier, one, jnp.array([index]), progress)
+    return _saliency(method, label, maps)
 
 
 def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
@@ -184,7 +192,9 @@ def bottleneck_maps(config, params, clips: Clip) -> Grids:
     return {s: x.mean((1, 2, 3)).reshape(-1, *config.grid(s)) for s, x in rows.items()}
 
 
-def occlusion_maps(classifier: Classifier, clips: Clip, labels: Array, window=None) -> Grids:
+def occlusion_maps(
+    classifier: Classifier, clips: Clip, labels: Array, window=None, progress: Progress = silent
+) -> Grids:
     """{stream: [B, *grid]}: the fall of each clip's logit of its label when a window is hidden."""
     config, maps = classifier.config, {}
     whole = _logit(config, classifier.params, clips, labels, {})
@@ -192,9 +202,8 @@ def occlusion_maps(classifier: Classifier, clips: Clip, labels: Array, window=No
         grid = config.grid(s)
         windows = _windows(grid, (window or {}).get(s, (1,) * len(grid)))
         falls = np.zeros((len(windows), len(labels)))
-        steps = parts(config, len(windows), len(labels))
-        quick = None if len(steps) > 8 else True
-        for part in tqdm(steps, f"occlusion of {s}", unit="part", disable=quick):
+        for part in parts(config, len(windows), len(labels)):
+            progress(part.start / len(windows), desc=f"{s} without window {part.start + 1}")
             hidden = {s: jnp.asarray(windows[part])}
             falls[part] = whole - _hidden_logits(config, classifier.params, clips, labels, hidden)
         counts = windows.sum(0)  # a cell lies in one window, at the edge too
@@ -278,7 +287,7 @@ def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array) -> Grids:
+def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array, _=silent) -> Grids:
     """`relevance_maps` on a machine that has the memory for them; elsewhere a ValueError."""
     config = classifier.config
     weights = config.heads * sum(n**2 for n in token_counts(config, clips).values())
@@ -291,13 +300,13 @@ def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array) -> Grids:
     return relevance_maps(config, classifier.params, clips, labels)
 
 
-METHODS: dict[str, Callable[[Classifier, Clip, Array], Grids]] = {
-    "attention": lambda c, clips, _: bottleneck_maps(c.config, c.params, clips),
-    "rollout": lambda c, clips, _: rollout_maps(c.config, c.params, clips),
+METHODS: dict[str, Callable[..., Grids]] = {  # of a model, clips, labels, a `Progress`
+    "attention": lambda c, clips, *_: bottleneck_maps(c.config, c.params, clips),
+    "rollout": lambda c, clips, *_: rollout_maps(c.config, c.params, clips),
     "gradient": _gradient_maps,
-    "flow": lambda c, clips, _: crossing_maps(c.config, c.params, clips),
-    "occlusion": lambda c, clips, labels: occlusion_maps(
-        c, clips, labels, coarse_windows(c.config, clips)
+    "flow": lambda c, clips, *_: crossing_maps(c.config, c.params, clips),
+    "occlusion": lambda c, clips, labels, progress=silent: occlusion_maps(
+        c, clips, labels, coarse_windows(c.config, clips), progress
     ),
 }
 EXPLAIN_A_LABEL = ("gradient", "occlusion")

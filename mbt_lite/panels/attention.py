@@ -36,6 +36,7 @@ from mbt_lite.plot.explorer import (
     spans,
 )
 from mbt_lite.plot.maps import IMPORTANCE, unit_of
+from mbt_lite.progress import Progress, silent
 
 TITLE = "What the model reads"
 BASIS = "What the answer rests on"
@@ -55,23 +56,31 @@ def attention(classifier: Classifier, view: View, query: str = "bottleneck") -> 
 
 
 def importance(
-    classifier: Classifier, view: View, methods: Sequence[str], label: str | None = None
+    classifier: Classifier,
+    view: View,
+    methods: Sequence[str],
+    label: str | None = None,
+    progress: Progress = silent,
 ) -> Panel:
     """The `Panel` of what an answer rests on in a view, by each of these methods of `explain`.
 
     Without `label` the most probable one is explained. What speaks against it is not drawn.
     """
     label = label or explain.best_label(classifier, view)
-    maps = present(view, importance_maps(classifier, view, methods, label))
+    maps = present(view, importance_maps(classifier, view, methods, label, progress))
     known = " ".join(worth(classifier, method) for method in methods)
     return _panel(classifier, view, maps, f"{BASIS}: {label}", known)
 
 
 def importance_maps(
-    classifier: Classifier, view: View, methods: Sequence[str], label: str | None = None
+    classifier: Classifier,
+    view: View,
+    methods: Sequence[str],
+    label: str | None = None,
+    progress: Progress = silent,
 ) -> AttentionMaps:
     """Maps of a view by methods of `explain`, in place of layers; values below zero become zero."""
-    found = [explain.saliency(classifier, view, method, label) for method in methods]
+    found = [explain.saliency(classifier, view, one, label, progress) for one in methods]
     grids = {}
     for stream in ("rgb", "spec"):
         maps = [getattr(one, stream) for one in found]
