@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mbt_lite import prepare as local
-from mbt_lite import processes
 from mbt_lite.extract import Settings
 from mbt_lite.manifests import Shard, finish, unfinished
+from mbt_lite.media import isolate
 from mbt_lite.prepare import PATIENCE
 
 
@@ -72,7 +72,7 @@ def write_shards(settings: Settings, folder: Path, patience: float = PATIENCE):
 def write_shard(shard: Shard, settings: Settings, folder: Path, patience: float) -> None:
     """Write one shard and its manifest, as the local run does."""
     task = local.write(shard, settings, folder)
-    processes.run(iter([task]), local.work, settings, 1, patience)
+    isolate.run(iter([task]), local.work, settings, 1, patience)
 
 
 def _beam():

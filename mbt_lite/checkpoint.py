@@ -21,12 +21,17 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from . import flaxfile, layouts, scenic
-from .config import ClipConfig, MBTConfig, from_dict, to_dict
-from .files import replacing
-from .flaxfile import BFLOAT16
-from .layouts import flatten
-from .model import init_params
+from mbt_lite import flaxfile, layouts, scenic
+from mbt_lite.config import (
+    ClipConfig,
+    MBTConfig,
+    from_dict,
+    to_dict,
+)
+from mbt_lite.files import replacing
+from mbt_lite.flaxfile import BFLOAT16
+from mbt_lite.layouts import flatten
+from mbt_lite.model import init_params
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": BFLOAT16}
 

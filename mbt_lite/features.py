@@ -17,7 +17,7 @@ from PIL import Image
 
 from mbt_lite import media
 from mbt_lite.config import WORLD_FRONT_END, ClipConfig, FrontEnd
-from mbt_lite.tracks import SAME
+from mbt_lite.media.decode import SAME
 
 if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processes stay light
     from mbt_lite.model import Clip

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbt_lite import doctor, encode, features, media
+from mbt_lite import doctor, features, media
 from mbt_lite.config import STREAMS, ClipConfig
-from mbt_lite.container import FAILURES, chosen, opened
 from mbt_lite.doctor.advise import quoted
-from mbt_lite.media import MediaError
-from mbt_lite.processes import TOO_LONG, Child, Lost
+from mbt_lite.media import MediaError, encode
+from mbt_lite.media.container import FAILURES, chosen, opened
+from mbt_lite.media.isolate import TOO_LONG, Child, Lost
 
 try:
     import resource

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import mbt_lite
 from mbt_lite.extract import Settings
-from mbt_lite.processes import TOO_LONG
+from mbt_lite.media.isolate import TOO_LONG
 from mbt_lite.records import DESCRIPTION, SHARD, shard_name
 from mbt_lite.tables import Row
 

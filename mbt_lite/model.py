@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from .config import MBTConfig, sampled_frames
+from mbt_lite.config import MBTConfig, sampled_frames
 
 ROWS = 128  # queries in a block of attention on a CPU
 SHORT = 256  # tokens up to which all weights fit the cache anyway

@@ -25,9 +25,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from mbt_lite import extract, processes, tfrecord
+from mbt_lite import extract, tfrecord
 from mbt_lite.extract import Settings
 from mbt_lite.manifests import PROGRESS, Done, Shard, finish, unfinished, write_manifest
+from mbt_lite.media import isolate
 from mbt_lite.records import DESCRIPTION, FPS, to_bytes
 from mbt_lite.tables import Row
 
@@ -99,7 +100,7 @@ def prepare(
         total = sum(len(shard.rows) for shard in missing)
         with tqdm(total=total, unit="clip", smoothing=0.05, disable=not total) as bar:
             tasks = (write(shard, settings, folder, bar) for shard in missing)
-            processes.run(tasks, work, settings, workers or os.cpu_count() or 1, patience)
+            isolate.run(tasks, work, settings, workers or os.cpu_count() or 1, patience)
         return finish(folder, settings)
 
 
@@ -156,7 +157,7 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     size, done, failures = 0, [], []
     for row in shard.rows:
         if row.path is None:
-            answer = processes.Lost(MISSING)
+            answer = isolate.Lost(MISSING)
         else:
             answer = yield Job(row, part, size)
         if isinstance(answer, Done):
@@ -172,7 +173,7 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     write_manifest(folder, shard, settings, done, failures)
 
 
-def work(job: Job, settings: Settings) -> Done | processes.Lost:
+def work(job: Job, settings: Settings) -> Done | isolate.Lost:
     """Append the record of a row to its shard, in a process of its own.
 
     Raises OSError where the shard cannot be written.
@@ -181,9 +182,9 @@ def work(job: Job, settings: Settings) -> Done | processes.Lost:
         clip, unusual = extract.example(job.row, settings)
         data = tfrecord.framed(to_bytes(clip))
     except ValueError as error:
-        return processes.Lost(str(error))
+        return isolate.Lost(str(error))
     except Exception as error:  # whatever a damaged file does to a decoder costs this clip only
-        return processes.Lost(f"{type(error).__name__}: {error}")
+        return isolate.Lost(f"{type(error).__name__}: {error}")
     with job.path.open("r+b") as file:
         file.truncate(job.offset)  # what a crashed process may have left
         file.seek(job.offset)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from .config import BASE, MBTConfig, from_dict
+from mbt_lite.config import BASE, MBTConfig, from_dict
 
 STREAMS = {"rgb": "rgb", "spectrogram": "spec"}  # Scenic's name: ours
 SUFFIXES = {"rgb": "", "spec": "_spectrogram"}

@@ -13,11 +13,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from . import layouts, scenic
-from .checkpoint import leaf_shapes, nest
-from .config import MBTConfig
-from .layouts import flatten
-from .model import init_params
+from mbt_lite import layouts, scenic
+from mbt_lite.checkpoint import leaf_shapes, nest
+from mbt_lite.config import MBTConfig
+from mbt_lite.layouts import flatten
+from mbt_lite.model import init_params
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 ATTENTION = "MultiHeadDotProductAttention_0"

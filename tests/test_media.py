@@ -15,10 +15,19 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mbt_lite import features, hdr, tracks
+from mbt_lite import features
 from mbt_lite.config import WORLD_CLIP
-from mbt_lite.media import RATE, MediaError, probe, read, seconds, write
-from mbt_lite.tracks import Picture, downmix
+from mbt_lite.media import (
+    RATE,
+    MediaError,
+    decode,
+    hdr,
+    probe,
+    read,
+    seconds,
+    write,
+)
+from mbt_lite.media.decode import Picture, downmix
 
 FPS = 25
 FRAME = 1 / FPS  # s
@@ -849,7 +858,7 @@ def test_a_whole_long_file_is_refused_but_a_window_is_read(tmp_path):
 
 def test_a_file_that_holds_more_than_its_header_says_is_refused_on_the_way(clip, monkeypatch):
     for limit, fps in ((600_000, None), (300_000, 1)):  # bytes: less than the frames, than the wave
-        monkeypatch.setattr(tracks, "MAX_BYTES", limit)
+        monkeypatch.setattr(decode, "MAX_BYTES", limit)
         with pytest.raises(MediaError, match="clip.mp4 takes more than .* start= and duration="):
             read(clip, fps=fps)
 

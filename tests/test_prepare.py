@@ -24,11 +24,11 @@ from mbt_lite import (
     manifests,
     media,
     prepare,
-    processes,
     records,
     tables,
 )
 from mbt_lite.extract import Settings
+from mbt_lite.media import isolate
 from mbt_lite.records import Shards
 
 FRONT = features.FRONT_ENDS["ln-magnitude-1e-3"]
@@ -318,7 +318,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, made, tmp_p
     planned, out = shards_of(videos, split="train"), tmp_path / "out"
     (out / "progress").mkdir(parents=True)
     tasks = (prepare.write(shard, SETTINGS, out) for shard in planned)
-    processes.run(tasks, work_that_crashes, str(tmp_path), 2, patience=10.0)
+    isolate.run(tasks, work_that_crashes, str(tmp_path), 2, patience=10.0)
     dataset = manifests.finish(out, SETTINGS)
     found = Shards(out, "train")
     whole = Shards(made, "train")
@@ -342,7 +342,7 @@ def test_what_stops_a_worker_stops_the_run_and_no_process_is_left(videos, tmp_pa
     (tmp_path / "progress").mkdir()
     tasks = (prepare.write(shard, SETTINGS, tmp_path) for shard in shards_of(videos))
     with pytest.raises(OSError, match="No space left"):
-        processes.run(tasks, broken_work, None, 2, patience=60)
+        isolate.run(tasks, broken_work, None, 2, patience=60)
     assert not list(tmp_path.glob("v-*"))
 
 

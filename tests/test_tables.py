@@ -6,7 +6,8 @@ from unicodedata import normalize
 import av
 import pytest
 
-from mbt_lite import container, forms, tables
+from mbt_lite import forms, tables
+from mbt_lite.media import container
 
 LABELS = ("dog barks", "bell", "Male speech, man speaking")
 

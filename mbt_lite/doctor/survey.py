@@ -7,9 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbt_lite.container import FAILURES, chosen, in_seconds, opened
-from mbt_lite.timeline import APART, Clock, Packets, timeline
-from mbt_lite.tracks import samples
+from mbt_lite.media.container import (
+    FAILURES,
+    chosen,
+    in_seconds,
+    opened,
+)
+from mbt_lite.media.decode import samples
+from mbt_lite.media.timeline import (
+    APART,
+    Clock,
+    Packets,
+    timeline,
+)
 
 
 @dataclass(frozen=True)

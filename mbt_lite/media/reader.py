@@ -1,7 +1,7 @@
 """Video and sound files in and out, free of JAX: what a window of a file holds, and what is odd.
 
 One clock: `Media.times` and `Media.wave` both count from the start of the asked window, which lies
-on the clock of the file (container.py). Decoding is in tracks.py, writing in encode.py.
+on the clock of the file (container.py). Decoding is in decode.py, writing in encode.py.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbt_lite.container import (
+from mbt_lite.media.container import (
     FAILURES,
     MAX_PIXELS,
     RATE,
@@ -26,9 +26,7 @@ from mbt_lite.container import (
     pixel_aspect,
     undecodable,
 )
-from mbt_lite.encode import write
-from mbt_lite.timeline import Clock, Packets, Timeline, timeline
-from mbt_lite.tracks import (
+from mbt_lite.media.decode import (
     GAP,
     MAX_BYTES,
     NEAR,
@@ -42,20 +40,12 @@ from mbt_lite.tracks import (
     reduced,
     turns,
 )
-
-__all__ = [
-    "MAX_BYTES",
-    "MAX_PIXELS",
-    "RATE",
-    "Info",
-    "Media",
-    "MediaError",
-    "PastEnd",
-    "probe",
-    "read",
-    "seconds",
-    "write",
-]
+from mbt_lite.media.timeline import (
+    Clock,
+    Packets,
+    Timeline,
+    timeline,
+)
 
 PREROLL = 1.0  # s before the window that are decoded; the first audio frame after a seek is lost
 LISTEN = 600.0  # s, of another audio track
@@ -70,7 +60,7 @@ class Media:
 
     frames: np.ndarray  # uint8 [T, H, W, 3], upright; T = 0 without picture
     times: np.ndarray  # float64 [T], s after the window's start; times[0] may be a little below 0
-    wave: np.ndarray  # float32 [S], mono (`tracks.downmix`); wave[0] is at time 0
+    wave: np.ndarray  # float32 [S], mono (`decode.downmix`); wave[0] is at time 0
     start: float  # s, of the window on the file's clock
     duration: float  # s, of the window, cut where the file ends
     total: float | None  # s, of the whole file

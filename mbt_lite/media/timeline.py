@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mbt_lite.container import (
+from mbt_lite.media.container import (
     FAILURES,
     chosen,
     frame_rate,

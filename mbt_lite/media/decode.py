@@ -13,9 +13,16 @@ from av.filter import Graph
 from av.sidedata.sidedata import Type
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from mbt_lite import hdr
-from mbt_lite.container import FAILURES, RATE, display_size, frame_rate, in_seconds, pixel_aspect
-from mbt_lite.timeline import REORDERED
+from mbt_lite.media import hdr
+from mbt_lite.media.container import (
+    FAILURES,
+    RATE,
+    display_size,
+    frame_rate,
+    in_seconds,
+    pixel_aspect,
+)
+from mbt_lite.media.timeline import REORDERED
 
 MAX_BYTES = 2 << 30  # of the frames and the wave of one read
 SLACK = 10.0  # s that one stream may be stored behind the other; a longer jump is doubted
