@@ -24,9 +24,9 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from mbt_lite.inference import Classifier as Classifier
     from mbt_lite.inference import Prediction as Prediction
     from mbt_lite.inference import load as load
-    from mbt_lite.model import MBT as MBT
-    from mbt_lite.model import Clip as Clip
-    from mbt_lite.model import Output as Output
+    from mbt_lite.model.mbt import MBT as MBT
+    from mbt_lite.model.mbt import Clip as Clip
+    from mbt_lite.model.mbt import Output as Output
     from mbt_lite.train import fit as fit
     from mbt_lite.vit import from_vit as from_vit
 

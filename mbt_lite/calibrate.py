@@ -317,7 +317,7 @@ def _ranked(tried, logits: np.ndarray, truth: np.ndarray, heads: Sequence) -> tu
     weights = np.random.default_rng(0).multinomial(
         len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES
     )  # [R, N], how often each clip is drawn
-    logits = metrics.comparable(logits, heads)
+    logits = heads.comparable(logits, heads)
     each = log_likelihood(logits, truth, heads)  # [P, N]
     score = np.array([metrics.mean_average_precision(one, truth) for one in logits])
     resampled = np.stack([_resampled_map(one, truth, weights) for one in logits])  # [P, R]

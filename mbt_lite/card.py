@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from mbt_lite.config import ClipConfig, MBTConfig
+from mbt_lite.model.flops import model_cost
 
 CONDITIONS = ("both streams", "sound alone", "picture alone")  # as `evaluate` calls them
 STREAM_NAMES = {"rgb": "picture", "spec": "sound"}
@@ -31,10 +32,11 @@ def _front_matter(about: Mapping) -> str:
 def _lead(config: MBTConfig, about: Mapping) -> str:
     name = about.get("name") or "A Multimodal Bottleneck Transformer"
     streams = " and ".join(STREAM_NAMES[stream] for stream in config.streams)
+    cost = model_cost(config)
     return (
         f"# {name}\n\nA Multimodal Bottleneck Transformer "
         "([Nagrani et al., 2021](https://arxiv.org/abs/2107.00135)) that classifies video by "
-        f"{streams}: {config.cost().parameters:,} parameters, {config.cost().gflops:,.3g} GFLOPs "
+        f"{streams}: {cost.parameters:,} parameters, {cost.gflops:,.3g} GFLOPs "
         f"a clip, {config.classes} classes."
     )
 

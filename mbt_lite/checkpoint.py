@@ -31,7 +31,7 @@ from mbt_lite.config import (
 from mbt_lite.files import replacing
 from mbt_lite.flaxfile import BFLOAT16
 from mbt_lite.layouts import flatten
-from mbt_lite.model import init_params
+from mbt_lite.model.mbt import init_params
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": BFLOAT16}
 

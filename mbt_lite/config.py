@@ -16,8 +16,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from mbt_lite.cost import Cost, count
-
 STREAMS = ("spec", "rgb")
 POOLS = ("token", "mean", "max", "sum")
 FUSIONS = ("bottleneck", "joint", "late")
@@ -311,10 +309,6 @@ class MBTConfig:
             and layer >= self.fusion_layer
             and (training or self.fusion == "joint" or self.bottlenecks_at_test)
         )
-
-    def cost(self) -> Cost:
-        """Parameters, multiply-adds and operations for one clip, counted from the architecture."""
-        return count(self)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from mbt_lite.experiment import DataConfig
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
 from mbt_lite.labelled import Clips, Windows, WorldClips
+from mbt_lite.model.flops import model_cost
 
 BOTH, SOUND, PICTURE = "both streams", "sound alone", "picture alone"
 ALONE = {"spec": SOUND, "rgb": PICTURE}
@@ -51,7 +52,7 @@ def evaluate(
     where a large model runs on a CPU, whose cores one clip keeps busy.
 
     Under each condition: mAP over the classes with a positive, ranked by logits (of a model that
-    was trained with softmax by log-probabilities, see `metrics.comparable`), and top-1 and top-5,
+    was trained with softmax by log-probabilities, see `heads.comparable`), and top-1 and top-5,
     where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each and of
     both together, the action; of the micro-world `world.scores`. Then the average precision of each
     class, the classes without a positive, how the modalities confuse or help each other (see
@@ -73,10 +74,10 @@ def evaluate(
         tqdm.write(f"{title}: {note}.", sys.stderr)
     found = _ask(classifier, clips, title, views, batch, Path(folder) if folder else None, quiet)
     heads = classifier.label_heads
-    comparable = {name: metrics.comparable(x, heads) for name, x in found.logits.items()}
+    comparable = {name: heads.comparable(x, heads) for name, x in found.logits.items()}
     found = found._replace(logits=comparable)
     scores = {"data": title, "clips": len(found.scored), "views": views}
-    scores["probabilities"] = metrics.in_words(heads)
+    scores["probabilities"] = heads.in_words(heads)
     if isinstance(clips, WorldClips):
         scores["views"] = 1  # its clips are as long as a window
     if classifier.caution:
@@ -104,7 +105,7 @@ class Found(NamedTuple):
 
 def _windows_at_once(config: MBTConfig) -> int:
     """The default batch: 8, and 1 where a large model runs on a CPU."""
-    large = config.cost().parameters > LARGE and jax.default_backend() == "cpu"
+    large = model_cost(config).parameters > LARGE and jax.default_backend() == "cpu"
     return 1 if large else 8
 
 

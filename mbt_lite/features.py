@@ -20,7 +20,7 @@ from mbt_lite.config import WORLD_FRONT_END, ClipConfig, FrontEnd
 from mbt_lite.media.decode import SAME
 
 if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processes stay light
-    from mbt_lite.model import Clip
+    from mbt_lite.model.mbt import Clip
 
 # Every recipe that may have fed the released weights. The paper gives 16 kHz mono, a 25 ms Hamming
 # window, a 10 ms hop and 128 log-mel bins; Scenic's loader reads finished spectrograms, applies no
@@ -239,7 +239,7 @@ def normalise(rgb, spec, front: FrontEnd) -> Clip:
     """
     import jax.numpy as jnp
 
-    from mbt_lite.model import Clip
+    from mbt_lite.model.mbt import Clip
 
     spec = (jnp.asarray(spec, jnp.float32) - front.mean) / front.std
     return Clip(

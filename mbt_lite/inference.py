@@ -10,13 +10,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import checkpoint, features, metrics, zoo
+from mbt_lite import checkpoint, features, zoo
 from mbt_lite.card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
 from mbt_lite.files import DOWNLOAD, address, write_text
 from mbt_lite.hub import hub_file
-from mbt_lite.metrics import Head
-from mbt_lite.model import MBT, Clip, Output, attention_rows, query_layers
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.label_heads import (
+    Head,
+    check_heads,
+    in_words,
+    make_heads,
+    probabilities,
+    ranked,
+    read_heads,
+)
+from mbt_lite.model.mbt import MBT, Clip, Output
+from mbt_lite.model.observe import attention_rows, query_layers
 from mbt_lite.progress import Progress, compiling, silent
 
 SAID = {"spec": "audio", "rgb": "video"}  # what a stream is called in a sentence
@@ -64,7 +74,7 @@ class Prediction:
         Of several heads, verbs and nouns, they are `count` of each: the best of each head first,
         then the second of each.
         """
-        best = metrics.ranked(self.probabilities, self.label_heads, count)
+        best = ranked(self.probabilities, self.label_heads, count)
         return [(self.labels[i], float(self.probabilities[i])) for i in best]
 
 
@@ -108,11 +118,11 @@ class Classifier:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
         self.config, self.params, self.clip_config = config, params, clip_config
         self.labels, self.card = tuple(labels), card or {}
-        self.label_heads = tuple(label_heads or metrics.make_heads("sigmoid", labels))
-        metrics.check_heads(self.label_heads, config.classes)
+        self.label_heads = tuple(label_heads or make_heads("sigmoid", labels))
+        check_heads(self.label_heads, config.classes)
 
     def __repr__(self) -> str:
-        name, cost = self.card.get("name") or "model", self.config.cost()
+        name, cost = self.card.get("name") or "model", model_cost(self.config)
         return (
             f"<Classifier {name}: {' and '.join(self.config.streams)}, {len(self.labels)} labels, "
             f"{cost.parameters:,} parameters>"
@@ -136,7 +146,7 @@ class Classifier:
 
     def probabilities(self, logits) -> np.ndarray:
         """Probabilities [..., C] of logits [..., C], as the model was trained."""
-        return metrics.probabilities(np.asarray(logits), self.label_heads)
+        return probabilities(np.asarray(logits), self.label_heads)
 
     def predict(
         self,
@@ -256,7 +266,7 @@ class Classifier:
         values = {"format": "mbt_lite", "model": to_dict(self.config), **about}
         values["clip"] = to_dict(self.clip_config)
         write_text(path / "config.json", json.dumps(values, indent=1) + "\n")
-        named = self.card | {"probabilities": metrics.in_words(self.label_heads)}
+        named = self.card | {"probabilities": in_words(self.label_heads)}
         words = model_card(self.config, self.clip_config, self.labels, named, dtype)
         write_text(path / "README.md", words)
         return path
@@ -371,13 +381,13 @@ def _heads(
     Files of ours from before heads were kept have the settings of their training, if any.
     """
     if loss is None and meta.get("label_heads"):
-        return metrics.read_heads(meta["label_heads"], len(labels)), ""
+        return read_heads(meta["label_heads"], len(labels)), ""
     training = card.get("training")
     if loss is None and isinstance(training, dict):
         loss = training.get("loss", "sigmoid")
     foreign = meta["clip"] is None and len(labels) == BASE.classes
     known = loss or foreign or zoo.find(str(card.get("name")))
-    return metrics.make_heads(loss or "sigmoid", labels), "" if known else UNSAID
+    return make_heads(loss or "sigmoid", labels), "" if known else UNSAID
 
 
 def _released_clip(config: MBTConfig) -> ClipConfig:

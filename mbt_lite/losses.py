@@ -11,7 +11,7 @@ import optax
 from jax import Array
 from jaxtyping import Float, Num
 
-from mbt_lite.model import Output, mean_of
+from mbt_lite.model.mbt import Output, mean_of
 
 TINY = 1e-8  # so that a batch of nothing but padding has a mean
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from mbt_lite import sharding, step
 from mbt_lite.config import BASE, NONE, ClipConfig, MBTConfig
 from mbt_lite.experiment import Experiment, TrainConfig
+from mbt_lite.model.flops import model_cost
 
 CASES = {
     "32 frames": replace(BASE, drop_path=0.3),
@@ -81,7 +82,7 @@ def _row(experiment: Experiment, mesh, steps: int) -> dict:
         "seconds": median,
         "lowest and highest": [min(seconds[1:]), max(seconds[1:])],
         "clips a second": experiment.train.batch / median,
-        "flops": 3 * experiment.train.batch * experiment.model.cost().flops,
+        "flops": 3 * experiment.train.batch * model_cost(experiment.model).flops,
         "seconds to compile": compiling,
         "bytes": needed.argument_size_in_bytes + needed.temp_size_in_bytes,
         "peak bytes of the device": sharding.memory_used(),

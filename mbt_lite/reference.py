@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mbt_lite.config import MBTConfig
-from mbt_lite.model import Clip
+from mbt_lite.model.mbt import Clip
 
 
 class ReferenceBlock(nn.Module):

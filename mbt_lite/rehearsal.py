@@ -6,6 +6,7 @@ import jax
 
 from mbt_lite import data, sharding, step, zoo
 from mbt_lite.experiment import Experiment
+from mbt_lite.model.flops import model_cost
 from mbt_lite.start import settle
 
 ROUNDS = 3  # steps that are timed, after one that is not
@@ -35,9 +36,9 @@ def rehearse(experiment: Experiment) -> dict:
         "clips": len(begun.source),
         "classes": experiment.model.classes,
         "batch": {name: f"{x.dtype} {list(x.shape)}" for name, x in shapes.items()},
-        "parameters": experiment.model.cost().parameters,
+        "parameters": model_cost(experiment.model).parameters,
         "trained parameters": _size(step.trained_part(wanted.params, experiment.train)),
-        "operations of a clip, forward": experiment.model.cost().flops,
+        "operations of a clip, forward": model_cost(experiment.model).flops,
         "bytes a device": {
             "state and batch": used.argument_size_in_bytes,
             "more while computing": used.temp_size_in_bytes,

@@ -15,6 +15,7 @@ from PIL import Image
 from mbt_lite import metrics, plot
 from mbt_lite.files import replacing, write_text
 from mbt_lite.labelled import Clips
+from mbt_lite.model.label_heads import Head, probabilities, ranked
 from mbt_lite.plot.style import render
 
 UNBROKEN = "\N{NON-BREAKING HYPHEN}"
@@ -32,7 +33,7 @@ class Evidence(NamedTuple):
     clips: Clips
     scored: list[int]  # numbers of the clips that were answered
     logits: dict[str, np.ndarray]  # per condition float32 [scored clips, C], `comparable`
-    heads: Sequence[metrics.Head] = ()  # how probabilities are made of them
+    heads: Sequence[Head] = ()  # how probabilities are made of them
 
     @property
     def truth(self) -> np.ndarray:
@@ -236,8 +237,8 @@ def _card(evidence: Evidence, row: int, cost: float) -> str:
 
 
 def _top(logits: np.ndarray, evidence: Evidence, count: int = 3) -> str:
-    chances = metrics.probabilities(logits, evidence.heads)
-    best = metrics.ranked(chances, evidence.heads, count)
+    chances = probabilities(logits, evidence.heads)
+    best = ranked(chances, evidence.heads, count)
     return ", ".join(f"{evidence.labels[c]} {chances[c]:.0%}" for c in best)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mbt_lite import data, vit
 from mbt_lite.experiment import KEPT, WIRING, Experiment
 from mbt_lite.inference import Classifier, load
-from mbt_lite.model import init_params
+from mbt_lite.model.mbt import init_params
 from mbt_lite.sources import Source
 
 

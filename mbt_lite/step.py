@@ -21,8 +21,13 @@ from mbt_lite import losses, sharding
 from mbt_lite.augment import augment
 from mbt_lite.config import NONE, MBTConfig
 from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
-from mbt_lite.metrics import label_heads
-from mbt_lite.model import MBT, Clip, Output, init_params
+from mbt_lite.model.label_heads import label_heads
+from mbt_lite.model.mbt import (
+    MBT,
+    Clip,
+    Output,
+    init_params,
+)
 from mbt_lite.optimizer import HEAD, averaged, group_norms, make_optimizer, schedule
 
 

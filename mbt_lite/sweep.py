@@ -25,6 +25,7 @@ from mbt_lite.config import to_dict
 from mbt_lite.experiment import Experiment
 from mbt_lite.files import write_text
 from mbt_lite.inference import load
+from mbt_lite.model.flops import model_cost
 
 Grid = Mapping[str, Mapping[str, Experiment]]
 Starts = Mapping[str, Experiment]
@@ -168,7 +169,7 @@ def outcomes(grid: Grid, workdir: str | Path, seeds: int, score: str) -> list[Ou
             if not own:
                 raise ValueError(f"no run of {made.name} has ended in {folder}.")
             values = tuple(_score(run, score) for run in own)
-            cost = load(own[0]).config.cost()
+            cost = model_cost(load(own[0]).config)
             found.append(Outcome(group, variant, cost.parameters, cost.gflops, values))
     return found
 

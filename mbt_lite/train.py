@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mbt_lite import data, metrics, plot, sharding, step, zoo
+from mbt_lite import data, plot, sharding, step, zoo
 from mbt_lite.card import CONDITIONS, run_card
 from mbt_lite.config import to_dict
 from mbt_lite.evaluation import evaluate
@@ -29,6 +29,8 @@ from mbt_lite.files import write_text
 from mbt_lite.inference import Classifier
 from mbt_lite.interrupts import Interrupts
 from mbt_lite.logbook import Logbook, Row
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.label_heads import make_heads
 from mbt_lite.progress import bar, silent
 from mbt_lite.savepoints import Savepoints
 from mbt_lite.start import settle
@@ -114,7 +116,7 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
     begun = settle(experiment)
     experiment, labels = begun.experiment, tuple(begun.source.labels)
     config = experiment.train
-    metrics.make_heads(config.loss, labels)  # refuses mixed ones before any work
+    make_heads(config.loss, labels)  # refuses mixed ones before any work
     mesh = sharding.make_mesh(config.shards, config.batch // config.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
     _remember(experiment, folder / "experiment.json")
@@ -252,7 +254,7 @@ class Meter:
 
     def __init__(self, experiment: Experiment):
         self.batch, backward = experiment.train.batch, 2 * (experiment.train.trained == "all")
-        self.flops = experiment.model.cost().flops * (1 + backward)
+        self.flops = model_cost(experiment.model).flops * (1 + backward)
         self.peak = sharding.peak_flops(experiment.model.dtype)
         self.restart()
 
@@ -291,7 +293,7 @@ def _classifier(course: Course, state: State) -> Classifier:
     head = {name: leaf[..., : course.asked] for name, leaf in params["head"].items()}
     model = replace(experiment.model, classes=course.asked, dtype="float32")
     card = {"name": experiment.name, "training": to_dict(experiment.train)}
-    heads = metrics.make_heads(experiment.train.loss, labels)
+    heads = make_heads(experiment.train.loss, labels)
     return Classifier(model, params | {"head": head}, experiment.clip, labels, card, heads)
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from mbt_lite import data, metrics, sharding, step, world
 from mbt_lite.experiment import Experiment
 from mbt_lite.interrupts import Interrupts
+from mbt_lite.model.label_heads import comparable, make_heads, probabilities, ranked
 from mbt_lite.progress import Progress, silent
 from mbt_lite.sources import Source
 
@@ -41,7 +42,7 @@ class Validation:
         """`params` are the parameters, or their shapes, on the mesh."""
         config = experiment.train
         self.labels, self.mesh = tuple(source.labels), mesh
-        self.heads = metrics.make_heads(config.loss, self.labels)
+        self.heads = make_heads(config.loss, self.labels)
         self.samples = config.samples
         self.count = min(config.evaluate_clips or len(source), len(source))
         self.views = data.sampled(experiment, source, training=False).views
@@ -67,8 +68,8 @@ class Validation:
             answers.append(found)
             seen += len(found["mask"]) // self.views
         logits, streams, truth = self._of_clips(answers)
-        logits = metrics.comparable(logits, self.heads)
-        streams = {s: metrics.comparable(x, self.heads) for s, x in streams.items()}
+        logits = comparable(logits, self.heads)
+        streams = {s: comparable(x, self.heads) for s, x in streams.items()}
         return Found(scores(logits, streams, truth, self.labels), samples)
 
     def _of_clips(self, answers: Sequence[dict]) -> tuple[np.ndarray, dict, np.ndarray]:
@@ -89,8 +90,8 @@ class Validation:
         for row in range(0, len(names), self.views)[: self.samples]:
             if batch["mask"][row]:
                 logits = found["logits"][local + row : local + row + self.views].mean(0)
-                chances = metrics.probabilities(logits[: len(self.labels)], self.heads)
-                best = metrics.ranked(chances, self.heads)[:3]
+                chances = probabilities(logits[: len(self.labels)], self.heads)
+                best = ranked(chances, self.heads)[:3]
                 truth = tuple(self.labels[c] for c in np.flatnonzero(batch["labels"][row]))
                 frame = batch["rgb"][row][len(batch["rgb"][row]) // 2] if "rgb" in batch else None
                 said = [(self.labels[c], float(chances[c])) for c in best]

@@ -17,7 +17,7 @@ from mbt_lite import layouts, scenic
 from mbt_lite.checkpoint import leaf_shapes, nest
 from mbt_lite.config import MBTConfig
 from mbt_lite.layouts import flatten
-from mbt_lite.model import init_params
+from mbt_lite.model.mbt import init_params
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 ATTENTION = "MultiHeadDotProductAttention_0"

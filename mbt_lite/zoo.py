@@ -24,8 +24,9 @@ from mbt_lite import checkpoint, download, scenic
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, to_dict
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.hub import hub_file as hub_file
-from mbt_lite.metrics import Head
-from mbt_lite.model import init_params
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.label_heads import Head
+from mbt_lite.model.mbt import init_params
 
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
 LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
@@ -272,7 +273,7 @@ def _make(found: Entry, dtype: str, made: Path) -> None:
 
 
 def _download(found: Entry, dtype: str) -> Path:
-    parameters = found.config.cost().parameters
+    parameters = model_cost(found.config).parameters
     try:
         return download.download(
             found.url,
@@ -288,7 +289,7 @@ def _download(found: Entry, dtype: str) -> Path:
 
 def download_size(found: Entry) -> int:
     """Bytes of a published file: its parameters, and its optimizer's momentum."""
-    return 2 * SIZES["float32"] * found.config.cost().parameters
+    return 2 * SIZES["float32"] * model_cost(found.config).parameters
 
 
 def wanted(found: Entry) -> list[tuple[int, str, Path]]:
@@ -331,7 +332,7 @@ def _convert(found: Entry, file: Path) -> tuple[MBTConfig, dict]:
 
 
 def _save(found: Entry, dtype: str, made: Path, config, params, sha256: str | None) -> None:
-    lack = download.lack_of_room(made.parent, config.cost().parameters * SIZES[dtype])
+    lack = download.lack_of_room(made.parent, model_cost(config).parameters * SIZES[dtype])
     if lack:
         raise OSError(f"{made} was not written: {lack}. {download.MAKE_ROOM}")
     checkpoint.save(

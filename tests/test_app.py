@@ -17,11 +17,12 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import checkpoint, explain, media, metrics, world, zoo
+from mbt_lite import checkpoint, explain, media, world, zoo
 from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.download import DownloadError
 from mbt_lite.inference import load
-from mbt_lite.model import init_params
+from mbt_lite.model.label_heads import make_heads
+from mbt_lite.model.mbt import init_params
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data_samples"
@@ -511,7 +512,7 @@ def test_an_unchanged_clip_gets_the_same_answer(engine, asked):
 def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, asked):
     from mbt_lite.demo import about, play
 
-    heads, kept = metrics.make_heads("softmax", world.LABELS), engine.classifier.label_heads
+    heads, kept = make_heads("softmax", world.LABELS), engine.classifier.label_heads
     engine.classifier.label_heads = heads
     changed = play.ask_changed(engine, asked.view, play.Change(sound="muted"))
     for found in (*engine.answers(asked.view).values(), changed):

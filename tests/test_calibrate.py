@@ -14,7 +14,7 @@ from mbt_lite.calibrate import calibrate_waves
 from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.inference import Classifier, load
-from mbt_lite.model import init_params
+from mbt_lite.model.mbt import init_params
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 

@@ -27,7 +27,7 @@ from mbt_lite.checkpoint import (
     to_scenic,
 )
 from mbt_lite.config import BASE, ClipConfig, FrontEnd
-from mbt_lite.model import MBT, Clip
+from mbt_lite.model.mbt import MBT, Clip
 from mbt_lite.scenic import scenic_names, scenic_shape
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -11,7 +11,8 @@ import pytest
 
 from mbt_lite import plot
 from mbt_lite.config import BASE, WORLD
-from mbt_lite.model import MBT, blank_clip, init_params
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.mbt import MBT, blank_clip, init_params
 
 RECORDED = json.loads((Path(__file__).parent / "golden/flops.json").read_text())
 LIGHT = {"rgb_shape": (8, 224, 224), "rgb_patch": (1, 16, 16)}
@@ -45,7 +46,7 @@ def test_the_original_was_recorded_at_every_fusion_layer():
 
 @pytest.mark.parametrize("row", RECORDED, ids=name_of)
 def test_the_count_is_that_of_the_original_model(row):
-    cost = config_of(row).cost()
+    cost = model_cost(config_of(row))
     assert cost.parameters == row["params"]
     assert 2 * cost.macs == row["matmul_flops"]
     assert cost.flops == pytest.approx(row["flops"], rel=0.005)
@@ -76,7 +77,7 @@ def test_the_count_is_xlas_for_our_model_within_two_percent(name, record_propert
     params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
     clip = jax.eval_shape(partial(blank_clip, config))
     counted = jax.jit(partial(written_out, config)).lower(params, clip).cost_analysis()["flops"]
-    cost = config.cost()
+    cost = model_cost(config)
     record_property("error GFLOPs", f"{cost.flops / counted - 1:.0e}")
     assert cost.parameters == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
     assert cost.flops == pytest.approx(counted, rel=0.02)
@@ -96,7 +97,7 @@ def test_multiply_adds_are_those_worked_out_by_hand(time, frames, layer, expecte
     sizes = LIGHT if frames == 8 else {}
     base = replace(BASE, spec_shape=(time, 128), fusion_layer=layer, **sizes)
     kinds = [FUSIONS[kind] for kind in ("bottleneck", "vanilla", "cross")]
-    found = [replace(base, **kind).cost().gmacs for kind in kinds]
+    found = [model_cost(replace(base, **kind)).gmacs for kind in kinds]
     assert found == pytest.approx(expected, abs=1)
 
 
@@ -105,7 +106,7 @@ def test_the_picture_shows_what_the_alt_text_says():
     layers, widths = figure.axes
     lines = {line.get_label(): line.get_ydata() for line in layers.get_lines()}
     assert [len(values) for values in lines.values()] == [13, 13, 13]
-    assert lines["bottleneck, 5 tokens"][8] == pytest.approx(BASE.cost().gflops)
+    assert lines["bottleneck, 5 tokens"][8] == pytest.approx(model_cost(BASE).gflops)
     assert widths.get_lines()[0].get_ydata()[0] < widths.get_lines()[0].get_ydata()[-1]
     words = plot.cost_alt(BASE)
     assert "988 at layer 8" in words and "2,155" in words

@@ -15,8 +15,9 @@ from mbt_lite.explain import blocks, counterfactual, maps, surgery
 from mbt_lite.explain.faithfulness import Question, agreement, singing
 from mbt_lite.explain.flow import crossings
 from mbt_lite.inference import Classifier, load
-from mbt_lite.metrics import make_heads
-from mbt_lite.model import MBT, Clip, init_params, tapped
+from mbt_lite.model.label_heads import make_heads
+from mbt_lite.model.mbt import MBT, Clip, init_params
+from mbt_lite.model.observe import tapped
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 

@@ -19,10 +19,8 @@ PACKAGE = ROOT / "mbt_lite"
 LEVELS = {
     -1: ["files"],
     0: [
-        "cost",
         "flaxfile",
         "forms",
-        "metrics",
         "download",
         "sequence",
         "tfrecord",
@@ -34,6 +32,7 @@ LEVELS = {
     1: ["config", "hub", "media"],
     2: ["model", "layouts", "scenic", "journal", "sampling"],
     3: [
+        "metrics",
         "reference",
         "checkpoint",
         "augment",
@@ -78,7 +77,7 @@ NEVER = {"tensorflow", "torch"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # Loader processes use these, and they should stay light.
-WITHOUT_JAX = ["config", "media/", "metrics", "records", "filler", "guard", "sampling", "sources"]
+WITHOUT_JAX = ["config", "media/", "records", "filler", "guard", "sampling", "sources"]
 WITHOUT_JAX += ["tables", "videos", "windows", "workers"]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"

@@ -6,10 +6,18 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import checkpoint, features, media, metrics, model, world
+from mbt_lite import (
+    checkpoint,
+    features,
+    media,
+    world,
+)
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, from_dict
 from mbt_lite.inference import Classifier, _released_clip, load
-from mbt_lite.model import MBT, Clip, init_params
+from mbt_lite.model import attention, mbt
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.label_heads import Head, make_heads
+from mbt_lite.model.mbt import MBT, Clip, init_params
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
@@ -80,7 +88,7 @@ def test_a_short_file_is_covered_whole_and_says_which_windows_were_asked(classif
 
 
 def softmax(classifier, labels):
-    heads = metrics.make_heads("softmax", labels)
+    heads = make_heads("softmax", labels)
     return Classifier(WORLD, classifier.params, WORLD_CLIP, labels, {}, heads)
 
 
@@ -115,7 +123,7 @@ def test_a_file_that_does_not_say_its_loss_is_taken_by_sigmoid_and_says_so(class
     file, about = tmp_path / "old.safetensors", {"clip": WORLD_CLIP, "labels": world.LABELS}
     checkpoint.save(file, classifier.params, WORLD, **about)
     old = load(file)
-    assert old.label_heads == (metrics.Head("", "sigmoid", 31),)
+    assert old.label_heads == (Head("", "sigmoid", 31),)
     assert old.caution.startswith("The file does not say with which loss its model was trained")
     told = load(file, loss="softmax")
     assert told.label_heads[0].kind == "softmax" and not told.caution
@@ -175,7 +183,7 @@ def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path,
     clip = features.read_views(path, classifier.clip_config)[0].clip
     batch = jax.tree.map(lambda x: x[None], clip)
     plain = classifier.logits(batch)
-    weights, places, z = model.attention_weights, [], WORLD.bottlenecks
+    weights, places, z = attention.attention_weights, [], WORLD.bottlenecks
 
     def blind(q, k):
         """Attention whose bottleneck, in one block, reads itself and nothing else."""
@@ -185,14 +193,14 @@ def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path,
             return found
         return found.at[:, :, -z:, :-z].set(0)
 
-    monkeypatch.setattr(model, "attention_weights", blind)
+    monkeypatch.setattr(mbt, "attention_weights", blind)
     changes = {}
     for layer in range(WORLD.depth):
         cut, places[:] = (
             {2 * layer, 2 * layer + 1},
             [],
         )  # blocks run layer by layer, stream by stream
-        output = model.MBT(WORLD).apply({"params": classifier.params}, batch)
+        output = mbt.MBT(WORLD).apply({"params": classifier.params}, batch)
         changes[layer] = float(np.abs(output.logits - plain).max())
     shown = classifier.attention(path).layers
     assert shown == tuple(i for i in range(WORLD.fusion_layer, WORLD.depth) if changes[i] > 1e-4)
@@ -264,7 +272,7 @@ def test_a_shared_folder_answers_as_before_and_says_what_it_is(classifier, path,
     assert from_dict(ClipConfig, values["clip"]) == WORLD_CLIP
     card = (folder / "README.md").read_text()
     assert "license: cc0-1.0" in card and "Made of random numbers." in card
-    assert f"{WORLD.cost().parameters:,} parameters" in card and "circle rises" in card
+    assert f"{model_cost(WORLD).parameters:,} parameters" in card and "circle rises" in card
 
 
 def test_half_precision_halves_the_file_and_hardly_changes_the_answer(classifier, path, tmp_path):

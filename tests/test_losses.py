@@ -10,7 +10,7 @@ import pytest
 from test_parity import case, golden, in_scenic_names, under
 
 from mbt_lite.losses import clip_losses, l2_penalty, stream_losses, total_loss, weighted_mean
-from mbt_lite.model import Output
+from mbt_lite.model.mbt import Output
 
 VALUES = {name: jnp.asarray(value) for name, value in golden("losses")[1].items()}
 WANT = under(VALUES, "out/")

@@ -11,16 +11,13 @@ from mbt_lite.metrics import (
     among_top_k,
     average_precision,
     average_precisions,
-    comparable,
     cross_entropy,
-    make_heads,
     mean_average_precision,
     pair_among_top_k,
     precision_recall,
-    probabilities,
-    ranked,
     top_k,
 )
+from mbt_lite.model.label_heads import comparable, make_heads, probabilities, ranked
 
 GOLDEN = Path(__file__).parent / "golden" / "scores.npz"  # what Scenic's own functions gave
 

@@ -14,15 +14,9 @@ from tiny import TINY
 
 from mbt_lite.checkpoint import flatten
 from mbt_lite.config import BASE
-from mbt_lite.model import (
-    MBT,
-    Attention,
-    Clip,
-    StochasticDepth,
-    attention_rows,
-    fused,
-    init_params,
-)
+from mbt_lite.model.attention import Attention, fused
+from mbt_lite.model.mbt import MBT, Clip, StochasticDepth, init_params
+from mbt_lite.model.observe import attention_rows
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

@@ -15,7 +15,7 @@ import pytest
 
 from mbt_lite.checkpoint import flatten, from_scenic
 from mbt_lite.config import sampled_frames
-from mbt_lite.model import MBT, Clip, StochasticDepth
+from mbt_lite.model.mbt import MBT, Clip, StochasticDepth
 from mbt_lite.scenic import STREAMS, scenic_names, scenic_shape
 
 GOLDEN = Path(__file__).parent / "golden"

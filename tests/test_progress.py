@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mbt_lite import explain, load, progress
-from mbt_lite.model import Clip
+from mbt_lite.model.mbt import Clip
 
 
 class Terminal(io.StringIO):

@@ -13,7 +13,7 @@ from mbt_lite.augment import mix
 from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.experiment import Experiment, TrainConfig
 from mbt_lite.losses import clip_losses
-from mbt_lite.model import MBT, Clip, init_params
+from mbt_lite.model.mbt import MBT, Clip, init_params
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

@@ -14,7 +14,7 @@ from flax.traverse_util import unflatten_dict
 from mbt_lite import from_vit, layouts
 from mbt_lite.checkpoint import load, to_scenic
 from mbt_lite.config import MBTConfig
-from mbt_lite.model import MBT, Clip
+from mbt_lite.model.mbt import MBT, Clip
 from mbt_lite.vit import rank_pooling, resize
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]

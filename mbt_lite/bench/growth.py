@@ -15,7 +15,8 @@ from mbt_lite.bench import machine
 from mbt_lite.bench.model import compiled, logits
 from mbt_lite.bench.timing import seconds
 from mbt_lite.config import BASE, MBTConfig
-from mbt_lite.model import blank_clip, init_params
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.mbt import blank_clip, init_params
 from mbt_lite.plot.cost import WAYS
 
 FRAMES, LAYERS, BOTTLENECKS = (4, 8, 16, 32), (0, 4, 8), (5, 64, 256, 1024)
@@ -30,7 +31,8 @@ def measure() -> dict:
     Seconds are the least of two after one that is not counted.
     """
     points = [
-        {"axis": axis, "way": way, "at": at, "gflop": config.cost().gflops} | {"config": config}
+        {"axis": axis, "way": way, "at": at, "gflop": model_cost(config).gflops}
+        | {"config": config}
         for axis, way, at, config in _cases()
     ]
     known: dict[MBTConfig, float] = {}

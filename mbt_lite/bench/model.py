@@ -15,7 +15,9 @@ from mbt_lite.augment import augment
 from mbt_lite.bench.timing import Program, compare, row
 from mbt_lite.config import BASE, NONE, MBTConfig
 from mbt_lite.experiment import Experiment
-from mbt_lite.model import MBT, attention_rows, blank_clip, init_params, mean_of
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.mbt import MBT, blank_clip, init_params, mean_of
+from mbt_lite.model.observe import attention_rows
 from mbt_lite.optimizer import make_optimizer
 from mbt_lite.reference import ReferenceMBT, translated
 
@@ -40,7 +42,7 @@ def forward(config: MBTConfig) -> dict:
     found = compare(*calls, "the usual formulation", ROUNDS)
     found["bytes"] = [planned(ours[0]), planned(other[0])]
     found["compile_seconds"] = [ours[1], other[1]]
-    return found | {"of_peak": _share(config.cost().flops, found, before)}
+    return found | {"of_peak": _share(model_cost(config).flops, found, before)}
 
 
 def train(name: str, together: bool) -> dict | str:
@@ -57,7 +59,7 @@ def train(name: str, together: bool) -> dict | str:
     found = row(*(side["seconds"] for side in sides), "the usual formulation")
     for fact in ("bytes", "peak_bytes", "compile_seconds"):
         found[fact] = [side[fact] for side in sides]
-    return found | {"of_peak": _share(3 * pace.CASES[name].cost().flops, found, before)}
+    return found | {"of_peak": _share(3 * model_cost(pace.CASES[name]).flops, found, before)}
 
 
 def _in_turn(name: str) -> list[dict]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from mbt_lite.cli.options import Debug, Model
+from mbt_lite.model.flops import model_cost
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def _rows(config) -> list[dict]:
             "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
             "late": {"fusion": "late", "shared_encoder": False},
         }
-    costs = {name: dataclasses.replace(config, **way).cost() for name, way in ways.items()}
+    costs = {name: model_cost(dataclasses.replace(config, **way)) for name, way in ways.items()}
     return [
         {"fusion": name, "parameters": c.parameters, "GMACs": c.gmacs, "GFLOPs": c.gflops}
         for name, c in costs.items()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mbt_lite import checkpoint, download, zoo
 from mbt_lite.config import to_dict
+from mbt_lite.model.flops import model_cost
 
 
 def of_entry(entry) -> dict:
@@ -74,7 +75,7 @@ def _class_order(first: list[int]) -> str:
 
 
 def _model_facts(config, clip) -> dict:
-    cost = config.cost()
+    cost = model_cost(config)
     counts = {"parameters": cost.parameters, "gflops": cost.gflops, "gmacs": cost.gmacs}
     return {**counts, "config": to_dict(config), "clip": clip and to_dict(clip)}
 

@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import OmitSubcommandPrefixes, Positional, arg
 
 from mbt_lite.cli.options import Debug
+from mbt_lite.model.flops import model_cost
 
 Json = Annotated[bool, arg(help="JSON instead of text.")]
 
@@ -92,7 +93,7 @@ class Zoo:
 
 
 def _row(entry, state: str) -> dict:
-    cost = entry.config.cost()
+    cost = model_cost(entry.config)
     return {
         "name": entry.name,
         "streams": list(entry.config.streams),

@@ -5,7 +5,8 @@ from html import escape
 from mbt_lite import card
 from mbt_lite.demo.engine import Engine
 from mbt_lite.demo.markup import bottleneck, bullets, note
-from mbt_lite.metrics import in_words
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.label_heads import in_words
 
 BOTTLENECK = """<p>A <b>transformer</b> cuts its input into small patches and lets all of them look
 at each other, layer after layer, until it knows what there is. The <b>Multimodal Bottleneck
@@ -40,7 +41,7 @@ def model(engine: Engine, name: str) -> str:
         "name": about.get("name") or name,
         "probabilities": in_words(classifier.label_heads),
         "licence": about.get("licence") or "not stated",
-        "size": f"{classifier.config.cost().parameters:,} parameters",
+        "size": f"{model_cost(classifier.config).parameters:,} parameters",
         "looks at": f"{classifier.clip_config.video_seconds:g} s, "
         f"{classifier.clip_config.frames} frames of {classifier.clip_config.size} x "
         f"{classifier.clip_config.size} pixels",

@@ -4,7 +4,7 @@ import gradio as gr
 
 from mbt_lite.demo.engine import Engine
 from mbt_lite.demo.manners import MODEL_RUN, told
-from mbt_lite.metrics import in_words
+from mbt_lite.model.label_heads import in_words
 
 
 def endpoints(engine: Engine) -> None:

@@ -19,7 +19,8 @@ from mbt_lite.features import View
 from mbt_lite.guard import Guard, Reading
 from mbt_lite.inference import Classifier, Prediction
 from mbt_lite.media import MediaError
-from mbt_lite.model import Clip
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.mbt import Clip
 from mbt_lite.progress import Progress, estimated, part, silent
 
 NAMES = {
@@ -94,7 +95,7 @@ class Engine:
             raise ValueError("that model has no bottleneck between sound and picture to show.")
         self.classifier = classifier
         self.guard = _guard(classifier.clip_config)
-        self.is_small = config.cost().parameters <= SMALL
+        self.is_small = model_cost(config).parameters <= SMALL
         self.is_compiled = False
 
     @classmethod
@@ -196,7 +197,7 @@ def shown(found: zoo.Entry) -> bool:
 def choices(own: str) -> Iterator[tuple[str, str]]:
     """(what a person reads, name) of every model that the page offers; `own` is from the start."""
     for found in filter(shown, zoo.ENTRIES.values()):
-        size = found.config.cost().parameters
+        size = model_cost(found.config).parameters
         words = f"{found.name}: {size / 1e6:.3g} million parameters, trained on {found.trained_on}"
         more = "" if is_here(found) else f", a download of {amount(zoo.download_size(found))} first"
         yield words + more, found.name

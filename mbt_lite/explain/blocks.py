@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 
 from mbt_lite.config import MBTConfig
-from mbt_lite.model import MBT, Clip, Output, tapped
+from mbt_lite.model.mbt import MBT, Clip, Output
+from mbt_lite.model.observe import tapped
 
 SLOTS = "bottleneck"  # the name of the group that is no stream
 Rows = dict[str, dict[str, Array]]  # {reading group: {group that is read: [B, readers, N]}}

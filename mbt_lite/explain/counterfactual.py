@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import features, metrics
+from mbt_lite import features
 from mbt_lite.explain.maps import batched
 from mbt_lite.explain.surgery import column
 from mbt_lite.inference import Classifier
-from mbt_lite.metrics import Head
-from mbt_lite.model import Clip
+from mbt_lite.model.label_heads import Head, probabilities
+from mbt_lite.model.mbt import Clip
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Swap:
     @property
     def probabilities(self) -> np.ndarray:
         """[2, 2, C], as the model was trained."""
-        return metrics.probabilities(self.logits, self.label_heads)
+        return probabilities(self.logits, self.label_heads)
 
     def cells(self, label: str) -> np.ndarray:
         """The label's logits [2, 2]."""
@@ -79,7 +79,7 @@ class Tampering:
     @property
     def probabilities(self) -> np.ndarray:
         """[1 + K, C], as the model was trained, first of the clip as it is."""
-        return metrics.probabilities(np.vstack([self.logits, self.tampered]), self.label_heads)
+        return probabilities(np.vstack([self.logits, self.tampered]), self.label_heads)
 
     def table(self, label: str) -> str:
         """Lines with each condition and the label's logit in it, first as it is."""
@@ -100,7 +100,7 @@ class Shift:
     @property
     def probabilities(self) -> np.ndarray:
         """[K, C], as the model was trained."""
-        return metrics.probabilities(self.logits, self.label_heads)
+        return probabilities(self.logits, self.label_heads)
 
     def table(self, label: str) -> str:
         """Lines with the label's logit by the seconds that the sound comes late."""

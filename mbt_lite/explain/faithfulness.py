@@ -23,7 +23,7 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.explain.maps import METHODS, hide
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
-from mbt_lite.model import MBT, Clip, patchify
+from mbt_lite.model.mbt import MBT, Clip, patchify
 
 BATCH = 25  # clips at once
 FRACTIONS = np.linspace(0, 1, 11)  # of the patches that are gone, or back

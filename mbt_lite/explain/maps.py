@@ -19,7 +19,8 @@ from mbt_lite import features
 from mbt_lite.config import MBTConfig, sampled_frames
 from mbt_lite.explain.blocks import back, first_rows, gradient_maps, mean_maps, token_counts
 from mbt_lite.inference import Classifier
-from mbt_lite.model import MBT, Clip, attention_rows
+from mbt_lite.model.mbt import MBT, Clip
+from mbt_lite.model.observe import attention_rows
 from mbt_lite.progress import Progress, silent
 
 Grids = dict[str, Array]  # {stream: [B, *grid]}

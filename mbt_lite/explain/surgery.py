@@ -19,7 +19,8 @@ from jax import Array
 from mbt_lite.config import MBTConfig
 from mbt_lite.explain.maps import batched, parts
 from mbt_lite.inference import Classifier
-from mbt_lite.model import MBT, Clip, Output, tapped
+from mbt_lite.model.mbt import MBT, Clip, Output
+from mbt_lite.model.observe import tapped
 from mbt_lite.progress import Progress, compiling, silent
 
 SENSES = {"spec": "sound", "rgb": "picture"}

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbt_lite.config import MBTConfig
+from mbt_lite.model.flops import model_cost
 from mbt_lite.plot.style import CYCLE, FAINT, INK, finish, new_figure
 
 WAYS = {  # to fuse
@@ -24,7 +25,7 @@ def cost(config: MBTConfig) -> Figure:
         _line(layers, range(config.depth + 1), values, name, colour)
     layers.set(xlabel=f"fusion layer (of {config.depth}; {config.depth}: none)", ylabel="GFLOPs")
     _line(widths, BOTTLENECKS, _by_width(config), "bottleneck", CYCLE[0])
-    joint = replace(config, fusion="joint", shared_encoder=True).cost().gflops
+    joint = model_cost(replace(config, fusion="joint", shared_encoder=True)).gflops
     widths.axhline(joint, color=CYCLE[1], lw=1.8, ls="--", label="joint, one encoder")
     widths.set(xlabel="bottleneck tokens", ylabel="GFLOPs", xscale="log")
     widths.set_xticks([1, 4, 16, 64, 256, 1024], ["1", "4", "16", "64", "256", "1,024"])
@@ -56,7 +57,7 @@ def _by_layer(config: MBTConfig) -> dict[str, list[float]]:
     layers = range(config.depth + 1)
     return {
         f"{name}, {tokens}" if name == "bottleneck" else name: [
-            replace(config, fusion_layer=layer, **way).cost().gflops for layer in layers
+            model_cost(replace(config, fusion_layer=layer, **way)).gflops for layer in layers
         ]
         for name, way in WAYS.items()
     }
@@ -64,7 +65,7 @@ def _by_layer(config: MBTConfig) -> dict[str, list[float]]:
 
 def _by_width(config: MBTConfig) -> list[float]:
     bottled = replace(config, fusion="bottleneck")
-    return [replace(bottled, bottlenecks=count).cost().gflops for count in BOTTLENECKS]
+    return [model_cost(replace(bottled, bottlenecks=count)).gflops for count in BOTTLENECKS]
 
 
 def _line(ax: Axes, across, up, name: str, colour: str) -> None:

@@ -37,6 +37,7 @@ from mbt_lite import config, features, panels, plot, widgets
 from mbt_lite.course import pick, samples
 from mbt_lite.explain.blocks import mean_maps
 from mbt_lite.model import MBT, Block, Clip, blank_clip, init_params
+from mbt_lite.model.flops import model_cost
 
 clf = mbt.load()
 paths = {name: samples() / f"{name}.mp4" for name in ("circle_sings", "ladder_sings_with_siren")}
@@ -266,7 +267,7 @@ def block(n):
 alone, fused = block(401) + block(3137), block(401 + 5) + block(3137 + 5)
 patch = 400 * (16 * 16 * 3) * D + 3136 * (2 * 16 * 16 * 3) * D  # from pixels to tokens
 by_hand = 8 * alone + 4 * fused + patch + 2 * D * base.classes  # and the head, once a stream
-assert by_hand == base.cost().macs
+assert by_hand == model_cost(base).macs
 print(f"{by_hand / 1e9:.1f} billion multiply-adds, as the package counts")
 
 # %% [markdown]
@@ -285,8 +286,8 @@ def written_out(params, clip):
 shapes = jax.eval_shape(partial(init_params, base), jax.random.key(0))
 lowered = jax.jit(written_out).lower(shapes, jax.eval_shape(partial(blank_clip, base)))
 xla = lowered.cost_analysis()["flops"]
-np.testing.assert_allclose(base.cost().flops, xla, rtol=0.02)
-print(f"operations: {base.cost().gflops:.0f} billion by the package, {xla / 1e9:.0f} by XLA")
+np.testing.assert_allclose(model_cost(base).flops, xla, rtol=0.02)
+print(f"operations: {model_cost(base).gflops:.0f} billion by the package, {xla / 1e9:.0f} by XLA")
 
 # %%
 # exercise: multiply_adds
@@ -314,7 +315,7 @@ choices = (
 
 def paid(size, first, slots):
     made = replace(list(SIZES.values())[size], fusion_layer=first, bottlenecks=SLOTS[slots])
-    return {way: replace(made, **changes).cost().gmacs for way, changes in ways.items()}
+    return {way: model_cost(replace(made, **changes)).gmacs for way, changes in ways.items()}
 
 
 # %%

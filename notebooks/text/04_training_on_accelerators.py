@@ -42,6 +42,7 @@ os.environ["TQDM_DISABLE"] = "1"  # without this line there are bars of progress
 import mbt_lite as mbt
 from mbt_lite import augment, data, features, plot, sharding, step, sweep, world, zoo
 from mbt_lite.configs import fusion_grid
+from mbt_lite.model.flops import model_cost
 from mbt_lite.optimizer import schedule
 from mbt_lite.validation import Sample
 
@@ -125,7 +126,9 @@ times = {"steps": steps, "log_every": every, "evaluate_every": pick(40, 5), "sav
 scored = {"evaluate_clips": pick(200, 16), "test_clips": pick(200, 16), "samples": 4}
 how = {"batch": 16, "learning_rate": 3e-3, "warmup": 0.1, "ema": 0.9}
 plan = replace(plan, train=replace(plan.train, **times, **scored, **how))
-print(f"{plan.model.cost().parameters:,} parameters, {steps} steps of {plan.train.batch} clips")
+print(
+    f"{model_cost(plan.model).parameters:,} parameters, {steps} steps of {plan.train.batch} clips"
+)
 
 # %% [markdown]
 # A *loader* makes batches. Its order depends on the seed alone, so a run can go on anywhere. The
@@ -368,10 +371,10 @@ if TRAIN:
 # our run reached.
 
 # %%
-work = 3 * mbt.BASE.cost().flops * 20_361 * 50
+work = 3 * model_cost(mbt.BASE).flops * 20_361 * 50
 peak = sharding.peak_flops()
 clips_per_s = np.median([row["clips_per_s"] for row in records if "clips_per_s" in row])
-reached = clips_per_s * 3 * plan.model.cost().flops
+reached = clips_per_s * 3 * model_cost(plan.model).flops
 print(f"this machine: {peak / 1e9:,.0f} GFLOP/s in matrix products; our run {reached / 1e9:,.1f}")
 print(f"the paper's run: {work:.1e} operations")
 print(f"at the speed of our run it would take {work / reached / 86_400:,.0f} days here,")

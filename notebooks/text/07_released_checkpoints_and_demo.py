@@ -36,6 +36,7 @@ import mbt_lite as mbt
 from mbt_lite import calibrate, checkpoint, features, plot, world, zoo
 from mbt_lite.course import pick, samples
 from mbt_lite.model import init_params
+from mbt_lite.model.flops import model_cost
 
 DOWNLOAD = False  # True: fetch one released model, 1.4 GB, kept as 0.7 GB in ~/.cache/mbt_lite
 AUDIOSET = None  # your own table of labelled AudioSet clips (CSV), to measure on
@@ -53,7 +54,7 @@ AUDIOSET = None  # your own table of labelled AudioSet clips (CSV), to measure o
 released = [entry for entry in zoo.ENTRIES.values() if entry.released]
 lines = ["| name | trained on | mAP (Scenic's README) | parameters | here |", "| --- " * 5 + "|"]
 for entry in released:
-    facts = [entry.name, entry.trained_on, entry.mAP, f"{entry.config.cost().parameters:,}"]
+    facts = [entry.name, entry.trained_on, entry.mAP, f"{model_cost(entry.config).parameters:,}"]
     lines.append("| " + " | ".join(map(str, [*facts, zoo.state(entry)])) + " |")
 display(Markdown("\n".join(lines)))
 
@@ -72,7 +73,7 @@ display(Markdown("\n".join(lines)))
 # %%
 shapes = jax.eval_shape(partial(init_params, mbt.BASE), jax.random.key(0))
 by_hand = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-np.testing.assert_equal(by_hand, mbt.BASE.cost().parameters)
+np.testing.assert_equal(by_hand, model_cost(mbt.BASE).parameters)
 print(f"{by_hand:,} parameters: {4 * by_hand / 1e9:.2f} GB in float32, and with the momentum of")
 print(f"the optimiser, which is in the file, too, {8 * by_hand / 1e9:.2f} GB to download")
 
@@ -97,8 +98,8 @@ display(figure)
 
 # %%
 print(shapes["bottleneck"].shape, "=", shapes["bottleneck"].size, "of", f"{by_hand:,} parameters")
-print(f"one clip costs {mbt.BASE.cost().gflops:,.0f} GFLOP")
-print(f"one clip of the small model: {mbt.load().config.cost().gflops:.2f} GFLOP")
+print(f"one clip costs {model_cost(mbt.BASE).gflops:,.0f} GFLOP")
+print(f"one clip of the small model: {model_cost(mbt.load().config).gflops:.2f} GFLOP")
 
 # %% [markdown]
 # ## 3. A foreign file becomes a model

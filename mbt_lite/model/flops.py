@@ -5,6 +5,8 @@ N tokens   D width   H heads   M width of the MLP   C classes
 
 from typing import NamedTuple
 
+from mbt_lite.config import MBTConfig
+
 # Operations that are no multiply-add of a matrix product, as XLA counts them: one each for an
 # addition or a multiplication, none for exp and tanh, which it lists apart.
 NORM = 7  # a value of a LayerNorm: sum, square, its sum; minus, over std, times scale, plus bias
@@ -12,7 +14,7 @@ SOFTMAX = 5  # a score: over sqrt(d), maximum, minus, sum, divided by it
 GELU = 8  # a value: cube, times 0.044715, plus itself, times sqrt(2 / pi); plus 1, times half of it
 
 
-class Cost(NamedTuple):
+class ModelCost(NamedTuple):
     """What one model costs; the last two are for answering one clip."""
 
     parameters: int
@@ -28,8 +30,8 @@ class Cost(NamedTuple):
         return self.flops / 1e9
 
 
-def count(config) -> Cost:
-    """The `Cost` of an `MBTConfig`, at test time, without making a parameter or an array.
+def model_cost(config: MBTConfig) -> ModelCost:
+    """Count a model's parameters and operations at test time, from its architecture alone.
 
     Joint attention with separate encoders is counted as the original code runs it: each stream's
     block goes over the tokens of all streams, and the others' results are thrown away.
@@ -38,15 +40,15 @@ def count(config) -> Cost:
     macs, other = _ends(config)
     macs += sum(_block_macs(config, length) for length in runs)
     other += sum(_block_other(config, length) for length in runs)
-    return Cost(_parameters(config), macs, 2 * macs + other)
+    return ModelCost(_parameters(config), macs, 2 * macs + other)
 
 
-def tokens(config, stream: str) -> int:
+def tokens(config: MBTConfig, stream: str) -> int:
     """Tokens of a stream, its class token included."""
     return config.patches(stream) + (config.pool == "token")
 
 
-def sequences(config, layer: int) -> list[int]:
+def sequences(config: MBTConfig, layer: int) -> list[int]:
     """The length of every sequence that goes through a block of this layer, at test time."""
     lengths = [tokens(config, stream) for stream in config.streams]
     if not config.fuses(layer, training=False):
@@ -56,18 +58,18 @@ def sequences(config, layer: int) -> list[int]:
     return [sum(lengths)] * (1 if config.shared_encoder else len(lengths))
 
 
-def _block_macs(config, length: int) -> int:
+def _block_macs(config: MBTConfig, length: int) -> int:
     dense = length * config.width * (4 * config.width + 2 * config.mlp_dim)
     return dense + 2 * length**2 * config.width
 
 
-def _block_other(config, length: int) -> int:
+def _block_other(config: MBTConfig, length: int) -> int:
     biases_and_residuals = 5 * config.width + config.mlp_dim + 2 * config.width
     values = 2 * NORM * config.width + GELU * config.mlp_dim + biases_and_residuals
     return length * values + SOFTMAX * config.heads * length**2
 
 
-def _ends(config) -> tuple[int, int]:
+def _ends(config: MBTConfig) -> tuple[int, int]:
     """(multiply-adds, other operations) of what lies before and after the blocks."""
     patches = {stream: config.patches(stream) for stream in config.streams}
     values = sum(tokens(config, stream) for stream in config.streams) * config.width
@@ -77,18 +79,18 @@ def _ends(config) -> tuple[int, int]:
     return macs, (NORM + 2) * values + pooling
 
 
-def _heads(config) -> int:
+def _heads(config: MBTConfig) -> int:
     """How often the head is applied: to each stream, and to all together where they are pooled."""
     return len(config.streams) + (config.pool != "token")
 
 
-def _head_size(config) -> int:
+def _head_size(config: MBTConfig) -> int:
     if not config.representation:
         return config.width * config.classes
     return config.representation * (config.width + config.classes)
 
 
-def _patch_size(config, stream: str) -> int:
+def _patch_size(config: MBTConfig, stream: str) -> int:
     """Numbers in one patch, three channels each."""
     size = 3
     for side in config.patch(stream):
@@ -96,7 +98,7 @@ def _patch_size(config, stream: str) -> int:
     return size
 
 
-def _parameters(config) -> int:
+def _parameters(config: MBTConfig) -> int:
     width, mlp = config.width, config.mlp_dim
     block = 4 * width + 4 * width * (width + 1) + 2 * width * mlp + mlp + width
     encoders = 1 if config.shared_encoder else len(config.streams)

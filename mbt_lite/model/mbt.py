@@ -1,0 +1,265 @@
+"""The Multimodal Bottleneck Transformer (MBT): one ViT per modality, joined by bottleneck tokens.
+
+Axes: B clips, C classes, D width, N tokens, T frames, H and W pixels, Z bottleneck tokens.
+
+In layers below `fusion_layer` each modality attends to its own tokens. From there on it also
+attends to the Z bottleneck tokens, and each layer averages the updates that the modalities give
+them (paper, section 3.2). All weights and biases are arranged as in Scenic's `projects/mbt`.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from mbt_lite.config import MBTConfig, sampled_frames
+from mbt_lite.model.attention import Attention, gelu
+
+small_normal = nn.initializers.normal(0.02)
+layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
+
+
+class Clip(NamedTuple):
+    """What the model eats; a missing stream is None."""
+
+    rgb: Array | None = None  # [B, T, H, W, 3] frames
+    spec: Array | None = None  # [B, N, M, 3] log-mel spectrogram, time before mel
+
+
+class Output(NamedTuple):
+    """What the model says, in training and in evaluation alike."""
+
+    logits: Array  # [B, C]
+    stream_logits: dict[str, Array]  # {stream: [B, C]}, what each stream says by itself
+    features: Array  # [B, D], what the head reads (`representation` wide if there is such a layer)
+
+
+class MBT(nn.Module):
+    """`MBT(config).apply({"params": params}, clip, train=False, rngs={"dropout": key})`: Output.
+
+    With `remat` the backward pass computes each block again instead of keeping what it made.
+    """
+
+    config: MBTConfig
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, clip: Clip, train: bool = False) -> Output:
+        c = self.config
+        streams = present_streams(c, clip)
+        tokens = {s: self.embed(s, getattr(clip, s)) for s in streams}  # {s: [B, N, D]}
+        first = self.first_bottleneck(len(tokens[streams[0]]))
+        bottleneck = dict.fromkeys(streams, first)  # {s: [B, Z, D]}, what each stream reads
+
+        for layer in range(c.depth):
+            blocks = self.blocks(layer)
+            if not c.fuses(layer, train):
+                tokens = {s: blocks[s](tokens[s], train) for s in streams}
+            elif c.fusion == "bottleneck":
+                tokens, written = fuse_bottleneck(blocks, tokens, bottleneck, train)
+                bottleneck = self.share(layer, bottleneck, written)
+            elif c.shared_encoder:
+                tokens = fuse_shared(blocks, tokens, train)
+            else:
+                tokens = fuse_separate(blocks, tokens, train)
+            self.sow("intermediates", "tokens", tokens)
+            self.sow("intermediates", "bottleneck", bottleneck)
+
+        norm = layer_norm(name="final_norm")
+        tokens = {s: norm(x) for s, x in tokens.items()}
+        self.sow("intermediates", "encoded", tokens)
+        return self.classify(tokens)
+
+    def embed(self, stream: str, x: ArrayLike) -> Array:
+        """[B, N, D]: class token if any, then the patches; learned positions added to all."""
+        c = self.config
+        x = jnp.asarray(x, jnp.float32)
+        if stream == "rgb" and c.rgb_sampled:
+            x = x[:, sampled_frames(x.shape[1], c.rgb_sampled)]
+        x = nn.Dense(c.width, name=f"{stream}_embedding")(patchify(x, c.patch(stream)))  # [B, N, D]
+        if c.pool == "token":
+            token = self.param(f"{stream}_cls", nn.initializers.zeros, (1, 1, c.width))
+            x = jnp.concatenate([jnp.tile(token, (len(x), 1, 1)), x], axis=1)
+        init = partial(axis_positions, grid=c.grid(stream))
+        return x + self.param(f"{stream}_positions", init, (1, *x.shape[1:]))  # [B, N, D]
+
+    def first_bottleneck(self, batch: int) -> Array | None:
+        """[B, Z, D], or None where no bottleneck exists."""
+        c = self.config
+        if c.fusion != "bottleneck" or len(c.streams) == 1:
+            return None
+        bottleneck = self.param("bottleneck", small_normal, (1, c.bottlenecks, c.width))
+        return jnp.tile(bottleneck, (batch, 1, 1))
+
+    def blocks(self, layer: int) -> "dict[str, Block]":
+        """The block of each stream in this layer: its own, or one for all."""
+        c = self.config
+        block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block  # 2: train
+        if c.shared_encoder:
+            return dict.fromkeys(c.streams, block(c, layer, name=f"block_{layer}"))
+        return {s: block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
+
+    def share(self, layer: int, old: dict[str, Array], written: dict[str, Array]):
+        """{s: [B, Z, D]} that each stream reads next: for all, the mean of what all have written.
+
+        `tapped` can give them something else, for example part of the `old` one.
+        """
+        return dict.fromkeys(old, mean_of(written))
+
+    def classify(self, tokens: dict[str, Array]) -> Output:
+        """Output from the normalised tokens {stream: [B, N, D]}.
+
+        By class token the logits are the mean of the streams' logits, each read off its own token.
+        Otherwise they come from pooling the tokens of all streams together, and a stream's logits
+        from the same head over its own tokens.
+        """
+        c = self.config
+        head = nn.Dense(c.classes, kernel_init=nn.initializers.zeros, name="head")
+        pre_logits = nn.Dense(c.representation, name="pre_logits") if c.representation else None
+
+        def features_of(x):
+            pooled = x[:, 0] if c.pool == "token" else getattr(jnp, c.pool)(x, axis=1)  # [B, D]
+            return jnp.tanh(pre_logits(pooled)) if c.representation else pooled
+
+        features = {s: features_of(x) for s, x in tokens.items()}  # {s: [B, D]}
+        stream_logits = {s: head(x) for s, x in features.items()}  # {s: [B, C]}
+        if c.pool == "token":
+            return Output(mean_of(stream_logits), stream_logits, mean_of(features))
+        together = features_of(jnp.concatenate(list(tokens.values()), axis=1))  # [B, D]
+        return Output(head(together), stream_logits, together)
+
+
+def fuse_bottleneck(blocks, tokens, bottleneck, train):
+    """Tokens of the next layer, and what each stream writes into the bottleneck [B, Z, D]."""
+    new, written = {}, {}
+    for s, x in tokens.items():
+        y = blocks[s](jnp.concatenate([x, bottleneck[s]], axis=1), train)  # [B, N + Z, D]
+        new[s], written[s] = y[:, : x.shape[1]], y[:, x.shape[1] :]
+    return new, written
+
+
+def fuse_shared(blocks, tokens, train):
+    """Tokens of the next layer, all streams in one sequence through one block."""
+    x = jnp.concatenate(list(tokens.values()), axis=1)  # [B, N of all, D]
+    y = next(iter(blocks.values()))(x, train)
+    return {s: y[:, span] for s, span in spans(tokens).items()}
+
+
+def fuse_separate(blocks, tokens, train):
+    """Tokens of the next layer; a stream's block also sees the others' old tokens, placed first."""
+    new = {}
+    for s, x in tokens.items():
+        others = [other for name, other in tokens.items() if name != s]
+        new[s] = blocks[s](jnp.concatenate([*others, x], axis=1), train)[:, -x.shape[1] :]
+    return new
+
+
+def mean_of(arrays: dict[str, Array]) -> Array:
+    """The mean over the streams, in the shape of each."""
+    return sum(arrays.values()) / len(arrays)
+
+
+def spans(tokens: dict[str, Array]) -> dict[str, slice]:
+    """Where each stream's tokens lie when all are put into one sequence."""
+    start, found = 0, {}
+    for s, x in tokens.items():
+        found[s] = slice(start, start + x.shape[1])
+        start += x.shape[1]
+    return found
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block over the tokens of one sequence."""
+
+    config: MBTConfig
+    layer: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        c = self.config
+        dense = partial(nn.Dense, dtype=c.dtype)
+        dropout = nn.Dropout(c.dropout, deterministic=not train)
+        rate = c.drop_path * self.layer / max(c.depth - 1, 1)
+
+        y = layer_norm(dtype=c.dtype, name="attention_norm")(x)
+        y = Attention(c.heads, c.attention_dropout, c.dtype, name="attention")(y, train)
+        x = x + StochasticDepth(rate, name="attention_drop")(dropout(y), train)  # [B, N, D]
+
+        y = layer_norm(dtype=c.dtype, name="mlp_norm")(x)
+        y = dense(c.mlp_dim, name="mlp_in")(y)
+        y = dropout(gelu(y))
+        y = dropout(dense(c.width, name="mlp_out")(y))
+        return x + StochasticDepth(rate, name="mlp_drop")(y, train)  # [B, N, D]
+
+
+class StochasticDepth(nn.Module):
+    """Drops the whole branch of a clip with this probability; what is kept is not rescaled."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, branch: Array, train: bool) -> Array:
+        if not train or self.rate == 0:
+            return branch
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (len(branch), 1, 1))
+        return branch * kept  # [B, N, D]
+
+
+def patchify(x: Array, patch: Sequence[int]) -> Array:
+    """[B, N, numbers in a patch]: row-major, each flattened; what no patch fills is dropped."""
+    grid = [size // side for size, side in zip(x.shape[1:-1], patch, strict=True)]
+    x = x[(slice(None), *(slice(n * side) for n, side in zip(grid, patch, strict=True)))]
+    pairs = [size for pair in zip(grid, patch, strict=True) for size in pair]
+    x = x.reshape(len(x), *pairs, x.shape[-1])  # [B, grid 0, patch 0, grid 1, patch 1, ..., 3]
+    axes = range(1, x.ndim - 1)
+    x = x.transpose(0, *axes[::2], *axes[1::2], x.ndim - 1)
+    return x.reshape(len(x), math.prod(grid), -1)
+
+
+def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> Array:
+    """[1, N, D] to start from: a random vector for each place on each axis of the grid, summed.
+
+    Places in the same row, column or instant so begin alike, and a small model need not learn the
+    grid token by token. A class token in front gets a vector of its own.
+    """
+    keys = jax.random.split(key, len(grid) + 1)
+    vectors = []
+    for axis, count in enumerate(grid):
+        sides = [count if i == axis else 1 for i in range(len(grid))]
+        vectors.append(0.25 * jax.random.normal(keys[axis], (*sides, shape[-1])))
+    patches = sum(vectors).reshape(1, -1, shape[-1])  # [1, grid 0 * grid 1 * ..., D]
+    token = 0.25 * jax.random.normal(keys[-1], (1, shape[1] - patches.shape[1], shape[-1]))
+    return jnp.concatenate([token, patches], axis=1)
+
+
+def present_streams(config: MBTConfig, clip: Clip) -> list[str]:
+    """The streams that the model wants and the clip has, in the model's order."""
+    streams = [s for s in config.streams if getattr(clip, s) is not None]
+    if not streams:
+        raise ValueError(f"the clip has none of the model's streams {config.streams}.")
+    for s in streams:
+        shape, wanted = getattr(clip, s).shape, config.shape(s)
+        fits = len(shape) == len(wanted) + 2 and shape[-1] == 3
+        if not fits or config.grid_of(s, shape[1:-1]) != config.grid(s):
+            raise ValueError(
+                f"clip.{s} has shape {tuple(shape)}; this model wants "
+                f"[clips, {', '.join(map(str, wanted))}, 3]."
+            )
+    return streams
+
+
+def blank_clip(config: MBTConfig, batch: int = 1) -> Clip:
+    """A clip of zeros in the shape that the model wants."""
+    return Clip(**{s: jnp.zeros((batch, *config.shape(s), 3)) for s in config.streams})
+
+
+@partial(jax.jit, static_argnums=0)
+def init_params(config: MBTConfig, key: Array) -> dict:
+    """Fresh parameters; `jax.eval_shape(partial(init_params, config), key)` costs no memory."""
+    return MBT(config).init(key, blank_clip(config))["params"]
