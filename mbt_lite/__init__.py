@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from mbt_lite import configs as configs
     from mbt_lite import explain as explain
+    from mbt_lite.checkpoints import from_vit as from_vit
     from mbt_lite.config import BASE as BASE
     from mbt_lite.config import WORLD as WORLD
     from mbt_lite.config import ClipConfig as ClipConfig
@@ -24,11 +25,10 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from mbt_lite.inference import Classifier as Classifier
     from mbt_lite.inference import Prediction as Prediction
     from mbt_lite.inference import load as load
-    from mbt_lite.model.mbt import MBT as MBT
-    from mbt_lite.model.mbt import Clip as Clip
-    from mbt_lite.model.mbt import Output as Output
+    from mbt_lite.model import MBT as MBT
+    from mbt_lite.model import Clip as Clip
+    from mbt_lite.model import Output as Output
     from mbt_lite.train import fit as fit
-    from mbt_lite.vit import from_vit as from_vit
 
 __version__ = "0.1.0"
 
@@ -45,7 +45,7 @@ _HOMES = {
     "Classifier": "inference",
     "Prediction": "inference",
     "load": "inference",
-    "from_vit": "vit",
+    "from_vit": "checkpoints",
     "evaluate": "evaluation",
     "fit": "train",
     "configs": "configs",  # the packages themselves

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbt_lite import checkpoint, features, zoo
-from mbt_lite.card import model_card
+from mbt_lite import checkpoints, features
+from mbt_lite.checkpoints import zoo
+from mbt_lite.checkpoints.hub import hub_file
+from mbt_lite.checkpoints.model_card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
 from mbt_lite.files import DOWNLOAD, address, write_text
-from mbt_lite.hub import hub_file
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import (
     Head,
@@ -260,9 +261,9 @@ class Classifier:
         about |= {"label_heads": [to_dict(head) for head in self.label_heads]}
         about |= {"licence": self.card.get("licence")}
         if path.suffix == ".safetensors":
-            return checkpoint.save(path, self.params, self.config, dtype=dtype, **about)
+            return checkpoints.save(path, self.params, self.config, dtype=dtype, **about)
         target = path / "model.safetensors"
-        checkpoint.save(target, self.params, self.config, dtype=dtype, **about)
+        checkpoints.save(target, self.params, self.config, dtype=dtype, **about)
         values = {"format": "mbt_lite", "model": to_dict(self.config), **about}
         values["clip"] = to_dict(self.clip_config)
         write_text(path / "config.json", json.dumps(values, indent=1) + "\n")
@@ -320,7 +321,7 @@ def load(
     shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError with a sentence where no
     whole model can be had.
     """
-    config, params, meta = checkpoint.load(weights(source), **overrides)
+    config, params, meta = checkpoints.load(weights(source), **overrides)
     foreign = meta["clip"] is None
     card = {**(meta.get("card") or {}), "licence": meta["licence"]}
     card |= {name: meta[name] for name in ("name", "source") if meta.get(name)}

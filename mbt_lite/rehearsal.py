@@ -4,7 +4,8 @@ import time
 
 import jax
 
-from mbt_lite import data, sharding, step, zoo
+from mbt_lite import data, sharding, step
+from mbt_lite.checkpoints import zoo
 from mbt_lite.experiment import Experiment
 from mbt_lite.model.flops import model_cost
 from mbt_lite.start import settle

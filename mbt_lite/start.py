@@ -7,7 +7,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from mbt_lite import data, vit
+from mbt_lite import data
+from mbt_lite.checkpoints import vit
 from mbt_lite.experiment import KEPT, WIRING, Experiment
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params

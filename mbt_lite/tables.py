@@ -194,7 +194,7 @@ def _beside(sheet: Sheet) -> Path | None:
     found = sorted(sheet.folder.glob(pattern)) if pattern else []
     if found or sheet.form != "audioset":
         return found[0] if found else None
-    from mbt_lite import zoo  # brings JAX, which loader processes should not need
+    from mbt_lite.checkpoints import zoo  # brings JAX, which loader processes should not need
 
     zoo.audioset_labels()
     return zoo.cache_folder() / "class_labels_indices.csv"

@@ -20,8 +20,14 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mbt_lite import data, plot, sharding, step, zoo
-from mbt_lite.card import CONDITIONS, run_card
+from mbt_lite import (
+    data,
+    plot,
+    sharding,
+    step,
+)
+from mbt_lite.checkpoints import zoo
+from mbt_lite.checkpoints.model_card import CONDITIONS, run_card
 from mbt_lite.config import to_dict
 from mbt_lite.evaluation import evaluate
 from mbt_lite.experiment import Experiment, TrainConfig, read_json

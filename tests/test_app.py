@@ -17,9 +17,15 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import checkpoint, explain, media, world, zoo
+from mbt_lite import (
+    checkpoints,
+    explain,
+    media,
+    world,
+)
+from mbt_lite.checkpoints import zoo
+from mbt_lite.checkpoints.download import DownloadError
 from mbt_lite.config import WORLD, WORLD_CLIP
-from mbt_lite.download import DownloadError
 from mbt_lite.inference import load
 from mbt_lite.model.label_heads import make_heads
 from mbt_lite.model.mbt import init_params
@@ -48,7 +54,7 @@ def model(tmp_path_factory) -> Path:
         init_params(WORLD, jax.random.key(0)),
     )
     path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    return checkpoint.save(path, params, WORLD, clip=WORLD_CLIP, labels=world.LABELS)
+    return checkpoints.save(path, params, WORLD, clip=WORLD_CLIP, labels=world.LABELS)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import safetensors.numpy
 from flax import serialization
 
 from mbt_lite import inference
-from mbt_lite.checkpoint import (
+from mbt_lite.checkpoints.io import (
     convert,
     flatten,
     from_scenic,
@@ -26,9 +26,9 @@ from mbt_lite.checkpoint import (
     save,
     to_scenic,
 )
+from mbt_lite.checkpoints.scenic import scenic_names, scenic_shape
 from mbt_lite.config import BASE, ClipConfig, FrontEnd
 from mbt_lite.model.mbt import MBT, Clip
-from mbt_lite.scenic import scenic_names, scenic_shape
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

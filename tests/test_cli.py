@@ -15,7 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import checkpoint, cli, media, world, zoo
+from mbt_lite import (
+    checkpoints,
+    cli,
+    media,
+    world,
+)
+from mbt_lite.checkpoints import zoo
 from mbt_lite.cli.train import read_experiment
 from mbt_lite.config import to_dict
 from mbt_lite.configs import world as world_recipe
@@ -384,7 +390,7 @@ def test_weights_are_converted_there_and_back_unchanged(capsys, tmp_path):
     sizes = ["--rgb-shape", "8", "48", "48", "--spec-shape", "200", "128", "--fusion-layer", "1"]
     assert cli.main(["convert", str(scenic), str(again), *sizes]) == 0
     assert capsys.readouterr().out.split() == [str(scenic), str(again)]
-    (config, params, _), (same_config, same_params, _) = map(checkpoint.load, (embedded, again))
+    (config, params, _), (same_config, same_params, _) = map(checkpoints.load, (embedded, again))
     assert config == same_config
     assert all(jax.tree.leaves(jax.tree.map(np.array_equal, params, same_params)))
     assert cli.main(["convert", str(scenic), str(tmp_path / "model.h5")]) == 1

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mbt_lite import (
-    checkpoint,
+    checkpoints,
     features,
     media,
     world,
@@ -121,16 +121,18 @@ def test_verbs_and_nouns_sum_to_one_each_and_the_best_of_both_come_first(classif
 
 def test_a_file_that_does_not_say_its_loss_is_taken_by_sigmoid_and_says_so(classifier, tmp_path):
     file, about = tmp_path / "old.safetensors", {"clip": WORLD_CLIP, "labels": world.LABELS}
-    checkpoint.save(file, classifier.params, WORLD, **about)
+    checkpoints.save(file, classifier.params, WORLD, **about)
     old = load(file)
     assert old.label_heads == (Head("", "sigmoid", 31),)
     assert old.caution.startswith("The file does not say with which loss its model was trained")
     told = load(file, loss="softmax")
     assert told.label_heads[0].kind == "softmax" and not told.caution
-    checkpoint.save(file, classifier.params, WORLD, **about, card={"training": {"loss": "softmax"}})
+    checkpoints.save(
+        file, classifier.params, WORLD, **about, card={"training": {"loss": "softmax"}}
+    )
     assert load(file).label_heads[0].kind == "softmax" and not load(file).caution
     heads = [{"name": "", "kind": "softmax", "classes": 30}]
-    checkpoint.save(file, classifier.params, WORLD, **about, label_heads=heads)
+    checkpoints.save(file, classifier.params, WORLD, **about, label_heads=heads)
     with pytest.raises(ValueError, match="heads of 30 classes do not fit a model of 31"):
         load(file)
 

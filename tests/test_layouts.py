@@ -17,10 +17,10 @@ import safetensors.numpy
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mbt_lite import layouts
-from mbt_lite.checkpoint import leaf_shapes
+from mbt_lite.checkpoints import formats
+from mbt_lite.checkpoints.io import leaf_shapes
+from mbt_lite.checkpoints.scenic import scenic_names, scenic_shape
 from mbt_lite.config import BASE
-from mbt_lite.scenic import scenic_names, scenic_shape
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY = replace(
@@ -136,14 +136,14 @@ def same(a, b):
 def test_every_state_gives_its_parameters_only(name, tmp_path):
     path = tmp_path / "checkpoint_123"
     path.write_bytes(serialization.to_bytes(STATES[name](TREE)))
-    assert same(layouts.read(path), TREE)
+    assert same(formats.read(path), TREE)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("name", NPZ)
 def test_every_npz_gives_its_parameters_only(name, save, tmp_path):
     save(tmp_path / "weights.npz", **NPZ[name](TREE))
-    assert same(layouts.read(tmp_path / "weights.npz"), TREE)
+    assert same(formats.read(tmp_path / "weights.npz"), TREE)
 
 
 def test_bfloat16_parameters_stay_bfloat16(tmp_path):
@@ -152,7 +152,7 @@ def test_bfloat16_parameters_stay_bfloat16(tmp_path):
     np.savez(tmp_path / "half.npz", **half)
     safetensors.numpy.save_file(half, tmp_path / "half.safetensors")
     for name in ("half", "half.npz", "half.safetensors"):
-        assert same(layouts.read(tmp_path / name), half)
+        assert same(formats.read(tmp_path / name), half)
 
 
 def test_arrays_that_flax_cut_in_chunks_are_whole_again(tmp_path, monkeypatch):
@@ -160,19 +160,19 @@ def test_arrays_that_flax_cut_in_chunks_are_whole_again(tmp_path, monkeypatch):
     state = serialization.to_bytes(old_state(TREE))
     assert state.count(b"__msgpack_chunked_array__") > 20
     (tmp_path / "checkpoint_1").write_bytes(state)
-    assert same(layouts.read(tmp_path / "checkpoint_1"), TREE)
+    assert same(formats.read(tmp_path / "checkpoint_1"), TREE)
 
 
 def test_names_from_before_linen_are_those_that_flax_gives():
     checkpoints = pytest.importorskip("flax.training.checkpoints")
     names = [f"{k}/Conv_{i}" for k in numbered_through(TREE) for i in (2, 10)] + ["Dense_7", "a_b"]
     want = flatten_dict(checkpoints.convert_pre_linen(nested({k: k for k in names})), sep="/")
-    assert layouts.linen_names(names) == {old: new for new, old in want.items()}
+    assert formats.linen_names(names) == {old: new for new, old in want.items()}
 
 
 def test_a_lost_block_leaves_its_gap():
     tree = {k.replace("block_1", "block_2"): x for k, x in numbered_through(TREE).items()}
-    found = layouts.parameters(tree)
+    found = formats.parameters(tree)
     assert {k.split("/")[1] for k in found if "encoderblock" in k} == {
         f"encoderblock_{i}{stream}" for i in (0, 2) for stream in ("", "_spectrogram")
     }
@@ -250,7 +250,7 @@ def test_a_hostile_file_is_refused_in_a_sentence(what, tmp_path):
     data, message = HOSTILE[what]
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(ValueError, match=message) as refusal:
-        layouts.read(tmp_path / "file")
+        formats.read(tmp_path / "file")
     assert str(tmp_path / "file") in str(refusal.value)
 
 
@@ -268,7 +268,7 @@ def test_a_file_cut_anywhere_is_refused(name, tmp_path):
     for length in np.linspace(1, len(data) - 1, 60, dtype=int):
         whole.write_bytes(data[:length])
         with pytest.raises(ValueError, match="no whole"):
-            layouts.read(whole)
+            formats.read(whole)
 
 
 FOLDERS = {
@@ -285,7 +285,7 @@ def test_in_a_folder_the_weights_are_found(what, tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    assert layouts.find(tmp_path) == tmp_path / names[wanted]
+    assert formats.find(tmp_path) == tmp_path / names[wanted]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_in_a_folder_the_weights_are_found(what, tmp_path):
 def test_a_folder_without_weights_to_read_says_so(name, message, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ValueError, match=message):
-        layouts.find(tmp_path)
+        formats.find(tmp_path)
 
 
 def write_full(path, momentum):

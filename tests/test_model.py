@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny import TINY
 
-from mbt_lite.checkpoint import flatten
+from mbt_lite.checkpoints.io import flatten
 from mbt_lite.config import BASE
 from mbt_lite.model.attention import Attention, fused
 from mbt_lite.model.mbt import MBT, Clip, StochasticDepth, init_params

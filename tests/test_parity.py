@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbt_lite.checkpoint import flatten, from_scenic
+from mbt_lite.checkpoints.io import flatten, from_scenic
+from mbt_lite.checkpoints.scenic import STREAMS, scenic_names, scenic_shape
 from mbt_lite.config import sampled_frames
 from mbt_lite.model.mbt import MBT, Clip, StochasticDepth
-from mbt_lite.scenic import STREAMS, scenic_names, scenic_shape
 
 GOLDEN = Path(__file__).parent / "golden"
 FORWARD = sorted(p.stem for p in GOLDEN.glob("fwd_*.npz") if p.stem != "fwd_mbtb_light")

@@ -11,11 +11,12 @@ import safetensors.numpy
 from flax import serialization
 from flax.traverse_util import unflatten_dict
 
-from mbt_lite import from_vit, layouts
-from mbt_lite.checkpoint import load, to_scenic
+from mbt_lite import from_vit
+from mbt_lite.checkpoints import formats
+from mbt_lite.checkpoints.io import load, to_scenic
+from mbt_lite.checkpoints.vit import rank_pooling, resize
 from mbt_lite.config import MBTConfig
 from mbt_lite.model.mbt import MBT, Clip
-from mbt_lite.vit import rank_pooling, resize
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
@@ -459,7 +460,7 @@ def test_a_repository_of_the_hub_is_fetched(vit, tmp_path, monkeypatch):
         asked.append(address)
         return folder / "model.safetensors"
 
-    monkeypatch.setattr(layouts, "hub_file", fetch)
+    monkeypatch.setattr(formats, "hub_file", fetch)
     assert same(from_vit("hf://some/vit", VIDEO), from_vit(folder, VIDEO))
     assert asked == ["hf://some/vit"]
 

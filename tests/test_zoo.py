@@ -20,7 +20,8 @@ import pytest
 from faulty_server import cut, deaf, endless, good, page, serving, stall, status
 from flax import serialization, traverse_util
 
-from mbt_lite import checkpoint, cli, download, hub, zoo
+from mbt_lite import checkpoints, cli
+from mbt_lite.checkpoints import download, hub, zoo
 from mbt_lite.config import BASE
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import init_params
@@ -61,7 +62,7 @@ def refused(url: str, folder: Path, **how) -> str:
 def run_download(url: str, folder: Path, before: str = "") -> subprocess.Popen:
     """The same in another process."""
     program = (
-        f"{before}\nfrom pathlib import Path\nfrom mbt_lite.download import download\n"
+        f"{before}\nfrom pathlib import Path\nfrom mbt_lite.checkpoints.download import download\n"
         f"download({url!r}, Path({str(folder / 'file')!r}))"
     )
     return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
@@ -372,7 +373,7 @@ def random_params(config) -> dict:
 
 
 def flax_file(params: dict, config=TINY, **unused) -> bytes:
-    target = traverse_util.unflatten_dict(checkpoint.to_scenic(config, params), sep="/") | unused
+    target = traverse_util.unflatten_dict(checkpoints.to_scenic(config, params), sep="/") | unused
     momentum = jax.tree.map(lambda array: {"momentum": np.zeros_like(array)}, target)
     optimizer = {"target": target, "state": {"step": np.int32(7), "param_states": momentum}}
     rest = {"global_step": 7, "model_state": {}, "accum_train_time": 1.5}
@@ -430,7 +431,7 @@ def test_the_zoo_has_the_six_released_models_and_the_embedded_one():
 
 def test_the_embedded_model_is_what_its_entry_says():
     entry = zoo.entry("world-tiny")
-    config, _, meta = checkpoint.load(zoo.fetch("world-tiny"))
+    config, _, meta = checkpoints.load(zoo.fetch("world-tiny"))
     assert (config, meta["clip"], meta["licence"]) == (entry.config, entry.clip, entry.licence)
 
 
@@ -486,7 +487,7 @@ def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_
     assert path == tmp_path / "as500k-rgb-spec.safetensors"
     assert left(tmp_path) == READY | LABELS  # the download itself is gone
     assert path.stat().st_size < 0.55 * len(data)  # no optimiser any more
-    config, loaded, meta = checkpoint.load(path)
+    config, loaded, meta = checkpoints.load(path)
     assert config == TINY and equal(loaded, params)
     assert meta["labels"] == NAMES and meta["clip"] == zoo.released_clip()
     assert meta["name"] == "as500k-rgb-spec" and meta["licence"].startswith("Apache-2.0")
@@ -509,7 +510,7 @@ def test_a_model_of_one_stream_may_bring_a_bottleneck_that_it_never_used(
     url = server.url(f"/{stream}", good(data))
     entry = dataclasses.replace(zoo.ENTRIES[name], url=url, config=config)
     monkeypatch.setitem(zoo.ENTRIES, name, entry)
-    found, loaded, meta = checkpoint.load(zoo.fetch(name))
+    found, loaded, meta = checkpoints.load(zoo.fetch(name))
     assert found.streams == (stream,) and equal(loaded, params)
     assert meta["caution"] == (zoo.ORDER if stream == "rgb" else zoo.CAUTION)
 
@@ -521,8 +522,8 @@ def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, pu
     assert asked(server) == 1
     assert half.name == "as500k-rgb-spec-bf16.safetensors"
     assert half.stat().st_size < 0.6 * full.stat().st_size
-    assert equal(checkpoint.load(half)[1], params, rounding=2**-8)
-    sources = [checkpoint.load(path)[2]["source"] for path in (full, half)]
+    assert equal(checkpoints.load(half)[1], params, rounding=2**-8)
+    sources = [checkpoints.load(path)[2]["source"] for path in (full, half)]
     assert sources[0] == sources[1]
     assert zoo.fetch(PUBLISHED) == full
     full.unlink()
@@ -547,7 +548,7 @@ def test_a_file_put_by_hand_needs_no_network_and_stays(offer, published, tmp_pat
     (tmp_path / place).write_bytes(data)
     with pytest.warns(UserWarning, match="kept without class names: .*404"):
         path = zoo.fetch("as500k-rgb-spec")
-    _, loaded, meta = checkpoint.load(path)
+    _, loaded, meta = checkpoints.load(path)
     assert equal(loaded, params) and meta["labels"] is None
     assert left(tmp_path) == READY | {place, ".classes.csv.lock"}
     assert download.remembered(tmp_path / PUBLISHED) == hashlib.sha256(data).hexdigest()
@@ -595,7 +596,7 @@ def test_what_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, 
 def test_a_model_that_came_by_pieces_is_whole(server, offer, published, tmp_path):
     params, data = published
     offer(cut(data, len(data) // 3, **SIGN), status(503), good(data, **SIGN))
-    assert equal(checkpoint.load(zoo.fetch(PUBLISHED))[1], params)
+    assert equal(checkpoints.load(zoo.fetch(PUBLISHED))[1], params)
     assert left(tmp_path) == READY | LABELS
 
 
@@ -652,7 +653,7 @@ def test_two_processes_download_and_convert_once(server, offer, published, tmp_p
 def test_a_lock_that_another_holds_is_waited_for_and_said(tmp_path, capfd):
     path = tmp_path / "file"
     program = (
-        "import sys; from pathlib import Path; from mbt_lite.download import locked\n"
+        "import sys; from pathlib import Path; from mbt_lite.checkpoints.download import locked\n"
         "with locked(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.readline()"
     )
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -15,8 +15,8 @@ from tensorflow_datasets.core.download.util import DownloadError
 
 from mbt_lite.builders import digits
 from mbt_lite.builders.base import Builder
+from mbt_lite.checkpoints.download import by_hand
 from mbt_lite.config import ClipConfig
-from mbt_lite.download import by_hand
 from mbt_lite.features import log_mel
 
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"

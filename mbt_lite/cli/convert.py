@@ -36,10 +36,10 @@ class Convert:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import checkpoint
+        from mbt_lite import checkpoints
         from mbt_lite.inference import weights
 
         names = ("fusion_layer", "heads", "rgb_shape", "spec_shape")
         said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        print(checkpoint.convert(weights(self.source), self.target, dtype=self.dtype, **said))
+        print(checkpoints.convert(weights(self.source), self.target, dtype=self.dtype, **said))
         return 0

@@ -24,11 +24,12 @@ class Cost:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import checkpoint, zoo
+        from mbt_lite import checkpoints
+        from mbt_lite.checkpoints import zoo
         from mbt_lite.inference import weights
 
         entry = zoo.find(self.model)
-        config = entry.config if entry else checkpoint.load(weights(self.model))[0]
+        config = entry.config if entry else checkpoints.load(weights(self.model))[0]
         rows = _rows(config)
         if self.json:
             print(json.dumps(rows, indent=1))

@@ -8,7 +8,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbt_lite import checkpoint, download, zoo
+from mbt_lite import checkpoints
+from mbt_lite.checkpoints import download, zoo
 from mbt_lite.config import to_dict
 from mbt_lite.model.flops import model_cost
 
@@ -54,7 +55,7 @@ def _held(path: Path) -> tuple[tuple, dict]:
     """((config, clip, meta), facts) of a weights file: its largest biases, what it leaves open."""
     with warnings.catch_warnings(record=True) as noted:
         warnings.simplefilter("always")
-        config, params, meta = checkpoint.load(path)
+        config, params, meta = checkpoints.load(path)
     best = zoo.largest_biases(params, meta["labels"])
     facts = {"largest_biases": [list(row) for row in best]}
     if config.classes == zoo.BASE.classes:

@@ -22,7 +22,7 @@ class List:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import zoo
+        from mbt_lite.checkpoints import zoo
 
         rows = [_row(entry, zoo.state(entry)) for entry in zoo.ENTRIES.values()]
         print(json.dumps(rows, indent=1) if self.json else _table(rows))
@@ -44,7 +44,7 @@ class Download:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import zoo
+        from mbt_lite.checkpoints import zoo
 
         with warnings.catch_warnings(record=True) as noted:
             warnings.simplefilter("always")
@@ -67,7 +67,7 @@ class Show:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import zoo
+        from mbt_lite.checkpoints import zoo
         from mbt_lite.cli import facts
 
         found = None if Path(self.model).exists() else zoo.find(self.model)
@@ -107,7 +107,7 @@ def _row(entry, state: str) -> dict:
 
 
 def _table(rows: list[dict]) -> str:
-    from mbt_lite.download import amount
+    from mbt_lite.checkpoints.download import amount
 
     heads = "name streams trained~on mAP~(Scenic~README) parameters GFLOPs kept~size here"
     lines = [[head.replace("~", " ") for head in heads.split()]]
@@ -128,7 +128,7 @@ def _table(rows: list[dict]) -> str:
 
 def _path(model: str) -> Path:
     """The file that was meant by what is no name of the zoo."""
-    from mbt_lite import zoo
+    from mbt_lite.checkpoints import zoo
 
     if model.startswith("hf://"):
         return zoo.hub_file(model)

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from mbt_lite import card
+from mbt_lite.checkpoints import model_card
 from mbt_lite.demo.engine import Engine
 from mbt_lite.demo.markup import bottleneck, bullets, note
 from mbt_lite.model.flops import model_cost
@@ -63,7 +63,7 @@ def whole_card(engine: Engine) -> str:
     classifier = engine.classifier
     about = classifier.card | {"probabilities": in_words(classifier.label_heads)}
     given = classifier.config, classifier.clip_config, classifier.labels, about
-    return card.model_card(*given, "float32").split("---\n", 2)[2]
+    return model_card.model_card(*given, "float32").split("---\n", 2)[2]
 
 
 def citation() -> str:

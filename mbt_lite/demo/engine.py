@@ -11,9 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import explain, inference, panels, sharding, zoo
+from mbt_lite import (
+    explain,
+    inference,
+    panels,
+    sharding,
+)
+from mbt_lite.checkpoints import zoo
+from mbt_lite.checkpoints.download import amount
 from mbt_lite.config import ClipConfig
-from mbt_lite.download import amount
 from mbt_lite.explain import surgery
 from mbt_lite.features import View
 from mbt_lite.guard import Guard, Reading

@@ -12,7 +12,8 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
-from mbt_lite import media, world, zoo
+from mbt_lite import media, world
+from mbt_lite.checkpoints import zoo
 from mbt_lite.demo.engine import titled
 from mbt_lite.panels.page import jpeg_uri
 

@@ -40,7 +40,17 @@ from scipy import stats
 os.environ["TQDM_DISABLE"] = "1"  # without this line there are bars of progress
 
 import mbt_lite as mbt
-from mbt_lite import augment, data, features, plot, sharding, step, sweep, world, zoo
+from mbt_lite import (
+    augment,
+    data,
+    features,
+    plot,
+    sharding,
+    step,
+    sweep,
+    world,
+)
+from mbt_lite.checkpoints import zoo
 from mbt_lite.configs import fusion_grid
 from mbt_lite.model.flops import model_cost
 from mbt_lite.optimizer import schedule

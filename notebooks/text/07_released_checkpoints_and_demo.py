@@ -33,7 +33,14 @@ from gradio_client import Client, handle_file
 from IPython.display import Image, Markdown, display
 
 import mbt_lite as mbt
-from mbt_lite import calibrate, checkpoint, features, plot, world, zoo
+from mbt_lite import (
+    calibrate,
+    checkpoints,
+    features,
+    plot,
+    world,
+)
+from mbt_lite.checkpoints import zoo
 from mbt_lite.course import pick, samples
 from mbt_lite.model import init_params
 from mbt_lite.model.flops import model_cost
@@ -78,7 +85,7 @@ print(f"{by_hand:,} parameters: {4 * by_hand / 1e9:.2f} GB in float32, and with 
 print(f"the optimiser, which is in the file, too, {8 * by_hand / 1e9:.2f} GB to download")
 
 millions = {"picture's blocks": 0.0, "sound's blocks": 0.0, "embeddings, head, bottleneck": 0.0}
-for name, leaf in checkpoint.flatten(shapes):
+for name, leaf in checkpoints.flatten(shapes):
     stream = {"rgb_block": "picture's blocks", "spec_bloc": "sound's blocks"}.get(name[:9])
     millions[stream or "embeddings, head, bottleneck"] += leaf.size / 1e6
 
@@ -116,7 +123,7 @@ theirs = {n: rng.normal(size=s).astype("f4") for n, s in zoo.expected_arrays(TOY
 # what Scenic writes down beside the weights, and what it does not: the size of a clip
 said = {"num_layers": 2, "fusion_layer": 1, "use_bottleneck": True, "share_encoder": False}
 said |= {"modality_fusion": ("spectrogram", "rgb"), "classifier": "token"}
-read = partial(checkpoint.from_scenic, config=said, rgb_shape=(2, 8, 8), spec_shape=(8, 8))
+read = partial(checkpoints.from_scenic, config=said, rgb_shape=(2, 8, 8), spec_shape=(8, 8))
 config, ours = read(theirs)
 
 attention = "Transformer/encoderblock_0/MultiHeadDotProductAttention_0"
@@ -132,7 +139,7 @@ print("-> ours", ours["rgb_block_0"]["attention"]["qkv"]["kernel"].shape)
 parts = [theirs[f"{attention}/{name}/kernel"] for name in ("query", "key", "value")]
 by_hand = np.stack(parts, axis=1).reshape(TOY.width, 3 * TOY.width)
 np.testing.assert_allclose(by_hand, ours["rgb_block_0"]["attention"]["qkv"]["kernel"])
-back = checkpoint.to_scenic(config, ours)
+back = checkpoints.to_scenic(config, ours)
 assert all(np.array_equal(back[name], theirs[name]) for name in theirs)
 print(f"{len(theirs)} arrays there, {len(jax.tree.leaves(ours))} here, and back without a change")
 
@@ -173,7 +180,7 @@ except ValueError as error:
 golden = samples().parent / "tests" / "golden"
 for era in ("ckpt_old", "ckpt_new"):
     sizes = {"rgb_shape": (4, 8, 12), "spec_shape": (12, 8)}
-    config, params, _ = checkpoint.load(golden / era, fusion_layer=1, **sizes)
+    config, params, _ = checkpoints.load(golden / era, fusion_layer=1, **sizes)
     expected = np.load(golden / f"{era}_expected.npz")
     clip = mbt.Clip(expected["inputs/rgb"], expected["inputs/spectrogram"])
     found = jax.jit(mbt.MBT(config).apply)({"params": params}, clip).logits

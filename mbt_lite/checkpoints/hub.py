@@ -4,7 +4,7 @@ import contextlib
 import re
 from pathlib import Path
 
-from mbt_lite.download import DownloadError
+from mbt_lite.checkpoints.download import DownloadError
 
 WEIGHTS = "model.safetensors"
 ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?")

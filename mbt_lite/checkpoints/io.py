@@ -21,7 +21,9 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from mbt_lite import flaxfile, layouts, scenic
+from mbt_lite.checkpoints import flaxfile, formats, scenic
+from mbt_lite.checkpoints.flaxfile import BFLOAT16
+from mbt_lite.checkpoints.formats import flatten
 from mbt_lite.config import (
     ClipConfig,
     MBTConfig,
@@ -29,8 +31,6 @@ from mbt_lite.config import (
     to_dict,
 )
 from mbt_lite.files import replacing
-from mbt_lite.flaxfile import BFLOAT16
-from mbt_lite.layouts import flatten
 from mbt_lite.model.mbt import init_params
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": BFLOAT16}
@@ -45,10 +45,10 @@ def load(path: str | os.PathLike, **overrides) -> tuple[MBTConfig, dict, dict]:
     `licence`, None where unknown, and whatever else `save` was given. ValueError with a sentence
     where the file is damaged, altered, or holds numbers that are not finite.
     """
-    path = layouts.find(path)
-    if layouts.is_safetensors(path):
+    path = formats.find(path)
+    if formats.is_safetensors(path):
         return _load_safetensors(path, overrides)
-    config, params = _convert(layouts.read(path), overrides, str(path))
+    config, params = _convert(formats.read(path), overrides, str(path))
     return config, params, {"clip": None, "labels": None, "licence": None}
 
 
@@ -87,7 +87,7 @@ def convert(
     as Flax writes {"params": tree}) hold nothing but the arrays, by Scenic's names. `overrides` are
     those of `load`.
     """
-    source, target = layouts.find(source), Path(target)
+    source, target = formats.find(source), Path(target)
     _check_dtype(dtype)
     if target.suffix not in (".safetensors", *WRITERS):
         known = ", ".join([".safetensors", *WRITERS])
@@ -116,7 +116,7 @@ def from_scenic(
     known = scenic.said_by(config or {})
     known |= {"rgb_shape": tuple(rgb_shape)} if rgb_shape is not None else {}
     known |= {"spec_shape": tuple(spec_shape)} if spec_shape is not None else {}
-    leaves = layouts.parameters(dict(flatten(tree)))
+    leaves = formats.parameters(dict(flatten(tree)))
     arrays = {name: np.asarray(x) for name, x in leaves.items()}
     return _convert(arrays, known, "The parameter tree")
 
@@ -161,7 +161,7 @@ def _convert(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, dict]:
 
 def _load_safetensors(path: Path, overrides: dict) -> tuple[MBTConfig, dict, dict]:
     """(config, params, meta) of a file that `save` wrote."""
-    arrays, metadata = layouts.read_safetensors(path)
+    arrays, metadata = formats.read_safetensors(path)
     try:
         config, meta = _read_metadata(metadata)
     except (ValueError, RecursionError) as error:

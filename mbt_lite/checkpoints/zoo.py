@@ -20,10 +20,10 @@ import jax
 import msgpack
 import numpy as np
 
-from mbt_lite import checkpoint, download, scenic
+from mbt_lite.checkpoints import download, formats, io, scenic
+from mbt_lite.checkpoints.hub import hub_file as hub_file
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, to_dict
 from mbt_lite.features import FRONT_ENDS
-from mbt_lite.hub import hub_file as hub_file
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import Head
 from mbt_lite.model.mbt import init_params
@@ -170,7 +170,7 @@ def converted(found: Entry, dtype: str = "float32") -> Path:
         return cache_folder() / f"{found.name}{half}.safetensors"
     if dtype != "float32":
         raise ValueError(f"{found.name} is embedded in the package, in float32 only.")
-    return Path(__file__).parent / "weights" / found.file
+    return Path(__file__).parents[1] / "weights" / found.file
 
 
 def places(found: Entry) -> dict[str, Path]:
@@ -204,7 +204,7 @@ def expected_arrays(config: MBTConfig) -> dict[str, tuple[int, ...]]:
     ours = jax.eval_shape(partial(init_params, config), jax.random.key(0))
     return {
         theirs: scenic.scenic_shape(name, leaf.shape, config)
-        for name, leaf in checkpoint.flatten(ours)
+        for name, leaf in formats.flatten(ours)
         for theirs in scenic.scenic_names(name, config)
     }
 
@@ -258,7 +258,7 @@ def _make(found: Entry, dtype: str, made: Path) -> None:
     """Convert an entry into `made`: from the other dtype, a file put by hand, or a download."""
     whole = converted(found)
     if whole.exists():  # bfloat16 is wanted, float32 is here
-        config, params, meta = checkpoint.load(whole)
+        config, params, meta = io.load(whole)
         return _save(found, dtype, made, config, params, (meta.get("source") or {}).get("sha256"))
     file = original(found)
     by_hand = file is not None
@@ -322,7 +322,7 @@ def _convert(found: Entry, file: Path) -> tuple[MBTConfig, dict]:
     fields = ("streams", "fusion_layer", "rgb_shape", "spec_shape")
     try:
         said = {field: getattr(found.config, field) for field in fields}
-        config, params, _ = checkpoint.load(file, **said)
+        config, params, _ = io.load(file, **said)
     except ValueError as error:
         raise ValueError(
             f"{error}\nThe file was left where it is: delete it to have it downloaded anew, or "
@@ -335,7 +335,7 @@ def _save(found: Entry, dtype: str, made: Path, config, params, sha256: str | No
     lack = download.lack_of_room(made.parent, model_cost(config).parameters * SIZES[dtype])
     if lack:
         raise OSError(f"{made} was not written: {lack}. {download.MAKE_ROOM}")
-    checkpoint.save(
+    io.save(
         made,
         params,
         config,

@@ -13,10 +13,10 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mbt_lite import layouts, scenic
-from mbt_lite.checkpoint import leaf_shapes, nest
+from mbt_lite.checkpoints import formats, scenic
+from mbt_lite.checkpoints.formats import flatten
+from mbt_lite.checkpoints.io import leaf_shapes, nest
 from mbt_lite.config import MBTConfig
-from mbt_lite.layouts import flatten
 from mbt_lite.model.mbt import init_params
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
@@ -97,8 +97,8 @@ def from_vit(
     for option, value in chosen.items():
         if value not in OPTIONS[option]:
             raise ValueError(f"{option}={value!r} is none of {', '.join(OPTIONS[option])}.")
-    path = layouts.find(source)
-    vit = _scenic_vit(layouts.read(path), _heads_said(path) or config.heads, str(path))
+    path = formats.find(source)
+    vit = _scenic_vit(formats.read(path), _heads_said(path) or config.heads, str(path))
     _check_geometry(vit, config, str(path))
     start = _fresh(config, _starts_fresh(vit, config, chosen), seed)
     arrays = _arrays(vit, config, start, inflate, str(path))
