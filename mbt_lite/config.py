@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 STREAMS = ("spec", "rgb")
+PAIRINGS = ("synchronised", "ratio")  # of video and audio windows, see data/sampling.py
 POOLS = ("token", "mean", "max", "sum")
 FUSIONS = ("bottleneck", "joint", "late")
 COMPRESSIONS = ("log", "none")

@@ -54,7 +54,7 @@ def evaluate(
     Under each condition: mAP over the classes with a positive, ranked by logits (of a model that
     was trained with softmax by log-probabilities, see `heads.comparable`), and top-1 and top-5,
     where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each and of
-    both together, the action; of the micro-world `world.scores`. Then the average precision of each
+    both together, the action; of the micro-world `metrics.world_scores`. Then the average precision of each
     class, the classes without a positive, how the modalities confuse or help each other (see
     `modality_confusion`), which files failed and what was unusual. A file that cannot be read does
     not stop the others.
@@ -230,7 +230,9 @@ def _scores(found: Found, clips: Clips, labels: Sequence[str]) -> dict:
     """Everything that is reported, from the answers."""
     truth = clips.truth[found.scored]
     if isinstance(clips, WorldClips):
-        scores = {name: world.scores(logits, truth) for name, logits in found.logits.items()}
+        scores = {
+            name: metrics.world_scores(logits, truth) for name, logits in found.logits.items()
+        }
         scores["chance of matched"] = _chance(truth, clips.visible[found.scored])
     else:
         scores = {n: metrics.label_scores(x, truth, labels) for n, x in found.logits.items()}

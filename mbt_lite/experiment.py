@@ -7,8 +7,16 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from mbt_lite.config import NONE, AugmentConfig, ClipConfig, MBTConfig, from_dict, require, within
-from mbt_lite.sampling import PAIRINGS
+from mbt_lite.config import (
+    NONE,
+    PAIRINGS,
+    AugmentConfig,
+    ClipConfig,
+    MBTConfig,
+    from_dict,
+    require,
+    within,
+)
 
 LOSSES = ("sigmoid", "softmax")
 OPTIMIZERS = ("adamw", "momentum")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mbt_lite import world
 from mbt_lite.model.label_heads import Head, comparable, head_columns, label_heads
 
 
@@ -122,3 +123,19 @@ def label_scores(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -
 def _top(name: str, logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     ks = (1, 5) if logits.shape[1] > 5 else (1,)
     return {f"{name}top-{k}": top_k(logits, truth, k) for k in ks}
+
+
+def world_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """mAP per kind of class, and how often the singing shape is named; both arrays [clips, 31].
+
+    "matched accuracy" counts the clips in which a shape sings: is its logit the highest of the
+    four?
+    """
+    found = {
+        f"mAP {kind}": mean_average_precision(logits[:, columns], truth[:, columns])
+        for kind, columns in world.KINDS.items()
+    }
+    matched = world.KINDS["matched"]
+    sung = truth[:, matched].any(1)
+    accuracy = top_k(logits[sung, matched], truth[sung, matched])
+    return {**found, "matched accuracy": accuracy}

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mbt_lite.config import STREAMS, ClipConfig
+from mbt_lite.config import PAIRINGS, STREAMS, ClipConfig
 
-PAIRINGS = ("synchronised", "ratio")
 WIDEST = 16 / 9  # width over height of a picture that fits the canvas whole
 
 

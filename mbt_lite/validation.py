@@ -121,7 +121,7 @@ def scores(
         for stream, own in streams.items():
             found[f"{first} {stream}"] = metrics.label_scores(own, truth, labels)[first]
     if tuple(labels) == world.LABELS:
-        found |= world.scores(logits, truth)
+        found |= metrics.world_scores(logits, truth)
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import media, metrics
+from mbt_lite import media
 from mbt_lite.config import STREAMS, ClipConfig
 from mbt_lite.features import log_mel
 from mbt_lite.files import write_text
@@ -477,22 +477,6 @@ def _roughen(picture: np.ndarray, sound: np.ndarray, rng: np.random.Generator):
     grain = rng.standard_normal(video.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0, 5))
     video = video * np.float32(rng.uniform(0.9, 1.1)) + grain + np.float32(rng.uniform(-8, 8))
     return np.clip(video, 0, 255).astype(np.uint8), sound * np.float32(10 ** rng.uniform(-0.3, 0.0))
-
-
-def scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """mAP per kind of class, and how often the singing shape is named; both arrays [clips, 31].
-
-    "matched accuracy" counts the clips in which a shape sings: is its logit the highest of the
-    four?
-    """
-    found = {
-        f"mAP {kind}": metrics.mean_average_precision(logits[:, columns], truth[:, columns])
-        for kind, columns in KINDS.items()
-    }
-    matched = KINDS["matched"]
-    sung = truth[:, matched].any(1)
-    accuracy = metrics.top_k(logits[sung, matched], truth[sung, matched])
-    return {**found, "matched accuracy": accuracy}
 
 
 def render_samples(folder) -> Path:

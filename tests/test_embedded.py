@@ -106,6 +106,6 @@ def test_a_file_is_answered_like_the_clip_it_was_rendered_from(classifier, tmp_p
 def test_files_score_within_two_points_of_direct_clips_on_200(classifier, tmp_path):
     read, direct, truth = rendered_and_direct(classifier, tmp_path, 200)
     assert all(
-        abs(world.scores(read, truth)[name] - score) <= 0.02
-        for name, score in world.scores(direct, truth).items()
+        abs(metrics.world_scores(read, truth)[name] - score) <= 0.02
+        for name, score in metrics.world_scores(direct, truth).items()
     )

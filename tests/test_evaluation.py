@@ -48,7 +48,7 @@ class Listener(Classifier):
         config = replace(WORLD, streams=streams, classes=len(labels))
         super().__init__(config, {"seed": np.float32([seed])}, clip, labels, {"name": "listener"})
         self.mixture = np.random.default_rng(seed).standard_normal((len(labels), 16))
-        self.label_heads = metrics.make_heads(loss, labels)
+        self.label_heads = make_heads(loss, labels)
         self.asked = []  # per call: how many clips, which stream was blanked
 
     def logits(self, clip, without=None):
@@ -122,7 +122,7 @@ def test_the_size_of_a_batch_changes_no_score():
 def test_scores_of_the_world_are_those_of_the_answers():
     listener = Listener()
     scores = evaluate(listener, count=40, quiet=True)
-    assert scores["both streams"] == pytest.approx(world.scores(*straight(listener, 40)))
+    assert scores["both streams"] == pytest.approx(metrics.world_scores(*straight(listener, 40)))
     assert scores["chance of matched"]["sound alone"] == 0.25
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
 

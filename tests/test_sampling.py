@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mbt_lite import sampling
-from mbt_lite.config import ClipConfig
+from mbt_lite.config import PAIRINGS, ClipConfig
 
 TEN_SECONDS = {"frames": 250, "rows": 1000}  # at 25 and 100 a second
 RELEASED = ClipConfig()
@@ -73,7 +73,7 @@ def test_synchronised_draws_use_all_the_instants_around_which_both_windows_fit()
     assert np.histogram(found, 4, (4, 6))[0].min() > 1100
 
 
-@pytest.mark.parametrize("pairing", sampling.PAIRINGS)
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_validation_takes_the_middle_as_the_reference_does(pairing):
     assert sampling.spread_windows(**TEN_SECONDS, clip=RELEASED, pairing=pairing) == [(93, 100)]
 
@@ -91,7 +91,7 @@ def test_four_synchronised_test_windows_share_their_middles_and_reach_both_ends(
         assert abs(picture - sound) <= 0.5 / FPS + 0.5 / ROW_RATE
 
 
-@pytest.mark.parametrize("pairing", sampling.PAIRINGS)
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_a_clip_that_is_too_short_goes_on_at_its_beginning(pairing):
     rng = np.random.default_rng(0)
     window = sampling.random_window(30, 120, RELEASED, rng, pairing)
@@ -101,7 +101,7 @@ def test_a_clip_that_is_too_short_goes_on_at_its_beginning(pairing):
     np.testing.assert_array_equal(sampling.indices(0, 4, 20, 30), [0, 20, 10, 0])
 
 
-@pytest.mark.parametrize("pairing", sampling.PAIRINGS)
+@pytest.mark.parametrize("pairing", PAIRINGS)
 def test_a_clip_of_one_stream_is_sampled_over_all_of_it(pairing):
     sound = drawn(RELEASED, pairing, frames=0)
     assert min(w.row for w in sound) < 10 and max(w.row for w in sound) > 190

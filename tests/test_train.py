@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from mbt_lite import configs, media, plot, rehearsal, start, tfrecord, train, world
+from mbt_lite import configs, media, metrics, plot, rehearsal, start, tfrecord, train, world
 from mbt_lite.evaluation import evaluate
 from mbt_lite.experiment import DataConfig, StartConfig, TrainConfig
 from mbt_lite.inference import load
@@ -272,7 +272,7 @@ def test_what_a_model_says_rightly_has_a_tick_also_where_not_all_that_is_true_is
 
 def test_scores_tell_a_perfect_model_from_a_blind_one():
     truth = np.stack([world.scene(1, i).labels for i in range(300)])
-    perfect = world.scores(truth, truth)
+    perfect = metrics.world_scores(truth, truth)
     assert all(score == 1.0 for score in perfect.values())
-    blind = world.scores(np.random.default_rng(0).random(truth.shape), truth)
+    blind = metrics.world_scores(np.random.default_rng(0).random(truth.shape), truth)
     assert 0.15 < blind["matched accuracy"] < 0.35
