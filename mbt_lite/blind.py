@@ -27,9 +27,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import features, sharding, step, world
+from mbt_lite import features, sharding, step
 from mbt_lite.calibrate import Calibration, calibrate_waves
 from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
+from mbt_lite.data import world
 from mbt_lite.experiment import Experiment, TrainConfig
 from mbt_lite.inference import Classifier
 

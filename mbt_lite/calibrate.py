@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import features, metrics, tables
+from mbt_lite import features, metrics
 from mbt_lite.config import FrontEnd
+from mbt_lite.data import tables
+from mbt_lite.data.tables import Item
 from mbt_lite.inference import Classifier
 from mbt_lite.media import MediaError
-from mbt_lite.tables import Item
 
 RESAMPLES = 500
 ALIKE = 0.02  # deviations between two spectrograms that count as the same input

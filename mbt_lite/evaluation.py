@@ -14,12 +14,18 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import __version__, journal, labelled, metrics, report, world
+from mbt_lite import (
+    __version__,
+    journal,
+    metrics,
+    report,
+)
 from mbt_lite.config import MBTConfig
+from mbt_lite.data import labelled, world
+from mbt_lite.data.labelled import Clips, Windows, WorldClips
 from mbt_lite.experiment import DataConfig
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
-from mbt_lite.labelled import Clips, Windows, WorldClips
 from mbt_lite.model.flops import model_cost
 
 BOTH, SOUND, PICTURE = "both streams", "sound alone", "picture alone"
@@ -52,12 +58,12 @@ def evaluate(
     where a large model runs on a CPU, whose cores one clip keeps busy.
 
     Under each condition: mAP over the classes with a positive, ranked by logits (of a model that
-    was trained with softmax by log-probabilities, see `heads.comparable`), and top-1 and top-5,
-    where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each and of
-    both together, the action; of the micro-world `metrics.world_scores`. Then the average precision of each
-    class, the classes without a positive, how the modalities confuse or help each other (see
-    `modality_confusion`), which files failed and what was unusual. A file that cannot be read does
-    not stop the others.
+    was trained with softmax by log-probabilities, see `label_heads.comparable`), and top-1 and
+    top-5, where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each
+    and of both together, the action; of the micro-world `metrics.world_scores`. Then the average
+    precision of each class, the classes without a positive, how the modalities confuse or help each
+    other (see `modality_confusion`), which files failed and what was unusual. A file that cannot be
+    read does not stop the others.
 
     With `folder` there come `report.html` and `scores.json`, and `answers.jsonl` from which an
     interrupted evaluation goes on; `command` is what the report tells its readers to type. Raises

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbt_lite import doctor, features, media
+from mbt_lite import features, media
 from mbt_lite.config import STREAMS, ClipConfig
-from mbt_lite.doctor.advise import quoted
+from mbt_lite.data import doctor
+from mbt_lite.data.doctor.advise import quoted
 from mbt_lite.media import MediaError, encode
 from mbt_lite.media.container import FAILURES, chosen, opened
 from mbt_lite.media.isolate import TOO_LONG, Child, Lost

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mbt_lite import world
+from mbt_lite.data import world
 from mbt_lite.model.label_heads import Head, comparable, head_columns, label_heads
 
 

@@ -4,8 +4,9 @@ import time
 
 import jax
 
-from mbt_lite import data, sharding, step
+from mbt_lite import sharding, step
 from mbt_lite.checkpoints import zoo
+from mbt_lite.data import datasets
 from mbt_lite.experiment import Experiment
 from mbt_lite.model.flops import model_cost
 from mbt_lite.start import settle
@@ -20,7 +21,7 @@ def rehearse(experiment: Experiment) -> dict:
     experiment, labels = begun.experiment, tuple(begun.source.labels)
     config = experiment.train
     mesh = sharding.make_mesh(config.shards, config.batch // config.accumulate)
-    with data.loader(experiment, begun.source, True, **sharding.hosts()) as loader:
+    with datasets.make_loader(experiment, begun.source, True, **sharding.hosts()) as loader:
         wanted = step.like(experiment, mesh)
         shapes = sharding.batch_shapes(mesh, loader.fields)
         start = time.perf_counter()

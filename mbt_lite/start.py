@@ -7,12 +7,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from mbt_lite import data
 from mbt_lite.checkpoints import vit
+from mbt_lite.data import datasets
+from mbt_lite.data.sources import Source
 from mbt_lite.experiment import KEPT, WIRING, Experiment
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
-from mbt_lite.sources import Source
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def settle(experiment: Experiment) -> Begun:
     """
     model, start = None, experiment.start
     seed = 0 if experiment.data.keep else experiment.train.seed  # kept clips: for every seed
-    ask = partial(data.open_split, experiment.data, seed=seed)
+    ask = partial(datasets.open_split, experiment.data, seed=seed)
     source = ask("train", clips=experiment.train.steps * experiment.train.batch)
     if len(source.labels) < 2:
         raise ValueError(

@@ -16,11 +16,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mbt_lite import extract, features, media, records, tables, tfdata
-from mbt_lite.batches import Loader
+from mbt_lite import features, media, tfdata
 from mbt_lite.config import ClipConfig
-from mbt_lite.sampling import Sampling
-from mbt_lite.sources import Source, Table, open_source
+from mbt_lite.data import extract, records, tables
+from mbt_lite.data.loader import Loader
+from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.sources import Source, Table, open_source
 
 SECONDS, SIZE = 10, (256, 454)  # of the clips; pixels, height and width
 LABELS = tuple(f"class {number}" for number in range(527))

@@ -20,15 +20,11 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mbt_lite import (
-    data,
-    plot,
-    sharding,
-    step,
-)
+from mbt_lite import plot, sharding, step
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.model_card import CONDITIONS, run_card
 from mbt_lite.config import to_dict
+from mbt_lite.data import datasets
 from mbt_lite.evaluation import evaluate
 from mbt_lite.experiment import Experiment, TrainConfig, read_json
 from mbt_lite.files import write_text
@@ -68,7 +64,7 @@ class Course:
     asked: int  # of them, those that are asked outside training, too
     folder: Path
     mesh: Mesh
-    loader: data.Loader
+    loader: datasets.Loader
     do: Callable[[State, dict], tuple[State, dict]]  # the compiled step
     validation: Validation | None
     saved: Savepoints
@@ -131,7 +127,7 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
     saved = opened.enter_context(Savepoints(folder / "state", config.keep, tell=tell))
     wanted = step.like(experiment, mesh)
     found = saved.restore(wanted)
-    loader = opened.enter_context(data.loader(experiment, begun.source, True, **hosts))
+    loader = opened.enter_context(datasets.make_loader(experiment, begun.source, True, **hosts))
     if found:
         loader.restore(found.about["data"])
     state = found.state if found else step.first_state(experiment, mesh, begun.params())

@@ -11,12 +11,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mbt_lite import data, metrics, sharding, step, world
+from mbt_lite import metrics, sharding, step
+from mbt_lite.data import datasets, world
+from mbt_lite.data.sources import Source
 from mbt_lite.experiment import Experiment
 from mbt_lite.interrupts import Interrupts
 from mbt_lite.model.label_heads import comparable, make_heads, probabilities, ranked
 from mbt_lite.progress import Progress, silent
-from mbt_lite.sources import Source
 
 
 class Sample(NamedTuple):
@@ -45,9 +46,11 @@ class Validation:
         self.heads = make_heads(config.loss, self.labels)
         self.samples = config.samples
         self.count = min(config.evaluate_clips or len(source), len(source))
-        self.views = data.sampled(experiment, source, training=False).views
+        self.views = datasets.sampled(experiment, source, training=False).views
         clips = _clips_at_once(config.batch // config.accumulate, self.views)
-        self.loader = data.loader(experiment, source, False, batch=clips, **sharding.hosts())
+        self.loader = datasets.make_loader(
+            experiment, source, False, batch=clips, **sharding.hosts()
+        )
         shapes = sharding.batch_shapes(mesh, self.loader.fields)
         self.answer = step.answer(experiment, mesh).lower(params, shapes).compile()
 

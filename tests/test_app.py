@@ -17,15 +17,11 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import (
-    checkpoints,
-    explain,
-    media,
-    world,
-)
+from mbt_lite import checkpoints, explain, media
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import DownloadError
 from mbt_lite.config import WORLD, WORLD_CLIP
+from mbt_lite.data import world
 from mbt_lite.inference import load
 from mbt_lite.model.label_heads import make_heads
 from mbt_lite.model.mbt import init_params

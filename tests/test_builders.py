@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from faulty_server import deaf, serving, status
 
-from mbt_lite import cli, extract, tables
+from mbt_lite import cli
 from mbt_lite.config import WORLD_CLIP
+from mbt_lite.data import extract, tables
 from mbt_lite.features import FRONT_ENDS, hz_to_mel
 
 pytestmark = pytest.mark.full
@@ -23,7 +24,7 @@ tfds = pytest.importorskip("tensorflow_datasets")
 
 from tensorflow_datasets.core.download import checksums  # noqa: E402
 
-from mbt_lite.builders import (  # noqa: E402
+from mbt_lite.data.tfds import (  # noqa: E402
     AvDigits,
     AvDigitsConfig,
     TableConfig,
@@ -31,7 +32,7 @@ from mbt_lite.builders import (  # noqa: E402
     av_digits,
     digits,
 )
-from mbt_lite.builders.table import Clips  # noqa: E402
+from mbt_lite.data.tfds.table import Clips  # noqa: E402
 
 TINY = AvDigitsConfig(name="tiny", pairs=2)
 TINY_CLEAN = AvDigitsConfig(name="tiny_clean", pairs=2, snr=None, pixel_noise=0.0)
@@ -176,7 +177,7 @@ def test_the_folder_says_how_noisy_it_is(clean):
 
 def test_tfds_reads_the_folder_by_name_without_tensorflow(clean):
     program = (
-        "import sys, mbt_lite.builders, tensorflow_datasets as tfds\n"
+        "import sys, mbt_lite.data.tfds, tensorflow_datasets as tfds\n"
         f"found = tfds.builder('av_digits/tiny_clean', data_dir={str(clean.data_dir_root)!r})\n"
         "source = found.as_data_source('train')\n"
         "print(len(source), source[0]['image'][1:4], 'tensorflow' in sys.modules)"

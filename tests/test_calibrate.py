@@ -9,9 +9,18 @@ import numpy as np
 import optax
 import pytest
 
-from mbt_lite import blind, calibrate, cli, features, media, metrics, plot, tables, world
+from mbt_lite import (
+    blind,
+    calibrate,
+    cli,
+    features,
+    media,
+    metrics,
+    plot,
+)
 from mbt_lite.calibrate import calibrate_waves
 from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
+from mbt_lite.data import tables, world
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params

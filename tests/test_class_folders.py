@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from mbt_lite import class_folders, cli, data, sources, tables, world
+from mbt_lite import cli
+from mbt_lite.data import (
+    class_folders,
+    datasets,
+    sources,
+    tables,
+    world,
+)
 from mbt_lite.experiment import DataConfig
 
 PAIR = ("circle sings", "ring sings")
@@ -46,7 +53,7 @@ def test_the_folders_are_read_back_as_classes_and_divided(tmp_path, capsys):
     told = tables.read(out / "ring_sings", world.LABELS)
     assert all(item.truth[world.LABELS.index("ring sings")] for item in told.items)
     config = DataConfig(path=str(out), holdout=0.3)
-    assert len(data.open_split(config, "train")) + len(data.open_split(config, "test")) == 6
+    assert len(datasets.open_split(config, "train")) + len(datasets.open_split(config, "test")) == 6
     assert cli.main(command) == 1
     assert "is not empty; name a new folder" in capsys.readouterr().err
 

@@ -15,16 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import (
-    checkpoints,
-    cli,
-    media,
-    world,
-)
+from mbt_lite import checkpoints, cli, media
 from mbt_lite.checkpoints import zoo
 from mbt_lite.cli.train import read_experiment
 from mbt_lite.config import to_dict
 from mbt_lite.configs import world as world_recipe
+from mbt_lite.data import world
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

@@ -15,26 +15,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import (
-    configs,
-    data,
+from mbt_lite import configs, media, throughput
+from mbt_lite.config import WORLD_CLIP, ClipConfig
+from mbt_lite.data import (
+    datasets,
     extract,
-    media,
     prepare,
     records,
-    sequence,
+    sequence_example,
     sources,
     tables,
     tfrecord,
-    throughput,
     windows,
     world,
 )
-from mbt_lite.batches import AHEAD, Loader, Plan
-from mbt_lite.config import WORLD_CLIP, ClipConfig
+from mbt_lite.data.loader import AHEAD, Loader, Plan
+from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.workers import hindrance
 from mbt_lite.features import log_mel, read_views
-from mbt_lite.sampling import Sampling
-from mbt_lite.workers import hindrance
 
 LABELS = ("a", "b", "c")
 CLIP = ClipConfig(frames=4, stride=2, size=16, resize=20, spec_frames=100)
@@ -245,7 +243,7 @@ def test_a_worker_imports_no_jax(source):
     pool = with_workers.steps.workers.pool
     loaded = pool.submit(eval, "list(__import__('sys').modules)").result()
     with_workers.close()
-    assert "mbt_lite.sources" in loaded
+    assert "mbt_lite.data.sources" in loaded
     assert not {"jax", "jaxlib", "flax", "grain", "tensorflow"} & set(loaded)
 
 
@@ -278,9 +276,9 @@ def spoilt(examples, folder, what: str):
     records.write_shard(paths[0], examples[:2])
     records.write_shard(paths[1], [examples[2], last])
     if what == "mel":
-        context, lists = sequence.decode(records.to_bytes(last))
+        context, lists = sequence_example.decode(records.to_bytes(last))
         lists[records.MEL][1] = lists[records.MEL][1][:-1]
-        encoded = [records.to_bytes(examples[2]), sequence.encode(context, lists)]
+        encoded = [records.to_bytes(examples[2]), sequence_example.encode(context, lists)]
         tfrecord.write(paths[1], encoded)
     if what in ("bytes", "truncated", "empty"):
         damage(paths[1], what)
@@ -443,7 +441,7 @@ def test_a_table_without_such_rows_or_files_is_refused(folder, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.full)])
 def test_a_tfds_dataset_over_a_table_gives_the_clips_of_the_table(folder, tmp_path, workers):
-    build = importlib.import_module("mbt_lite.builders")
+    build = importlib.import_module("mbt_lite.data.tfds")
     config = build.TableConfig(name="t", table=folder / "t.csv", front_end=CLIP.front_end)
     builder = build.TableDataset(data_dir=tmp_path, config=config)
     builder.download_and_prepare()
@@ -459,7 +457,7 @@ def test_a_tfds_dataset_over_a_table_gives_the_clips_of_the_table(folder, tmp_pa
 
 
 def test_pairs_of_digits_are_a_source():
-    made = importlib.import_module("mbt_lite.builders.av_digits")
+    made = importlib.import_module("mbt_lite.data.tfds.av_digits")
     picture, sound = np.full((28, 28), 200, np.uint8), np.full(8000, 100, np.int16)
     files = {"image": made._png(picture), "audio": made._wav(sound)}
     stored = [{"id": f"{n}".encode(), "label": n, **files} for n in range(3)]
@@ -551,8 +549,10 @@ def test_workers_are_begun_only_by_a_program_that_guards_its_start(
 
 
 def test_a_script_without_a_guard_reads_in_its_own_process(caplog, monkeypatch):
-    monkeypatch.setattr(data, "hindrance", lambda: "script.py has no guard")
+    monkeypatch.setattr(datasets, "hindrance", lambda: "script.py has no guard")
     made = configs.world.experiment()
-    with data.loader(made, data.open_split(made.data, "train", clips=8), True, batch=2) as loader:
+    with datasets.make_loader(
+        made, datasets.open_split(made.data, "train", clips=8), True, batch=2
+    ) as loader:
         assert loader.steps.workers is None and len(next(loader)["id"]) == 2
     assert "read in this process, without workers: script.py has no guard" in caplog.text

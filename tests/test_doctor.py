@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import cli, doctor, extract, media, plot, tables
+from mbt_lite import cli, media, plot
 from mbt_lite.config import BASE, WORLD_CLIP, WORLD_FRONT_END, ClipConfig
-from mbt_lite.doctor.measure import bandwidth, clipped
-from mbt_lite.doctor.survey import channels, survey
+from mbt_lite.data import doctor, extract, tables
+from mbt_lite.data.doctor.measure import bandwidth, clipped
+from mbt_lite.data.doctor.survey import channels, survey
 from mbt_lite.features import FRONT_ENDS, read_views
 
 pytestmark = pytest.mark.full

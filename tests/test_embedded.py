@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import mbt_lite
-from mbt_lite import features, metrics, world
+from mbt_lite import features, metrics
+from mbt_lite.data import world
 from mbt_lite.evaluation import evaluate
 from mbt_lite.inference import load
 

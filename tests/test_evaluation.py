@@ -12,21 +12,24 @@ import pytest
 import mbt_lite
 from mbt_lite import (
     cli,
-    extract,
     features,
     journal,
-    labelled,
     metrics,
     plot,
+)
+from mbt_lite.config import BASE, WORLD, WORLD_CLIP
+from mbt_lite.data import (
+    extract,
+    labelled,
     prepare,
     tables,
     tfrecord,
     world,
 )
-from mbt_lite.config import BASE, WORLD, WORLD_CLIP
 from mbt_lite.evaluation import _windows_at_once, evaluate, modality_confusion
 from mbt_lite.experiment import DataConfig
 from mbt_lite.inference import Classifier
+from mbt_lite.model.label_heads import make_heads
 
 pytestmark = pytest.mark.full
 
@@ -402,7 +405,7 @@ def test_records_of_other_classes_or_of_several_splits_are_refused(prepared):
 
 
 def test_a_tfds_dataset_is_scored(table):
-    build = pytest.importorskip("mbt_lite.builders")
+    build = pytest.importorskip("mbt_lite.data.tfds")
     front = WORLD_CLIP.front_end
     config = build.TableConfig(name="t", table=table / "labels.csv", front_end=front)
     builder = build.TableDataset(data_dir=table / "tfds", config=config)

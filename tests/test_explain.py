@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from tiny import TINY
 
-from mbt_lite import explain, features, world
+from mbt_lite import explain, features
 from mbt_lite.config import BASE, ClipConfig, FrontEnd
+from mbt_lite.data import world
 from mbt_lite.explain import blocks, counterfactual, maps, surgery
 from mbt_lite.explain.faithfulness import Question, agreement, singing
 from mbt_lite.explain.flow import crossings

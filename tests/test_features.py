@@ -8,8 +8,9 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import features, media, world
+from mbt_lite import features, media
 from mbt_lite.config import WORLD_FRONT_END, ClipConfig, FrontEnd, from_dict, to_dict
+from mbt_lite.data import world
 from mbt_lite.media import RATE, Media
 
 FRONT_ENDS = {

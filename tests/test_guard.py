@@ -20,8 +20,9 @@ import damage
 import numpy as np
 import pytest
 
-from mbt_lite import doctor, features, guard, media
+from mbt_lite import features, guard, media
 from mbt_lite.config import WORLD_CLIP
+from mbt_lite.data import doctor
 from mbt_lite.guard import Guard, Reading
 
 pytestmark = pytest.mark.full  # a guard reads in a process of its own

@@ -18,27 +18,18 @@ PACKAGE = ROOT / "mbt_lite"
 # A module imports only from lower levels; a package, such as `plot`, stands for every file in it.
 LEVELS = {
     -1: ["files"],
-    0: ["forms", "sequence", "tfrecord", "tfdata", "interrupts", "runtime", "progress"],
+    0: ["tfdata", "interrupts", "runtime", "progress"],
     1: ["config", "media"],
-    2: ["model", "journal", "sampling"],
-    3: [
-        "metrics",
-        "reference",
-        "augment",
-        "sharding",
-        "workers",
-        "experiment",
-        "filler",
-        "savepoints",
-    ],
-    4: ["features", "batches", "windows", "losses", "optimizer"],
-    5: ["world", "records", "kept", "step", "checkpoints"],
-    6: ["inference", "tables", "class_folders", "pace"],
-    7: ["plot", "extract", "holdout", "videos"],
-    8: ["builders", "explain", "doctor", "manifests", "logbook"],
-    9: ["sources", "prepare", "panels", "guard"],
-    10: ["data", "beam"],
-    11: ["labelled", "start", "validation"],
+    2: ["model", "journal"],
+    3: ["reference", "augment", "sharding", "experiment", "savepoints"],
+    4: ["features", "losses", "optimizer"],
+    5: ["step", "checkpoints"],
+    6: ["inference", "pace"],
+    7: ["plot", "data"],
+    8: ["explain", "metrics"],
+    9: ["panels", "guard", "logbook"],
+    10: [],
+    11: ["start", "validation"],
     12: ["report", "rehearsal"],
     13: ["evaluation", "calibrate"],
     14: ["train", "configs", "throughput", "sweep"],
@@ -66,8 +57,11 @@ NEVER = {"tensorflow", "torch"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # Loader processes use these, and they should stay light.
-WITHOUT_JAX = ["config", "media/", "records", "filler", "guard", "sampling", "sources"]
-WITHOUT_JAX += ["tables", "videos", "windows", "workers"]
+WITHOUT_JAX = ["config", "media/", "guard"]
+WITHOUT_JAX += [
+    f"data/{name}"
+    for name in "records filler sampling sources tables videos windows workers".split()
+]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"
 

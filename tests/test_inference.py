@@ -6,13 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import (
-    checkpoints,
-    features,
-    media,
-    world,
-)
+from mbt_lite import checkpoints, features, media
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, from_dict
+from mbt_lite.data import world
 from mbt_lite.inference import Classifier, _released_clip, load
 from mbt_lite.model import attention, mbt
 from mbt_lite.model.flops import model_cost

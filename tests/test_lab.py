@@ -14,8 +14,8 @@ from urllib.parse import urlparse
 import nbformat
 import pytest
 
-from mbt_lite import world
 from mbt_lite.checkpoints import zoo
+from mbt_lite.data import world
 
 CHROMIUM = Path("/usr/bin/chromium")
 EMBEDDED = zoo.converted(zoo.entry("world-tiny"))

@@ -16,8 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import features, media, panels, plot, world
+from mbt_lite import (
+    features,
+    media,
+    panels,
+    plot,
+)
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig
+from mbt_lite.data import world
 from mbt_lite.features import View
 from mbt_lite.inference import AttentionMaps, Classifier, load
 from mbt_lite.panels.page import MOST, jpeg_uri, png_uri, quantised, wav

@@ -19,17 +19,19 @@ import pytest
 from mbt_lite import (
     cli,
     config,
-    extract,
     features,
-    manifests,
     media,
+)
+from mbt_lite.data import (
+    extract,
+    manifest,
     prepare,
     records,
     tables,
 )
-from mbt_lite.extract import Settings
+from mbt_lite.data.extract import Settings
+from mbt_lite.data.records import Shards
 from mbt_lite.media import isolate
-from mbt_lite.records import Shards
 
 FRONT = features.FRONT_ENDS["ln-magnitude-1e-3"]
 SETTINGS = Settings(FRONT, ("bell", "dog"), short_side=32)
@@ -251,7 +253,7 @@ def test_a_shard_that_was_lost_or_cut_is_written_again(videos, made):
     (made / names[1]).write_bytes(b"half")
     (made / "progress" / f"{names[2]}.json").write_text("{")
     (made / ".v-train-00000-of-00003.dead.part").write_bytes(b"left over")
-    assert [s.name for s in manifests.unfinished(shards_of(videos), SETTINGS, made)] == names
+    assert [s.name for s in manifest.unfinished(shards_of(videos), SETTINGS, made)] == names
     prepare.prepare(shards_of(videos), SETTINGS, made, workers=1)
     assert contents(made) == before
 
@@ -287,7 +289,7 @@ def test_a_file_that_came_later_is_prepared_with_its_shard_only(videos, tmp_path
     found = {r.id: r for r in tables.read_rows(videos / "table.csv").rows}
     found["gone"] = replace(found["gone"], path=videos / "v0.mp4")
     came = [replace(s, rows=tuple(found[r.id] for r in s.rows)) for s in planned]
-    assert len(manifests.unfinished(came, SETTINGS, tmp_path)) == 1
+    assert len(manifest.unfinished(came, SETTINGS, tmp_path)) == 1
     dataset = prepare.prepare(came, SETTINGS, tmp_path, workers=2)
     assert (dataset["splits"]["test"]["examples"], dataset["failures"]) == (2, 2)
 
@@ -319,7 +321,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, made, tmp_p
     (out / "progress").mkdir(parents=True)
     tasks = (prepare.write(shard, SETTINGS, out) for shard in planned)
     isolate.run(tasks, work_that_crashes, str(tmp_path), 2, patience=10.0)
-    dataset = manifests.finish(out, SETTINGS)
+    dataset = manifest.finish(out, SETTINGS)
     found = Shards(out, "train")
     whole = Shards(made, "train")
     assert dataset["splits"]["train"]["examples"] == 6 and not found.faults

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import records, sequence, tfrecord
-from mbt_lite.records import Example, RecordError, Shards
+from mbt_lite.data import records, sequence_example, tfrecord
+from mbt_lite.data.records import Example, RecordError, Shards
 
 
 def jpeg(value, size=(12, 8)):
@@ -127,9 +127,9 @@ def test_numbers_that_come_one_by_one_are_read_too():
     # Feature{float_list{value: 1.5 value: -2}} and Feature{int64_list{value: 300}}, not packed
     floats = bytes([13]) + np.float32(1.5).tobytes() + bytes([13]) + np.float32(-2).tobytes()
     feature = bytes([18, len(floats)]) + floats
-    np.testing.assert_array_equal(sequence._value(feature, 0, len(feature)), [1.5, -2])
+    np.testing.assert_array_equal(sequence_example._value(feature, 0, len(feature)), [1.5, -2])
     feature = bytes([26, 3, 8, 0xAC, 0x02])
-    assert sequence._value(feature, 0, len(feature)).tolist() == [300]
+    assert sequence_example._value(feature, 0, len(feature)).tolist() == [300]
 
 
 def test_damaged_bytes_are_refused_whatever_the_damage():
@@ -251,8 +251,8 @@ def test_a_shard_that_vanishes_or_shrinks_while_reading_is_named(folder):
 
 def shard_of(folder, context=None, lists=None):
     """A shard with one clip some of whose features were replaced."""
-    clip = sequence.decode(records.to_bytes(example()))
-    data = sequence.encode(clip[0] | (context or {}), clip[1] | (lists or {}))
+    clip = sequence_example.decode(records.to_bytes(example()))
+    data = sequence_example.encode(clip[0] | (context or {}), clip[1] | (lists or {}))
     path = folder / "odd-00000-of-00001"
     tfrecord.write(path, [data])
     return path

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbt_lite import media, world
+from mbt_lite import media
+from mbt_lite.data import world
 
 SAMPLES = Path(__file__).resolve().parent.parent / "data_samples"
 with open(SAMPLES / "labels.csv", newline="", encoding="utf-8") as table:

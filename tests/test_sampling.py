@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mbt_lite import sampling
 from mbt_lite.config import PAIRINGS, ClipConfig
+from mbt_lite.data import sampling
 
 TEN_SECONDS = {"frames": 250, "rows": 1000}  # at 25 and 100 a second
 RELEASED = ClipConfig()

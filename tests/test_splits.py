@@ -10,12 +10,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mbt_lite import data, holdout, kept, media, records, sources, tables, world
-from mbt_lite.batches import Loader
+from mbt_lite import media
 from mbt_lite.config import WORLD, WORLD_CLIP, ClipConfig
+from mbt_lite.data import (
+    cache,
+    datasets,
+    records,
+    sources,
+    splits,
+    tables,
+    world,
+)
+from mbt_lite.data.filler import Part
+from mbt_lite.data.loader import Loader
+from mbt_lite.data.sampling import Sampling
 from mbt_lite.experiment import DataConfig, Experiment
-from mbt_lite.filler import Part
-from mbt_lite.sampling import Sampling
 
 SMALL = ClipConfig(frames=2, fps=5.0, stride=1, size=16, resize=16, spec_frames=25)
 TINY = replace(WORLD, rgb_shape=(2, 16, 16), spec_shape=(25, 128))
@@ -63,11 +72,11 @@ def table(tmp_path):
 
 def test_about_the_share_is_held_out_and_other_files_change_nothing():
     rows = [row(number) for number in range(2000)]
-    held = holdout.held_out(rows, 0.2)
+    held = splits.held_out(rows, 0.2)
     assert 0.17 < held.mean() < 0.23
-    np.testing.assert_array_equal(holdout.held_out(rows[::-1], 0.2), held[::-1])
-    np.testing.assert_array_equal(holdout.held_out(rows[::3], 0.2), held[::3])
-    more = holdout.held_out(rows, 0.4)
+    np.testing.assert_array_equal(splits.held_out(rows[::-1], 0.2), held[::-1])
+    np.testing.assert_array_equal(splits.held_out(rows[::3], 0.2), held[::3])
+    more = splits.held_out(rows, 0.4)
     assert more.sum() > held.sum() and more[held].all()
 
 
@@ -78,7 +87,7 @@ def test_of_a_class_with_two_files_one_is_held_out_and_of_each_class_one_is_lear
     rows = [row(number, name) for number, name in enumerate(names)]
     for seed in range(20):
         moved = [replace(one, id=f"{seed} {one.id}") for one in rows]
-        held = holdout.held_out(moved, share)
+        held = splits.held_out(moved, share)
         for name, count in counts.items():
             part = held[[one.labels == (name,) for one in rows]]
             assert part.sum() >= (count > 1) and not part.all()
@@ -86,7 +95,7 @@ def test_of_a_class_with_two_files_one_is_held_out_and_of_each_class_one_is_lear
 
 def test_windows_of_one_file_stay_together():
     rows = [row(number, "ab"[number % 2], f"{number // 4}.mp4") for number in range(400)]
-    held = holdout.held_out(rows, 0.3)
+    held = splits.held_out(rows, 0.3)
     assert 0 < held.sum() < 400
     assert all(len(set(held[start : start + 4])) == 1 for start in range(0, 400, 4))
 
@@ -97,7 +106,7 @@ def test_windows_of_one_file_stay_together():
 @pytest.mark.parametrize("names", [{}, {"train": None, "validation": None, "test": None}])
 def test_a_folder_without_splits_is_learnt_from_and_scored_on_apart(folder, names):
     config = DataConfig(path=str(folder), holdout=0.3, **names)
-    train, validation, test = (data.open_split(config, role) for role in data.ROLES)
+    train, validation, test = (datasets.open_split(config, role) for role in datasets.ROLES)
     whole = sources.open_source(folder)
     assert train.labels == validation.labels == test.labels == ("cat", "dog")
     assert ids(train) | ids(test) == ids(whole) and not ids(train) & ids(test)
@@ -108,25 +117,25 @@ def test_a_folder_without_splits_is_learnt_from_and_scored_on_apart(folder, name
 
 def test_the_splits_of_a_table_keep_their_names_and_share_all_classes(table):
     config = DataConfig(path=str(table), validation="eval", test=None)
-    train, validation = (data.open_split(config, role) for role in data.ROLES[:2])
+    train, validation = (datasets.open_split(config, role) for role in datasets.ROLES[:2])
     assert (len(train), len(validation)) == (6, 3)
     assert train.labels == validation.labels == ("a", "b")
-    assert data.open_split(config, "test") is None
-    assert len(data.open_split(config, "validation", clips=2)) == 2
+    assert datasets.open_split(config, "test") is None
+    assert len(datasets.open_split(config, "validation", clips=2)) == 2
 
 
 def test_what_is_held_out_stands_in_for_a_split_that_is_missing(table):
     config = DataConfig(path=str(table), test="eval", holdout=0.3)
-    train, validation, test = (ids(data.open_split(config, role)) for role in data.ROLES)
+    train, validation, test = (ids(datasets.open_split(config, role)) for role in datasets.ROLES)
     assert not train & validation and len(train | validation) == 6
     assert len(test) == 3 and not test & (train | validation)
     every = replace(config, validation="eval")  # nothing is missing, nothing is held out
-    assert len(data.open_split(every, "train")) == 6
+    assert len(datasets.open_split(every, "train")) == 6
 
 
 def test_clips_that_are_scored_are_spread_over_all(folder):
     config = DataConfig(path=str(folder), holdout=0.6)
-    whole, few = (data.open_split(config, "test", clips=clips) for clips in (0, 2))
+    whole, few = (datasets.open_split(config, "test", clips=clips) for clips in (0, 2))
     assert len(few) == 2 < len(whole)
     assert {one[:3] for one in ids(few)} == {"cat", "dog"}
 
@@ -135,19 +144,19 @@ def test_missing_splits_are_refused_with_what_to_set(folder, table, tmp_path):
     with pytest.raises(
         ValueError, match="videos.* has no splits.*data.holdout=0.1.*validation=None"
     ):
-        data.open_split(DataConfig(path=str(folder)), "validation")
+        datasets.open_split(DataConfig(path=str(folder)), "validation")
     with pytest.raises(ValueError, match="data.test=test: .*has the splits train, eval"):
-        data.open_split(DataConfig(path=str(table)), "test")
+        datasets.open_split(DataConfig(path=str(table)), "test")
     with pytest.raises(ValueError, match="data.train=learn: .*has the splits train, eval"):
-        data.open_split(DataConfig(path=str(table), train="learn"), "train")
+        datasets.open_split(DataConfig(path=str(table), train="learn"), "train")
     with pytest.raises(ValueError, match="even those that are to be scored: name a split"):
-        data.open_split(DataConfig(path=str(table), train=None, test="eval"), "train")
+        datasets.open_split(DataConfig(path=str(table), train=None, test="eval"), "train")
     with pytest.raises(ValueError, match="role='eval' is none of train, validation, test"):
-        data.open_split(DataConfig(), "eval")
+        datasets.open_split(DataConfig(), "eval")
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "1.mp4").write_bytes(b"")
     with pytest.raises(ValueError, match="no class of .* has two files"):
-        data.open_split(DataConfig(path=str(tmp_path), holdout=0.5), "test")
+        datasets.open_split(DataConfig(path=str(tmp_path), holdout=0.5), "test")
 
 
 def test_prepared_records_are_divided_when_they_are_made(tmp_path):
@@ -155,41 +164,43 @@ def test_prepared_records_are_divided_when_they_are_made(tmp_path):
     (tmp_path / "names.txt").write_text("a\nb\n")
     place = str(tmp_path / "x@1")
     config = DataConfig(path=place, labels=str(tmp_path / "names.txt"), test=None)
-    assert data.open_split(config, "train").labels == ("a", "b")
+    assert datasets.open_split(config, "train").labels == ("a", "b")
     with pytest.raises(ValueError, match="has to be divided into splits when it is made"):
-        data.open_split(replace(config, holdout=0.2), "validation")
+        datasets.open_split(replace(config, holdout=0.2), "validation")
 
 
 # ---- the micro-world ----
 
 
 def test_the_world_is_rough_and_asks_for_parts_only_where_it_is_learnt_from():
-    train = data.open_split(DataConfig(), "train", seed=3, clips=70)
+    train = datasets.open_split(DataConfig(), "train", seed=3, clips=70)
     assert (len(train), train.auxiliary) == (70, 8)
     assert train.labels == (*world.LABELS, *world.PARTS)
-    test = data.open_split(DataConfig(), "test", clips=5)
+    test = datasets.open_split(DataConfig(), "test", clips=5)
     assert (len(test), test.auxiliary, test.labels) == (5, 0, world.LABELS)
-    assert len(data.open_split(DataConfig(), "validation")) == 2000
-    assert data.open_split(DataConfig(test=None), "test") is None
+    assert len(datasets.open_split(DataConfig(), "validation")) == 2000
+    assert datasets.open_split(DataConfig(test=None), "test") is None
     batch = next(Loader(test, Sampling(WORLD_CLIP), 2))
     for index in range(2):
         sample = world.sample(world.scene(world.SPLITS["test"], index), WORLD_CLIP)
         for name in sample:
             np.testing.assert_allclose(batch[name][index], sample[name], atol=1e-5)
     with pytest.raises(ValueError, match="data.test=eval: the micro-world has train, test, valid"):
-        data.open_split(DataConfig(test="eval"), "test")
+        datasets.open_split(DataConfig(test="eval"), "test")
 
 
 def test_so_many_clips_of_the_world_come_again_in_another_order():
     experiment = small(clips=6)
-    source = data.open_split(experiment.data, "train", clips=32)
-    loader = data.loader(experiment, source, training=True, batch=6)
+    source = datasets.open_split(experiment.data, "train", clips=32)
+    loader = datasets.make_loader(experiment, source, training=True, batch=6)
     first, second = next(loader), next(loader)
     assert sorted(first["id"]) == sorted(second["id"]) and first["id"] != second["id"]
     place = second["id"].index(first["id"][0])
     np.testing.assert_array_equal(first["rgb"][0], second["rgb"][place])
     new = small()
-    batch = next(data.loader(new, data.open_split(new.data, "train", clips=32), training=True))
+    batch = next(
+        datasets.make_loader(new, datasets.open_split(new.data, "train", clips=32), training=True)
+    )
     assert batch["id"] == [f"world:train {number}" for number in range(4)]
 
 
@@ -219,8 +230,8 @@ def small(streams=("spec", "rgb"), **fields) -> Experiment:
 
 def test_a_loader_takes_what_the_model_sees_and_hears():
     experiment = small(streams=("rgb",))
-    source = data.open_split(experiment.data, "train", clips=8)
-    batch = next(data.loader(experiment, source, training=True))
+    source = datasets.open_split(experiment.data, "train", clips=8)
+    batch = next(datasets.make_loader(experiment, source, training=True))
     assert batch["rgb"].shape == (4, 2, 16, 16, 3) and "spec" not in batch
     assert batch["extent"].tolist() == [[16, 16]] * 4
 
@@ -231,20 +242,26 @@ def test_files_are_scored_in_views_and_a_clip_of_the_world_in_one(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         media.write(tmp_path / f"{name}.mp4", frames, 25.0, np.zeros(32_000, np.float32))
     experiment = small(path=str(tmp_path), views=3)
-    loader = data.loader(experiment, sources.open_source(tmp_path), training=False, batch=1)
+    loader = datasets.make_loader(
+        experiment, sources.open_source(tmp_path), training=False, batch=1
+    )
     assert loader.views == 3 and [len(batch["mask"]) for batch in loader] == [3, 3]
-    scored = data.open_split(DataConfig(), "test", clips=2)
-    loader = data.loader(small(), scored, training=False)
+    scored = datasets.open_split(DataConfig(), "test", clips=2)
+    loader = datasets.make_loader(small(), scored, training=False)
     assert loader.views == 1 and [batch["mask"].tolist() for batch in loader] == [[1, 1, 0, 0]]
 
 
 def test_each_host_gets_its_part_of_the_batch_and_scoring_can_be_repeated():
     experiment = small(clips=8)
-    source = data.open_split(experiment.data, "train")
-    halves = [data.loader(experiment, source, training=True, host=n, hosts=2) for n in range(2)]
-    whole = next(data.loader(experiment, source, training=True))
+    source = datasets.open_split(experiment.data, "train")
+    halves = [
+        datasets.make_loader(experiment, source, training=True, host=n, hosts=2) for n in range(2)
+    ]
+    whole = next(datasets.make_loader(experiment, source, training=True))
     assert sum((next(half)["id"] for half in halves), []) == whole["id"]
-    loader = data.loader(experiment, data.open_split(DataConfig(), "test", clips=6), training=False)
+    loader = datasets.make_loader(
+        experiment, datasets.open_split(DataConfig(), "test", clips=6), training=False
+    )
     first = [batch["id"] for batch in loader]
     loader.seek(0)
     assert [batch["id"] for batch in loader] == first and len(first) == 2
@@ -287,23 +304,23 @@ def counted(monkeypatch):
 @pytest.mark.parametrize("streams", [("spec", "rgb"), ("spec",)])
 def test_kept_clips_are_the_clips_and_are_made_once(tmp_path, counted, streams):
     experiment = small(streams, clips=9)
-    source = data.open_split(experiment.data, "train")
+    source = datasets.open_split(experiment.data, "train")
     keeping = replace(experiment, data=replace(experiment.data, keep=str(tmp_path)))
-    made = data.loader(experiment, source, training=True)
-    read = data.loader(keeping, source, training=True)
+    made = datasets.make_loader(experiment, source, training=True)
+    read = datasets.make_loader(keeping, source, training=True)
     for _ in range(4):
         one, other = next(made), next(read)
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one)
     counted.clear()
-    next(data.loader(keeping, source, training=True))
+    next(datasets.make_loader(keeping, source, training=True))
     assert counted == [0]  # the first clip tells whether the code is the same
 
 
 @pytest.mark.full
 def test_a_kept_clip_is_read_by_worker_processes_too(tmp_path):
     source, sampling = sources.Scenes("test", 5), Sampling(SMALL)
-    there = kept.keep(source, sampling, tmp_path)
+    there = cache.keep(source, sampling, tmp_path)
     with Loader(there, sampling, 5, workers=1) as loader:
         batch = next(loader)
     plain = next(Loader(source, sampling, 5))
@@ -320,23 +337,23 @@ def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypa
         (sources.World(3, 0), replace(sampling, clip=replace(SMALL, fps=4.0))),
         (sources.World(3, 0), replace(sampling, streams=streams)),
     ]
-    folders = [kept.keep(*variant, tmp_path).folder for variant in variants]
+    folders = [cache.keep(*variant, tmp_path).folder for variant in variants]
     assert len(set(folders)) == len(variants)
-    assert kept.keep(*variants[0], tmp_path).folder == folders[0]
+    assert cache.keep(*variants[0], tmp_path).folder == folders[0]
     monkeypatch.setattr(world, "_cut", lambda rng, colour: np.zeros(32_000, np.float32))
-    assert kept.keep(*variants[0], tmp_path).folder not in folders  # the code has changed
+    assert cache.keep(*variants[0], tmp_path).folder not in folders  # the code has changed
     with pytest.raises(ValueError, match="in another form than is asked for now"):
-        next(Loader(kept.keep(*variants[0], tmp_path), replace(sampling, streams=streams), 1))
+        next(Loader(cache.keep(*variants[0], tmp_path), replace(sampling, streams=streams), 1))
 
 
 def test_an_audio_track_is_chosen_for_files_and_refused_for_prepared_clips(tmp_path):
     config = DataConfig(path=str(tmp_path), audio_track=2)
     experiment = Experiment(name="a", model=TINY, clip=SMALL, data=config)
-    sampling = data.sampled(experiment, sources.Scenes("test", 1), training=False)
+    sampling = datasets.sampled(experiment, sources.Scenes("test", 1), training=False)
     assert sampling.clip == replace(SMALL, audio_track=2) and experiment.clip.audio_track is None
     (tmp_path / records.DESCRIPTION).write_text("{}")
     with pytest.raises(ValueError, match="prepared clips of one track"):
-        data.open_split(config, "train")
+        datasets.open_split(config, "train")
     with pytest.raises(ValueError, match="in files with several tracks"):
         DataConfig(audio_track=2)
 
@@ -345,7 +362,7 @@ def test_two_runs_at_once_share_what_one_of_them_makes(tmp_path, counted):
     source, sampling = sources.World(20, 0), Sampling(SMALL, True, canvas=(16, 16))
     found = []
     runs = [
-        threading.Thread(target=lambda: found.append(kept.keep(source, sampling, tmp_path)))
+        threading.Thread(target=lambda: found.append(cache.keep(source, sampling, tmp_path)))
         for _ in range(2)
     ]
     for run in runs:
@@ -362,11 +379,11 @@ def test_an_interrupted_making_leaves_nothing_behind_that_would_be_read(tmp_path
 
     source, sampling = sources.Scenes("test", 3), Sampling(SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(kept.Loader, "__next__", interrupted)
+        patch.setattr(cache.Loader, "__next__", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            kept.keep(source, sampling, tmp_path)
+            cache.keep(source, sampling, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert len(kept.keep(source, sampling, tmp_path)) == 3
+    assert len(cache.keep(source, sampling, tmp_path)) == 3
 
 
 def test_what_cannot_be_kept_is_refused_in_a_sentence(folder, tmp_path, monkeypatch):
@@ -374,8 +391,8 @@ def test_what_cannot_be_kept_is_refused_in_a_sentence(folder, tmp_path, monkeypa
         DataConfig(keep=str(tmp_path))
     drawn = sources.open_source(folder)
     with pytest.raises(ValueError, match="the same in every epoch: those of the micro-world"):
-        kept.keep(drawn, Sampling(SMALL), tmp_path)
-    monkeypatch.setattr(kept.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        cache.keep(drawn, Sampling(SMALL), tmp_path)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ValueError, match="has 0.0 GiB left; take fewer with data.clips"):
-        kept.keep(sources.Scenes("test", 3), Sampling(SMALL), tmp_path)
+        cache.keep(sources.Scenes("test", 3), Sampling(SMALL), tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -6,7 +6,7 @@ from unicodedata import normalize
 import av
 import pytest
 
-from mbt_lite import forms, tables
+from mbt_lite.data import formats, tables
 from mbt_lite.media import container
 
 LABELS = ("dog barks", "bell", "Male speech, man speaking")
@@ -161,9 +161,9 @@ def test_every_suffix_of_a_format_that_is_opened_counts_as_a_clip():
     opened = set()
     for name in container.CONTAINERS.split(","):
         opened |= set(av.ContainerFormat(name, "r").extensions)
-    assert {f".{suffix}" for suffix in opened - stills} <= forms.SUFFIXES
-    assert {".mts", ".m2ts", ".mxf", ".asf", ".aif", ".caf", ".wma", ".amr"} <= forms.SUFFIXES
-    assert all(suffix == suffix.lower() for suffix in forms.SUFFIXES)
+    assert {f".{suffix}" for suffix in opened - stills} <= formats.SUFFIXES
+    assert {".mts", ".m2ts", ".mxf", ".asf", ".aif", ".caf", ".wma", ".amr"} <= formats.SUFFIXES
+    assert all(suffix == suffix.lower() for suffix in formats.SUFFIXES)
 
 
 def test_a_class_folder_without_clips_is_refused_and_what_is_left_out_is_said(tmp_path):

@@ -10,7 +10,16 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from mbt_lite import configs, media, metrics, plot, rehearsal, start, tfrecord, train, world
+from mbt_lite import (
+    configs,
+    media,
+    metrics,
+    plot,
+    rehearsal,
+    start,
+    train,
+)
+from mbt_lite.data import tfrecord, world
 from mbt_lite.evaluation import evaluate
 from mbt_lite.experiment import DataConfig, StartConfig, TrainConfig
 from mbt_lite.inference import load

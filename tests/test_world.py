@@ -9,10 +9,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mbt_lite import world
 from mbt_lite.config import WORLD_CLIP
+from mbt_lite.data import world
+from mbt_lite.data.world import (
+    BOTH,
+    EVENTS,
+    KINDS,
+    LABELS,
+    MOTIONS,
+    RATE,
+    SECONDS,
+    SHAPES,
+)
 from mbt_lite.features import read_views
-from mbt_lite.world import BOTH, EVENTS, KINDS, LABELS, MOTIONS, RATE, SECONDS, SHAPES
 
 TIMES = (np.arange(8) + 0.5) / 4  # s
 ENOUGH = 1e-3  # a chi-square test that gives less than this probability says "not uniform"

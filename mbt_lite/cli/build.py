@@ -44,7 +44,7 @@ class Build:
     def run(self) -> int:
         import tensorflow_datasets as tfds
 
-        from mbt_lite.builders.av_digits import FILES
+        from mbt_lite.data.tfds.av_digits import FILES
 
         if self.manual and not self.manual.is_dir():
             raise ValueError(f"--manual {self.manual} is no folder.")
@@ -63,13 +63,13 @@ class Build:
         return int(bool(builder.left_out))
 
     def _digits(self):
-        from mbt_lite.builders import AvDigits
+        from mbt_lite.data.tfds import AvDigits
 
         return AvDigits(data_dir=self.out, config=self.config)
 
     def _table(self):
         from mbt_lite import features
-        from mbt_lite.builders import TableConfig, TableDataset
+        from mbt_lite.data.tfds import TableConfig, TableDataset
 
         table = Path(self.dataset)
         config = TableConfig(

@@ -33,8 +33,8 @@ class Doctor:
     def run(self) -> int:
         from tqdm import tqdm
 
-        from mbt_lite import doctor
         from mbt_lite.checkpoints import zoo
+        from mbt_lite.data import doctor
 
         if not self.clips:
             raise ValueError("no clip given; try: " + self.example)

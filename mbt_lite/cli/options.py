@@ -19,7 +19,7 @@ AudioTrack = Annotated[
 
 def media_files(paths: Iterable[Path]) -> list[Path]:
     """The paths, each folder replaced by the video and sound files in it, if it has some."""
-    from mbt_lite.forms import is_clip
+    from mbt_lite.data.formats import is_clip
 
     files = []
     for path in paths:

@@ -62,8 +62,9 @@ class Prepare:
             raise ValueError(f"--videos {self.videos} is no folder.")
 
     def run(self) -> int:
-        from mbt_lite import features, prepare, tables
-        from mbt_lite.extract import Settings
+        from mbt_lite import features
+        from mbt_lite.data import prepare, tables
+        from mbt_lite.data.extract import Settings
 
         self._check()
         found = tables.read_rows(self.table, self.videos, self.labels)
@@ -78,7 +79,7 @@ class Prepare:
         settings = Settings(front, labels, audio_track=self.audio_track, streams=self.streams)
         shards = prepare.plan(found.rows, self._name(), self.shards, self.split)
         if self.runner:
-            from mbt_lite import beam
+            from mbt_lite.data import beam
 
             options = [f"--{option}" for option in self.beam_options]
             dataset = beam.prepare(shards, settings, self.out, self.runner, options, self.patience)

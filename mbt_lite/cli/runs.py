@@ -35,7 +35,7 @@ class World:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import class_folders, world
+        from mbt_lite.data import class_folders, world
 
         if self.split not in world.SPLITS:
             raise ValueError(f"--split {self.split}: choose one of {', '.join(world.SPLITS)}.")

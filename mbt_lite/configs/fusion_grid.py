@@ -14,8 +14,8 @@ see the README.
 
 from dataclasses import replace
 
-from mbt_lite import world
 from mbt_lite.config import ClipConfig, FrontEnd, MBTConfig
+from mbt_lite.data import world
 from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 
 # Mean and deviation were measured over the first 2,000 training clips.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
-from mbt_lite import world
+from mbt_lite.data import world
 from mbt_lite.demo.engine import NAMES, Engine
 from mbt_lite.demo.markup import grid
 from mbt_lite.panels.page import data_uri

@@ -12,8 +12,9 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
-from mbt_lite import media, world
+from mbt_lite import media
 from mbt_lite.checkpoints import zoo
+from mbt_lite.data import world
 from mbt_lite.demo.engine import titled
 from mbt_lite.panels.page import jpeg_uri
 

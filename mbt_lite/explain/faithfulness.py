@@ -18,8 +18,8 @@ import numpy as np
 from scipy.stats import rankdata
 from tqdm import tqdm
 
-from mbt_lite import world
 from mbt_lite.config import MBTConfig
+from mbt_lite.data import world
 from mbt_lite.explain.maps import METHODS, hide
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier

@@ -4,7 +4,8 @@ import csv
 from functools import partial
 from importlib import resources
 
-from mbt_lite import plot, world
+from mbt_lite import plot
+from mbt_lite.data import world
 from mbt_lite.inference import load
 from mbt_lite.panels.page import Bar, Chart, bars_page
 from mbt_lite.panels.panel import Choice, Panel

@@ -27,8 +27,15 @@ from IPython.display import Video
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import mbt_lite as mbt
-from mbt_lite import doctor, features, media, panels, plot, widgets
+from mbt_lite import (
+    features,
+    media,
+    panels,
+    plot,
+    widgets,
+)
 from mbt_lite.course import samples
+from mbt_lite.data import doctor
 
 clip_path = samples() / "ring_sings_with_bell.mp4"
 clf = mbt.load()

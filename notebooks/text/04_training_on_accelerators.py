@@ -48,10 +48,10 @@ from mbt_lite import (
     sharding,
     step,
     sweep,
-    world,
 )
 from mbt_lite.checkpoints import zoo
 from mbt_lite.configs import fusion_grid
+from mbt_lite.data import world
 from mbt_lite.model.flops import model_cost
 from mbt_lite.optimizer import schedule
 from mbt_lite.validation import Sample
@@ -146,7 +146,7 @@ print(
 
 # %%
 source = data.open_split(plan.data, "train", clips=few["clips"])
-with data.loader(plan, source, training=True) as loader:
+with data.make_loader(plan, source, training=True) as loader:
     batch = next(loader)
 names = batch.pop("id")
 for name, array in batch.items():
@@ -522,7 +522,7 @@ for name in pick(("sound", "picture", "late", "bottleneck"), ("picture", "bottle
 
 # %%
 if DOWNLOAD:
-    from mbt_lite.builders import AvDigits
+    from mbt_lite.data.tfds import AvDigits
 
     builder = AvDigits(data_dir=FOLDER / "tfds", config="noisy")
     builder.download_and_prepare()

@@ -26,8 +26,15 @@ import numpy as np
 from IPython.display import Markdown
 
 import mbt_lite as mbt
-from mbt_lite import explain, features, panels, plot, widgets, world
+from mbt_lite import (
+    explain,
+    features,
+    panels,
+    plot,
+    widgets,
+)
 from mbt_lite.course import pick, samples
+from mbt_lite.data import world
 from mbt_lite.explain.blocks import mean_maps
 from mbt_lite.explain.faithfulness import Question, agreement, randomised, singing
 from mbt_lite.model import Clip

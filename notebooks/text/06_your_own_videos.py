@@ -37,8 +37,16 @@ from scipy import stats
 os.environ["TQDM_DISABLE"] = "1"  # without this line there are bars of progress
 
 import mbt_lite as mbt
-from mbt_lite import class_folders, doctor, extract, features, holdout, media, plot, prepare, world
-from mbt_lite.tables import read_rows
+from mbt_lite import features, media, plot
+from mbt_lite.data import (
+    class_folders,
+    doctor,
+    extract,
+    prepare,
+    splits,
+    world,
+)
+from mbt_lite.data.tables import read_rows
 from mbt_lite.validation import Sample
 
 MY_FOLDER = None  # "/content/drive/MyDrive/videos": a folder for each class, named like it
@@ -139,7 +147,7 @@ print(f"{len(everything.rows)} files, left out: {[path.name for path in silent]}
 # is a table, `path,labels,split`. You can write such a table in any spreadsheet instead.
 
 # %%
-held = holdout.held_out(rows, 0.25)
+held = splits.held_out(rows, 0.25)
 sides = [{row.path for row, h in zip(rows, held, strict=True) if h == side} for side in (0, 1)]
 assert not sides[0] & sides[1]  # no file is on both sides
 print(f"a quarter was asked, {sum(held)} of {len(held)} are held out")

@@ -38,10 +38,10 @@ from mbt_lite import (
     checkpoints,
     features,
     plot,
-    world,
 )
 from mbt_lite.checkpoints import zoo
 from mbt_lite.course import pick, samples
+from mbt_lite.data import world
 from mbt_lite.model import init_params
 from mbt_lite.model.flops import model_cost
 

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mbt_lite import records, tables, world
 from mbt_lite.config import FrontEnd, from_dict
+from mbt_lite.data import records, tables, world
+from mbt_lite.data.filler import Rows, Source
+from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.videos import Table
+from mbt_lite.data.windows import Stream, mark, write
 from mbt_lite.features import log_mel
-from mbt_lite.filler import Rows, Source
-from mbt_lite.sampling import Sampling
-from mbt_lite.videos import Table
-from mbt_lite.windows import Stream, mark, write
 
 WHOLE = "all"  # how `mbt-lite prepare` calls the split of a table that has none
 ONE_TRACK = "holds prepared clips of one track; choose it with mbt-lite prepare --audio-track."
@@ -159,7 +159,7 @@ class Digits:
 
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
         """Write one pair, picture and sound whole; its id."""
-        from mbt_lite.builders import av_digits
+        from mbt_lite.data.tfds import av_digits
 
         made = av_digits.sample(self.stored[index], sampling.clip)
         name = made.pop("id")
@@ -253,7 +253,7 @@ def _tfds_at(folder: Path) -> Place:
 
 
 def _from_tfds(builder, split: str) -> Source:
-    from mbt_lite.builders import table
+    from mbt_lite.data.tfds import table
 
     folder = builder.data_dir
     if split not in builder.info.splits:

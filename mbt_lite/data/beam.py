@@ -22,11 +22,11 @@ requirements-beam.txt are installed, as Dataflow does.
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbt_lite import prepare as local
-from mbt_lite.extract import Settings
-from mbt_lite.manifests import Shard, finish, unfinished
+from mbt_lite.data import prepare as local
+from mbt_lite.data.extract import Settings
+from mbt_lite.data.manifest import Shard, finish, unfinished
+from mbt_lite.data.prepare import PATIENCE
 from mbt_lite.media import isolate
-from mbt_lite.prepare import PATIENCE
 
 
 def prepare(

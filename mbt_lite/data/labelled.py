@@ -15,11 +15,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mbt_lite import data, features, media, sources, tables, workers, world
+from mbt_lite import features, media
 from mbt_lite.config import ClipConfig
+from mbt_lite.data import (
+    datasets,
+    sources,
+    tables,
+    workers,
+    world,
+)
+from mbt_lite.data.filler import Filler, Part, Source
+from mbt_lite.data.sampling import Sampling
 from mbt_lite.experiment import DataConfig
-from mbt_lite.filler import Filler, Part, Source
-from mbt_lite.sampling import Sampling
 
 WORLD = {f"world:{split}": split for split in world.SPLITS}
 THUMBNAIL = 160  # pixels, short side
@@ -240,7 +247,7 @@ def _of_world(split: str, labels: Sequence[str], clip: ClipConfig, count: int | 
 
 
 def _of_experiment(config: DataConfig, labels, clip, views: int, count, role: str) -> Clips:
-    opened = data.open_split(config, role)
+    opened = datasets.open_split(config, role)
     if opened is None:
         raise ValueError(f"data.{role} is None: the experiment names no clips for it.")
     if isinstance(opened, sources.Scenes):

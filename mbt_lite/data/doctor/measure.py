@@ -9,7 +9,12 @@ import numpy as np
 
 from mbt_lite import media
 from mbt_lite.config import STREAMS, ClipConfig
-from mbt_lite.doctor.survey import Channels, Survey, channels, survey
+from mbt_lite.data.doctor.survey import (
+    Channels,
+    Survey,
+    channels,
+    survey,
+)
 from mbt_lite.features import View, hz_to_mel, make_view, starts
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"

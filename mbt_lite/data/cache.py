@@ -18,11 +18,16 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from mbt_lite import workers
-from mbt_lite.batches import Loader
 from mbt_lite.config import to_dict
-from mbt_lite.filler import Filler, Job, Rows, Source
-from mbt_lite.sampling import Sampling
+from mbt_lite.data import workers
+from mbt_lite.data.filler import (
+    Filler,
+    Job,
+    Rows,
+    Source,
+)
+from mbt_lite.data.loader import Loader
+from mbt_lite.data.sampling import Sampling
 
 BATCH = 64  # clips that are made at a time
 WORTH = 500  # clips, from which on it is worth to start processes

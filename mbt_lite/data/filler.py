@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
-from mbt_lite.sampling import Sampling
+from mbt_lite.data.sampling import Sampling
 
 Rows = dict[str, np.ndarray]  # a clip's own rows of a batch, to be written: see `Filler.fields`
 

@@ -18,10 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import mbt_lite
-from mbt_lite.extract import Settings
+from mbt_lite.data.extract import Settings
+from mbt_lite.data.records import DESCRIPTION, SHARD, shard_name
+from mbt_lite.data.tables import Row
 from mbt_lite.media.isolate import TOO_LONG
-from mbt_lite.records import DESCRIPTION, SHARD, shard_name
-from mbt_lite.tables import Row
 
 PROGRESS, FAILURES = "progress", "failures.csv"
 TRAINING = ("train", "training")  # names of the split that mean and deviation are taken over

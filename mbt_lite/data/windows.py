@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite.config import ClipConfig
-from mbt_lite.filler import Rows
-from mbt_lite.sampling import Sampling, Window, indices
+from mbt_lite.data.filler import Rows
+from mbt_lite.data.sampling import Sampling, Window, indices
 
 
 class Stream(NamedTuple):

@@ -6,8 +6,8 @@ Each clip shows and sounds as rich as any scene; of the classes asked for exactl
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbt_lite import world
-from mbt_lite.world import Scene
+from mbt_lite.data import world
+from mbt_lite.data.world import Scene
 
 PATIENCE = 5000  # scenes in a row without a clip of a class, after which there are taken to be none
 

@@ -12,9 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from mbt_lite import features, media, tables
+from mbt_lite import features, media
 from mbt_lite.config import STREAMS, FrontEnd, to_dict
-from mbt_lite.records import FPS, MELS, ROWS, Example
+from mbt_lite.data import tables
+from mbt_lite.data.records import (
+    FPS,
+    MELS,
+    ROWS,
+    Example,
+)
 
 NAMES = {"rgb": "picture", "spec": "sound"}  # as `media` calls the streams
 

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mbt_lite.config import STREAMS, WORLD_CLIP, ClipConfig
-from mbt_lite.doctor.advise import findings, unreadable
-from mbt_lite.doctor.measure import (
+from mbt_lite.data.doctor.advise import findings, unreadable
+from mbt_lite.data.doctor.measure import (
     FAULT,
     LOOKS,
     NOTE,
@@ -23,7 +23,7 @@ from mbt_lite.doctor.measure import (
     measure,
     survey_file,
 )
-from mbt_lite.doctor.words import facts, note, to_dict
+from mbt_lite.data.doctor.words import facts, note, to_dict
 from mbt_lite.media import MediaError
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 import math
 
-from mbt_lite.doctor.measure import Report
+from mbt_lite.data.doctor.measure import Report
 
 CHANNELS = {1: "mono", 2: "stereo"}
 MANY = 30  # views that a person would still ask for

@@ -8,8 +8,15 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from mbt_lite.doctor.measure import FAULT, NOTE, WARNING, Finding, Look, Report
-from mbt_lite.doctor.survey import Stream
+from mbt_lite.data.doctor.measure import (
+    FAULT,
+    NOTE,
+    WARNING,
+    Finding,
+    Look,
+    Report,
+)
+from mbt_lite.data.doctor.survey import Stream
 from mbt_lite.media import MediaError
 
 SILENT = -80.0  # dB of full scale, root mean square: under the noise of 14 bits

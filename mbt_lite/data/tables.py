@@ -17,8 +17,8 @@ from unicodedata import normalize
 
 import numpy as np
 
-from mbt_lite import forms
-from mbt_lite.forms import SUFFIXES, Line, Sheet
+from mbt_lite.data import formats
+from mbt_lite.data.formats import SUFFIXES, Line, Sheet
 
 SHOWN = 5  # examples in a sentence that counts
 NEAR = 1.0  # s; files and windows of the same length differ by less
@@ -80,7 +80,7 @@ def read_rows(
     whose file is missing stays, with path None. Raises ValueError where nothing is left.
     """
     source = Path(source)
-    sheet = forms.read(source)
+    sheet = formats.read(source)
     labels, lines, notes = _named(sheet, names)
     known = _classes(source, lines, labels)
     labelled, unlabelled = _with_classes(lines, known)
@@ -115,7 +115,7 @@ def read(source: str | Path, labels: Sequence[str], split: str | None = None) ->
     there, a row cannot be read, the same clip is labelled in two ways, or nothing is left.
     """
     source = Path(source)
-    sheet = forms.read(source)
+    sheet = formats.read(source)
     if sheet.problems:
         raise ValueError(sheet.problems[0])
     sheet = _of_split(source, sheet, split)
@@ -252,7 +252,7 @@ def _classes(source: Path, lines: Sequence[Line], labels: Sequence[str]) -> dict
 
 def _folded(name: str) -> str:
     """A name without what people write in two ways: capitals, accents in parts, _ for a space."""
-    return forms.composed(name).casefold().replace("_", " ")
+    return formats.composed(name).casefold().replace("_", " ")
 
 
 def _with_classes(lines: Sequence[Line], known: Mapping[str, int], to: str = ""):

@@ -25,12 +25,19 @@ import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
-from mbt_lite import extract, tfrecord
-from mbt_lite.extract import Settings
-from mbt_lite.manifests import PROGRESS, Done, Shard, finish, unfinished, write_manifest
+from mbt_lite.data import extract, tfrecord
+from mbt_lite.data.extract import Settings
+from mbt_lite.data.manifest import (
+    PROGRESS,
+    Done,
+    Shard,
+    finish,
+    unfinished,
+    write_manifest,
+)
+from mbt_lite.data.records import DESCRIPTION, FPS, to_bytes
+from mbt_lite.data.tables import Row
 from mbt_lite.media import isolate
-from mbt_lite.records import DESCRIPTION, FPS, to_bytes
-from mbt_lite.tables import Row
 
 CLIPS = 64  # a shard, unless the number of shards is given
 PATIENCE = 600.0  # s for one clip

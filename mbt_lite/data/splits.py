@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mbt_lite.tables import Row
+from mbt_lite.data.tables import Row
 
 
 def held_out(rows: Sequence[Row], share: float) -> np.ndarray:

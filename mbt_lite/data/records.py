@@ -27,7 +27,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from mbt_lite import sequence, tfrecord
+from mbt_lite.data import sequence_example, tfrecord
 
 FPS = 25  # frames a second
 ROWS, MELS = 100, 128  # of the spectrogram of one second
@@ -111,7 +111,7 @@ def to_bytes(example: Example) -> bytes:
         START: np.array([round(1e6 * example.start)]),
         END: np.array([round(1e6 * example.end)]),
     }
-    return sequence.encode(context, lists)
+    return sequence_example.encode(context, lists)
 
 
 def from_bytes(data: bytes, source: str = "") -> Example:
@@ -121,7 +121,7 @@ def from_bytes(data: bytes, source: str = "") -> Example:
     out.
     """
     try:
-        context, lists = sequence.decode(data)
+        context, lists = sequence_example.decode(data)
         return Example(
             id=_texts(context, ID)[0] if context.get(ID) else "",
             jpegs=[jpeg for step in lists.get(JPEG, []) for jpeg in _of(list, step, JPEG)],

@@ -11,10 +11,10 @@ from functools import lru_cache
 import grain
 import numpy as np
 
-from mbt_lite import workers
-from mbt_lite.filler import Filler, Job, Source
-from mbt_lite.sampling import Sampling
-from mbt_lite.workers import Workers
+from mbt_lite.data import workers
+from mbt_lite.data.filler import Filler, Job, Source
+from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.workers import Workers
 
 AHEAD = 2  # batches that are prepared at a time
 ENDLESS = 2**48  # batches

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mbt_lite import extract, tables
-from mbt_lite.builders.base import Builder
 from mbt_lite.config import FrontEnd
+from mbt_lite.data import extract, tables
+from mbt_lite.data.records import MELS, ROWS, Example
+from mbt_lite.data.tfds.base import Builder
 from mbt_lite.features import FRONT_ENDS
-from mbt_lite.records import MELS, ROWS, Example
 
 UNSPLIT = "train"  # where rows go that name no split
 MISSING = "there is no such file"

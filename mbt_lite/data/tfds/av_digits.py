@@ -13,10 +13,10 @@ from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.util import DownloadError
 
-from mbt_lite.builders import digits
-from mbt_lite.builders.base import Builder
 from mbt_lite.checkpoints.download import by_hand
 from mbt_lite.config import ClipConfig
+from mbt_lite.data.tfds import digits
+from mbt_lite.data.tfds.base import Builder
 from mbt_lite.features import log_mel
 
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import holdout, sources, world
-from mbt_lite.batches import Loader
+from mbt_lite.data import sources, world
+from mbt_lite.data.cache import keep
+from mbt_lite.data.filler import Part, Source
+from mbt_lite.data.loader import Loader
+from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.sources import (
+    Place,
+    Scenes,
+    Table,
+    World,
+)
+from mbt_lite.data.splits import held_out
+from mbt_lite.data.workers import hindrance
 from mbt_lite.experiment import DataConfig, Experiment
-from mbt_lite.filler import Part, Source
-from mbt_lite.kept import keep
-from mbt_lite.sampling import Sampling
-from mbt_lite.sources import Place, Scenes, Table, World
-from mbt_lite.workers import hindrance
 
 log = logging.getLogger(__name__)
 ROLES = ("train", "validation", "test")
@@ -113,7 +119,7 @@ def _held_out(config: DataConfig, source: Source) -> np.ndarray:
             f"data.holdout={config.holdout}: clips are held out of tables and folders of files; "
             f"{config.path} has to be divided into splits when it is made."
         )
-    held = holdout.held_out(source.rows, config.holdout)
+    held = held_out(source.rows, config.holdout)
     if not held.any():
         raise ValueError(
             f"data.holdout={config.holdout}: no class of {config.path} has two files, of which one "
@@ -127,7 +133,7 @@ def _told(config: DataConfig, place: Place) -> str:
     return f"{config.path} has {splits}"
 
 
-def loader(
+def make_loader(
     experiment: Experiment,
     source: Source,
     training: bool,

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import media, tables
+from mbt_lite import media
 from mbt_lite.config import ClipConfig
+from mbt_lite.data import tables
+from mbt_lite.data.filler import Rows
+from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.windows import Stream, mark, write
 from mbt_lite.features import log_mel
-from mbt_lite.filler import Rows
-from mbt_lite.sampling import Sampling
-from mbt_lite.windows import Stream, mark, write
 
 
 class Table:
