@@ -25,7 +25,7 @@ from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.model_card import CONDITIONS, run_card
 from mbt_lite.config import to_dict
 from mbt_lite.data import datasets
-from mbt_lite.evaluation import evaluate
+from mbt_lite.evaluation.loop import evaluate
 from mbt_lite.experiment import Experiment, TrainConfig, read_json
 from mbt_lite.files import write_text
 from mbt_lite.inference import Classifier

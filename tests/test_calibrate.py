@@ -11,16 +11,15 @@ import pytest
 
 from mbt_lite import (
     blind,
-    calibrate,
     cli,
     features,
     media,
-    metrics,
     plot,
 )
-from mbt_lite.calibrate import calibrate_waves
 from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
 from mbt_lite.data import tables, world
+from mbt_lite.evaluation import front_end_match, metrics
+from mbt_lite.evaluation.front_end_match import calibrate_waves
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
@@ -54,13 +53,13 @@ def sounds():
 def test_the_log_likelihood_is_minus_the_cross_entropy_summed_over_the_classes():
     logits, truth = RNG.standard_normal((20, 7), np.float32), RNG.integers(2, size=(20, 7))
     expected = -optax.sigmoid_binary_cross_entropy(logits, truth).sum(-1)
-    np.testing.assert_allclose(calibrate.log_likelihood(logits, truth), expected, rtol=1e-5)
+    np.testing.assert_allclose(front_end_match.log_likelihood(logits, truth), expected, rtol=1e-5)
 
 
 def test_the_map_of_a_resample_is_that_of_clips_repeated_as_often_as_they_were_drawn():
     scores, truth = RNG.standard_normal((30, 4)).round(1), RNG.integers(2, size=(30, 4))
     weights = RNG.multinomial(30, np.full(30, 1 / 30), 5)
-    found = calibrate._resampled_map(scores, truth, weights)
+    found = front_end_match._resampled_map(scores, truth, weights)
     for value, drawn in zip(found, weights, strict=True):
         again = np.repeat(scores, drawn, axis=0), np.repeat(truth, drawn, axis=0)
         assert value == pytest.approx(metrics.mean_average_precision(*again), abs=1e-12)
@@ -68,7 +67,7 @@ def test_the_map_of_a_resample_is_that_of_clips_repeated_as_often_as_they_were_d
 
 def test_a_class_without_a_positive_in_a_resample_does_not_count_there():
     scores, truth = RNG.standard_normal((3, 2)), np.array([[1, 0], [1, 0], [0, 1]])
-    found = calibrate._resampled_map(scores, truth, np.array([[2, 1, 0], [1, 1, 1]]))
+    found = front_end_match._resampled_map(scores, truth, np.array([[2, 1, 0], [1, 1, 1]]))
     assert found[0] == 1.0  # only the first class, and all clips have it
     assert found[1] == pytest.approx(metrics.mean_average_precision(scores, truth))
 
@@ -97,14 +96,16 @@ def test_stored_statistics_are_used_where_they_are_asked_for(sounds):
 def test_a_gain_and_the_base_of_a_logarithm_are_gone_after_standardisation(sounds):
     fronts = [FrontEnd(offset=1 / 32768), FRONT_ENDS["ln-int16"], FrontEnd(offset=1e-2)]
     wanted = [replace(front, low=60.0, fft=512) for front in fronts]
-    _, _, distances = calibrate._statistics(untrained(), sounds[0], wanted, quiet=True)
-    assert distances[0, 1] < 1e-3 < calibrate.ALIKE < distances[0, 2]
+    _, _, distances = front_end_match._statistics(untrained(), sounds[0], wanted, quiet=True)
+    assert distances[0, 1] < 1e-3 < front_end_match.ALIKE < distances[0, 2]
 
 
 def test_the_distance_of_two_front_ends_is_the_root_mean_square_of_their_difference(sounds):
     waves = sounds[0][:3]
     fronts = [FRONT_ENDS["yamnet"], FRONT_ENDS["linear-mel"]]
-    means, deviations, distances = calibrate._statistics(untrained(), waves, fronts, quiet=True)
+    means, deviations, distances = front_end_match._statistics(
+        untrained(), waves, fronts, quiet=True
+    )
     specs = [
         np.stack([features.log_mel(wave / np.float32(32768), front) for wave in waves])
         for front in fronts
@@ -185,7 +186,7 @@ def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, m
     monkeypatch.setattr(
         media, "read", lambda path, *a, **k: opened.append(path) or read(path, *a, **k)
     )
-    found = calibrate.calibrate(untrained(), labelled, FEW, quiet=True)
+    found = front_end_match.calibrate(untrained(), labelled, FEW, quiet=True)
     heard = [path.name for path in opened if path.name != "broken.mp4"]
     assert sorted(heard) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "silent.mp4"]
     assert found.clips == 4
@@ -200,14 +201,14 @@ def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, m
 
 def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
     items = tables.read(labelled, world.LABELS).items[:2]
-    found = calibrate.calibrate(load(), items, ("world",), quiet=True)
+    found = front_end_match.calibrate(load(), items, ("world",), quiet=True)
     views = [features.read_views(item.path, WORLD_CLIP)[0] for item in items]
     mean, std = features.statistics([view.wave for view in views], WORLD_CLIP.front_end)
     front = replace(WORLD_CLIP.front_end, mean=mean, std=std)
     clip = features.normalise(
         np.stack([v.rgb for v in views]), np.stack([v.spec for v in views]), front
     )
-    expected = calibrate.log_likelihood(
+    expected = front_end_match.log_likelihood(
         load().logits(clip), np.stack([item.truth for item in items])
     ).mean()
     own = next(row for row in found.rows if row.own_statistics)
@@ -218,13 +219,13 @@ def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
 def test_nothing_but_silence_is_refused_in_a_sentence(labelled):
     items = tables.read(labelled, world.LABELS).items[4:]
     with pytest.raises(ValueError, match="no clip is left to calibrate on; left out: .*silent"):
-        calibrate.calibrate(untrained(), items, FEW, quiet=True)
+        front_end_match.calibrate(untrained(), items, FEW, quiet=True)
 
 
 def test_a_model_without_ears_is_refused_in_a_sentence(labelled):
     deaf = untrained(replace(WORLD, streams=("rgb",), depth=1), WORLD_CLIP, world.LABELS)
     with pytest.raises(ValueError, match="no sound stream"):
-        calibrate.calibrate(deaf, labelled, FEW, quiet=True)
+        front_end_match.calibrate(deaf, labelled, FEW, quiet=True)
 
 
 # --- command and picture -------------------------------------------------------------------------

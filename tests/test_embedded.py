@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import mbt_lite
-from mbt_lite import features, metrics
+from mbt_lite import features
 from mbt_lite.data import world
-from mbt_lite.evaluation import evaluate
+from mbt_lite.evaluation import metrics
+from mbt_lite.evaluation.loop import evaluate
 from mbt_lite.inference import load
 
 WEIGHTS = Path(mbt_lite.__file__).parent / "weights"

@@ -10,13 +10,7 @@ import numpy as np
 import pytest
 
 import mbt_lite
-from mbt_lite import (
-    cli,
-    features,
-    journal,
-    metrics,
-    plot,
-)
+from mbt_lite import cli, features, plot
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP
 from mbt_lite.data import (
     extract,
@@ -26,7 +20,8 @@ from mbt_lite.data import (
     tfrecord,
     world,
 )
-from mbt_lite.evaluation import _windows_at_once, evaluate, modality_confusion
+from mbt_lite.evaluation import metrics, prediction_cache
+from mbt_lite.evaluation.loop import _windows_at_once, evaluate, modality_confusion
 from mbt_lite.experiment import DataConfig
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import make_heads
@@ -140,9 +135,9 @@ def test_a_file_is_answered_with_the_mean_over_its_windows(tmp_path):
     (tmp_path / "labels.csv").write_text("file,labels,start\nbell.mp4,b,\nbell.mp4,a,0.5\n")
     listener = Listener(("a", "b"))
     evaluate(listener, tmp_path, views=4, folder=tmp_path / "out", quiet=True)
-    header = {"mbt_lite": mbt_lite.__version__, "model": journal.fingerprint(listener)}
+    header = {"mbt_lite": mbt_lite.__version__, "model": prediction_cache.fingerprint(listener)}
     header |= {"data": str(tmp_path), "views": 4}
-    answers = list(journal.resume(tmp_path / "out" / "answers.jsonl", header, (3, 2)))
+    answers = list(prediction_cache.resume(tmp_path / "out" / "answers.jsonl", header, (3, 2)))
     for answer, asked in zip(answers, ({"views": 4}, {"start": 0.5}), strict=True):
         views = features.read_views(tmp_path / "bell.mp4", listener.clip_config, **asked)
         clips = [view.clip for view in views]
@@ -285,8 +280,8 @@ def test_every_part_of_a_model_shows_in_its_fingerprint():
     base = Listener()
     others = [Listener(seed=1), Listener(clip=replace(WORLD_CLIP, fps=5.0))]
     others.append(Listener(tuple(reversed(world.LABELS))))
-    assert len({journal.fingerprint(one) for one in (base, *others)}) == 4
-    assert journal.fingerprint(base) == journal.fingerprint(Listener())
+    assert len({prediction_cache.fingerprint(one) for one in (base, *others)}) == 4
+    assert prediction_cache.fingerprint(base) == prediction_cache.fingerprint(Listener())
 
 
 def test_clips_are_read_ahead_a_few_at_a_time():

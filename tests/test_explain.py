@@ -12,7 +12,12 @@ from tiny import TINY
 from mbt_lite import explain, features
 from mbt_lite.config import BASE, ClipConfig, FrontEnd
 from mbt_lite.data import world
-from mbt_lite.explain import blocks, counterfactual, maps, surgery
+from mbt_lite.explain import (
+    blocks,
+    counterfactual,
+    interventions,
+    maps,
+)
 from mbt_lite.explain.faithfulness import Question, agreement, singing
 from mbt_lite.explain.flow import crossings
 from mbt_lite.inference import Classifier, load
@@ -224,12 +229,12 @@ def test_no_flow_before_the_fusion_layer_nor_in_a_last_one_alone(layer):
 def streams_of(classifier, clip, *operations) -> dict[str, np.ndarray]:
     """{stream: logits [K, C]} of a clip under operations, or [1, C] as it is."""
     batch = maps.batched(classifier, clip)
-    made = [surgery.surgery(classifier.config, one) for one in operations]
-    made = made or [surgery.untouched(classifier.config)] if made or fused(classifier) else []
+    made = [interventions.surgery(classifier.config, one) for one in operations]
+    made = made or [interventions.untouched(classifier.config)] if made or fused(classifier) else []
     if not made:
         output = MBT(classifier.config).apply({"params": classifier.params}, batch)
         return {s: np.asarray(x) for s, x in output.stream_logits.items()}
-    output = surgery.operated(classifier, batch, made)
+    output = interventions.operated(classifier, batch, made)
     return {s: x[:, 0] for s, x in output.stream_logits.items()}
 
 
@@ -261,7 +266,7 @@ def test_a_cut_after_one_layer_leaves_the_layers_before_and_the_other_direction_
 
 def test_an_operation_of_nothing_changes_nothing():
     classifier, batch = model(), maps.batched(model(), clip_of())
-    as_it_is = surgery.operated(classifier, batch, [surgery.untouched(TINY)]).logits[0]
+    as_it_is = interventions.operated(classifier, batch, [interventions.untouched(TINY)]).logits[0]
     np.testing.assert_allclose(as_it_is, classifier.logits(batch), atol=1e-5)
 
 
@@ -346,7 +351,7 @@ def test_the_mean_over_data_weighs_every_clip_alike():
     clips = [maps.batched(classifier, clip_of(seed=s)) for s in range(3)]
     pair = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *clips[:2])
     found = explain.slot_means(classifier, [pair, clips[2]])
-    each = [surgery.slots_of(classifier, clip) for clip in clips]
+    each = [interventions.slots_of(classifier, clip) for clip in clips]
     np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-6)
     assert found.shape == (3, 3, 16)
     effects = explain.operate(classifier, clip_of(), means=found)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import mbt_lite
-from mbt_lite import evaluation
 from mbt_lite.configs import fusion_grid
+from mbt_lite.evaluation import loop
 from mbt_lite.inference import load
 
 GRID = Path(mbt_lite.__file__).parent / "weights" / "grid"
@@ -68,5 +68,5 @@ def test_the_table_of_the_readme_is_that_of_the_runs():
 @pytest.mark.parametrize("name", ["grid-bottleneck", "grid-late"])
 def test_a_shipped_model_scores_as_its_row_says(name):
     row = next(r for r in table() if f"grid-{r['variant']}" == name)
-    scores = evaluation.evaluate(load(GRID / f"{name}.safetensors"), count=300, quiet=True)
+    scores = loop.evaluate(load(GRID / f"{name}.safetensors"), count=300, quiet=True)
     assert scores["both streams"]["matched accuracy"] == pytest.approx(seeds(row)[0], abs=0.08)

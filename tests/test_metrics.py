@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbt_lite.losses import clip_losses
-from mbt_lite.metrics import (
+from mbt_lite.evaluation.metrics import (
     among_top_k,
     average_precision,
     average_precisions,
@@ -17,6 +16,7 @@ from mbt_lite.metrics import (
     precision_recall,
     top_k,
 )
+from mbt_lite.losses import clip_losses
 from mbt_lite.model.label_heads import comparable, make_heads, probabilities, ranked
 
 GOLDEN = Path(__file__).parent / "golden" / "scores.npz"  # what Scenic's own functions gave

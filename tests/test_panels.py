@@ -16,17 +16,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import (
-    features,
-    media,
-    panels,
-    plot,
-)
+from mbt_lite import features, media, plot
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig
 from mbt_lite.data import world
+from mbt_lite.explain import html
+from mbt_lite.explain.html.page import (
+    MOST,
+    jpeg_uri,
+    png_uri,
+    quantised,
+    wav,
+)
 from mbt_lite.features import View
 from mbt_lite.inference import AttentionMaps, Classifier, load
-from mbt_lite.panels.page import MOST, jpeg_uri, png_uri, quantised, wav
 from mbt_lite.plot.explorer import moments
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -92,28 +94,28 @@ def flow_of(layers: int = 3, slots: int = 4, effects: bool = True) -> SimpleName
     )
 
 
-LABELS = panels.Choice("label", "answer", ("bell", "rain", "siren"), slider=True)
-KINDS = panels.Choice("kind", "show", ("bars", "lines"))
+LABELS = html.Choice("label", "answer", ("bell", "rain", "siren"), slider=True)
+KINDS = html.Choice("kind", "show", ("bars", "lines"))
 
 
-def chart(label: int, kind: int) -> panels.Chart:
+def chart(label: int, kind: int) -> html.Chart:
     name = LABELS.options[label]
     if kind:
         lines = {"attention": [(0, 1), (1, 0.2 * label)], "random": [(0, 1), (1, 0.9)]}
         words = f"{name} falls to {0.2 * label:.1f}"
-        return panels.Chart(name, "probability", words, lines=lines, across="patches gone")
-    bars = [panels.Bar("slot 0", label - 1.5, label - 2, label - 1), panels.Bar("slot 1", 0.5)]
-    return panels.Chart(name, "logit", f"{name}: slot 0 changes it by {label - 1.5}", bars)
+        return html.Chart(name, "probability", words, lines=lines, across="patches gone")
+    bars = [html.Bar("slot 0", label - 1.5, label - 2, label - 1), html.Bar("slot 1", 0.5)]
+    return html.Chart(name, "logit", f"{name}: slot 0 changes it by {label - 1.5}", bars)
 
 
 def bars_page() -> str:
-    return panels.bars_page("Surgery", "What each slot does.", (LABELS, KINDS), chart)
+    return html.bars_page("Surgery", "What each slot does.", (LABELS, KINDS), chart)
 
 
 PAGES = {
-    "attention": lambda: panels.attention(Reader(), view_of()).page(),
+    "attention": lambda: html.attention(Reader(), view_of()).page(),
     "bars": bars_page,
-    "flow": lambda: panels.flow_page(flow_of()),
+    "flow": lambda: html.flow_page(flow_of()),
 }
 
 
@@ -169,7 +171,7 @@ def test_a_page_is_whole_and_names_nothing_outside_itself(name):
 
 def test_a_label_that_looks_like_html_neither_ends_the_script_nor_becomes_an_element():
     label = "</script><script>alert(1)</script><!--<b>"
-    document = panels.page(label, label, "bars.js", {"words": label})
+    document = html.page(label, label, "bars.js", {"words": label})
     tags = Tags(document)
     assert len(tags.scripts) == 2 and data_of(document) == {"words": label}
     assert "b" not in [tag for tag, _ in tags.seen]
@@ -177,17 +179,17 @@ def test_a_label_that_looks_like_html_neither_ends_the_script_nor_becomes_an_ele
 
 def test_a_page_refuses_a_number_that_is_none():
     with pytest.raises(ValueError, match="JSON compliant"):
-        panels.page("surgery", "", "bars.js", {"value": float("nan")})
+        html.page("surgery", "", "bars.js", {"value": float("nan")})
 
 
 def test_a_page_above_3_mb_is_refused_with_what_to_leave_out():
     with pytest.raises(ValueError, match="would take 3.* leave out some layers, some frames or"):
-        panels.page("long", "", "bars.js", {"words": "x" * MOST})
+        html.page("long", "", "bars.js", {"words": "x" * MOST})
 
 
 def test_the_attention_of_a_full_size_model_to_noise_fits_into_a_page():
     config, clip_config = replace(BASE, fusion_layer=8), ClipConfig()
-    document = panels.attention(Reader(config, clip_config), view_of(clip_config)).page()
+    document = html.attention(Reader(config, clip_config), view_of(clip_config)).page()
     data = data_of(document)
     assert data["rgb"]["shape"] == [3, 12, 5, 16, 14, 14]
     assert data["spec"]["shape"] == [3, 12, 5, 50, 8]
@@ -285,11 +287,11 @@ def test_the_explorer_of_a_trained_model_reads_a_clip():
     frames = rng().integers(0, 256, (50, 48, 48, 3), np.uint8)
     found = media.Media(frames, np.arange(50) / 25, world.wave(scene), 0.0, 2.0, 2.0, ())
     view = features.make_view(found, classifier.clip_config)
-    panel = panels.attention(classifier, view)
+    panel = html.attention(classifier, view)
     assert [choice.name for choice in panel.choices] == ["layer", "head", "slot", "frame"]
     assert panel.alt(slot=3, layer=0).startswith("slot 2 in layer 1 reads most at")
     assert panel.png(frame=1) != panel.png(frame=5)
-    asked = panels.attention(classifier, view, query="cls")
+    asked = html.attention(classifier, view, query="cls")
     assert [choice.name for choice in asked.choices] == ["layer", "head", "frame"]
     assert "the class token in layer 3 reads" in asked.alt()
 
@@ -298,7 +300,7 @@ def test_the_sound_of_a_panel_lasts_as_long_as_its_frames():
     clip_config = replace(WORLD_CLIP, frames=4)
     view = view_of(clip_config)
     view = replace(view, times=view.times + 0.5)
-    panel = panels.attention(Reader(clip_config=clip_config), view)
+    panel = html.attention(Reader(clip_config=clip_config), view)
     assert panel.step == 0.25
     with wave.open(io.BytesIO(panel.sound)) as file:
         heard = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
@@ -307,7 +309,7 @@ def test_the_sound_of_a_panel_lasts_as_long_as_its_frames():
 
 @pytest.mark.parametrize("only", ["rgb", "spec"])
 def test_a_model_of_one_stream_has_the_panel_of_that_stream(only):
-    panel = panels.attention(Reader(only=only), view_of(), query="cls")
+    panel = html.attention(Reader(only=only), view_of(), query="cls")
     data, other = data_of(panel.page()), "spec" if only == "rgb" else "rgb"
     assert data[only] and data[other] is None
     assert ("picture" in panel.alt()) == (only == "rgb")
@@ -327,11 +329,11 @@ def test_charts_of_one_axis_share_a_scale_and_lie_in_the_order_of_the_choices():
 
 def test_a_flow_is_told_as_it_is_and_what_was_not_cut_is_empty():
     flow = flow_of()
-    data = data_of(panels.flow_page(flow))
+    data = data_of(html.flow_page(flow))
     np.testing.assert_allclose(data["mass"], flow.mass, atol=1e-6)
     np.testing.assert_allclose(np.array(data["effect"], float), flow.effect, atol=1e-4)
     assert data["effect"][0][0][0] is None
-    plain = data_of(panels.flow_page(flow_of(effects=False)))
+    plain = data_of(html.flow_page(flow_of(effects=False)))
     assert plain["effect"] is None
     assert [choice["name"] for choice in plain["choices"]] == ["layer"]
 
@@ -413,7 +415,7 @@ def test_a_slider_moved_by_keyboard_changes_the_picture_and_the_words_without_a_
 
 @pytest.mark.full
 def test_the_page_of_attention_says_what_its_panel_says(show):
-    panel = panels.attention(Reader(), view_of(start=3.0))
+    panel = html.attention(Reader(), view_of(start=3.0))
     tab = show(panel.page())
     tab.get_by_label("layer").select_option("layer 1")
     tab.get_by_label("slot").select_option("slot 2")
@@ -424,7 +426,7 @@ def test_the_page_of_attention_says_what_its_panel_says(show):
 
 @pytest.mark.full
 def test_frame_slider_and_sound_have_one_clock(show):
-    tab = show(panels.attention(Reader(), view_of(start=3.0)).page())
+    tab = show(html.attention(Reader(), view_of(start=3.0)).page())
     line, frame = tab.locator(".cursor"), tab.locator("input[type=range]")
     turn(tab, "Home")
     assert line.evaluate("e => e.style.left") == "6.25%"
@@ -443,7 +445,7 @@ def test_frame_slider_and_sound_have_one_clock(show):
 
 @pytest.mark.full
 def test_arrow_keys_read_the_attention_cell_by_cell(show):
-    tab = show(panels.attention(Reader(), view_of()).page())
+    tab = show(html.attention(Reader(), view_of()).page())
     tab.locator(".seen .over canvas").focus()
     told = []
     for key in ("ArrowUp", "ArrowUp", "ArrowLeft", "ArrowLeft"):
@@ -457,7 +459,7 @@ def test_arrow_keys_read_the_attention_cell_by_cell(show):
 def test_without_sound_and_with_a_black_picture_the_frames_still_run(show):
     view = view_of(silent=True)
     view = replace(view, rgb=np.zeros_like(view.rgb), times=np.zeros(8))
-    tab = show(panels.attention(Reader(), view).page())
+    tab = show(html.attention(Reader(), view).page())
     assert tab.evaluate("audio") is None
     turn(tab, "Home")
     tab.get_by_role("button", name="Play").click()
@@ -467,7 +469,7 @@ def test_without_sound_and_with_a_black_picture_the_frames_still_run(show):
 @pytest.mark.full
 @pytest.mark.parametrize("only", ["rgb", "spec"])
 def test_a_page_of_one_stream_shows_that_stream(only, show):
-    tab = show(panels.attention(Reader(only=only), view_of(), query="cls").page())
+    tab = show(html.attention(Reader(only=only), view_of(), query="cls").page())
     assert tab.locator(".over canvas").count() == 1
     before = words(tab)
     turn(tab, "End")
@@ -478,7 +480,7 @@ def test_a_page_of_one_stream_shows_that_stream(only, show):
 @pytest.mark.full
 def test_a_band_tells_its_share_and_what_cutting_it_changes(show):
     flow = flow_of()
-    tab = show(panels.flow_page(flow))
+    tab = show(html.flow_page(flow))
     tab.get_by_label("colour").select_option("by cause")
     cut = np.unravel_index(np.nanargmax(abs(flow.effect)), flow.effect.shape)
     first = tab.get_by_role("listitem").nth(5)

@@ -13,14 +13,14 @@ from tensorboardX.proto.event_pb2 import Event
 from mbt_lite import (
     configs,
     media,
-    metrics,
     plot,
     rehearsal,
     start,
     train,
 )
 from mbt_lite.data import tfrecord, world
-from mbt_lite.evaluation import evaluate
+from mbt_lite.evaluation import metrics
+from mbt_lite.evaluation.loop import evaluate
 from mbt_lite.experiment import DataConfig, StartConfig, TrainConfig
 from mbt_lite.inference import load
 from mbt_lite.logbook import Logbook

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbt_lite import explain, features, panels, plot
+from mbt_lite import explain, features, plot
+from mbt_lite.explain import html
 from mbt_lite.inference import load
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
@@ -27,14 +28,12 @@ def views(classifier):
 
 @pytest.fixture(scope="module")
 def surgery(classifier, views):
-    return panels.surgery(classifier, *views, labels=("ring sings", "bell heard"))
+    return html.surgery(classifier, *views, labels=("ring sings", "bell heard"))
 
 
 @pytest.fixture(scope="module")
 def counterfactual(classifier, views):
-    return panels.counterfactual(
-        classifier, *views, ("ring", "circle"), ("ring sings", "bell heard")
-    )
+    return html.counterfactual(classifier, *views, ("ring", "circle"), ("ring sings", "bell heard"))
 
 
 def whole(document: str) -> bool:
@@ -44,7 +43,7 @@ def whole(document: str) -> bool:
 
 
 def test_the_flow_of_a_clip_is_a_panel_whose_colours_are_attention_or_cause(classifier, views):
-    panel = panels.flow(classifier, views[0], "ring sings")
+    panel = html.flow(classifier, views[0], "ring sings")
     colours, shown = (choice.options for choice in panel.choices)
     assert colours == ("by attention", "by cause") and shown[1:] == (
         "layer 1",
@@ -59,7 +58,7 @@ def test_the_flow_of_a_clip_is_a_panel_whose_colours_are_attention_or_cause(clas
 
 def test_without_a_label_the_likeliest_is_explained(classifier, views):
     likeliest = classifier.predict(views[0].clip).top(1)[0][0]
-    assert f"the logit of {likeliest}" in panels.flow(classifier, views[0]).alt()
+    assert f"the logit of {likeliest}" in html.flow(classifier, views[0]).alt()
 
 
 def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(surgery):
@@ -97,7 +96,7 @@ def test_the_sound_decides_the_bell_and_both_senses_decide_the_singer(
 
 @pytest.mark.parametrize(("group", "count"), [("fusion layer", 5), ("bottlenecks", 4)])
 def test_a_scrubber_asks_the_models_of_the_grid_one_by_one(group, count):
-    panel = panels.scrubber(RING, group)
+    panel = html.scrubber(RING, group)
     (choice,) = panel.choices
     assert len(choice.options) == count and choice.slider
     said = [panel.alt(setting=i) for i in range(count)]
@@ -108,7 +107,7 @@ def test_a_scrubber_asks_the_models_of_the_grid_one_by_one(group, count):
 
 def test_another_group_has_no_scrubber():
     with pytest.raises(ValueError, match="the scrubbers are fusion layer, bottlenecks"):
-        panels.scrubber(RING, "mixup")
+        html.scrubber(RING, "mixup")
 
 
 def test_maps_stand_row_by_row_with_what_is_known_of_them(classifier, views):
@@ -141,7 +140,7 @@ def test_what_is_known_of_a_kind_of_map_stands_beside_it(classifier, views):
     attention, gradient = (explain.caption(classifier, m) for m in ("attention", "gradient"))
     assert "no better" in attention and "no better" not in gradient
     assert f"{known.mean[0, 1]:.0%}" in attention
-    panel = panels.attention(classifier, views[0])
+    panel = html.attention(classifier, views[0])
     assert attention in panel.lead and attention in panel.page()
 
 

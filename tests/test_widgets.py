@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite.panels.panel import Choice, Panel
+from mbt_lite.explain.html.panel import Choice, Panel
+from mbt_lite.explain.widgets import PAUSE, explore
 from mbt_lite.plot.style import COLOURS, finish, new_figure
-from mbt_lite.widgets import PAUSE, explore
 
 pytest.importorskip("ipywidgets")
 
@@ -325,5 +325,7 @@ def test_without_ipywidgets_one_is_told_what_to_install(monkeypatch):
 
 @pytest.mark.full
 def test_the_package_needs_no_ipywidgets_until_something_is_explored():
-    program = "import sys; sys.modules['ipywidgets'] = None; import mbt_lite, mbt_lite.widgets"
+    program = (
+        "import sys; sys.modules['ipywidgets'] = None; import mbt_lite, mbt_lite.explain.widgets"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -44,7 +44,7 @@ class Calibrate:
 
     def _calibrate(self) -> int:
         from mbt_lite import plot
-        from mbt_lite.calibrate import calibrate
+        from mbt_lite.evaluation.front_end_match import calibrate
 
         if self.data is None or self.views < 1:
             raise ValueError(f"labelled clips are needed, and 1 view or more; try: {self.example}")

@@ -39,7 +39,7 @@ class Evaluate:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite.evaluation import evaluate
+        from mbt_lite.evaluation.loop import evaluate
         from mbt_lite.files import room
 
         model = load_model(self.model, self.front_end, self.audio_track)

@@ -67,24 +67,25 @@ class Attention:
 
     def _made(self, kind: str, own: bool, classifier, view, progress):
         """The page or figure, or None where a film was written."""
-        from mbt_lite import explain, panels, plot
+        from mbt_lite import explain, plot
+        from mbt_lite.explain import html
 
         for method in self.map:
-            print(panels.worth(classifier, method), file=sys.stderr)
+            print(html.worth(classifier, method), file=sys.stderr)
         if own and kind == ".html":
-            return panels.attention(classifier, view, self.query).page()
+            return html.attention(classifier, view, self.query).page()
         if own:
             layers = None if self.layer is None else (self.layer,)
             maps = classifier.attention(view.clip, self.query, layers)
         elif kind == ".html":
-            return panels.importance(classifier, view, self.map, self.label, progress).page()
+            return html.importance(classifier, view, self.map, self.label, progress).page()
         elif len(self.map) > 1:
             label = self.label or explain.best_label(classifier, view)
             found = [explain.saliency(classifier, view, m, label, progress) for m in self.map]
             return plot.saliencies(view, found, classifier.clip_config)
         else:
-            maps = panels.importance_maps(classifier, view, self.map, self.label, progress)
-        maps = panels.present(view, maps)
+            maps = html.importance_maps(classifier, view, self.map, self.label, progress)
+        maps = html.present(view, maps)
         if kind == ".mp4":
             return _film(self.out, classifier, view, maps)
         return plot.attention(view, maps, classifier.clip_config)
@@ -109,7 +110,8 @@ class Flow:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import explain, panels, plot
+        from mbt_lite import explain, plot
+        from mbt_lite.explain import html
         from mbt_lite.progress import bar
 
         kind = _kind(self.out, (".png", ".html"))
@@ -119,7 +121,7 @@ class Flow:
         view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"
         with bar(self.clip.name) as progress:
             found = explain.flow(classifier, view, self.label, cut, progress)
-        page, picture = lambda: panels.flow_page(found), lambda: plot.flow(found, self.colour)
+        page, picture = lambda: html.flow_page(found), lambda: plot.flow(found, self.colour)
         code = _finish(classifier, self.out, page if kind == ".html" else picture)
         print(plot.flow_alt(found))
         return code
@@ -145,7 +147,8 @@ class Swap:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import explain, panels, plot
+        from mbt_lite import explain, plot
+        from mbt_lite.explain import html
         from mbt_lite.explain.maps import label_index
         from mbt_lite.progress import bar
 
@@ -162,7 +165,7 @@ class Swap:
         labels = None if self.label is None else [self.label]
 
         def page() -> str:
-            return panels.counterfactual(classifier, one, two, names, labels).page()
+            return html.counterfactual(classifier, one, two, names, labels).page()
 
         def picture():
             return plot.swap(found, label).figure
@@ -242,7 +245,7 @@ def _view(classifier, path: Path, start: float | None):
 def _film(out: Path, classifier, view, maps) -> None:
     """The explorer's frames as an mp4 file with the sound that goes with them."""
     from mbt_lite import media, plot
-    from mbt_lite.panels.attention import during_frames
+    from mbt_lite.explain.html.attention import during_frames
 
     clip_config = classifier.clip_config
     wave = during_frames(view, clip_config) if view.wave.any() else None

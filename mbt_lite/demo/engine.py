@@ -11,16 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import (
-    explain,
-    inference,
-    panels,
-    sharding,
-)
+from mbt_lite import explain, inference, sharding
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import amount
 from mbt_lite.config import ClipConfig
-from mbt_lite.explain import surgery
+from mbt_lite.explain import html, interventions
 from mbt_lite.features import View
 from mbt_lite.guard import Guard, Reading
 from mbt_lite.inference import Classifier, Prediction
@@ -125,7 +120,7 @@ class Engine:
             explain.rollout(self.classifier, empty)
             explain.flow(self.classifier, empty)
             one = explain.maps.batched(self.classifier, empty)
-            surgery.operated(self.classifier, one, [surgery.untouched(config)])
+            interventions.operated(self.classifier, one, [interventions.untouched(config)])
         self.is_compiled = True
 
     def read(self, path: str | Path | None, windows: int = 1) -> Reading:
@@ -162,7 +157,7 @@ class Engine:
 
     def attention(self, view: View) -> dict:
         """What the slots read, the mean over heads, as lists; a sense without anything is None."""
-        maps = panels.present(view, self.classifier.attention(view.clip))
+        maps = html.present(view, self.classifier.attention(view.clip))
         length = len(view.spec) * view.front_end.hop
         return {
             "layers": list(maps.layers),

@@ -5,9 +5,10 @@ Each holds its maps, frames and sound; its pickers never run the model or read t
 
 from html import escape
 
-from mbt_lite import explain, panels
+from mbt_lite import explain
 from mbt_lite.demo.engine import Asked, Engine, Progress, silent
 from mbt_lite.demo.markup import hint
+from mbt_lite.explain import html
 
 KINDS = {
     "importance": ("Importance", "what the answer rests on"),
@@ -38,12 +39,12 @@ def look(engine: Engine, asked: Asked, first: str = FIRST, progress: Progress = 
 
 def _page(kind: str, engine: Engine, asked: Asked) -> str:
     if kind == "attention":
-        return panels.attention(engine.classifier, asked.view).page()
+        return html.attention(engine.classifier, asked.view).page()
     if kind == "importance":
         methods = ("occlusion", "gradient", "rollout") if engine.is_small else ("rollout",)
-        return panels.importance(engine.classifier, asked.view, methods, asked.label).page()
+        return html.importance(engine.classifier, asked.view, methods, asked.label).page()
     flow = explain.flow(engine.classifier, asked.view, asked.label, effects=engine.is_small)
-    return panels.flow_page(flow)
+    return html.flow_page(flow)
 
 
 def _frame(kind: str, document: str) -> str:

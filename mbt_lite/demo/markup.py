@@ -5,7 +5,7 @@ from html import escape
 
 from mbt_lite.config import MBTConfig
 from mbt_lite.demo.engine import LIKELY, NAMES
-from mbt_lite.panels.page import data_uri
+from mbt_lite.explain.html.page import data_uri
 from mbt_lite.plot.style import to_png
 
 HUES = {"both": "var(--both)", "sound alone": "var(--spec)", "picture alone": "var(--rgb)"}

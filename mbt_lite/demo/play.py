@@ -15,10 +15,10 @@ from mbt_lite import features
 from mbt_lite.demo.engine import Asked, Engine
 from mbt_lite.demo.markup import HUES, bar, grid, hint, percent
 from mbt_lite.demo.player import address
-from mbt_lite.explain import Operation, surgery
+from mbt_lite.explain import Operation, interventions
+from mbt_lite.explain.html.page import data_uri, wav
 from mbt_lite.features import View
 from mbt_lite.media import RATE
-from mbt_lite.panels.page import data_uri, wav
 
 SOUNDS = ("as it is", "muted", "of another clip")
 PICTURES = ("as it is", "black")
@@ -88,18 +88,21 @@ def later(wave: np.ndarray, seconds: float) -> np.ndarray:
 def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
     """Probabilities by label of the changed clip, best first, by both senses."""
     classifier = engine.classifier
-    one = surgery.batched(classifier, changed_view(view, change))
-    done = surgery.operated(classifier, one, [operation(classifier.config, change)])
+    one = interventions.batched(classifier, changed_view(view, change))
+    done = interventions.operated(classifier, one, [operation(classifier.config, change)])
     return engine.by_label(classifier.probabilities(done.logits[0, 0]))
 
 
-def operation(config, change: Change) -> surgery.Surgery:
+def operation(config, change: Change) -> interventions.Surgery:
     """All slots and cuts of a change in one surgery."""
     wanted = [Operation("zero", slot=slot) for slot in change.emptied]
     wanted += [Operation("cut", reader=CUTS[direction]) for direction in change.cut]
-    parts = [surgery.untouched(config), *(surgery.surgery(config, one) for one in wanted)]
+    parts = [
+        interventions.untouched(config),
+        *(interventions.surgery(config, one) for one in wanted),
+    ]
     *switches, values = zip(*parts, strict=True)
-    return surgery.Surgery(*(np.logical_or.reduce(each) for each in switches), values[0])
+    return interventions.Surgery(*(np.logical_or.reduce(each) for each in switches), values[0])
 
 
 def report(engine: Engine, asked: Asked, change: Change) -> str:

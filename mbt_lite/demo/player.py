@@ -16,8 +16,8 @@ from mbt_lite import plot
 from mbt_lite.config import FrontEnd
 from mbt_lite.demo.engine import NAMES, Asked, Window
 from mbt_lite.demo.markup import HUES, figure_uri, says
+from mbt_lite.explain.html.page import data_uri
 from mbt_lite.features import View
-from mbt_lite.panels.page import data_uri
 from mbt_lite.plot.explorer import hertz_marks
 
 COLUMNS = 1200  # at most, of the spectrogram

@@ -15,7 +15,7 @@ from pathlib import Path
 from mbt_lite.data import world
 from mbt_lite.demo.engine import NAMES, Engine
 from mbt_lite.demo.markup import grid
-from mbt_lite.panels.page import data_uri
+from mbt_lite.explain.html.page import data_uri
 
 STEPS = ("sound alone", "picture alone", "both")
 TASKS = ("Only listen", "Now only watch: the same clip without its sound", "Now watch and listen")

@@ -16,7 +16,7 @@ from mbt_lite import media
 from mbt_lite.checkpoints import zoo
 from mbt_lite.data import world
 from mbt_lite.demo.engine import titled
-from mbt_lite.panels.page import jpeg_uri
+from mbt_lite.explain.html.page import jpeg_uri
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "data_samples"
 

@@ -32,6 +32,14 @@ from mbt_lite.explain.faithfulness import (
     measured,
 )
 from mbt_lite.explain.flow import Flow, flow
+from mbt_lite.explain.interventions import (
+    Effects,
+    Operation,
+    cuts,
+    operate,
+    slot_means,
+    slot_operations,
+)
 from mbt_lite.explain.maps import (
     EXPLAIN_A_LABEL,
     METHODS,
@@ -42,14 +50,6 @@ from mbt_lite.explain.maps import (
     relevance,
     rollout,
     saliency,
-)
-from mbt_lite.explain.surgery import (
-    Effects,
-    Operation,
-    cuts,
-    operate,
-    slot_means,
-    slot_operations,
 )
 
 __all__ = [

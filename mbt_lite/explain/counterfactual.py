@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbt_lite import features
+from mbt_lite.explain.interventions import column
 from mbt_lite.explain.maps import batched
-from mbt_lite.explain.surgery import column
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import Head, probabilities
 from mbt_lite.model.mbt import Clip

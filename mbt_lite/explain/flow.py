@@ -13,8 +13,14 @@ from jax import Array
 
 from mbt_lite.config import MBTConfig
 from mbt_lite.explain.blocks import SLOTS, back, first_rows, mean_maps, token_counts
+from mbt_lite.explain.interventions import (
+    SENSES,
+    Surgery,
+    fused_layers,
+    operated,
+    untouched,
+)
 from mbt_lite.explain.maps import batched, best_label, label_index
-from mbt_lite.explain.surgery import SENSES, Surgery, fused_layers, operated, untouched
 from mbt_lite.inference import Classifier
 from mbt_lite.model.mbt import Clip
 from mbt_lite.progress import Progress, silent

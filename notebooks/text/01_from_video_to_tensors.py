@@ -27,15 +27,10 @@ from IPython.display import Video
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import mbt_lite as mbt
-from mbt_lite import (
-    features,
-    media,
-    panels,
-    plot,
-    widgets,
-)
+from mbt_lite import features, media, plot
 from mbt_lite.course import samples
 from mbt_lite.data import doctor
+from mbt_lite.explain import html, widgets
 
 clip_path = samples() / "ring_sings_with_bell.mp4"
 clf = mbt.load()
@@ -285,9 +280,9 @@ choices = []
 for name, options in TURNS.items():
     factor, unit = units.get(name, (1, ""))
     labels = tuple(f"{factor * option:g}{unit}" for option in options)
-    choices.append(panels.Choice(name, name, labels, options.index(getattr(front, name)), True))
-choices.append(panels.Choice("scale", "scale", tuple(SCALES), start=len(SCALES) - 1))
-laboratory = panels.Panel("Front end", "Turn", tuple(choices), draw, words, page=str)
+    choices.append(html.Choice(name, name, labels, options.index(getattr(front, name)), True))
+choices.append(html.Choice("scale", "scale", tuple(SCALES), start=len(SCALES) - 1))
+laboratory = html.Panel("Front end", "Turn", tuple(choices), draw, words, page=str)
 widgets.explore(laboratory)
 
 # %% [markdown]

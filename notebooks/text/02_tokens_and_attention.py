@@ -28,8 +28,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import mbt_lite as mbt
-from mbt_lite import features, panels, widgets
+from mbt_lite import features
 from mbt_lite.course import pick, samples
+from mbt_lite.explain import html, widgets
 from mbt_lite.model import MBT, Attention, Block, Clip, attention_weights, patchify
 
 clf = mbt.load()
@@ -355,7 +356,7 @@ figure
 # map. The colours are stretched to the largest share, however small that is.)
 
 # %%
-explorer = widgets.explore(panels.attention(clf, view, query="cls"))
+explorer = widgets.explore(html.attention(clf, view, query="cls"))
 print(explorer.panel.alt())
 explorer
 

@@ -33,8 +33,9 @@ from IPython.display import Video
 from matplotlib.colors import ListedColormap
 
 import mbt_lite as mbt
-from mbt_lite import config, features, panels, plot, widgets
+from mbt_lite import config, features, plot
 from mbt_lite.course import pick, samples
+from mbt_lite.explain import html, widgets
 from mbt_lite.explain.blocks import mean_maps
 from mbt_lite.model import MBT, Block, Clip, blank_clip, init_params
 from mbt_lite.model.flops import model_cost
@@ -307,9 +308,9 @@ SIZES |= {
 }
 SLOTS = (1, 4, 16, 64, 256, 1024)
 choices = (
-    panels.Choice("size", "video", tuple(SIZES)),
-    panels.Choice("first", "fusion layer", tuple(map(str, range(13))), start=0, slider=True),
-    panels.Choice("slots", "bottlenecks", tuple(map(str, SLOTS)), start=1, slider=True),
+    html.Choice("size", "video", tuple(SIZES)),
+    html.Choice("first", "fusion layer", tuple(map(str, range(13))), start=0, slider=True),
+    html.Choice("slots", "bottlenecks", tuple(map(str, SLOTS)), start=1, slider=True),
 )
 
 
@@ -327,8 +328,8 @@ def words(size, first, slots):
 
 
 def chart(size, first, slots):
-    bars = [panels.Bar(way, cost) for way, cost in paid(size, first, slots).items()]
-    return panels.Chart("Cost of a clip", "billion multiply-adds", words(size, first, slots), bars)
+    bars = [html.Bar(way, cost) for way, cost in paid(size, first, slots).items()]
+    return html.Chart("Cost of a clip", "billion multiply-adds", words(size, first, slots), bars)
 
 
 # %%
@@ -346,8 +347,8 @@ def draw(size, first, slots):
 
 # %%
 lead = "What the four ways to meet cost, counted from the architecture."
-page = partial(panels.bars_page, "The cost of meeting", lead, choices, chart)
-meter = panels.Panel("The cost of meeting", lead, choices, draw, words, page)
+page = partial(html.bars_page, "The cost of meeting", lead, choices, chart)
+meter = html.Panel("The cost of meeting", lead, choices, draw, words, page)
 print(meter.alt())
 widgets.explore(meter)
 
@@ -459,7 +460,7 @@ figure
 
 # %%
 shown = list(reversed(list(paths.items())))[: pick(2, 1)]
-scrubbers = {name: panels.scrubber(path) for name, path in shown}
+scrubbers = {name: html.scrubber(path) for name, path in shown}
 for name, scrub in scrubbers.items():
     print(name)
     for layer in range(5):
@@ -467,7 +468,7 @@ for name, scrub in scrubbers.items():
 widgets.explore(scrubbers)
 
 # %%
-scrub = panels.scrubber(paths["ladder_sings_with_siren"], "bottlenecks")
+scrub = html.scrubber(paths["ladder_sings_with_siren"], "bottlenecks")
 print(scrub.alt(setting=0))
 print(scrub.alt(setting=3))
 widgets.explore(scrub)

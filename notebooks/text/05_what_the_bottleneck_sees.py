@@ -26,15 +26,10 @@ import numpy as np
 from IPython.display import Markdown
 
 import mbt_lite as mbt
-from mbt_lite import (
-    explain,
-    features,
-    panels,
-    plot,
-    widgets,
-)
+from mbt_lite import explain, features, plot
 from mbt_lite.course import pick, samples
 from mbt_lite.data import world
+from mbt_lite.explain import html, widgets
 from mbt_lite.explain.blocks import mean_maps
 from mbt_lite.explain.faithfulness import Question, agreement, randomised, singing
 from mbt_lite.model import Clip
@@ -54,7 +49,7 @@ view, other = (
 # slots read, of frames and of sound: turn layer, head, slot and time.
 
 # %%
-explorer = widgets.explore(panels.attention(clf, view))
+explorer = widgets.explore(html.attention(clf, view))
 print(explorer.panel.alt())
 explorer
 
@@ -276,7 +271,7 @@ Markdown(few.table())
 # %%
 label = "ring sings"
 flow = explain.flow(clf, view, label)
-explorer = widgets.explore(panels.flow(clf, view, label))
+explorer = widgets.explore(html.flow(clf, view, label))
 print(explorer.panel.alt())
 explorer
 
@@ -298,7 +293,7 @@ for name, key in {"widest": 3, "what matters most": 4}.items():
 # a direction is cut: what the sound wrote, the picture no longer gets.
 
 # %%
-explorer = widgets.explore(panels.surgery(clf, view, other, labels=(label, "bell heard")))
+explorer = widgets.explore(html.surgery(clf, view, other, labels=(label, "bell heard")))
 print(explorer.panel.alt())
 explorer
 
@@ -324,7 +319,7 @@ for name in (label, "bell heard"):
 
 # %%
 names = ("the ring's clip", "the circle's clip")
-explorer = widgets.explore(panels.counterfactual(clf, view, other, names, labels=(label,)))
+explorer = widgets.explore(html.counterfactual(clf, view, other, names, labels=(label,)))
 print(explorer.panel.alt())
 explorer
 

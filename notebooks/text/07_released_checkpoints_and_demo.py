@@ -33,15 +33,11 @@ from gradio_client import Client, handle_file
 from IPython.display import Image, Markdown, display
 
 import mbt_lite as mbt
-from mbt_lite import (
-    calibrate,
-    checkpoints,
-    features,
-    plot,
-)
+from mbt_lite import checkpoints, features, plot
 from mbt_lite.checkpoints import zoo
 from mbt_lite.course import pick, samples
 from mbt_lite.data import world
+from mbt_lite.evaluation import front_end_match
 from mbt_lite.model import init_params
 from mbt_lite.model.flops import model_cost
 
@@ -372,7 +368,7 @@ seen = np.stack([world.sample(scene, tiny.clip_config)["rgb"] for scene in scene
 truth = np.stack([scene.labels for scene in scenes])
 names = ["linear-mel", "ln-magnitude-1e-10", "ln-power-1e-6", "vggish", "kaldi", "dmvr-hann"]
 names = [*pick(names, names[:2]), "world"]
-ranking = calibrate.calibrate_waves(tiny, heard, truth, names, frames=seen, quiet=True)
+ranking = front_end_match.calibrate_waves(tiny, heard, truth, names, frames=seen, quiet=True)
 print(*ranking.sentences(), sep="\n")
 plot.calibration(ranking)
 

@@ -14,15 +14,11 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import (
-    __version__,
-    journal,
-    metrics,
-    report,
-)
+from mbt_lite import __version__
 from mbt_lite.config import MBTConfig
 from mbt_lite.data import labelled, world
 from mbt_lite.data.labelled import Clips, Windows, WorldClips
+from mbt_lite.evaluation import metrics, prediction_cache, report
 from mbt_lite.experiment import DataConfig
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
@@ -138,7 +134,9 @@ def _ask(classifier, clips, title: str, views: int, batch: int, folder, quiet: b
                 continue
             logits[:, index], notes[index] = answer, remarks
             if file:
-                journal.write(file, journal.Answer(clips.key(index), answer, remarks))
+                prediction_cache.write(
+                    file, prediction_cache.Answer(clips.key(index), answer, remarks)
+                )
     scored = [index for index in range(len(clips)) if index not in failed]
     if not scored:
         first = next(iter(failed.values()))
@@ -153,14 +151,14 @@ def _journal(classifier, clips, title: str, views: int, folder: Path | None, log
         return {}, nullcontext()
     folder.mkdir(parents=True, exist_ok=True)
     path, known = folder / "answers.jsonl", {}
-    header = {"mbt_lite": __version__, "model": journal.fingerprint(classifier)}
+    header = {"mbt_lite": __version__, "model": prediction_cache.fingerprint(classifier)}
     header |= {"data": title, "views": views}
     numbers = {clips.key(index): index for index in range(len(clips))}
-    for answer in journal.resume(path, header, (logits.shape[0], logits.shape[2])):
+    for answer in prediction_cache.resume(path, header, (logits.shape[0], logits.shape[2])):
         if answer.key in numbers:
             index = numbers[answer.key]
             logits[:, index], known[index] = answer.logits, answer.notes
-    return known, journal.begin(path, header)
+    return known, prediction_cache.begin(path, header)
 
 
 class Row(NamedTuple):

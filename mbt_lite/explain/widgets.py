@@ -14,7 +14,7 @@ from functools import lru_cache
 from importlib import import_module
 from threading import RLock
 
-from mbt_lite.panels.panel import Choice, Panel
+from mbt_lite.explain.html.panel import Choice, Panel
 
 PAUSE = 0.02  # seconds for further changes to arrive before a picture is drawn
 KEPT = 128  # pictures that need not be drawn again

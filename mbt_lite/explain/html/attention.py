@@ -9,9 +9,7 @@ import numpy as np
 
 from mbt_lite import explain
 from mbt_lite.config import ClipConfig
-from mbt_lite.features import View
-from mbt_lite.inference import AttentionMaps, Classifier
-from mbt_lite.panels.page import (
+from mbt_lite.explain.html.page import (
     RATE,
     choices_of,
     data_uri,
@@ -21,7 +19,9 @@ from mbt_lite.panels.page import (
     quantised,
     wav,
 )
-from mbt_lite.panels.panel import Choice, Panel
+from mbt_lite.explain.html.panel import Choice, Panel
+from mbt_lite.features import View
+from mbt_lite.inference import AttentionMaps, Classifier
 from mbt_lite.plot.explorer import (
     explorer,
     explorer_alt,

@@ -6,9 +6,9 @@ from importlib import resources
 
 from mbt_lite import plot
 from mbt_lite.data import world
+from mbt_lite.explain.html.page import Bar, Chart, bars_page
+from mbt_lite.explain.html.panel import Choice, Panel
 from mbt_lite.inference import load
-from mbt_lite.panels.page import Bar, Chart, bars_page
-from mbt_lite.panels.panel import Choice, Panel
 
 GRID = resources.files("mbt_lite") / "weights" / "grid"
 SETTINGS = {  # group of sweep.csv: {its variant: the model that was kept}

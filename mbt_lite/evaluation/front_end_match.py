@@ -16,10 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import features, metrics
+from mbt_lite import features
 from mbt_lite.config import FrontEnd
 from mbt_lite.data import tables
 from mbt_lite.data.tables import Item
+from mbt_lite.evaluation import metrics
 from mbt_lite.inference import Classifier
 from mbt_lite.media import MediaError
 

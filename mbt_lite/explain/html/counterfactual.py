@@ -6,11 +6,11 @@ from functools import partial
 import numpy as np
 
 from mbt_lite import explain, plot
+from mbt_lite.explain.html.bottleneck import likeliest
+from mbt_lite.explain.html.page import Bar, Chart, bars_page
+from mbt_lite.explain.html.panel import Choice, Panel
 from mbt_lite.features import View
 from mbt_lite.inference import Classifier
-from mbt_lite.panels.bottleneck import likeliest
-from mbt_lite.panels.page import Bar, Chart, bars_page
-from mbt_lite.panels.panel import Choice, Panel
 
 QUESTIONS = ("exchange the sounds", "spoil one stream", "shift the sound")
 TITLE = "What if?"

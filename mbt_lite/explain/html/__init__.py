@@ -4,12 +4,24 @@ panel = panels.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0
 panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook
 """
 
-from mbt_lite.panels.attention import attention, importance, importance_maps, present, worth
-from mbt_lite.panels.bottleneck import flow, surgery
-from mbt_lite.panels.counterfactual import counterfactual
-from mbt_lite.panels.grid import scrubber
-from mbt_lite.panels.page import Bar, Chart, bars_page, flow_page, page
-from mbt_lite.panels.panel import Choice, Panel
+from mbt_lite.explain.html.attention import (
+    attention,
+    importance,
+    importance_maps,
+    present,
+    worth,
+)
+from mbt_lite.explain.html.bottleneck import flow, surgery
+from mbt_lite.explain.html.counterfactual import counterfactual
+from mbt_lite.explain.html.grid import scrubber
+from mbt_lite.explain.html.page import (
+    Bar,
+    Chart,
+    bars_page,
+    flow_page,
+    page,
+)
+from mbt_lite.explain.html.panel import Choice, Panel
 
 __all__ = [
     "Bar",

@@ -7,10 +7,15 @@ from functools import partial
 import numpy as np
 
 from mbt_lite import explain, plot
+from mbt_lite.explain.html.page import (
+    Bar,
+    Chart,
+    bars_page,
+    flow_page,
+)
+from mbt_lite.explain.html.panel import Choice, Panel
 from mbt_lite.features import View
 from mbt_lite.inference import Classifier
-from mbt_lite.panels.page import Bar, Chart, bars_page, flow_page
-from mbt_lite.panels.panel import Choice, Panel
 
 MOST = 6  # labels to choose from
 COLOURS = ("attention", "cause")

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Real, UInt8
 from PIL import Image
 
-from mbt_lite.panels.panel import Choice
+from mbt_lite.explain.html.panel import Choice
 
 HERE = Path(__file__).parent
 MOST = 3_000_000  # bytes of a page
