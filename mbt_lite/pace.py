@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import sharding, step
 from mbt_lite.config import BASE, NONE, ClipConfig, MBTConfig
 from mbt_lite.experiment import Experiment, TrainConfig
 from mbt_lite.model.flops import model_cost
+from mbt_lite.train import sharding, step
 
 CASES = {
     "32 frames": replace(BASE, drop_path=0.3),

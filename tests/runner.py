@@ -71,7 +71,7 @@ def told(run) -> dict:
 def main() -> None:
     asked = arguments()
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={asked.devices}"
-    from mbt_lite import sharding, train
+    from mbt_lite.train import loop, sharding
 
     if asked.processes > 1:
         sharding.connect(f"127.0.0.1:{asked.port}", asked.processes, asked.process)
@@ -81,7 +81,7 @@ def main() -> None:
         if asked.stop_at and rows[-1]["step"] == asked.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run = train.fit(experiment(**vars(asked)), asked.workdir, live=look, program=True)
+    run = loop.fit(experiment(**vars(asked)), asked.workdir, live=look, program=True)
     print(json.dumps(told(run)))
     sys.exit(0 if run.finished else 75)
 

@@ -635,7 +635,7 @@ def test_whoever_launches_the_page_gets_its_looks_and_bounds(monkeypatch):
 
 
 def test_a_password_lets_any_name_in():
-    from mbt_lite.demo.start import keeper
+    from mbt_lite.demo.launch import keeper
 
     knows = keeper("sesame é")
     assert knows("class", "sesame é") and knows("", "sesame é") and not knows("class", "Sesame é")

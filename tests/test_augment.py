@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbt_lite import augment, features
-from mbt_lite.augment import Window
+from mbt_lite import features
 from mbt_lite.config import NONE, PAPER, RELEASED, AugmentConfig, ClipConfig, FrontEnd
+from mbt_lite.train import augment
+from mbt_lite.train.augment import Window
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

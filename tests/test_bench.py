@@ -8,12 +8,20 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import bench, cli, features, pace, plot, sharding, step, throughput
+from mbt_lite import (
+    bench,
+    cli,
+    features,
+    pace,
+    plot,
+    throughput,
+)
 from mbt_lite.bench import growth, model, others, parts
 from mbt_lite.bench.timing import Program, compare
 from mbt_lite.config import BASE, WORLD
-from mbt_lite.optimizer import make_optimizer
 from mbt_lite.reference import translated
+from mbt_lite.train import sharding, step
+from mbt_lite.train.optimizer import make_optimizer
 
 TINY = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1, classes=527)
 TINY = replace(TINY, rgb_shape=(2, 224, 224), rgb_patch=(1, 56, 56), spec_patch=(16, 64))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from programs import begin, end
 
-from mbt_lite import sharding
 from mbt_lite.cli import main
+from mbt_lite.train import sharding
 
 HERE = Path(__file__).parent
 

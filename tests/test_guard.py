@@ -20,10 +20,11 @@ import damage
 import numpy as np
 import pytest
 
-from mbt_lite import features, guard, media
+from mbt_lite import features, media
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.data import doctor
-from mbt_lite.guard import Guard, Reading
+from mbt_lite.demo import sandbox
+from mbt_lite.demo.sandbox import Guard, Reading
 
 pytestmark = pytest.mark.full  # a guard reads in a process of its own
 ROOT = Path(__file__).parent.parent
@@ -59,7 +60,7 @@ def refusal(reader: Guard, path) -> str:
 
 
 def assert_sentence(said: str, path) -> None:
-    assert said.startswith(guard.shown(Path(path).name)) and said.endswith(".")
+    assert said.startswith(sandbox.shown(Path(path).name)) and said.endswith(".")
     assert ". " not in said.removeprefix(Path(path).name) and "\n" not in said
     assert_no_folder(said, path)
 
@@ -360,13 +361,13 @@ def work_that_fails(job, bounds):
     if name == "hang":
         time.sleep(60)
     if name == "poison":
-        guard._read = lambda *_: os.abort()
+        sandbox._read = lambda *_: os.abort()
         return media.MediaError("poison."), 0
     if name in ("modest", "greedy"):
         return media.MediaError(f"{name}."), (bounds.memory >> 2) * (1 if name == "modest" else 3)
     if name == "modules":
         return media.MediaError(" ".join(sys.modules)), 0
-    return guard.look(job, bounds)
+    return sandbox.look(job, bounds)
 
 
 def process_of(reader: Guard) -> int:
@@ -408,10 +409,10 @@ def test_what_a_file_has_spoilt_does_not_cost_the_next_one(good):
 
 
 def test_a_fault_in_our_own_code_is_told_in_a_sentence(good, monkeypatch, capsys):
-    monkeypatch.setattr(guard, "limit", lambda memory: None)
-    monkeypatch.setattr(guard, "_read", lambda *_: 1 / 0)
+    monkeypatch.setattr(sandbox, "limit", lambda memory: None)
+    monkeypatch.setattr(sandbox, "_read", lambda *_: 1 / 0)
     monkeypatch.setattr(os, "chdir", lambda folder: None)
-    answer, _ = guard.look((str(good), 1), guard.Bounds(WORLD_CLIP, (), 9.0, 1 << 30, 1, 1, 1))
+    answer, _ = sandbox.look((str(good), 1), sandbox.Bounds(WORLD_CLIP, (), 9.0, 1 << 30, 1, 1, 1))
     assert str(answer) == "good.mp4 cannot be read (ZeroDivisionError); try another copy."
     assert "ZeroDivisionError" in capsys.readouterr().err
 

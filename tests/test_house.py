@@ -18,22 +18,22 @@ PACKAGE = ROOT / "mbt_lite"
 # A module imports only from lower levels; a package, such as `plot`, stands for every file in it.
 LEVELS = {
     -1: ["files"],
-    0: ["tfdata", "interrupts", "runtime", "progress"],
+    0: ["tfdata", "runtime", "progress"],
     1: ["config", "media"],
     2: ["model"],
-    3: ["reference", "augment", "sharding", "experiment", "savepoints"],
-    4: ["features", "losses", "optimizer"],
-    5: ["step", "checkpoints"],
+    3: ["reference", "experiment"],
+    4: ["features"],
+    5: ["checkpoints"],
     6: ["inference", "pace"],
     7: ["plot", "data"],
     8: ["explain"],
-    9: ["guard", "logbook"],
+    9: [],
     10: [],
-    11: ["start", "validation"],
-    12: ["rehearsal"],
+    11: [],
+    12: [],
     13: ["evaluation"],
-    14: ["train", "configs", "throughput", "sweep"],
-    15: ["blind", "course"],
+    14: ["configs", "throughput"],
+    15: ["blind", "course", "train"],
     16: ["demo"],
     17: ["bench"],
     18: ["cli"],
@@ -57,7 +57,7 @@ NEVER = {"tensorflow", "torch"}
 PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 
 # Loader processes use these, and they should stay light.
-WITHOUT_JAX = ["config", "media/", "guard"]
+WITHOUT_JAX = ["config", "media/", "demo/sandbox"]
 WITHOUT_JAX += [
     f"data/{name}"
     for name in "records filler sampling sources tables videos windows workers".split()

@@ -62,6 +62,6 @@ def test_curves_are_drawn_live_and_the_stop_button_keeps_the_state(tmp_path):
 
 
 def test_outside_notebooks_nothing_is_drawn():
-    from mbt_lite.logbook import live_plot
+    from mbt_lite.train.logger import live_plot
 
     assert "ipykernel.kernelapp" not in sys.modules and live_plot() is None

@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from test_parity import case, golden, in_scenic_names, under
 
-from mbt_lite.losses import clip_losses, l2_penalty, stream_losses, total_loss, weighted_mean
 from mbt_lite.model.mbt import Output
+from mbt_lite.train.losses import (
+    clip_losses,
+    l2_penalty,
+    stream_losses,
+    total_loss,
+    weighted_mean,
+)
 
 VALUES = {name: jnp.asarray(value) for name, value in golden("losses")[1].items()}
 WANT = under(VALUES, "out/")

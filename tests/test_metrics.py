@@ -16,8 +16,8 @@ from mbt_lite.evaluation.metrics import (
     precision_recall,
     top_k,
 )
-from mbt_lite.losses import clip_losses
 from mbt_lite.model.label_heads import comparable, make_heads, probabilities, ranked
+from mbt_lite.train.losses import clip_losses
 
 GOLDEN = Path(__file__).parent / "golden" / "scores.npz"  # what Scenic's own functions gave
 

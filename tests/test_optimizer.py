@@ -9,10 +9,15 @@ import optax
 import pytest
 from test_parity import case, golden, under
 
-from mbt_lite import optimizer
 from mbt_lite.checkpoints.io import flatten
 from mbt_lite.experiment import TrainConfig
-from mbt_lite.optimizer import averaged, group_norms, make_optimizer, schedule
+from mbt_lite.train import optimizer
+from mbt_lite.train.optimizer import (
+    averaged,
+    group_norms,
+    make_optimizer,
+    schedule,
+)
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

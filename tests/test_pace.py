@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from mbt_lite import pace, sharding
+from mbt_lite import pace
 from mbt_lite.config import BASE
 from mbt_lite.model.flops import model_cost
+from mbt_lite.train import sharding
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

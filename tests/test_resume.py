@@ -14,7 +14,7 @@ import pytest
 import runner
 from programs import begin, end
 
-from mbt_lite import train
+from mbt_lite.train import loop
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
@@ -57,12 +57,12 @@ def test_a_run_killed_twenty_times_ends_with_the_same_weights(environment, undis
     assert hits > 3 and found == undisturbed
 
 
-def fit(folder, live=None, **options) -> train.Run:
+def fit(folder, live=None, **options) -> loop.Run:
     """A run in this process."""
-    return train.fit(runner.experiment(**options), folder, live=live, quiet=True)
+    return loop.fit(runner.experiment(**options), folder, live=live, quiet=True)
 
 
-def interrupted(folder, at: int, number=signal.SIGTERM, after=0.0, **options) -> train.Run:
+def interrupted(folder, at: int, number=signal.SIGTERM, after=0.0, **options) -> loop.Run:
     """One that ends soon after a signal, which comes so many seconds after a step was logged."""
     sent = []
 

@@ -18,7 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from mbt_lite.savepoints import Savepoints
+from mbt_lite.train.checkpointing import Savepoints
 
 COMMON = """
 import json, os, pathlib, resource, sys

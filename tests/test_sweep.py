@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mbt_lite import plot, sweep
+from mbt_lite import plot
 from mbt_lite.configs import fusion_grid
 from mbt_lite.inference import load
+from mbt_lite.train import sweep
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 

@@ -10,21 +10,15 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
-from mbt_lite import (
-    configs,
-    media,
-    plot,
-    rehearsal,
-    start,
-    train,
-)
+from mbt_lite import configs, media, plot
 from mbt_lite.data import tfrecord, world
 from mbt_lite.evaluation import metrics
 from mbt_lite.evaluation.loop import evaluate
 from mbt_lite.experiment import DataConfig, StartConfig, TrainConfig
 from mbt_lite.inference import load
-from mbt_lite.logbook import Logbook
-from mbt_lite.validation import Sample
+from mbt_lite.train import dry_run, loop, setup
+from mbt_lite.train.logger import Logbook
+from mbt_lite.train.validation import Sample
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
@@ -60,7 +54,7 @@ def finished(experiment, tmp_path_factory):
     """A run that has ended, and how many rows there were each time one was added."""
     seen = []
     folder = tmp_path_factory.mktemp("finished")
-    run = train.fit(experiment, folder, quiet=True, live=lambda rows: seen.append(len(rows)))
+    run = loop.fit(experiment, folder, quiet=True, live=lambda rows: seen.append(len(rows)))
     return run, seen
 
 
@@ -121,35 +115,35 @@ def test_a_run_goes_on_with_other_logging_but_not_with_other_weights(
     experiment, finished, tmp_path
 ):
     shutil.copytree(finished[0].folder, tmp_path, dirs_exist_ok=True)
-    train.fit(changed(experiment, log_every=2, keep=3), tmp_path, quiet=True)
+    loop.fit(changed(experiment, log_every=2, keep=3), tmp_path, quiet=True)
     with pytest.raises(ValueError, match="train.learning_rate was 0.0015, and is 1.0"):
-        train.fit(changed(experiment, learning_rate=1.0), tmp_path, quiet=True)
+        loop.fit(changed(experiment, learning_rate=1.0), tmp_path, quiet=True)
 
 
 def test_settings_that_cannot_work_are_refused_before_a_folder_is_made(experiment, tmp_path):
     with pytest.raises(ValueError, match="train.batch=0 must be 1 or more"):
         changed(experiment, batch=0)
     with pytest.raises(ValueError, match="there is no moon"):
-        train.fit(replace(experiment, data=DataConfig(path="moon")), tmp_path / "run")
+        loop.fit(replace(experiment, data=DataConfig(path="moon")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_score_that_the_data_does_not_have_is_refused(experiment, tmp_path):
     with pytest.raises(ValueError, match="train.best='fun' is none of .*mAP"):
-        train.fit(changed(experiment, best="fun"), tmp_path, quiet=True)
+        loop.fit(changed(experiment, best="fun"), tmp_path, quiet=True)
 
 
 def test_one_batch_is_learnt_by_heart(experiment, tmp_path):
     few = replace(experiment, data=DataConfig(workers=0, clips=4, validation=None, test=None))
     many = changed(few, steps=120, warmup=5, learning_rate=1e-2, log_every=10, save_every=200)
-    run = train.fit(many, tmp_path, quiet=True)
+    run = loop.fit(many, tmp_path, quiet=True)
     assert run.records[-1]["loss"] < 0.2 * run.records[0]["loss"]
     assert "No clips were kept for a test" in (tmp_path / "README.md").read_text()
 
 
 def poisoned(monkeypatch, at):
     """The data's batches number `at` have sound that is no number."""
-    follow = train._next
+    follow = loop._next
     numbers = iter(range(10**6))
 
     def next_batch(course, meter):
@@ -158,13 +152,13 @@ def poisoned(monkeypatch, at):
             batch = batch | {"spec": batch["spec"] * np.nan}
         return batch, names
 
-    monkeypatch.setattr(train, "_next", next_batch)
+    monkeypatch.setattr(loop, "_next", next_batch)
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(brief, tmp_path, monkeypatch):
     poisoned(monkeypatch, {2})
     with pytest.raises(ValueError, match="the loss is nan at step 3.*nonfinite_000003_0.json"):
-        train.fit(brief, tmp_path, quiet=True)
+        loop.fit(brief, tmp_path, quiet=True)
     told = json.loads((tmp_path / "nonfinite_000003_0.json").read_text())
     assert told["ids"] == [f"world:train {number}" for number in range(8, 12)]
     assert told["loss"] == "nan" and told["step"] == 3
@@ -172,24 +166,24 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_clips(brief, tmp_p
 
 def test_such_steps_are_left_out_where_that_is_asked_for(brief, tmp_path, monkeypatch):
     poisoned(monkeypatch, {1})
-    run = train.fit(changed(brief, skip_nonfinite=1), tmp_path / "one", quiet=True)
+    run = loop.fit(changed(brief, skip_nonfinite=1), tmp_path / "one", quiet=True)
     losses = {row["step"]: row.get("loss") for row in run.records if "seconds" in row}
     assert run.finished and losses[2] is None and np.isfinite([losses[1], losses[4]]).all()
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(run.classifier.params))
     poisoned(monkeypatch, {1, 2})
     with pytest.raises(ValueError, match=r"the loss is nan .* \(now 1\)"):
-        train.fit(changed(brief, skip_nonfinite=1), tmp_path / "two", quiet=True)
+        loop.fit(changed(brief, skip_nonfinite=1), tmp_path / "two", quiet=True)
 
 
 def test_a_model_to_start_from_brings_its_geometry_and_its_weights(experiment, finished):
     first, folder = finished[0].classifier, str(finished[0].folder)
     again = replace(experiment, start=StartConfig(model=folder))
-    begun = start.settle(replace(again, model=configs.world.experiment().model))
+    begun = setup.settle(replace(again, model=configs.world.experiment().model))
     assert begun.experiment.model == replace(first.config, classes=39)
     same(begun.params()["rgb_block_0"], first.params["rgb_block_0"])
     np.testing.assert_array_equal(begun.params()["head"]["bias"][:31], first.params["head"]["bias"])
     late = replace(experiment.model, fusion="late")
-    rewired = start.settle(replace(again, model=late, start=StartConfig(folder, rewire=True)))
+    rewired = setup.settle(replace(again, model=late, start=StartConfig(folder, rewire=True)))
     assert rewired.experiment.model.fusion == "late" and "bottleneck" not in rewired.params()
 
 
@@ -206,7 +200,7 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
     recipe = configs.folder.frozen()
     data = replace(recipe.data, path=str(tmp_path / "videos"), workers=0)
     settings = replace(recipe.train, epochs=10, batch=4, samples=2)
-    run = train.fit(replace(recipe, data=data, train=settings), tmp_path / "run", quiet=True)
+    run = loop.fit(replace(recipe, data=data, train=settings), tmp_path / "run", quiet=True)
     assert run.classifier.labels == ("blue", "red")
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert 2 <= scores["clips"] <= 5 and scores["both streams"]["top-1"] == 1.0
@@ -215,14 +209,14 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
 
 @pytest.mark.parametrize("steps", [8, 3])  # longer than the profile, and shorter
 def test_a_profile_of_a_few_steps_lies_beside_the_scores(brief, tmp_path, steps):
-    run = train.fit(changed(brief, steps=steps), tmp_path, quiet=True, profile=True)
+    run = loop.fit(changed(brief, steps=steps), tmp_path, quiet=True, profile=True)
     assert run.finished
     assert list((tmp_path / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
 
 
 def test_a_rehearsal_says_what_a_run_would_take(experiment):
-    found = rehearsal.rehearse(experiment)
-    words = rehearsal.words(found)
+    found = dry_run.rehearse(experiment)
+    words = dry_run.words(found)
     assert found["parameters"] == found["trained parameters"] > 1000
     assert found["batch"]["rgb"] == "uint8 [4, 8, 48, 48, 3]"
     assert found["bytes a device"]["state and batch"] > 4 * found["parameters"]

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import files, sharding
+from mbt_lite import files
 from mbt_lite.bench import model, parts
 from mbt_lite.bench.timing import seconds
+from mbt_lite.train import sharding
 
 CASES = model.CASES | parts.CASES  # what needs most memory first, while this process is small
 

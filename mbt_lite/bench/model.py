@@ -10,16 +10,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mbt_lite import losses, pace, sharding, step
-from mbt_lite.augment import augment
+from mbt_lite import pace
 from mbt_lite.bench.timing import Program, compare, row
 from mbt_lite.config import BASE, NONE, MBTConfig
 from mbt_lite.experiment import Experiment
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import MBT, blank_clip, init_params, mean_of
 from mbt_lite.model.observe import attention_rows
-from mbt_lite.optimizer import make_optimizer
 from mbt_lite.reference import ReferenceMBT, translated
+from mbt_lite.train import losses, sharding, step
+from mbt_lite.train.augment import augment
+from mbt_lite.train.optimizer import make_optimizer
 
 ROUNDS = 3
 SIDE = sys.executable, "-m", "mbt_lite.bench.side"

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import jax
 
-from mbt_lite import pace, sharding, step
+from mbt_lite import pace
 from mbt_lite.bench.model import compiled, planned, usual_step
 from mbt_lite.experiment import Experiment
 from mbt_lite.model.mbt import init_params
-from mbt_lite.optimizer import make_optimizer
 from mbt_lite.reference import translated
+from mbt_lite.train import sharding, step
+from mbt_lite.train.optimizer import make_optimizer
 
 
 def main(which: str, name: str) -> None:

@@ -30,10 +30,10 @@ def media_files(paths: Iterable[Path]) -> list[Path]:
 
 def load_model(model: str, front_end: str | None = None, audio_track: int | None = None):
     """The `Classifier` to ask; what is compiled for it is kept for the next command."""
-    from mbt_lite import sharding
     from mbt_lite.checkpoints import zoo
     from mbt_lite.inference import load
     from mbt_lite.progress import bar
+    from mbt_lite.train import sharding
 
     sharding.keep_compilations(zoo.cache_folder() / "compiled")
     with bar(model) as progress:

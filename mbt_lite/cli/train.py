@@ -46,19 +46,19 @@ class Train:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import sharding
+        from mbt_lite.train import sharding
 
         self._check()
         experiment = read_experiment(self.config, self.variant, self.rest)
         if self.distributed or self.coordinator:
             sharding.connect(self.coordinator, self.processes, self.process)
         if self.dry_run:
-            from mbt_lite.rehearsal import rehearse, words
+            from mbt_lite.train.dry_run import rehearse, words
 
             print(words(rehearse(experiment)))
             return 0
-        from mbt_lite.interrupts import LEFT
-        from mbt_lite.train import fit
+        from mbt_lite.train.loop import fit
+        from mbt_lite.train.signals import LEFT
 
         workdir = self.workdir or Path("runs") / experiment.name
         run = fit(experiment, workdir, profile=self.profile, program=True)
@@ -132,8 +132,8 @@ class Sweep:
     debug: Debug = False
 
     def run(self) -> int:
-        from mbt_lite import sweep
-        from mbt_lite.interrupts import LEFT
+        from mbt_lite.train import sweep
+        from mbt_lite.train.signals import LEFT
 
         if self.seeds < 1 or self.jobs < 1:
             raise ValueError(f"--seeds {self.seeds} and --jobs {self.jobs}: each is 1 or more.")

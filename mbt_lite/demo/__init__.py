@@ -1,21 +1,25 @@
-"""The demo: one page on which a person asks a model, looks inside it, and plays with it.
+"""The demo: a web page to ask a model about a clip, to look inside it, and to change the clip.
 
     from mbt_lite.demo import start
 
-    demo = start("as500k-rgb-spec")  # a page, its model loaded and compiled
-    demo.launch()                                 # with its looks, its bounds and its manners
+    page = start("as500k-rgb-spec")  # its model loaded and compiled
+    page.launch()
 
-start.py begins it, engine.py reads files and asks the model, player.py and markup.py
-draw, look.py, play.py, quiz.py and about.py fill the tabs, page.py puts them together, api.py is
-for programs, manners.py has the looks and bounds of everything.
+launch.py starts it, sandbox.py reads uploaded files in a process of its own, engine.py asks the
+model, player.py and markup.py draw, look.py, play.py, quiz.py and about.py fill the tabs, page.py
+puts them together, api.py is for programs, manners.py has the style and the limits of the page.
 """
 
 import atexit
+import importlib
 import os
 import shutil
 import sys
 import tempfile
 from importlib.util import find_spec
+
+_HOMES = {"CSS": "manners", "Page": "manners", "end_tidily": "launch", "start": "launch"}
+__all__ = sorted(_HOMES)
 
 if find_spec("gradio") is None:
     MISSING = 'the demo needs Gradio; install it with: pip install "mbt-lite[demo]"'
@@ -28,7 +32,8 @@ if "GRADIO_TEMP_DIR" not in os.environ:  # uploads: readable by this user only, 
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="mbt_lite_")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 
-from mbt_lite.demo.manners import CSS, Page
-from mbt_lite.demo.start import end_tidily, start
 
-__all__ = ["CSS", "Page", "end_tidily", "start"]
+def __getattr__(name: str):  # imported when first used: the process of the sandbox needs no Gradio
+    if name not in _HOMES:
+        raise AttributeError(f"mbt_lite.demo has no {name!r}; it offers {', '.join(__all__)}.")
+    return getattr(importlib.import_module(f"mbt_lite.demo.{_HOMES[name]}"), name)

@@ -11,18 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import explain, inference, sharding
+from mbt_lite import explain, inference
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import amount
 from mbt_lite.config import ClipConfig
+from mbt_lite.demo.sandbox import Guard, Reading
 from mbt_lite.explain import html, interventions
 from mbt_lite.features import View
-from mbt_lite.guard import Guard, Reading
 from mbt_lite.inference import Classifier, Prediction
 from mbt_lite.media import MediaError
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import Clip
 from mbt_lite.progress import Progress, estimated, part, silent
+from mbt_lite.train import sharding
 
 NAMES = {
     "both": "Sound and picture",

@@ -40,21 +40,19 @@ from scipy import stats
 os.environ["TQDM_DISABLE"] = "1"  # without this line there are bars of progress
 
 import mbt_lite as mbt
-from mbt_lite import (
-    augment,
-    data,
-    features,
-    plot,
-    sharding,
-    step,
-    sweep,
-)
+from mbt_lite import data, features, plot
 from mbt_lite.checkpoints import zoo
 from mbt_lite.configs import fusion_grid
 from mbt_lite.data import world
 from mbt_lite.model.flops import model_cost
-from mbt_lite.optimizer import schedule
-from mbt_lite.validation import Sample
+from mbt_lite.train import (
+    augment,
+    sharding,
+    step,
+    sweep,
+)
+from mbt_lite.train.optimizer import schedule
+from mbt_lite.train.validation import Sample
 
 TRAIN = True  # False: leave the run of section 6 out, and read the log of a longer one
 DOWNLOAD = False  # True: fetch the digits of section 9, 24 MB, and write 330 MB

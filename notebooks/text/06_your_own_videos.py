@@ -47,7 +47,7 @@ from mbt_lite.data import (
     world,
 )
 from mbt_lite.data.tables import read_rows
-from mbt_lite.validation import Sample
+from mbt_lite.train.validation import Sample
 
 MY_FOLDER = None  # "/content/drive/MyDrive/videos": a folder for each class, named like it
 START = "world-tiny"  # the model to start from; for real videos "as500k-rgb-spec", 1.4 GB, see 07

@@ -20,7 +20,7 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mbt_lite import plot, sharding, step
+from mbt_lite import plot
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.model_card import CONDITIONS, run_card
 from mbt_lite.config import to_dict
@@ -29,15 +29,16 @@ from mbt_lite.evaluation.loop import evaluate
 from mbt_lite.experiment import Experiment, TrainConfig, read_json
 from mbt_lite.files import write_text
 from mbt_lite.inference import Classifier
-from mbt_lite.interrupts import Interrupts
-from mbt_lite.logbook import Logbook, Row
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import make_heads
 from mbt_lite.progress import bar, silent
-from mbt_lite.savepoints import Savepoints
-from mbt_lite.start import settle
-from mbt_lite.step import State
-from mbt_lite.validation import Validation
+from mbt_lite.train import sharding, step
+from mbt_lite.train.checkpointing import Savepoints
+from mbt_lite.train.logger import Logbook, Row
+from mbt_lite.train.setup import settle
+from mbt_lite.train.signals import Interrupts
+from mbt_lite.train.step import State
+from mbt_lite.train.validation import Validation
 
 FREE = (  # settings that a run may change when it goes on: its weights stay the same
     "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep best samples "

@@ -4,12 +4,12 @@ import time
 
 import jax
 
-from mbt_lite import sharding, step
 from mbt_lite.checkpoints import zoo
 from mbt_lite.data import datasets
 from mbt_lite.experiment import Experiment
 from mbt_lite.model.flops import model_cost
-from mbt_lite.start import settle
+from mbt_lite.train import sharding, step
+from mbt_lite.train.setup import settle
 
 ROUNDS = 3  # steps that are timed, after one that is not
 

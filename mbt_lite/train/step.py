@@ -17,8 +17,6 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from mbt_lite import losses, sharding
-from mbt_lite.augment import augment
 from mbt_lite.config import NONE, MBTConfig
 from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 from mbt_lite.model.label_heads import label_heads
@@ -28,7 +26,15 @@ from mbt_lite.model.mbt import (
     Output,
     init_params,
 )
-from mbt_lite.optimizer import HEAD, averaged, group_norms, make_optimizer, schedule
+from mbt_lite.train import losses, sharding
+from mbt_lite.train.augment import augment
+from mbt_lite.train.optimizer import (
+    HEAD,
+    averaged,
+    group_norms,
+    make_optimizer,
+    schedule,
+)
 
 
 class State(NamedTuple):

@@ -337,7 +337,7 @@ def _of_leader(number: int) -> int:
 def _meet(number: int) -> None:
     """Wait until every process is here; also in a thread, where JAX could not compute together."""
     meet = ocp.multihost.get_barrier_sync_fn()
-    meet(key=f"mbt_lite.savepoints {number}", timeout_ms=PATIENCE * 1000)
+    meet(key=f"mbt_lite.train.checkpointing {number}", timeout_ms=PATIENCE * 1000)
 
 
 # ---- in a phrase ----
