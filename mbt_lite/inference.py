@@ -15,7 +15,6 @@ from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.hub import hub_file
 from mbt_lite.checkpoints.model_card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
-from mbt_lite.files import DOWNLOAD, address, write_text
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import (
     Head,
@@ -28,6 +27,7 @@ from mbt_lite.model.label_heads import (
 )
 from mbt_lite.model.mbt import MBT, Clip, Output
 from mbt_lite.model.observe import attention_rows, query_layers
+from mbt_lite.paths import DOWNLOAD, address, write_text
 from mbt_lite.progress import Progress, compiling, silent
 
 SAID = {"spec": "audio", "rgb": "video"}  # what a stream is called in a sentence

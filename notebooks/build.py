@@ -28,16 +28,16 @@ SETUP = """\
 import importlib.util, os, sys
 from pathlib import Path
 
-if Path("mbt-lite").is_dir() or importlib.util.find_spec("mbt_lite") is None:
+if not Path("course").is_dir() or importlib.util.find_spec("mbt_lite") is None:
     clone = "git clone -q --depth=1 {repository} mbt-lite"
     if not Path("mbt-lite").is_dir() and os.system(clone):
         sys.exit("The project could not be cloned. Is there a network? Then run this cell again.")
-    sys.path.insert(0, str(Path("mbt-lite").resolve()))
-    from mbt_lite.runtime import complete
+    sys.path[:0] = [str(Path("mbt-lite").resolve()), str(Path("mbt-lite/notebooks").resolve())]
+    from course.runtime import complete
 
     complete()
     os.chdir("mbt-lite/notebooks")
-from mbt_lite.course import begin, check, pick, samples
+from course import begin, check, pick, samples
 
 begin()"""
 BADGE = (
@@ -84,7 +84,7 @@ def needed(cells: list, seconds: int) -> str:
 
 def exercise_cells(name: str) -> list:
     """An exercise: what to do, with hint and solution folded; the function to write; its check."""
-    from mbt_lite.course import exercise
+    from course import exercise
 
     one = exercise(name)
     words = (

@@ -13,8 +13,7 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import AxisType, Mesh, PartitionSpec  # noqa: E402
 
-from mbt_lite.config import WORLD, WORLD_CLIP, AugmentConfig  # noqa: E402
-from mbt_lite.experiment import Experiment, TrainConfig  # noqa: E402
+from mbt_lite.config import WORLD, WORLD_CLIP, AugmentConfig, Experiment, TrainConfig  # noqa: E402
 from mbt_lite.train import sharding, step  # noqa: E402
 
 LABELS = tuple(f"class {number}" for number in range(6))

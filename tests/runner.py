@@ -31,7 +31,7 @@ def experiment(**options):
     from dataclasses import replace
 
     from mbt_lite import configs
-    from mbt_lite.experiment import DataConfig, TrainConfig
+    from mbt_lite.config import DataConfig, TrainConfig
 
     asked = argparse.Namespace(**NUMBERS | options)
     made = configs.world.experiment()

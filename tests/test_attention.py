@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.reference import ReferenceMBT, translated
 from mbt_lite.config import WORLD
 from mbt_lite.model import mbt
 from mbt_lite.model.attention import attention_weights, blocked_attention, gelu
 from mbt_lite.model.mbt import MBT, blank_clip, init_params, mean_of
-from mbt_lite.reference import ReferenceMBT, translated
 
 SMALL = replace(WORLD, depth=2, fusion_layer=1)
 

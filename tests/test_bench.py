@@ -8,18 +8,20 @@ import jax
 import numpy as np
 import pytest
 
-from mbt_lite import (
-    bench,
-    cli,
-    features,
-    pace,
-    plot,
+from benchmarks import (
+    growth,
+    model,
+    others,
+    parts,
+    run,
     throughput,
+    train_step,
 )
-from mbt_lite.bench import growth, model, others, parts
-from mbt_lite.bench.timing import Program, compare
+from benchmarks.growth_plot import growth_alt
+from benchmarks.reference import translated
+from benchmarks.timing import Program, compare
+from mbt_lite import cli, features
 from mbt_lite.config import BASE, WORLD
-from mbt_lite.reference import translated
 from mbt_lite.train import sharding, step
 from mbt_lite.train.optimizer import make_optimizer
 
@@ -90,14 +92,14 @@ def test_what_a_python_lacks_is_said(place):
 
 @pytest.mark.slow
 def test_the_two_train_steps_learn_the_same():
-    experiment, mesh = pace.experiment(TINY, 1, remat=False), sharding.make_mesh()
+    experiment, mesh = train_step.experiment(TINY, 1, remat=False), sharding.make_mesh()
     experiment = replace(experiment, train=replace(experiment.train, warmup=0))
-    batch = sharding.placed(mesh, pace.drawn_batch(experiment))
+    batch = sharding.placed(mesh, train_step.drawn_batch(experiment))
     state = step.first_state(experiment, mesh)
     begun = jax.tree.map(jax.numpy.copy, translated(TINY, state.params))
     theirs = begun, make_optimizer(experiment.train).init(begun)
     before = jax.tree.map(np.array, begun)
-    state, found = step.train_step(experiment, pace.LABELS, mesh)(state, batch)
+    state, found = step.train_step(experiment, train_step.LABELS, mesh)(state, batch)
     (after, _), loss = model.usual_step(experiment)(theirs, batch)
     assert float(loss) == pytest.approx(float(found["loss"]), rel=1e-5)
     ours = translated(TINY, state.params)
@@ -115,11 +117,13 @@ def test_the_forward_pass_is_timed_beside_the_usual_formulation():
 SMALL_SIDE = """
 import runpy
 from dataclasses import replace
-from mbt_lite import pace, sharding
+from benchmarks import train_step
+from mbt_lite.train import sharding
 sharding.PROBE = 256
-small = replace(pace.CASES["8 frames"], width=16, heads=2, mlp_dim=16, depth=1, fusion_layer=0)
-pace.CASES["8 frames"] = replace(small, rgb_patch=(2, 56, 56), spec_patch=(16, 64))
-runpy.run_module("mbt_lite.bench.side", run_name="__main__")
+narrow = {"width": 16, "heads": 2, "mlp_dim": 16, "depth": 1, "fusion_layer": 0}
+small = replace(train_step.CASES["8 frames"], **narrow)
+train_step.CASES["8 frames"] = replace(small, rgb_patch=(2, 56, 56), spec_patch=(16, 64))
+runpy.run_module("benchmarks.side", run_name="__main__")
 """
 STAND_IN = """
 import sys
@@ -194,7 +198,7 @@ def test_the_demo_and_the_batch_are_asked(place):
 
 def test_growth_is_measured_counted_and_drawn(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(growth, "BASE", TINY)
-    monkeypatch.setattr(growth.pace, "CASES", {"8 frames": TINY})
+    monkeypatch.setattr(growth.train_step, "CASES", {"8 frames": TINY})
     monkeypatch.setattr(growth, "WAYS", dict(list(growth.WAYS.items())[:2]))
     monkeypatch.setattr(growth, "FRAMES", (1,))
     monkeypatch.setattr(growth, "LAYERS", (0,))
@@ -206,7 +210,7 @@ def test_growth_is_measured_counted_and_drawn(monkeypatch, tmp_path, capsys):
     assert many > 2 * few
     assert capsys.readouterr().out.count("| bottleneck tokens | bottleneck |") == 2
     assert (tmp_path / "growth.png").stat().st_size > 10_000
-    assert "joint, one encoder" in plot.growth_alt(points)
+    assert "joint, one encoder" in growth_alt(points)
 
 
 # ---- what is told ----
@@ -220,7 +224,7 @@ def cases(monkeypatch):
     told = {"a sound": row | {"bound": row["seconds"] / 2}, "a model": row | more}
     told |= {"rows": row | {"more_bytes": 10**6}, "absent": "that is not there"}
     made = {name: lambda place, result=result: result for name, result in told.items()}
-    monkeypatch.setattr(bench, "CASES", made)
+    monkeypatch.setattr(run, "CASES", made)
 
 
 def test_the_figures_are_told_with_the_machine_and_kept(cases, tmp_path, capsys):
@@ -240,6 +244,6 @@ def test_the_figures_are_told_with_the_machine_and_kept(cases, tmp_path, capsys)
 
 
 def test_some_cases_can_be_picked(cases):
-    assert list(bench.measure("sound")["rows"]) == ["a sound"]
+    assert list(run.measure("sound")["rows"]) == ["a sound"]
     with pytest.raises(ValueError, match="no case holds 'huge'; there are a sound"):
-        bench.measure("huge")
+        run.measure("huge")

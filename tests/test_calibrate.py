@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks import front_end_recovery
 from mbt_lite import (
-    blind,
     cli,
     features,
     media,
@@ -27,14 +27,18 @@ from mbt_lite.model.mbt import init_params
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
 RNG = np.random.default_rng(0)
-HEARS = replace(blind.EXPERIMENT.model, width=32, depth=1, mlp_dim=32)
+HEARS = replace(front_end_recovery.EXPERIMENT.model, width=32, depth=1, mlp_dim=32)
 SMALL = replace(
-    blind.EXPERIMENT, model=HEARS, train=replace(blind.EXPERIMENT.train, steps=300, warmup=30)
+    front_end_recovery.EXPERIMENT,
+    model=HEARS,
+    train=replace(front_end_recovery.EXPERIMENT.train, steps=300, warmup=30),
 )
 FEW = ("ln-magnitude-1e-6", "ln-power-1e-6", "linear-mel")
 
 
-def untrained(model=HEARS, clip=blind.EXPERIMENT.clip, labels=blind.LABELS) -> Classifier:
+def untrained(
+    model=HEARS, clip=front_end_recovery.EXPERIMENT.clip, labels=front_end_recovery.LABELS
+) -> Classifier:
     """A classifier whose answers depend on what it hears, but are worth nothing."""
     params = init_params(model, jax.random.key(0))
     kernel = params["head"]["kernel"]  # zero at first
@@ -44,7 +48,7 @@ def untrained(model=HEARS, clip=blind.EXPERIMENT.clip, labels=blind.LABELS) -> C
 
 @pytest.fixture(scope="module")
 def sounds():
-    return blind.sounds("test", 24)
+    return front_end_recovery.sounds("test", 24)
 
 
 # --- measures ------------------------------------------------------------------------------------
@@ -117,7 +121,7 @@ def test_the_distance_of_two_front_ends_is_the_root_mean_square_of_their_differe
 def test_offsets_under_the_noise_of_every_clip_give_the_same_input_and_are_said_to():
     noisy = RNG.uniform(-1, 1, (4, 32_000)).astype(np.float32)
     presets = ("ln-magnitude-1e-10", "ln-magnitude-1e-6", "ln-magnitude-1e-2")
-    truth = np.eye(4, len(blind.LABELS))
+    truth = np.eye(4, len(front_end_recovery.LABELS))
     found = calibrate_waves(untrained(), noisy, truth, presets[:2], quiet=True)
     assert found.alike == (presets[:2],)
     assert f"whatever the model: {presets[0]}, {presets[1]}." in found.table()
@@ -193,8 +197,10 @@ def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, m
     assert "labels unknown to the model" in found.notes[0]  # those of the picture
     assert "silent.mp4 is silent" in found.notes[-2] and "broken.mp4" in found.notes[-1]
 
-    items = tables.read(labelled, blind.LABELS).items[:4]
-    views = [features.read_views(item.path, blind.EXPERIMENT.clip)[0] for item in items]
+    items = tables.read(labelled, front_end_recovery.LABELS).items[:4]
+    views = [
+        features.read_views(item.path, front_end_recovery.EXPERIMENT.clip)[0] for item in items
+    ]
     waves, truth = np.stack([v.wave for v in views]), np.stack([item.truth for item in items])
     assert found.rows == calibrate_waves(untrained(), waves, truth, FEW, quiet=True).rows
 
@@ -293,20 +299,20 @@ def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
 
 
 def test_a_model_that_was_trained_through_a_hidden_front_end_does_not_say_so():
-    waves, labels = blind.sounds("train", 8)
+    waves, labels = front_end_recovery.sounds("train", 8)
     short = replace(SMALL, train=replace(SMALL.train, steps=1))
-    classifier = blind.train_through(FRONT_ENDS["kaldi"], waves, labels, short)
-    assert classifier.clip_config.front_end == blind.UNTOLD and not classifier.card
+    classifier = front_end_recovery.train_through(FRONT_ENDS["kaldi"], waves, labels, short)
+    assert classifier.clip_config.front_end == front_end_recovery.UNTOLD and not classifier.card
 
 
 @pytest.mark.slow
 def test_a_hidden_front_end_is_found():
     hidden = ("linear-mel", "ln-magnitude-1e-2", "lingvo")
-    trials = blind.prove(
+    trials = front_end_recovery.prove(
         hidden[::2], against=hidden, experiment=SMALL, training=600, held_out=100, quiet=True
     )
     assert [trial.answer for trial in trials] == ["found"] * 2
-    assert "2 hidden presets: 2 found" in blind.table(trials)
+    assert "2 hidden presets: 2 found" in front_end_recovery.table(trials)
     ax = plot.blind_test(trials).axes[0]
     best = [line.get_xdata()[0] for line in ax.lines if line.get_mfc() != "none"]
     across = [label.get_text() for label in ax.get_xticklabels()]
@@ -314,13 +320,16 @@ def test_a_hidden_front_end_is_found():
     assert plot.blind_test_alt(trials).endswith(
         "found: linear-mel, lingvo; tied: none; missed: none"
     )
-    assert [row["hidden"] for row in json.loads(blind.to_json(trials))] == ["linear-mel", "lingvo"]
+    assert [row["hidden"] for row in json.loads(front_end_recovery.to_json(trials))] == [
+        "linear-mel",
+        "lingvo",
+    ]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 def test_every_hidden_front_end_ranks_first_or_ties_but_squared_energies():
-    trials = blind.prove(quiet=True)
+    trials = front_end_recovery.prove(quiet=True)
     assert [trial.hidden for trial in trials] == list(FRONT_ENDS)
     missed = {trial.hidden for trial in trials if trial.answer == "missed"}
     assert missed <= {"linear-mel-power"}  # it never learned from quiet sounds; see `blind`

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mbt_lite import cli
+from mbt_lite.config import DataConfig
 from mbt_lite.data import (
     class_folders,
     datasets,
@@ -12,7 +13,6 @@ from mbt_lite.data import (
     tables,
     world,
 )
-from mbt_lite.experiment import DataConfig
 
 PAIR = ("circle sings", "ring sings")
 TEN = (*(f"pitch {motion}" for motion in world.MOTIONS), "circle rises", "bell heard")

@@ -10,14 +10,14 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import course
 import jax
 import nbformat
 import numpy as np
 import pytest
+from course import runtime
+from course.exercise import NOTHING, Exercise
 from packaging.version import Version
-
-from mbt_lite import course, runtime
-from mbt_lite.course.exercise import NOTHING, Exercise
 
 pytest.importorskip("jupytext")
 
@@ -314,9 +314,8 @@ def elsewhere(monkeypatch, tmp_path):
 
 def test_the_set_up_clones_the_project_and_completes_the_environment(elsewhere, tmp_path, capsys):
     assert elsewhere() == [f"git clone -q --depth=1 {build.repository()} mbt-lite", "complete"]
-    assert Path.cwd() == tmp_path / "mbt-lite/notebooks" and sys.path[0] == str(
-        tmp_path / "mbt-lite"
-    )
+    assert Path.cwd() == tmp_path / "mbt-lite/notebooks"
+    assert sys.path[:2] == [str(tmp_path / "mbt-lite"), str(tmp_path / "mbt-lite/notebooks")]
     assert f"NumPy {np.__version__}" in capsys.readouterr().out
     assert elsewhere()[2:] == ["complete"]  # after a restart the clone is taken that is there
 
@@ -330,9 +329,10 @@ def test_a_clone_that_fails_is_a_sentence_and_leaves_nothing_changed(elsewhere, 
 def test_the_set_up_installs_nothing_where_the_package_is(monkeypatch, capsys):
     monkeypatch.setattr("os.system", lambda _: pytest.fail("something was run"))
     monkeypatch.setattr(runtime, "complete", lambda: pytest.fail("something was installed"))
-    before, names = Path.cwd(), {}
+    names = {}
+    monkeypatch.chdir(ROOT / "notebooks")
     exec(SETUP, names)
-    assert Path.cwd() == before and names["check"] is course.check
+    assert Path.cwd() == ROOT / "notebooks" and names["check"] is course.check
     assert "mbt_lite" in capsys.readouterr().out
 
 

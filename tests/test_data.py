@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite import configs, media, throughput
+from benchmarks import throughput
+from mbt_lite import configs, media
 from mbt_lite.config import WORLD_CLIP, ClipConfig
 from mbt_lite.data import (
     datasets,

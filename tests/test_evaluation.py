@@ -11,7 +11,7 @@ import pytest
 
 import mbt_lite
 from mbt_lite import cli, features, plot
-from mbt_lite.config import BASE, WORLD, WORLD_CLIP
+from mbt_lite.config import BASE, WORLD, WORLD_CLIP, DataConfig
 from mbt_lite.data import (
     extract,
     labelled,
@@ -22,7 +22,6 @@ from mbt_lite.data import (
 )
 from mbt_lite.evaluation import metrics, prediction_cache
 from mbt_lite.evaluation.loop import _windows_at_once, evaluate, modality_confusion
-from mbt_lite.experiment import DataConfig
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import make_heads
 

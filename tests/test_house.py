@@ -15,31 +15,20 @@ import mbt_lite
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mbt_lite"
 
-# A module imports only from lower levels; a package, such as `plot`, stands for every file in it.
-LEVELS = {
-    -1: ["files"],
-    0: ["tfdata", "runtime", "progress"],
-    1: ["config", "media"],
-    2: ["model"],
-    3: ["reference", "experiment"],
-    4: ["features"],
-    5: ["checkpoints"],
-    6: ["inference", "pace"],
-    7: ["plot", "data"],
-    8: ["explain"],
-    9: [],
-    10: [],
-    11: [],
-    12: [],
-    13: ["evaluation"],
-    14: ["configs", "throughput"],
-    15: ["blind", "course", "train"],
-    16: ["demo"],
-    17: ["bench"],
-    18: ["cli"],
-    19: ["__main__"],
-}
-LEVEL = {module: level for level, modules in LEVELS.items() for module in modules}
+# A room, a folder or file of mbt_lite, imports only from lower levels.
+LEVELS = [
+    ["config", "paths", "progress"],
+    ["media", "model"],
+    ["features"],
+    ["checkpoints"],
+    ["inference"],
+    ["plot", "data"],
+    ["evaluation", "explain", "configs"],
+    ["train", "demo"],
+    ["cli"],
+    ["__main__"],
+]
+LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 
 # What only these modules may import.
 ONLY_IN = {

@@ -10,7 +10,7 @@ import pytest
 from test_parity import case, golden, under
 
 from mbt_lite.checkpoints.io import flatten
-from mbt_lite.experiment import TrainConfig
+from mbt_lite.config import TrainConfig
 from mbt_lite.train import optimizer
 from mbt_lite.train.optimizer import (
     averaged,

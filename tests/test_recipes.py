@@ -12,10 +12,18 @@ import pytest
 
 from mbt_lite import configs
 from mbt_lite.cli.train import read_experiment, read_function
-from mbt_lite.config import PAPER, RELEASED, from_dict, to_dict
+from mbt_lite.config import (
+    PAPER,
+    RELEASED,
+    DataConfig,
+    Experiment,
+    StartConfig,
+    TrainConfig,
+    from_dict,
+    to_dict,
+)
 from mbt_lite.data.datasets import sampled
 from mbt_lite.data.filler import Filler
-from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.train import sharding, step
 

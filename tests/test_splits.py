@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mbt_lite import media
-from mbt_lite.config import WORLD, WORLD_CLIP, ClipConfig
+from mbt_lite.config import WORLD, WORLD_CLIP, ClipConfig, DataConfig, Experiment
 from mbt_lite.data import (
     cache,
     datasets,
@@ -24,7 +24,6 @@ from mbt_lite.data import (
 from mbt_lite.data.filler import Part
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.experiment import DataConfig, Experiment
 
 SMALL = ClipConfig(frames=2, fps=5.0, stride=1, size=16, resize=16, spec_frames=25)
 TINY = replace(WORLD, rgb_shape=(2, 16, 16), spec_shape=(25, 128))

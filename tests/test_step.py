@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from test_parity import golden, in_scenic_names, ours, probe, under
 
-from mbt_lite.config import WORLD, WORLD_CLIP
-from mbt_lite.experiment import Experiment, TrainConfig
+from mbt_lite.config import WORLD, WORLD_CLIP, Experiment, TrainConfig
 from mbt_lite.model.mbt import MBT, Clip, init_params
 from mbt_lite.train import sharding, step
 from mbt_lite.train.augment import mix

@@ -11,10 +11,10 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from mbt_lite import configs, media, plot
+from mbt_lite.config import DataConfig, StartConfig, TrainConfig
 from mbt_lite.data import tfrecord, world
 from mbt_lite.evaluation import metrics
 from mbt_lite.evaluation.loop import evaluate
-from mbt_lite.experiment import DataConfig, StartConfig, TrainConfig
 from mbt_lite.inference import load
 from mbt_lite.train import dry_run, loop, setup
 from mbt_lite.train.logger import Logbook

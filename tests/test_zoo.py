@@ -20,7 +20,7 @@ import pytest
 from faulty_server import cut, deaf, endless, good, page, serving, stall, status
 from flax import serialization, traverse_util
 
-from mbt_lite import checkpoints, cli
+from mbt_lite import checkpoints, cli, paths
 from mbt_lite.checkpoints import download, hub, zoo
 from mbt_lite.config import BASE
 from mbt_lite.model.flops import model_cost
@@ -473,11 +473,11 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     for name in ("MBT_LITE_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert zoo.cache_folder() == tmp_path / ".cache" / "mbt_lite"
+    assert paths.cache_folder() == tmp_path / ".cache" / "mbt_lite"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert zoo.cache_folder() == tmp_path / "xdg" / "mbt_lite"
+    assert paths.cache_folder() == tmp_path / "xdg" / "mbt_lite"
     monkeypatch.setenv("MBT_LITE_CACHE", "~/mine")
-    assert zoo.cache_folder() == tmp_path / "mine"
+    assert paths.cache_folder() == tmp_path / "mine"
 
 
 def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_path, capsys):

@@ -22,7 +22,7 @@ import safetensors
 from mbt_lite.checkpoints import flaxfile
 from mbt_lite.checkpoints.flaxfile import BFLOAT16, check_size
 from mbt_lite.checkpoints.hub import hub_file
-from mbt_lite.files import stand_in
+from mbt_lite.paths import stand_in
 
 VIT = "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz"
 LARGEST = 8 << 30  # bytes; the largest published file, with its optimiser, is 1.4 GB

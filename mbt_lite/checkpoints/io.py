@@ -30,8 +30,8 @@ from mbt_lite.config import (
     from_dict,
     to_dict,
 )
-from mbt_lite.files import replacing
 from mbt_lite.model.mbt import init_params
+from mbt_lite.paths import replacing
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": BFLOAT16}
 

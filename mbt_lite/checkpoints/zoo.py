@@ -7,7 +7,6 @@ A file put there by hand under its published name does as well.
 
 import csv
 import difflib
-import os
 import sys
 import urllib.parse
 import warnings
@@ -27,6 +26,7 @@ from mbt_lite.features import FRONT_ENDS
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import Head
 from mbt_lite.model.mbt import init_params
+from mbt_lite.paths import cache_folder
 
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
 LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
@@ -134,13 +134,6 @@ def entry(name: str) -> Entry:
         hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(ENTRIES)}."
         raise ValueError(f"the zoo has no {name!r}. {hint}")
     return found
-
-
-def cache_folder() -> Path:
-    """Where weights are kept: $MBT_LITE_CACHE, or mbt_lite in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("MBT_LITE_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbt_lite"
 
 
 def fetch(name: str, dtype: str | None = None) -> Path:

@@ -25,7 +25,7 @@ from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
 from mbt_lite.cli.train import Sweep, Train
 from mbt_lite.cli.zoo import Zoo
-from mbt_lite.files import FULL
+from mbt_lite.paths import FULL
 
 COMMANDS = {
     "predict": Predict,

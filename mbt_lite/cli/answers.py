@@ -9,8 +9,8 @@ from typing import ClassVar
 from tyro.conf import Positional
 
 from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model, media_files
-from mbt_lite.files import address
 from mbt_lite.model.label_heads import in_words
+from mbt_lite.paths import address
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from mbt_lite.cli.options import Debug, Model, load_model
+from mbt_lite.cli.options import Debug, Model, benchmark, load_model
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ class Calibrate:
         return 0
 
     def _prove(self) -> int:
-        from mbt_lite import blind, plot
+        from mbt_lite import plot
 
-        trials = blind.prove(self.presets or None)
-        print(blind.to_json(trials) if self.json else blind.table(trials))
+        front_end_recovery = benchmark("front_end_recovery")
+        trials = front_end_recovery.prove(self.presets or None)
+        print(front_end_recovery.to_json(trials) if self.json else front_end_recovery.table(trials))
         if self.out is not None:
             plot.save(plot.blind_test(trials), self.out)
         return 0

@@ -40,7 +40,7 @@ class Evaluate:
 
     def run(self) -> int:
         from mbt_lite.evaluation.loop import evaluate
-        from mbt_lite.files import room
+        from mbt_lite.paths import room
 
         model = load_model(self.model, self.front_end, self.audio_track)
         with room(self.report):

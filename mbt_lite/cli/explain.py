@@ -256,7 +256,7 @@ def _film(out: Path, classifier, view, maps) -> None:
 def _finish(classifier, out: Path, make: Callable) -> int:
     """Writes the page or figure that `make` gives, or lets it write; says where, and returns 0."""
     from mbt_lite import plot
-    from mbt_lite.files import write_text
+    from mbt_lite.paths import write_text
 
     made = make()
     if isinstance(made, str):

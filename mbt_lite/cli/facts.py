@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from mbt_lite import checkpoints
+from mbt_lite import checkpoints, paths
 from mbt_lite.checkpoints import download, zoo
 from mbt_lite.config import to_dict
 from mbt_lite.model.flops import model_cost
@@ -28,7 +28,7 @@ def of_entry(entry) -> dict:
     }
     if entry.released:
         facts["url"] = entry.url
-        facts["put_at"] = str(zoo.cache_folder() / entry.file)
+        facts["put_at"] = str(paths.cache_folder() / entry.file)
         facts["checksum"] = _checksum(entry)
         facts["caution"] = entry.caution
         facts["arrays"] = _arrays(entry.config)
@@ -83,7 +83,7 @@ def _model_facts(config, clip) -> dict:
 
 def _checksum(entry) -> dict:
     """Whether the published file is known, here, and still what it was."""
-    path, file = zoo.cache_folder() / entry.file, zoo.original(entry)
+    path, file = paths.cache_folder() / entry.file, zoo.original(entry)
     known = {"sha256": download.remembered(path)}
     if not file:
         return known | {"state": "no published file here to verify"}

@@ -7,8 +7,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from mbt_lite.config import AugmentConfig, ClipConfig, MBTConfig
-from mbt_lite.experiment import KEPT, WIRING, DataConfig, Experiment, StartConfig, TrainConfig
+from mbt_lite.config import (
+    KEPT,
+    WIRING,
+    AugmentConfig,
+    ClipConfig,
+    DataConfig,
+    Experiment,
+    MBTConfig,
+    StartConfig,
+    TrainConfig,
+)
 
 PARTS = {
     "train": TrainConfig,

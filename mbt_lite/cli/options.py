@@ -1,5 +1,7 @@
 """Options that several commands share."""
 
+import importlib
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,19 @@ AudioTrack = Annotated[
 ]
 
 
+def benchmark(name: str):
+    """A module of `benchmarks/`, which comes with the repository and not with the package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / "benchmarks" / f"{name}.py").is_file():
+        raise ValueError(
+            "benchmarks are in the repository, not in the installed package: clone "
+            "https://github.com/mbt-lite/mbt_lite and run the command there."
+        )
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    return importlib.import_module(f"benchmarks.{name}")
+
+
 def media_files(paths: Iterable[Path]) -> list[Path]:
     """The paths, each folder replaced by the video and sound files in it, if it has some."""
     from mbt_lite.data.formats import is_clip
@@ -30,12 +45,11 @@ def media_files(paths: Iterable[Path]) -> list[Path]:
 
 def load_model(model: str, front_end: str | None = None, audio_track: int | None = None):
     """The `Classifier` to ask; what is compiled for it is kept for the next command."""
-    from mbt_lite.checkpoints import zoo
     from mbt_lite.inference import load
+    from mbt_lite.paths import cache_folder, keep_compilations
     from mbt_lite.progress import bar
-    from mbt_lite.train import sharding
 
-    sharding.keep_compilations(zoo.cache_folder() / "compiled")
+    keep_compilations(cache_folder() / "compiled")
     with bar(model) as progress:
         progress(0, desc="reading the weights")
         classifier = load(model, front_end=front_end)

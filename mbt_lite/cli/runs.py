@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 from tyro.conf import Positional, arg
 
-from mbt_lite.cli.options import Debug
+from mbt_lite.cli.options import Debug, benchmark
 
 
 @dataclass(frozen=True)
@@ -88,22 +88,19 @@ class Bench:
 
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
         if self.what == "all":
-            from mbt_lite.bench import measure, save, table
-
-            measured = measure(self.only, self.python)
+            part = benchmark("run")
+            measured = part.measure(self.only, self.python)
         elif self.what == "growth":
-            from mbt_lite.bench.growth import measure, save, table
-
-            measured = measure()
+            part = benchmark("growth")
+            measured = part.measure()
         elif self.what == "data":
-            from mbt_lite.throughput import measure, table
-
-            measured = measure(self.clips, self.python, self.long)
+            part = benchmark("throughput")
+            measured = part.measure(self.clips, self.python, self.long)
         else:
-            from mbt_lite.pace import measure, table
-
-            measured = measure(self.batch, self.steps, not self.keep_activations, self.only)
+            part = benchmark("train_step")
+            recompute = not self.keep_activations
+            measured = part.measure(self.batch, self.steps, recompute, self.only)
         if self.out and self.what in ("all", "growth"):
-            save(measured, self.out)
-        print(json.dumps(measured, indent=1) if self.json else table(measured))
+            part.save(measured, self.out)
+        print(json.dumps(measured, indent=1) if self.json else part.table(measured))
         return 0

@@ -82,7 +82,7 @@ class Train:
 def read_experiment(config: Path, variant: str | None, changes: tuple[str, ...]):
     """The experiment of a recipe, or of a run's experiment.json, changed by options."""
     from mbt_lite.cli import fields
-    from mbt_lite.experiment import read_json
+    from mbt_lite.config import read_json
 
     if config.suffix == ".json":
         made = read_json(config)

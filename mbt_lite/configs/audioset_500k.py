@@ -9,8 +9,8 @@ have does not say. Hardware as there, with many more of them. Expected: mAP 52.1
 
 from dataclasses import replace
 
+from mbt_lite.config import Experiment
 from mbt_lite.configs import audioset_mini
-from mbt_lite.experiment import Experiment
 
 
 def _larger(made: Experiment) -> Experiment:

@@ -16,8 +16,16 @@ sound and 27.7 for pictures alone (paper). Not run to its end by us.
 
 from dataclasses import replace
 
-from mbt_lite.config import BASE, PAPER, RELEASED, ClipConfig
-from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
+from mbt_lite.config import (
+    BASE,
+    PAPER,
+    RELEASED,
+    ClipConfig,
+    DataConfig,
+    Experiment,
+    StartConfig,
+    TrainConfig,
+)
 from mbt_lite.features import FRONT_ENDS
 
 LINEAR = FRONT_ENDS["linear-mel"]  # what `mbt-lite prepare` stores unless it is told otherwise

@@ -7,8 +7,14 @@ Hardware: two CPU cores. The picture stands still, so that two frames suffice. T
 could not be fetched where this was written: no score of theirs is claimed.
 """
 
-from mbt_lite.config import WORLD_FRONT_END, ClipConfig, MBTConfig
-from mbt_lite.experiment import DataConfig, Experiment, TrainConfig
+from mbt_lite.config import (
+    WORLD_FRONT_END,
+    ClipConfig,
+    DataConfig,
+    Experiment,
+    MBTConfig,
+    TrainConfig,
+)
 
 
 def experiment() -> Experiment:

@@ -11,9 +11,8 @@ Not run by us.
 
 from dataclasses import replace
 
-from mbt_lite.config import BASE
+from mbt_lite.config import BASE, DataConfig, Experiment
 from mbt_lite.configs import audioset_mini
-from mbt_lite.experiment import DataConfig, Experiment
 
 
 def experiment() -> Experiment:

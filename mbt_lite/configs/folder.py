@@ -15,9 +15,16 @@ clips of four matched classes from `mbt-lite world --classes`, all 32 held-out c
 
 from dataclasses import replace
 
-from mbt_lite.config import WORLD, WORLD_CLIP, AugmentConfig
+from mbt_lite.config import (
+    WORLD,
+    WORLD_CLIP,
+    AugmentConfig,
+    DataConfig,
+    Experiment,
+    StartConfig,
+    TrainConfig,
+)
 from mbt_lite.configs import audioset_mini
-from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 
 GENTLE = AugmentConfig(colour=0.5, hue=0.05, time_masks=1, time_mask=40, mel_masks=1, mel_mask=16)
 

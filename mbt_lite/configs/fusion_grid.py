@@ -14,9 +14,16 @@ see the README.
 
 from dataclasses import replace
 
-from mbt_lite.config import ClipConfig, FrontEnd, MBTConfig
+from mbt_lite.config import (
+    ClipConfig,
+    DataConfig,
+    Experiment,
+    FrontEnd,
+    MBTConfig,
+    StartConfig,
+    TrainConfig,
+)
 from mbt_lite.data import world
-from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
 
 # Mean and deviation were measured over the first 2,000 training clips.
 FRONT_END = FrontEnd("world-64", fft=1024, mels=64, mean=-1.05, std=2.33)

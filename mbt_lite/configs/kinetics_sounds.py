@@ -10,8 +10,8 @@ run by us.
 
 from dataclasses import replace
 
+from mbt_lite.config import DataConfig, Experiment
 from mbt_lite.configs import vggsound
-from mbt_lite.experiment import DataConfig, Experiment
 
 
 def experiment() -> Experiment:

@@ -11,8 +11,8 @@ pictures (paper). Not run by us.
 
 from dataclasses import replace
 
+from mbt_lite.config import DataConfig, Experiment
 from mbt_lite.configs import audioset_mini
-from mbt_lite.experiment import DataConfig, Experiment
 
 
 def experiment() -> Experiment:

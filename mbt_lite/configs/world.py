@@ -11,9 +11,8 @@ the sound must be matched with are found much sooner so. The columns are cut off
 
 from dataclasses import replace
 
-from mbt_lite.config import WORLD, WORLD_CLIP
+from mbt_lite.config import WORLD, WORLD_CLIP, Experiment
 from mbt_lite.data import world
-from mbt_lite.experiment import Experiment
 
 CLASSES = len(world.LABELS) + len(world.PARTS)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mbt_lite.config import DataConfig, Experiment
 from mbt_lite.data import sources, world
 from mbt_lite.data.cache import keep
 from mbt_lite.data.filler import Part, Source
@@ -19,7 +20,6 @@ from mbt_lite.data.sources import (
 )
 from mbt_lite.data.splits import held_out
 from mbt_lite.data.workers import hindrance
-from mbt_lite.experiment import DataConfig, Experiment
 
 log = logging.getLogger(__name__)
 ROLES = ("train", "validation", "test")

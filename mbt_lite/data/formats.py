@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from mbt_lite.files import DOWNLOAD, address, stand_in
+from mbt_lite.paths import DOWNLOAD, address, stand_in
 
 FILE_COLUMNS = ("file", "path", "video", "filename")
 LABEL_COLUMNS = ("labels", "label")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mbt_lite import features, media
-from mbt_lite.config import ClipConfig
+from mbt_lite.config import ClipConfig, DataConfig
 from mbt_lite.data import (
     datasets,
     sources,
@@ -26,7 +26,6 @@ from mbt_lite.data import (
 )
 from mbt_lite.data.filler import Filler, Part, Source
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.experiment import DataConfig
 
 WORLD = {f"world:{split}": split for split in world.SPLITS}
 THUMBNAIL = 160  # pixels, short side

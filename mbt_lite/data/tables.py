@@ -17,6 +17,7 @@ from unicodedata import normalize
 
 import numpy as np
 
+from mbt_lite import paths
 from mbt_lite.data import formats
 from mbt_lite.data.formats import SUFFIXES, Line, Sheet
 
@@ -197,7 +198,7 @@ def _beside(sheet: Sheet) -> Path | None:
     from mbt_lite.checkpoints import zoo  # brings JAX, which loader processes should not need
 
     zoo.audioset_labels()
-    return zoo.cache_folder() / "class_labels_indices.csv"
+    return paths.cache_folder() / "class_labels_indices.csv"
 
 
 def read_names(path: Path) -> dict[str, str]:

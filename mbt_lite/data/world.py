@@ -28,7 +28,7 @@ from tqdm import tqdm
 from mbt_lite import media
 from mbt_lite.config import STREAMS, ClipConfig
 from mbt_lite.features import log_mel
-from mbt_lite.files import write_text
+from mbt_lite.paths import write_text
 
 SECONDS = 2.0
 RATE = 16_000  # Hz

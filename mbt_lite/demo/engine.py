@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import explain, inference
+from mbt_lite import explain, inference, paths
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import amount
 from mbt_lite.config import ClipConfig
@@ -23,7 +23,6 @@ from mbt_lite.media import MediaError
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import Clip
 from mbt_lite.progress import Progress, estimated, part, silent
-from mbt_lite.train import sharding
 
 NAMES = {
     "both": "Sound and picture",
@@ -182,7 +181,7 @@ def titled(path: str | Path) -> str:
 
 @lru_cache(maxsize=LOADED)
 def _made(name: str) -> Engine:
-    sharding.keep_compilations(zoo.cache_folder() / "compiled")
+    paths.keep_compilations(paths.cache_folder() / "compiled")
     return Engine(inference.load(name))
 
 
@@ -229,7 +228,7 @@ def _fetch(name: str, progress: Progress) -> None:
     found = in_zoo(name)
     if found is None or is_here(found):
         return
-    whole, part = zoo.download_size(found), zoo.cache_folder() / f"{found.file}.partial"
+    whole, part = zoo.download_size(found), paths.cache_folder() / f"{found.file}.partial"
     with ThreadPoolExecutor(1) as pool:
         fetching = pool.submit(zoo.fetch, name)
         while wait([fetching], timeout=0.5).not_done:

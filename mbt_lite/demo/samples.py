@@ -12,8 +12,7 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
-from mbt_lite import media
-from mbt_lite.checkpoints import zoo
+from mbt_lite import media, paths
 from mbt_lite.data import world
 from mbt_lite.demo.engine import titled
 from mbt_lite.explain.html.page import jpeg_uri
@@ -42,7 +41,7 @@ class Sample:
 
 def folder() -> Path:
     """Where the clips lie, or where they are put."""
-    return CHECKOUT if _complete(CHECKOUT) else zoo.cache_folder() / "samples"
+    return CHECKOUT if _complete(CHECKOUT) else paths.cache_folder() / "samples"
 
 
 def _complete(place: Path) -> bool:

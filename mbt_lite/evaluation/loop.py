@@ -15,11 +15,10 @@ import numpy as np
 from tqdm import tqdm
 
 from mbt_lite import __version__
-from mbt_lite.config import MBTConfig
+from mbt_lite.config import DataConfig, MBTConfig
 from mbt_lite.data import labelled, world
 from mbt_lite.data.labelled import Clips, Windows, WorldClips
 from mbt_lite.evaluation import metrics, prediction_cache, report
-from mbt_lite.experiment import DataConfig
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
 from mbt_lite.model.flops import model_cost

@@ -15,8 +15,8 @@ from PIL import Image
 from mbt_lite import plot
 from mbt_lite.data.labelled import Clips
 from mbt_lite.evaluation import metrics
-from mbt_lite.files import replacing, write_text
 from mbt_lite.model.label_heads import Head, probabilities, ranked
+from mbt_lite.paths import replacing, write_text
 from mbt_lite.plot.style import render
 
 UNBROKEN = "\N{NON-BREAKING HYPHEN}"

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 import av
 
-from mbt_lite.files import DOWNLOAD, address, stand_in
+from mbt_lite.paths import DOWNLOAD, address, stand_in
 
 RATE = 16_000  # Hz, of every wave
 MAX_PIXELS = 8192 * 8192  # of one frame; more is refused before it is decoded

@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from mbt_lite.files import replacing
 from mbt_lite.media.container import RATE, MediaError
+from mbt_lite.paths import replacing
 
 
 def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) -> None:

@@ -26,7 +26,6 @@ from mbt_lite.plot.evaluation import (
 from mbt_lite.plot.explorer import explorer, explorer_alt, film
 from mbt_lite.plot.faithfulness import deletion, deletion_alt, faithfulness, faithfulness_alt
 from mbt_lite.plot.flow import flow, flow_alt
-from mbt_lite.plot.growth import growth, growth_alt
 from mbt_lite.plot.maps import (
     ATTENTION_MAP,
     attention,
@@ -90,8 +89,6 @@ __all__ = [
     "film",
     "flow",
     "flow_alt",
-    "growth",
-    "growth_alt",
     "precision_recall",
     "precision_recall_alt",
     "saliencies",

@@ -12,7 +12,7 @@ from matplotlib.font_manager import FontProperties, findfont, fontManager, get_f
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.text import Text
 
-from mbt_lite.files import replacing
+from mbt_lite.paths import replacing
 
 INK = "#33363d"
 FAINT = "#d9dbe0"

@@ -4,9 +4,9 @@ import time
 
 import jax
 
-from mbt_lite.checkpoints import zoo
+from mbt_lite import paths
+from mbt_lite.config import Experiment
 from mbt_lite.data import datasets
-from mbt_lite.experiment import Experiment
 from mbt_lite.model.flops import model_cost
 from mbt_lite.train import sharding, step
 from mbt_lite.train.setup import settle
@@ -16,7 +16,7 @@ ROUNDS = 3  # steps that are timed, after one that is not
 
 def rehearse(experiment: Experiment) -> dict:
     """What the first steps of a run show, ready for JSON; no folder of a run is written."""
-    sharding.keep_compilations(zoo.cache_folder() / "compiled")
+    paths.keep_compilations(paths.cache_folder() / "compiled")
     begun = settle(experiment)
     experiment, labels = begun.experiment, tuple(begun.source.labels)
     config = experiment.train

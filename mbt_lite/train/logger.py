@@ -12,7 +12,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mbt_lite import plot
-from mbt_lite.files import write_text
+from mbt_lite.paths import write_text
 
 Row = dict[str, Any]
 SHOWN = {  # key of a row: how the line of progress shows it

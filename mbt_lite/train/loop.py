@@ -20,17 +20,15 @@ import numpy as np
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from mbt_lite import plot
-from mbt_lite.checkpoints import zoo
+from mbt_lite import paths, plot
 from mbt_lite.checkpoints.model_card import CONDITIONS, run_card
-from mbt_lite.config import to_dict
+from mbt_lite.config import Experiment, TrainConfig, read_json, to_dict
 from mbt_lite.data import datasets
 from mbt_lite.evaluation.loop import evaluate
-from mbt_lite.experiment import Experiment, TrainConfig, read_json
-from mbt_lite.files import write_text
 from mbt_lite.inference import Classifier
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import make_heads
+from mbt_lite.paths import write_text
 from mbt_lite.progress import bar, silent
 from mbt_lite.train import sharding, step
 from mbt_lite.train.checkpointing import Savepoints
@@ -115,7 +113,7 @@ def fit(
 
 def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, stop):
     """(`Course`, state to go on from, what was saved of it)."""
-    sharding.keep_compilations(zoo.cache_folder() / "compiled")
+    paths.keep_compilations(paths.cache_folder() / "compiled")
     begun = settle(experiment)
     experiment, labels = begun.experiment, tuple(begun.source.labels)
     config = experiment.train

@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from mbt_lite.experiment import TrainConfig
+from mbt_lite.config import TrainConfig
 
 HEAD = ("head", "pre_logits")  # all else is the backbone
 

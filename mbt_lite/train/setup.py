@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mbt_lite.checkpoints import vit
+from mbt_lite.config import KEPT, WIRING, Experiment
 from mbt_lite.data import datasets
 from mbt_lite.data.sources import Source
-from mbt_lite.experiment import KEPT, WIRING, Experiment
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
 

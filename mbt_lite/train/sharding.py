@@ -4,10 +4,7 @@ Every batch is dealt over all devices. Parameters lie whole on each device, or w
 cut over that many, so that models fit which one device could not hold (FSDP).
 """
 
-import contextlib
-import os
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -34,20 +31,6 @@ def connect(
             "outside SLURM, Open MPI, Kubernetes and TPU pods name --coordinator HOST:PORT, "
             "--processes and --process."
         ) from None
-
-
-def keep_compilations(folder: Path) -> None:
-    """Keep what was compiled for the next start, unless a folder was chosen already.
-
-    Where nothing can be written there, nothing is kept.
-    """
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
-    with contextlib.suppress(OSError):
-        folder.mkdir(parents=True, exist_ok=True)
-    if os.access(folder, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 def make_mesh(shards: int = 1, batch: int | None = None) -> Mesh:

@@ -17,8 +17,7 @@ import optax
 from jax import Array
 from jax.sharding import Mesh
 
-from mbt_lite.config import NONE, MBTConfig
-from mbt_lite.experiment import DataConfig, Experiment, StartConfig, TrainConfig
+from mbt_lite.config import NONE, DataConfig, Experiment, MBTConfig, StartConfig, TrainConfig
 from mbt_lite.model.label_heads import label_heads
 from mbt_lite.model.mbt import (
     MBT,

@@ -21,11 +21,10 @@ from scipy import stats
 from tqdm import tqdm
 
 from mbt_lite import plot
-from mbt_lite.config import to_dict
-from mbt_lite.experiment import Experiment
-from mbt_lite.files import write_text
+from mbt_lite.config import Experiment, to_dict
 from mbt_lite.inference import load
 from mbt_lite.model.flops import model_cost
+from mbt_lite.paths import write_text
 
 Grid = Mapping[str, Mapping[str, Experiment]]
 Starts = Mapping[str, Experiment]

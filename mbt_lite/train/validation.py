@@ -11,10 +11,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mbt_lite.config import Experiment
 from mbt_lite.data import datasets, world
 from mbt_lite.data.sources import Source
 from mbt_lite.evaluation import metrics
-from mbt_lite.experiment import Experiment
 from mbt_lite.model.label_heads import comparable, make_heads, probabilities, ranked
 from mbt_lite.progress import Progress, silent
 from mbt_lite.train import sharding, step

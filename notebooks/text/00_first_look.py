@@ -22,11 +22,11 @@
 from dataclasses import replace
 
 import numpy as np
+from course import samples
 from IPython.display import Video, display
 
 import mbt_lite as mbt
 from mbt_lite import features, plot
-from mbt_lite.course import samples
 from mbt_lite.data import world
 
 clip_path = samples() / "ring_sings_with_bell.mp4"

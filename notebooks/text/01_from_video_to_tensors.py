@@ -23,12 +23,12 @@ from pathlib import Path
 import librosa
 import matplotlib.pyplot as plt
 import numpy as np
+from course import samples
 from IPython.display import Video
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import mbt_lite as mbt
 from mbt_lite import features, media, plot
-from mbt_lite.course import samples
 from mbt_lite.data import doctor
 from mbt_lite.explain import html, widgets
 

@@ -26,10 +26,10 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from course import pick, samples
 
 import mbt_lite as mbt
 from mbt_lite import features
-from mbt_lite.course import pick, samples
 from mbt_lite.explain import html, widgets
 from mbt_lite.model import MBT, Attention, Block, Clip, attention_weights, patchify
 

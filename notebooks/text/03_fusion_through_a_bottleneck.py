@@ -29,12 +29,12 @@ from types import SimpleNamespace
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from course import pick, samples
 from IPython.display import Video
 from matplotlib.colors import ListedColormap
 
 import mbt_lite as mbt
 from mbt_lite import config, features, plot
-from mbt_lite.course import pick, samples
 from mbt_lite.explain import html, widgets
 from mbt_lite.explain.blocks import mean_maps
 from mbt_lite.model import MBT, Block, Clip, blank_clip, init_params

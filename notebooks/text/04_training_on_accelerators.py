@@ -40,8 +40,7 @@ from scipy import stats
 os.environ["TQDM_DISABLE"] = "1"  # without this line there are bars of progress
 
 import mbt_lite as mbt
-from mbt_lite import data, features, plot
-from mbt_lite.checkpoints import zoo
+from mbt_lite import data, features, paths, plot
 from mbt_lite.configs import fusion_grid
 from mbt_lite.data import world
 from mbt_lite.model.flops import model_cost
@@ -58,7 +57,7 @@ TRAIN = True  # False: leave the run of section 6 out, and read the log of a lon
 DOWNLOAD = False  # True: fetch the digits of section 9, 24 MB, and write 330 MB
 FOLDER = Path(tempfile.mkdtemp())  # runs come here; name a folder of yours to keep them
 GRID = Path(mbt.__file__).parent / "weights" / "grid"  # logs and weights of longer runs
-sharding.keep_compilations(zoo.cache_folder() / "compiled")  # so that the next start is quicker
+paths.keep_compilations(paths.cache_folder() / "compiled")  # so that the next start is quicker
 
 # %% [markdown]
 # ## 1. One batch, many devices

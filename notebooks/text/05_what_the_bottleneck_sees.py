@@ -23,11 +23,11 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from course import pick, samples
 from IPython.display import Markdown
 
 import mbt_lite as mbt
 from mbt_lite import explain, features, plot
-from mbt_lite.course import pick, samples
 from mbt_lite.data import world
 from mbt_lite.explain import html, widgets
 from mbt_lite.explain.blocks import mean_maps

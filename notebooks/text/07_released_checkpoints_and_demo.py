@@ -29,13 +29,13 @@ from pathlib import Path
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
+from course import pick, samples
 from gradio_client import Client, handle_file
 from IPython.display import Image, Markdown, display
 
 import mbt_lite as mbt
 from mbt_lite import checkpoints, features, plot
 from mbt_lite.checkpoints import zoo
-from mbt_lite.course import pick, samples
 from mbt_lite.data import world
 from mbt_lite.evaluation import front_end_match
 from mbt_lite.model import init_params

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -49,6 +50,12 @@ class Took:
         self.seconds = seconds
 
 
+def environment() -> dict[str, str]:
+    """The variables of this process, and where another Python finds this package."""
+    root, known = Path(__file__).resolve().parents[1], os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), known]))}
+
+
 class Program:
     """A program that does its work again for every line it is given, and says how long that took.
 
@@ -59,7 +66,7 @@ class Program:
     def __init__(self, *command: str):
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         try:
-            self.process = subprocess.Popen(command, **pipes, text=True)
+            self.process = subprocess.Popen(command, **pipes, text=True, env=environment())
         except OSError:
             raise ValueError(f"{command[0]} is no Python that can be run") from None
         word, _, facts = self.process.stdout.readline().partition(" ")

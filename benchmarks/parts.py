@@ -20,9 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import fft
 
-from mbt_lite import features, media, throughput
-from mbt_lite.bench import others
-from mbt_lite.bench.timing import Program, compare, row, seconds
+from benchmarks import others, throughput
+from benchmarks.timing import (
+    Program,
+    compare,
+    row,
+    seconds,
+)
+from mbt_lite import features, media
 from mbt_lite.config import WORLD_CLIP, FrontEnd
 from mbt_lite.data import world
 from mbt_lite.inference import load

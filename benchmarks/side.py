@@ -1,6 +1,6 @@
 """One side of a train step as a program of its own, so that its memory can be told.
 
-    python -m mbt_lite.bench.side ours|usual NAME      # of pace.CASES
+    python -m benchmarks.side ours|usual NAME      # of train_step.CASES
 
 compiles and does one step, prints "ready" and what is known so far, then does a step for every
 line on its standard input and prints how many seconds that took.
@@ -15,11 +15,11 @@ from pathlib import Path
 
 import jax
 
-from mbt_lite import pace
-from mbt_lite.bench.model import compiled, planned, usual_step
-from mbt_lite.experiment import Experiment
+from benchmarks import train_step
+from benchmarks.model import compiled, planned, usual_step
+from benchmarks.reference import translated
+from mbt_lite.config import Experiment
 from mbt_lite.model.mbt import init_params
-from mbt_lite.reference import translated
 from mbt_lite.train import sharding, step
 from mbt_lite.train.optimizer import make_optimizer
 
@@ -28,12 +28,12 @@ def main(which: str, name: str) -> None:
     with contextlib.suppress(OSError):  # where memory runs out this program goes, and no other
         Path("/proc/self/oom_score_adj").write_text("1000")
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
-    config = replace(pace.CASES[name], drop_path=0.0)
-    experiment, mesh = pace.experiment(config, 1, remat=False), sharding.make_mesh()
-    batch = sharding.placed(mesh, pace.drawn_batch(experiment))
+    config = replace(train_step.CASES[name], drop_path=0.0)
+    experiment, mesh = train_step.experiment(config, 1, remat=False), sharding.make_mesh()
+    batch = sharding.placed(mesh, train_step.drawn_batch(experiment))
     if which == "ours":
         state = step.first_state(experiment, mesh)
-        do = step.train_step(experiment, pace.LABELS, mesh)
+        do = step.train_step(experiment, train_step.LABELS, mesh)
     else:
         state, do = usual_state(experiment), usual_step(experiment)
     do, compiling = compiled(do, state, batch)

@@ -9,8 +9,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite.config import BASE, NONE, ClipConfig, MBTConfig
-from mbt_lite.experiment import Experiment, TrainConfig
+from mbt_lite.config import BASE, NONE, ClipConfig, Experiment, MBTConfig, TrainConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.train import sharding, step
 

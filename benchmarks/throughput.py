@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mbt_lite import features, media, tfdata
+from benchmarks import tfdata
+from mbt_lite import features, media
 from mbt_lite.config import ClipConfig
 from mbt_lite.data import extract, records, tables
 from mbt_lite.data.loader import Loader

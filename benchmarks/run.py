@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite import files
-from mbt_lite.bench import model, parts
-from mbt_lite.bench.timing import seconds
+from benchmarks import model, parts
+from benchmarks.timing import seconds
+from mbt_lite import paths
 from mbt_lite.train import sharding
 
 CASES = model.CASES | parts.CASES  # what needs most memory first, while this process is small
@@ -77,8 +77,8 @@ def _processor() -> str:
 def save(found: dict, folder: Path) -> None:
     """Keep the figures as results.json, and as a table in results.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "results.json", json.dumps(found, indent=1) + "\n")
-    files.write_text(folder / "results.md", table(found) + "\n")
+    paths.write_text(folder / "results.json", json.dumps(found, indent=1) + "\n")
+    paths.write_text(folder / "results.md", table(found) + "\n")
 
 
 def table(found: dict) -> str:

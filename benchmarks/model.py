@@ -10,20 +10,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mbt_lite import pace
-from mbt_lite.bench.timing import Program, compare, row
-from mbt_lite.config import BASE, NONE, MBTConfig
-from mbt_lite.experiment import Experiment
+from benchmarks import train_step
+from benchmarks.reference import ReferenceMBT, translated
+from benchmarks.timing import Program, compare, row
+from mbt_lite.config import BASE, NONE, Experiment, MBTConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import MBT, blank_clip, init_params, mean_of
 from mbt_lite.model.observe import attention_rows
-from mbt_lite.reference import ReferenceMBT, translated
 from mbt_lite.train import losses, sharding, step
 from mbt_lite.train.augment import augment
 from mbt_lite.train.optimizer import make_optimizer
 
 ROUNDS = 3
-SIDE = sys.executable, "-m", "mbt_lite.bench.side"
+SIDE = sys.executable, "-m", "benchmarks.side"
 TOGETHER = ("8 frames",)  # train steps of which a laptop holds both sides
 
 
@@ -60,7 +59,7 @@ def train(name: str, together: bool) -> dict | str:
     found = row(*(side["seconds"] for side in sides), "the usual formulation")
     for fact in ("bytes", "peak_bytes", "compile_seconds"):
         found[fact] = [side[fact] for side in sides]
-    return found | {"of_peak": _share(3 * model_cost(pace.CASES[name]).flops, found, before)}
+    return found | {"of_peak": _share(3 * model_cost(train_step.CASES[name]).flops, found, before)}
 
 
 def _in_turn(name: str) -> list[dict]:
@@ -142,13 +141,13 @@ def planned(program) -> int:
 
 
 def _forward(name: str, place) -> dict:
-    return forward(replace(pace.CASES[name], drop_path=0.0))
+    return forward(replace(train_step.CASES[name], drop_path=0.0))
 
 
 def _train(name: str, place) -> dict | str:
     return train(name, name in TOGETHER)
 
 
-CASES = {f"train step, {name}": partial(_train, name) for name in pace.CASES}
-CASES |= {f"forward, {name}": partial(_forward, name) for name in pace.CASES}
+CASES = {f"train step, {name}": partial(_train, name) for name in train_step.CASES}
+CASES |= {f"forward, {name}": partial(_forward, name) for name in train_step.CASES}
 CASES["a clip with its attention rows"] = lambda place: rows_of_the_bottleneck()

@@ -1,4 +1,4 @@
-"""Small files, whole or as they were; what a path names, and what lies there instead of a file."""
+"""Cache folders, files that are written whole or not at all, and what a path names."""
 
 import contextlib
 import errno
@@ -65,3 +65,26 @@ def address(path) -> str | None:
     """The internet address that a path is, slashes restored that `Path` drops; None: it is none."""
     found = re.match(r"([a-z][a-z0-9+.-]+):/+(?=.)", str(path), flags=re.IGNORECASE)
     return found and f"{found[1]}://{str(path)[found.end() :]}"
+
+
+def cache_folder() -> Path:
+    """Where weights are kept: $MBT_LITE_CACHE, or mbt_lite in $XDG_CACHE_HOME or ~/.cache."""
+    if chosen := os.environ.get("MBT_LITE_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbt_lite"
+
+
+def keep_compilations(folder: Path) -> None:
+    """Keep what was compiled for the next start, unless a folder was chosen already.
+
+    Where nothing can be written there, nothing is kept.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    with contextlib.suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

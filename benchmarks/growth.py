@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 from tqdm import tqdm
 
-from mbt_lite import files, pace, plot
-from mbt_lite.bench import machine
-from mbt_lite.bench.model import compiled, logits
-from mbt_lite.bench.timing import seconds
+from benchmarks import train_step
+from benchmarks.growth_plot import growth
+from benchmarks.model import compiled, logits
+from benchmarks.run import machine
+from benchmarks.timing import seconds
+from mbt_lite import paths, plot
 from mbt_lite.config import BASE, MBTConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import blank_clip, init_params
@@ -45,7 +47,7 @@ def measure() -> dict:
 
 
 def _cases() -> Iterator[tuple[str, str, int, MBTConfig]]:
-    eight = replace(pace.CASES["8 frames"], drop_path=0.0)
+    eight = replace(train_step.CASES["8 frames"], drop_path=0.0)
     for way, changes in WAYS.items():
         for frames in FRAMES:
             config = replace(BASE, rgb_shape=(frames, *BASE.rgb_shape[1:]), **changes)
@@ -69,8 +71,8 @@ def _seconds(config: MBTConfig) -> float:
 def save(found: dict, folder: Path) -> None:
     """Keep the figures as growth.json and as a picture, growth.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / "growth.json", json.dumps(found, indent=1) + "\n")
-    plot.save(plot.growth(found["points"]), folder / "growth.png")
+    paths.write_text(folder / "growth.json", json.dumps(found, indent=1) + "\n")
+    plot.save(growth(found["points"]), folder / "growth.png")
 
 
 def table(found: dict) -> str:

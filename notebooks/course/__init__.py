@@ -12,7 +12,7 @@ import platform
 from collections.abc import Callable
 from pathlib import Path
 
-from mbt_lite.course.exercise import Exercise, Verdict
+from course.exercise import Exercise, Verdict
 
 SMOKE = os.environ.get("MBT_LITE_SMOKE") == "1"
 LESSONS = {  # notebook: the module here that has its exercises
@@ -41,7 +41,7 @@ def begin() -> None:
     import numpy
 
     import mbt_lite
-    from mbt_lite.runtime import accelerator
+    from course.runtime import accelerator
 
     versions = {"mbt_lite": mbt_lite.__version__, "jax": jax.__version__, "flax": flax.__version__}
     said = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -71,7 +71,7 @@ def samples() -> Path:
 
 def exercises(lesson: str) -> tuple[Exercise, ...]:
     """The exercises of a notebook, in their order."""
-    return importlib.import_module(f"mbt_lite.course.{LESSONS[lesson]}").EXERCISES
+    return importlib.import_module(f"course.{LESSONS[lesson]}").EXERCISES
 
 
 def exercise(name: str) -> Exercise:

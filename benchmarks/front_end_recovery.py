@@ -28,10 +28,9 @@ import numpy as np
 from tqdm import tqdm
 
 from mbt_lite import features
-from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
+from mbt_lite.config import WORLD, WORLD_CLIP, Experiment, FrontEnd, TrainConfig
 from mbt_lite.data import world
 from mbt_lite.evaluation.front_end_match import Calibration, calibrate_waves
-from mbt_lite.experiment import Experiment, TrainConfig
 from mbt_lite.inference import Classifier
 from mbt_lite.train import sharding, step
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mbt_lite.course.exercise import Exercise
+from course.exercise import Exercise
 
 
 def _frames() -> list[tuple]:
