@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from mbt_lite.config import ClipConfig as ClipConfig
     from mbt_lite.config import FrontEnd as FrontEnd
     from mbt_lite.config import MBTConfig as MBTConfig
+    from mbt_lite.data import world as world
     from mbt_lite.evaluation import evaluate as evaluate
     from mbt_lite.features import read_clip as read_clip
     from mbt_lite.inference import Classifier as Classifier
@@ -48,8 +49,9 @@ _HOMES = {
     "from_vit": "checkpoints",
     "evaluate": "evaluation",
     "fit": "train",
-    "configs": "configs",  # the packages themselves
+    "configs": "configs",  # from here on the modules themselves
     "explain": "explain",
+    "world": "data.world",
 }
 __all__ = sorted(_HOMES)
 
@@ -60,7 +62,7 @@ if not TYPE_CHECKING:  # which would take any name for one that is here
         if name not in _HOMES:
             raise AttributeError(f"mbt_lite has no {name!r}; it offers {', '.join(__all__)}.")
         module = importlib.import_module(f"mbt_lite.{_HOMES[name]}")
-        value = module if name == _HOMES[name] else getattr(module, name)
+        value = module if name == _HOMES[name].split(".")[-1] else getattr(module, name)
         globals()[name] = value
         return value
 

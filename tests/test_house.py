@@ -164,11 +164,13 @@ def test_public_names_are_handed_out_and_an_unknown_one_is_answered_with_them():
 def test_a_type_checker_reads_the_same_public_names():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    told = {
-        alias.asname: alias.name if node.module == "mbt_lite" else node.module.split(".")[1]
-        for node in block.body
-        for alias in node.names
-    }
+    told = {}
+    for node in block.body:
+        for alias in node.names:
+            full = PACKAGE.parent.joinpath(*node.module.split("."), alias.name)
+            module = full.is_dir() or full.with_suffix(".py").is_file()
+            home = f"{node.module}.{alias.name}" if module else node.module
+            told[alias.asname] = home.removeprefix("mbt_lite.")
     assert told == mbt_lite._HOMES
     assert (PACKAGE / "py.typed").is_file()
 

@@ -4,6 +4,7 @@ import importlib
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -23,9 +24,10 @@ def benchmark(name: str):
     """A module of `benchmarks/`, which comes with the repository and not with the package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "benchmarks" / f"{name}.py").is_file():
+        address = metadata("mbt-lite")["Project-URL"].partition(", ")[2]
         raise ValueError(
             "benchmarks are in the repository, not in the installed package: clone "
-            "https://github.com/mbt-lite/mbt_lite and run the command there."
+            f"{address} and run the command there."
         )
     if str(root) not in sys.path:
         sys.path.append(str(root))

@@ -23,6 +23,7 @@ from mbt_lite.data.tables import Item
 from mbt_lite.evaluation import metrics
 from mbt_lite.inference import Classifier
 from mbt_lite.media import MediaError
+from mbt_lite.model.label_heads import comparable
 
 RESAMPLES = 500
 ALIKE = 0.02  # deviations between two spectrograms that count as the same input
@@ -319,7 +320,7 @@ def _ranked(tried, logits: np.ndarray, truth: np.ndarray, heads: Sequence) -> tu
     weights = np.random.default_rng(0).multinomial(
         len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES
     )  # [R, N], how often each clip is drawn
-    logits = heads.comparable(logits, heads)
+    logits = comparable(logits, heads)
     each = log_likelihood(logits, truth, heads)  # [P, N]
     score = np.array([metrics.mean_average_precision(one, truth) for one in logits])
     resampled = np.stack([_resampled_map(one, truth, weights) for one in logits])  # [P, R]

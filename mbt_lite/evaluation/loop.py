@@ -22,6 +22,7 @@ from mbt_lite.evaluation import metrics, prediction_cache, report
 from mbt_lite.features import normalise
 from mbt_lite.inference import Classifier
 from mbt_lite.model.flops import model_cost
+from mbt_lite.model.label_heads import comparable, in_words
 
 BOTH, SOUND, PICTURE = "both streams", "sound alone", "picture alone"
 ALONE = {"spec": SOUND, "rgb": PICTURE}
@@ -75,10 +76,10 @@ def evaluate(
         tqdm.write(f"{title}: {note}.", sys.stderr)
     found = _ask(classifier, clips, title, views, batch, Path(folder) if folder else None, quiet)
     heads = classifier.label_heads
-    comparable = {name: heads.comparable(x, heads) for name, x in found.logits.items()}
-    found = found._replace(logits=comparable)
+    logits = {name: comparable(x, heads) for name, x in found.logits.items()}
+    found = found._replace(logits=logits)
     scores = {"data": title, "clips": len(found.scored), "views": views}
-    scores["probabilities"] = heads.in_words(heads)
+    scores["probabilities"] = in_words(heads)
     if isinstance(clips, WorldClips):
         scores["views"] = 1  # its clips are as long as a window
     if classifier.caution:
