@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.reference import ReferenceMBT, translated
 from mbt_lite.config import WORLD
-from mbt_lite.model import mbt
+from mbt_lite.model import attention
 from mbt_lite.model.attention import attention_weights, blocked_attention, gelu
 from mbt_lite.model.mbt import MBT, blank_clip, init_params, mean_of
 
@@ -120,8 +120,8 @@ def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
     config = replace(SMALL, fusion=fusion)
     given = drawn_model(config)
     whole = logits_of(config, *given)
-    monkeypatch.setattr(mbt, "SHORT", 8)
-    monkeypatch.setattr(mbt, "ROWS", 16)
+    monkeypatch.setattr(attention, "SHORT", 8)
+    monkeypatch.setattr(attention, "ROWS", 16)
     blocks = logits_of(config, *given)
     np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-4)
     assert (np.asarray(blocks) != np.asarray(whole)).any()  # another order of additions

@@ -260,8 +260,8 @@ def test_a_full_disk_leaves_the_old_file(suffix, saved, tmp_path):
 EIGHT = """
 import sys, jax, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from mbt_lite import checkpoint
-config, params, _ = checkpoint.load(sys.argv[1])
+from mbt_lite import checkpoints
+config, params, _ = checkpoints.load(sys.argv[1])
 mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
 assert len(jax.devices()) == 8
 
@@ -272,7 +272,7 @@ def spread(leaf):
 
 params = jax.tree.map(spread, params)
 assert sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(params)) > 50
-checkpoint.save(sys.argv[2], params, config)
+checkpoints.save(sys.argv[2], params, config)
 """
 
 

@@ -468,7 +468,7 @@ PROGRAM = """
 import sys, threading
 from pathlib import Path
 from mbt_lite.config import WORLD_CLIP
-from mbt_lite.guard import Guard
+from mbt_lite.demo.sandbox import Guard
 from test_guard import work_that_fails
 
 print("program", __name__, flush=True)

@@ -191,7 +191,7 @@ def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path,
             return found
         return found.at[:, :, -z:, :-z].set(0)
 
-    monkeypatch.setattr(mbt, "attention_weights", blind)
+    monkeypatch.setattr(attention, "attention_weights", blind)
     changes = {}
     for layer in range(WORLD.depth):
         cut, places[:] = (

@@ -21,13 +21,13 @@ CHROMIUM = Path("/usr/bin/chromium")
 EMBEDDED = zoo.converted(zoo.entry("world-tiny"))
 CELL = """
 import mbt_lite as mbt
-from mbt_lite import panels
+from mbt_lite.explain import html
+from mbt_lite.explain.widgets import explore
 from mbt_lite.features import read_views
-from mbt_lite.widgets import explore
 
 model = mbt.load()
 view = read_views("world_0000.mp4", model.clip_config)[0]
-explore(panels.{name}(model, view))
+explore(html.{name}(model, view))
 """
 LESSON = Path(__file__).parents[1] / "notebooks/01_from_video_to_tensors.ipynb"
 SETTINGS = {  # no news; cells that are out of sight are drawn, too
@@ -59,6 +59,7 @@ def write_notebooks(folder: Path) -> None:
     for cell in lesson.cells:
         cell.update({"outputs": []} if cell.cell_type == "code" else {})
     nbformat.write(lesson, folder / "lesson.ipynb")
+    (folder / "course").symlink_to(LESSON.parent / "course")
 
 
 def environment(home: Path) -> dict[str, str]:

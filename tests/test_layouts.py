@@ -337,7 +337,7 @@ def write_full(path, momentum):
 MEASURE = """
 import json, sys, zlib
 import jax, numpy as np
-from mbt_lite import checkpoint
+from mbt_lite import checkpoints
 
 def kilobytes(what):
     with open("/proc/self/status") as file:
@@ -349,17 +349,17 @@ with open("/proc/self/clear_refs", "w") as file:
     file.write("5")  # the peak starts again from here
 base = kilobytes("VmRSS")
 known = dict(fusion_layer=8, rgb_shape=(32, 224, 224), spec_shape=(800, 128))
-config, params, meta = checkpoint.load(path, **known)
+config, params, meta = checkpoints.load(path, **known)
 load = kilobytes("VmHWM") - base
-checkpoint.save(target, params, config, dtype=dtype)
+checkpoints.save(target, params, config, dtype=dtype)
 save = kilobytes("VmHWM") - base
-for name, array in checkpoint.to_scenic(config, params).items():
+for name, array in checkpoints.to_scenic(config, params).items():
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     assert np.array_equal(array, rng.standard_normal(array.shape, np.float32)), name
 if dtype == "float32":
     del params
-    _, again, _ = checkpoint.load(target)
-    scenic = checkpoint.to_scenic(config, again)
+    _, again, _ = checkpoints.load(target)
+    scenic = checkpoints.to_scenic(config, again)
     rng = np.random.default_rng(zlib.crc32(b"cls"))
     assert np.array_equal(scenic["cls"], rng.standard_normal((1, 1, 768), np.float32))
 print(json.dumps([load * 1024, save * 1024]))

@@ -24,7 +24,7 @@ COMMON = """
 import json, os, pathlib, resource, sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mbt_lite.savepoints import Savepoints
+from mbt_lite.train.checkpointing import Savepoints
 
 def state(step, size=1000):
     kernel = (jnp.arange(size) * step % 997).reshape(-1, 10).astype(jnp.float32)

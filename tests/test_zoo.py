@@ -277,7 +277,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(server, tmp_p
 def test_a_file_that_outgrows_its_quota_keeps_what_came_and_goes_on_later(server, tmp_path):
     url = server.url("/f", good(DATA, **SIGN))
     program = (
-        "import resource, sys; from pathlib import Path; from mbt_lite import download\n"
+        "import resource, sys; from pathlib import Path; from mbt_lite.checkpoints import download\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))\n"
         f"try: download.download({url!r}, Path({str(tmp_path / 'file')!r}))\n"
         "except download.DownloadError as error: sys.exit(str(error))"
@@ -632,7 +632,7 @@ def test_two_processes_download_and_convert_once(server, offer, published, tmp_p
 
     offer(slowly)
     program = (
-        "import dataclasses, sys; from mbt_lite import zoo; import test_zoo\n"
+        "import dataclasses, sys; from mbt_lite.checkpoints import zoo; import test_zoo\n"
         "url, zoo.LABELS, name = sys.argv[1:]\n"
         "entry = dataclasses.replace(zoo.ENTRIES[name], url=url, config=test_zoo.TINY)\n"
         "zoo.ENTRIES[name] = entry; sys.stdin.readline(); print(zoo.fetch(name), flush=True)"
@@ -825,7 +825,7 @@ LOCATE = {"X_Repo_Commit": REVISION, "ETag": f'"{hashlib.sha1(DATA).hexdigest()}
 
 ASK = """
 import json, sys
-from mbt_lite.hub import hub_file
+from mbt_lite.checkpoints.hub import hub_file
 for reference in sys.argv[1:]:
     try:
         print(json.dumps(["path", str(hub_file(reference))]))

@@ -2,9 +2,9 @@
 
     from mbt_lite import data
 
-    source = data.open_split(DataConfig(path="clips.csv"), "train")
+    source = data.open_source("clips.csv", "train")
 
-The names below are imported when they are first used: loader processes do without JAX.
+The names below are imported when they are first used, because loader processes do without JAX.
 """
 
 import importlib
@@ -12,11 +12,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mbt_lite.data.datasets import ROLES, make_loader, open_split, sampled
+    from mbt_lite.data.loader import Loader
+    from mbt_lite.data.sampling import Sampling
+    from mbt_lite.data.sources import open_source
 
-__all__ = ["ROLES", "make_loader", "open_split", "sampled"]
+_HOMES = {
+    "ROLES": "datasets",
+    "make_loader": "datasets",
+    "open_split": "datasets",
+    "sampled": "datasets",
+    "Loader": "loader",
+    "Sampling": "sampling",
+    "open_source": "sources",
+}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str):
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"mbt_lite.data has no {name!r}; it offers {', '.join(__all__)}.")
-    return getattr(importlib.import_module("mbt_lite.data.datasets"), name)
+    return getattr(importlib.import_module(f"mbt_lite.data.{_HOMES[name]}"), name)

@@ -1,6 +1,6 @@
 """What the notebooks of the course share: the start, the two profiles, and exercises.
 
-    from mbt_lite.course import check, pick, samples
+    from course import check, pick, samples
 
 `pick(full, smoke)` chooses by the profile: tests run the notebooks with MBT_LITE_SMOKE=1, with
 fewer steps and clips. `check(function)` says whether an exercise of that function's name is right.

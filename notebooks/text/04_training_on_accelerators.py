@@ -85,7 +85,7 @@ script.write_text("""
 import os
 os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 import jax
-from mbt_lite import sharding
+from mbt_lite.train import sharding
 mesh = sharding.make_mesh(shards=2)
 clips, weight = jax.random.normal(jax.random.key(0), (32, 48)), jax.numpy.ones((48, 96)) / 48
 dealt, cut = jax.device_put((clips, weight), (sharding.dealt(mesh), sharding.sharded(mesh, weight)))
