@@ -277,7 +277,8 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(server, tmp_p
 def test_a_file_that_outgrows_its_quota_keeps_what_came_and_goes_on_later(server, tmp_path):
     url = server.url("/f", good(DATA, **SIGN))
     program = (
-        "import resource, sys; from pathlib import Path; from mbt_lite.checkpoints import download\n"
+        "import resource, sys; from pathlib import Path\n"
+        "from mbt_lite.checkpoints import download\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))\n"
         f"try: download.download({url!r}, Path({str(tmp_path / 'file')!r}))\n"
         "except download.DownloadError as error: sys.exit(str(error))"

@@ -11,10 +11,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mbt_lite.data.datasets import ROLES, make_loader, open_split, sampled
-    from mbt_lite.data.loader import Loader
-    from mbt_lite.data.sampling import Sampling
-    from mbt_lite.data.sources import open_source
+    from mbt_lite.data.datasets import ROLES as ROLES
+    from mbt_lite.data.datasets import make_loader as make_loader
+    from mbt_lite.data.datasets import open_split as open_split
+    from mbt_lite.data.datasets import sampled as sampled
+    from mbt_lite.data.loader import Loader as Loader
+    from mbt_lite.data.sampling import Sampling as Sampling
+    from mbt_lite.data.sources import open_source as open_source
 
 _HOMES = {
     "ROLES": "datasets",
