@@ -28,7 +28,7 @@ from mbt_lite.train.optimizer import make_optimizer
 TINY = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1, classes=527)
 TINY = replace(TINY, rgb_shape=(2, 224, 224), rgb_patch=(1, 56, 56), spec_patch=(16, 64))
 
-pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("compiled_quickly")]
 
 
 @pytest.fixture
@@ -90,7 +90,6 @@ def test_what_a_python_lacks_is_said(place):
 # ---- the cases ----
 
 
-@pytest.mark.slow
 def test_the_two_train_steps_learn_the_same():
     experiment, mesh = train_step.experiment(TINY, 1, remat=False), sharding.make_mesh()
     experiment = replace(experiment, train=replace(experiment.train, warmup=0))
@@ -140,7 +139,6 @@ def side(monkeypatch, tmp_path):
     return program
 
 
-@pytest.mark.slow
 def test_train_steps_are_timed_in_processes_of_their_own(side):
     side.write_text(SMALL_SIDE)
     row = model.train("8 frames", together=True)

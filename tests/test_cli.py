@@ -57,7 +57,7 @@ def test_it_runs_as_a_program_of_its_own(tmp_path):
     assert "circle sings" in json.loads(done.stdout)["top"]
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_what_one_command_compiled_serves_the_next(tmp_path):
     """Where nothing can be kept, the answer is the same."""
     (tmp_path / "file").touch()

@@ -30,7 +30,7 @@ def together(workdir, environment, code=0, **options):
     return [end(process, code)[0] for process in both]
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_losses_are_the_same_on_one_two_and_eight_devices(environment):
     ran = subprocess.run(
         [sys.executable, HERE / "devices.py"],
@@ -45,7 +45,7 @@ def test_losses_are_the_same_on_one_two_and_eight_devices(environment):
         np.testing.assert_allclose(losses, found["1"], rtol=1e-5, err_msg=layout)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_two_processes_train_like_one_and_save_together(
     environment,
     undisturbed,

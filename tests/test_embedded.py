@@ -38,7 +38,7 @@ def card_scores() -> dict[str, list[float]]:
     return {name: [float(value) for value in values] for name, *values in rows}
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_it_answers_unseen_clips_and_is_at_chance_where_one_sense_cannot_tell(classifier):
     scores = evaluate(classifier, count=300, quiet=True)
     check(scores, slack=0.03)
@@ -95,7 +95,7 @@ def rendered_and_direct(classifier, folder, count: int):
     return np.concatenate(read), np.concatenate(direct), truth
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_file_is_answered_like_the_clip_it_was_rendered_from(classifier, tmp_path):
     read, direct, truth = rendered_and_direct(classifier, tmp_path, 30)
     agree = ((read > 0) == (direct > 0)).mean()

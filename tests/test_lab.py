@@ -180,6 +180,7 @@ def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_play
     tab.screenshot(path=tmp_path / "after.png")
 
 
+@pytest.mark.slow
 @pytest.mark.notebook("flow")
 def test_the_flow_is_coloured_by_cause_and_shown_layer_by_layer(tab, tmp_path):
     run_all(tab)

@@ -42,7 +42,7 @@ print("finished", run.finished, "at", run.records[-1]["step"])
 """
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_curves_are_drawn_live_and_the_stop_button_keeps_the_state(tmp_path):
     cells = [

@@ -20,7 +20,7 @@ def small(monkeypatch):
     monkeypatch.setattr(sharding, "PROBE", 256)  # bfloat16 is slow on a CPU
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_speed_memory_and_share_of_a_matrix_product_are_told(small):
     found = train_step.measure(batch=1, steps=2, only="8 frames")
     assert list(found["rows"]) == ["8 frames, float32", "8 frames, bfloat16"]

@@ -73,8 +73,8 @@ def test_logits_and_tokens_are_those_of_scenic(name, agree):
         agree(f"train {stream}", train.stream_logits[STREAMS[stream]], logits, 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fwd_bottleneck_strong", "fwd_vanilla_shared"])
-@pytest.mark.full
 def test_fused_attention_gives_the_logits_of_scenic(name, agree, monkeypatch):
     config, params, clip, want = case(name)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")

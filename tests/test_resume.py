@@ -43,6 +43,7 @@ def killed_again_and_again(workdir, environment, times: int, seed: int) -> tuple
     return end(begin(workdir, environment, save_every=1))[0], hits
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_with_the_same_weights(
     environment, undisturbed, tmp_path
 ):
@@ -97,6 +98,7 @@ def test_a_signal_keeps_the_state_and_the_same_call_goes_on(number, whole, tmp_p
     assert runner.told(fit(tmp_path, save_every=100)) == whole
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_compiler_works_ends_the_run_at_once(tmp_path):
     cold = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
     process = begin(tmp_path / "run", cold, depth=12)
@@ -133,6 +135,7 @@ def test_a_damaged_state_is_put_aside_and_the_one_before_taken(whole, tmp_path, 
     assert found == whole
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_there_are_other_devices(environment, undisturbed, tmp_path):
     end(begin(tmp_path, environment, stop_at=5, devices=2), code=75)
     found, _ = end(begin(tmp_path, environment, devices=4, shards=2))

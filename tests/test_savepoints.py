@@ -471,7 +471,7 @@ print(json.dumps({"found": found, "told": told}))
 """
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_two_processes_save_together_and_agree_on_what_is_damaged(tmp_path):
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

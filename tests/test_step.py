@@ -129,7 +129,7 @@ def test_padding_counts_for_nothing(batch, usual):
     close(usual[1][-1], run(make(), other)[1][-1], atol=1e-6)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_in_bfloat16_parameters_and_logits_stay_float32(batch, usual):
     half = make(replace(TINY, dtype="bfloat16"))
     state, results = run(half, batch)
@@ -214,7 +214,7 @@ def test_the_norms_of_each_stream_and_of_the_whole_are_told(usual):
     assert {"loss_rgb", "loss_spec", "learning_rate", "finite"} <= set(result)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_single_streams_and_pooled_models_are_trained(batch):
     for model in (replace(TINY, streams=("spec",)), replace(TINY, pool="mean")):
         rows = {k: x for k, x in batch.items() if k in model.streams or k not in ("rgb", "spec")}

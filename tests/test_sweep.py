@@ -72,7 +72,7 @@ def test_an_interval_is_that_of_student():
     assert np.isnan(sweep.Outcome("g", "v", 1, 1.0, (0.8,)).half)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_grid_is_trained_told_drawn_and_given_away(tmp_path):
     grid, starts = few()
@@ -102,7 +102,7 @@ def test_a_grid_is_trained_told_drawn_and_given_away(tmp_path):
     assert {row["run"] for row in logs} == {"grid-sound", "grid-bottleneck"}
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path):
     grid, _ = few()
     lost = replace(grid["fusion"]["sound"], name="lost")

@@ -207,6 +207,7 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
     assert run.records[-1]["step"] == np.ceil(10 * (10 - scores["clips"]) / 4)  # in 10 epochs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [8, 3])  # longer than the profile, and shorter
 def test_a_profile_of_a_few_steps_lies_beside_the_scores(brief, tmp_path, steps):
     run = loop.fit(changed(brief, steps=steps), tmp_path, quiet=True, profile=True)

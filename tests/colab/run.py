@@ -12,7 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
@@ -33,20 +35,31 @@ BROUGHT = dict(line.split("==") for line in LINES if "==" in line)
 REPLACED = {"tensorflow-metadata"}  # pyproject.toml says why
 SHOWN = ("numpy", "jax", "jaxlib", "flax")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+PROCESSES = 2  # notebooks, or tests, that run side by side
+SPEAKING = threading.Lock()
 TOOLS = ["pytest-timeout", "pytest-xdist"]  # that tests need and Colab lacks
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="notebooks whose name begins so, and no tests")
+    parser.add_argument("--notebooks", action="store_true", help="all notebooks, and no tests")
     parser.add_argument("tests", nargs="*", help="files of tests; by default all")
     options = parser.parse_args()
+    if options.notebooks and not (python_313() or shutil.which("uv")):
+        print(
+            "Skipped: neither Python 3.13, which Colab has, nor uv, which could fetch it, is here."
+        )
+        return 0
     start = time.perf_counter()
     make_environment()
     print(f"set up in {time.perf_counter() - start:.0f} s: {shown()}", flush=True)
     texts = [text for text in build.TEXTS if text.name.startswith(options.only)]
-    failed = [text.stem for text in texts if not runs(text)]
-    if not options.only and not tests_pass(options.tests):
+    failed = [text.stem for text in texts[:1] if not runs(text)]  # it completes the environment
+    with ThreadPoolExecutor(PROCESSES) as threads:
+        ended = list(threads.map(runs, texts[1:]))
+    failed += [text.stem for text, well in zip(texts[1:], ended, strict=True) if not well]
+    if not (options.only or options.notebooks) and not tests_pass(options.tests):
         failed.append("tests")
     print(f"failed: {', '.join(failed)}" if failed else "all well", flush=True)
     return len(failed) > 0
@@ -94,6 +107,7 @@ def environment() -> dict[str, str]:
         "MBT_LITE_CACHE": str(PLACE / "cache"),
         "MBT_LITE_SMOKE": "1",
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's words on standard error
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # small models compile for longer than they run
         "PATH": f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}",
     }
 
@@ -108,22 +122,23 @@ def runs(text: Path) -> bool:
         client.execute(env=environment())
     except (CellControlSignal, DeadKernelError) as failure:
         error = str(failure)
-    print(f"{text.stem:36} {time.perf_counter() - start:4.0f} s", flush=True)
-    print(f"    before {before}\n    after  {shown()}", flush=True)
     moved = changed()
-    if moved:
-        print(f"    it changed what Colab brings: {', '.join(moved)}", flush=True)
-    if error:
-        print(error, flush=True)
+    with SPEAKING:
+        print(f"{text.stem:36} {time.perf_counter() - start:4.0f} s")
+        print(f"    before {before}\n    after  {shown()}", flush=True)
+        if moved:
+            print(f"    what Colab brings has changed: {', '.join(moved)}", flush=True)
+        if error:
+            print(error, flush=True)
     return not (error or moved)
 
 
 def tests_pass(files: list[str]) -> bool:
-    """Whether the tests of the clone pass, with the two processes that `make test` takes."""
+    """Whether the tests of the clone pass, as `make test` runs them."""
     pip = [PYTHON, "-m", "pip", "install", "-q", "-c", HERE / "runtime.txt", *TOOLS]
     # that one of these libraries finds another outdated is no fault here
     quiet = ["-W", "ignore::DeprecationWarning", "-W", "ignore::PendingDeprecationWarning"]
-    pytest = [PYTHON, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", *quiet, *files]
+    pytest = [PYTHON, "-m", "pytest", "-q", f"-n{PROCESSES}", "--dist=loadfile", *quiet, *files]
     return all(
         subprocess.run(command, cwd=CONTENT / "mbt-lite", env=environment()).returncode == 0
         for command in (pip, pytest)
