@@ -30,13 +30,13 @@ from tqdm import tqdm
 from mbt_lite import features
 from mbt_lite.config import WORLD, WORLD_CLIP, Experiment, FrontEnd, TrainConfig
 from mbt_lite.data import world
-from mbt_lite.evaluation.front_end_match import Calibration, calibrate_waves
+from mbt_lite.evaluation.front_end_match import FrontEndMatch, match_front_end_waves
 from mbt_lite.inference import Classifier
 from mbt_lite.train import sharding, step
 
 HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels that sound tells
 LABELS = world.LABELS[HEARD]
-UNTOLD = FrontEnd("untold")  # what the model's file says of its front end
+HIDDEN = FrontEnd("untold")  # what the model's file says of its front end
 
 # One experiment for all presets, so that it compiles once: spectrograms come standardised.
 EXPERIMENT = Experiment(
@@ -51,7 +51,7 @@ EXPERIMENT = Experiment(
         mlp_dim=128,
         fusion_layer=0,
     ),
-    replace(WORLD_CLIP, front_end=UNTOLD),
+    replace(WORLD_CLIP, front_end=HIDDEN),
     train=TrainConfig(steps=600, batch=32, learning_rate=2e-3, warmup=60, ema=0.98),
 )
 TRAINING, HELD_OUT = 3000, 300  # sounds
@@ -62,7 +62,7 @@ class Trial:
     """What `calibrate_waves` made of a model trained through `hidden`."""
 
     hidden: str
-    calibration: Calibration
+    calibration: FrontEndMatch
     seconds: float  # of training and calibration
 
     @property
@@ -131,7 +131,7 @@ def prove(
     for name in tqdm(hidden, "hidden presets", disable=quiet):
         begun = time.perf_counter()
         classifier = train_through(features.front_end(name), waves, labels, experiment)
-        found = calibrate_waves(classifier, unheard, truth, rivals, quiet=True)
+        found = match_front_end_waves(classifier, unheard, truth, rivals, quiet=True)
         trials.append(Trial(name, found, time.perf_counter() - begun))
     return trials
 

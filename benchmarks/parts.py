@@ -141,7 +141,7 @@ def _parts(waves: np.ndarray, front: FrontEnd) -> dict[str, float]:
     energy = np.square(spectrum.real)
     filters = features.filter_groups(front)
     steps = {
-        "tapering": lambda: frames * features.taper(front),
+        "tapering": lambda: frames * features.window_fn(front),
         "transforms": lambda: fft.rfft(frames, front.fft),
         "squares": lambda: np.square(spectrum.real) + np.square(spectrum.imag),
         "roots": lambda: np.sqrt(energy),
@@ -234,7 +234,7 @@ def answers_in_a_batch(place: Place) -> dict:
     classifier = load()
     samples = [world.sample(world.scene(1, i), classifier.clip_config) for i in range(32)]
     rgb, spec = (np.stack([sample[key] for sample in samples]) for key in ("rgb", "spec"))
-    clip = features.normalise(rgb, spec, classifier.clip_config.front_end)
+    clip = features.normalize(rgb, spec, classifier.clip_config.front_end)
     singles = [jax.tree.map(lambda x, i=i: jnp.asarray(x[i : i + 1]), clip) for i in range(32)]
     return compare(
         lambda: classifier.logits(clip),

@@ -30,7 +30,7 @@ def main(which: str, name: str) -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
     config = replace(train_step.CASES[name], drop_path=0.0)
     experiment, mesh = train_step.experiment(config, 1, remat=False), sharding.make_mesh()
-    batch = sharding.placed(mesh, train_step.drawn_batch(experiment))
+    batch = sharding.shard_batch(mesh, train_step.drawn_batch(experiment))
     if which == "ours":
         state = step.first_state(experiment, mesh)
         do = step.train_step(experiment, train_step.LABELS, mesh)

@@ -71,7 +71,7 @@ def _row(experiment: Experiment, mesh, steps: int) -> dict:
     seconds = []
     for _ in range(1 + steps):
         start = time.perf_counter()
-        state, result = do(state, sharding.placed(mesh, batch))
+        state, result = do(state, sharding.shard_batch(mesh, batch))
         jax.block_until_ready((state, result))
         seconds.append(time.perf_counter() - start)
     if not np.isfinite(float(result["loss"])):

@@ -132,7 +132,7 @@ def filter_groups(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
 
 
 @lru_cache(maxsize=32)
-def taper(front: FrontEnd) -> np.ndarray:
+def window_fn(front: FrontEnd) -> np.ndarray:
     """The periodic Hamming or Hann window [samples] of a front end."""
     floor, n = {"hamming": 0.08, "hann": 0.0}[front.taper], front.window_samples
     high, low = (1 + floor) / 2, (1 - floor) / 2
@@ -165,7 +165,7 @@ def _energies(frames: np.ndarray, front: FrontEnd) -> np.ndarray:
     """
     from scipy import fft
 
-    tapered = frames * (taper(front) * np.float32(front.scale))
+    tapered = frames * (window_fn(front) * np.float32(front.scale))
     spectrum = fft.rfft(tapered, front.fft)  # [N, F/2+1]
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     values = np.sqrt(power) if front.power == 1 else power
@@ -188,7 +188,7 @@ def _compiled_log_mel(front: FrontEnd):
             waves = waves - front.pre_emphasis * before
         padded = jnp.pad(waves, [*along, (lead, room)])
         index = hop * np.arange(rows)[:, None] + np.arange(window)  # [N, window]
-        tapered = padded[..., index] * (taper(front) * np.float32(front.scale))
+        tapered = padded[..., index] * (window_fn(front) * np.float32(front.scale))
         spectrum = jnp.abs(jnp.fft.rfft(tapered, front.fft))
         energy = spectrum**front.power @ mel_filters(front)
         return energy if front.compression == "none" else jnp.log(energy + front.offset)
@@ -228,10 +228,10 @@ class View:
     @cached_property
     def clip(self) -> Clip:
         """rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised; made when first asked for."""
-        return normalise(self.rgb, self.spec, self.front_end)
+        return normalize(self.rgb, self.spec, self.front_end)
 
 
-def normalise(rgb, spec, front: FrontEnd) -> Clip:
+def normalize(rgb, spec, front: FrontEnd) -> Clip:
     """The model's `Clip` of uint8 frames [..., T, H, W, 3] and log-mels [..., N, M], also in jit.
 
     Frames go to [-1, 1]; log-mels are standardised and repeated on three channels, because the

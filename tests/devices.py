@@ -54,7 +54,7 @@ def losses(batch, devices: int, shards: int, parts: int):
     do = step.train_step(experiment, LABELS, mesh)
     found = []
     for _ in range(train.steps):
-        state, result = do(state, jax.device_put(batch, sharding.dealt(mesh)))
+        state, result = do(state, jax.device_put(batch, sharding.batch_sharding(mesh)))
         found.append(float(result["loss"]))
     return found
 

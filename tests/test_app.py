@@ -534,16 +534,16 @@ def test_a_changed_clip_is_what_explain_says(engine, asked, clips):
     classifier, view = engine.classifier, asked.view
     other = engine.ask(clips["long"]).view
     close = {"rtol": 0.02, "atol": 0.02}
-    blank = explain.tamper(classifier, view)
+    blank = explain.perturb(classifier, view)
     muted, black = (blank.tampered[blank.names.index(n)] for n in ("sound muted", "picture black"))
     np.testing.assert_allclose(logits(sound="muted"), muted, **close)
     np.testing.assert_allclose(logits(picture="black"), black, **close)
     swapped = explain.swap_sound(classifier, view, other).logits[0, 1]
     found = logits(sound="of another clip", other=other, other_name="long")
     np.testing.assert_allclose(found, swapped, **close)
-    cut = explain.operate(classifier, view, [explain.Operation("cut", reader="rgb")])
+    cut = explain.intervene(classifier, view, [explain.Intervention("cut", reader="rgb")])
     np.testing.assert_allclose(logits(cut=("sound to picture",)), cut.operated[0], **close)
-    empty = explain.operate(classifier, view, [explain.Operation("zero", slot=2)])
+    empty = explain.intervene(classifier, view, [explain.Intervention("zero", slot=2)])
     np.testing.assert_allclose(logits(emptied=(2,)), empty.operated[0], **close)
 
 
@@ -635,7 +635,7 @@ def test_whoever_launches_the_page_gets_its_looks_and_bounds(monkeypatch):
 
 
 def test_a_password_lets_any_name_in():
-    from mbt_lite.demo.launch import keeper
+    from mbt_lite.demo.launch import password_check
 
-    knows = keeper("sesame é")
+    knows = password_check("sesame é")
     assert knows("class", "sesame é") and knows("", "sesame é") and not knows("class", "Sesame é")

@@ -70,7 +70,7 @@ def test_without_augmentation_a_clip_is_its_middle_normalised_as_everywhere_else
     given = batch()
     del given["extent"]
     out = run(given, config=NONE)
-    middle = features.normalise(given["rgb"][:, :, 2:14, 8:20], given["spec"], FRONT)
+    middle = features.normalize(given["rgb"][:, :, 2:14, 8:20], given["spec"], FRONT)
     np.testing.assert_allclose(out["rgb"], middle.rgb, atol=2e-7)
     np.testing.assert_allclose(out["spec"], middle.spec[..., 0], atol=1e-6)
     for stream in ("rgb", "spec"):

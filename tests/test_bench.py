@@ -93,7 +93,7 @@ def test_what_a_python_lacks_is_said(place):
 def test_the_two_train_steps_learn_the_same():
     experiment, mesh = train_step.experiment(TINY, 1, remat=False), sharding.make_mesh()
     experiment = replace(experiment, train=replace(experiment.train, warmup=0))
-    batch = sharding.placed(mesh, train_step.drawn_batch(experiment))
+    batch = sharding.shard_batch(mesh, train_step.drawn_batch(experiment))
     state = step.first_state(experiment, mesh)
     begun = jax.tree.map(jax.numpy.copy, translated(TINY, state.params))
     theirs = begun, make_optimizer(experiment.train).init(begun)

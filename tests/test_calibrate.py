@@ -19,7 +19,7 @@ from mbt_lite import (
 from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
 from mbt_lite.data import tables, world
 from mbt_lite.evaluation import front_end_match, metrics
-from mbt_lite.evaluation.front_end_match import calibrate_waves
+from mbt_lite.evaluation.front_end_match import match_front_end_waves
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
@@ -78,7 +78,7 @@ def test_a_class_without_a_positive_in_a_resample_does_not_count_there():
 
 def test_statistics_of_a_front_end_are_those_of_the_given_sound(sounds):
     waves, truth = sounds
-    found = calibrate_waves(untrained(), waves, truth, FEW, quiet=True)
+    found = match_front_end_waves(untrained(), waves, truth, FEW, quiet=True)
     floats = [wave / np.float32(32768) for wave in waves]
     for row in found.rows:
         front, preset = row.front_end, FRONT_ENDS[row.front_end.name]
@@ -90,7 +90,7 @@ def test_statistics_of_a_front_end_are_those_of_the_given_sound(sounds):
 
 
 def test_stored_statistics_are_used_where_they_are_asked_for(sounds):
-    found = calibrate_waves(untrained(), *sounds, FEW, own_statistics=False, quiet=True)
+    found = match_front_end_waves(untrained(), *sounds, FEW, own_statistics=False, quiet=True)
     assert {row.front_end for row in found.rows} == {FRONT_ENDS[name] for name in FEW}
 
 
@@ -122,7 +122,7 @@ def test_offsets_under_the_noise_of_every_clip_give_the_same_input_and_are_said_
     noisy = RNG.uniform(-1, 1, (4, 32_000)).astype(np.float32)
     presets = ("ln-magnitude-1e-10", "ln-magnitude-1e-6", "ln-magnitude-1e-2")
     truth = np.eye(4, len(front_end_recovery.LABELS))
-    found = calibrate_waves(untrained(), noisy, truth, presets[:2], quiet=True)
+    found = match_front_end_waves(untrained(), noisy, truth, presets[:2], quiet=True)
     assert found.alike == (presets[:2],)
     assert f"whatever the model: {presets[0]}, {presets[1]}." in found.table()
 
@@ -131,7 +131,7 @@ def test_offsets_under_the_noise_of_every_clip_give_the_same_input_and_are_said_
 
 
 def test_front_ends_are_ranked_and_the_best_falls_behind_itself_by_nothing(sounds):
-    found = calibrate_waves(untrained(), *sounds, FEW, quiet=True)
+    found = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
     values = [row.log_likelihood for row in found.rows]
     assert values == sorted(values, reverse=True)
     assert found.best.log_likelihood_behind == (0, 0) and found.best in found.ties
@@ -143,11 +143,11 @@ def test_front_ends_are_ranked_and_the_best_falls_behind_itself_by_nothing(sound
 
 def test_windows_of_one_clip_are_averaged_before_they_count(sounds):
     waves, truth = sounds
-    twice = calibrate_waves(
+    twice = match_front_end_waves(
         untrained(), np.repeat(waves, 2, axis=0), truth, FEW, owner=np.repeat(np.arange(24), 2),
         quiet=True,
     )  # fmt: skip
-    once = calibrate_waves(untrained(), waves, truth, FEW, quiet=True)
+    once = match_front_end_waves(untrained(), waves, truth, FEW, quiet=True)
     assert twice.clips == once.clips == 24
     for a, b in zip(twice.rows, once.rows, strict=True):
         assert a.label == b.label
@@ -155,7 +155,7 @@ def test_windows_of_one_clip_are_averaged_before_they_count(sounds):
 
 
 def test_what_was_found_can_be_given_back_by_name(sounds):
-    found = calibrate_waves(untrained(), *sounds, FEW, quiet=True)
+    found = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
     for row in found.rows:
         again = features.front_end(row.argument)
         assert (again.mean, again.std) == pytest.approx(
@@ -190,7 +190,7 @@ def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, m
     monkeypatch.setattr(
         media, "read", lambda path, *a, **k: opened.append(path) or read(path, *a, **k)
     )
-    found = front_end_match.calibrate(untrained(), labelled, FEW, quiet=True)
+    found = front_end_match.match_front_end(untrained(), labelled, FEW, quiet=True)
     heard = [path.name for path in opened if path.name != "broken.mp4"]
     assert sorted(heard) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "silent.mp4"]
     assert found.clips == 4
@@ -202,16 +202,16 @@ def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, m
         features.read_views(item.path, front_end_recovery.EXPERIMENT.clip)[0] for item in items
     ]
     waves, truth = np.stack([v.wave for v in views]), np.stack([item.truth for item in items])
-    assert found.rows == calibrate_waves(untrained(), waves, truth, FEW, quiet=True).rows
+    assert found.rows == match_front_end_waves(untrained(), waves, truth, FEW, quiet=True).rows
 
 
 def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
     items = tables.read(labelled, world.LABELS).items[:2]
-    found = front_end_match.calibrate(load(), items, ("world",), quiet=True)
+    found = front_end_match.match_front_end(load(), items, ("world",), quiet=True)
     views = [features.read_views(item.path, WORLD_CLIP)[0] for item in items]
     mean, std = features.statistics([view.wave for view in views], WORLD_CLIP.front_end)
     front = replace(WORLD_CLIP.front_end, mean=mean, std=std)
-    clip = features.normalise(
+    clip = features.normalize(
         np.stack([v.rgb for v in views]), np.stack([v.spec for v in views]), front
     )
     expected = front_end_match.log_likelihood(
@@ -225,13 +225,13 @@ def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
 def test_nothing_but_silence_is_refused_in_a_sentence(labelled):
     items = tables.read(labelled, world.LABELS).items[4:]
     with pytest.raises(ValueError, match="no clip is left to calibrate on; left out: .*silent"):
-        front_end_match.calibrate(untrained(), items, FEW, quiet=True)
+        front_end_match.match_front_end(untrained(), items, FEW, quiet=True)
 
 
 def test_a_model_without_ears_is_refused_in_a_sentence(labelled):
     deaf = untrained(replace(WORLD, streams=("rgb",), depth=1), WORLD_CLIP, world.LABELS)
     with pytest.raises(ValueError, match="no sound stream"):
-        front_end_match.calibrate(deaf, labelled, FEW, quiet=True)
+        front_end_match.match_front_end(deaf, labelled, FEW, quiet=True)
 
 
 # --- command and picture -------------------------------------------------------------------------
@@ -281,7 +281,7 @@ def test_the_command_refuses_in_a_sentence(more, sentence, capsys):
 
 
 def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
-    found = calibrate_waves(untrained(), *sounds, FEW, quiet=True)
+    found = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
     nats, points = plot.calibration(found).axes
     assert [t.get_text() for t in nats.get_yticklabels()] == [row.label for row in found.rows]
     marks = [line.get_xdata()[0] for line in nats.lines if line.get_marker() == "o"]
@@ -302,7 +302,7 @@ def test_a_model_that_was_trained_through_a_hidden_front_end_does_not_say_so():
     waves, labels = front_end_recovery.sounds("train", 8)
     short = replace(SMALL, train=replace(SMALL.train, steps=1))
     classifier = front_end_recovery.train_through(FRONT_ENDS["kaldi"], waves, labels, short)
-    assert classifier.clip_config.front_end == front_end_recovery.UNTOLD and not classifier.card
+    assert classifier.clip_config.front_end == front_end_recovery.HIDDEN and not classifier.card
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ from mbt_lite.data import (
 )
 from mbt_lite.data.loader import AHEAD, Loader, Plan
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.data.workers import hindrance
+from mbt_lite.data.workers import why_no_workers
 from mbt_lite.features import log_mel, read_views
 
 LABELS = ("a", "b", "c")
@@ -431,7 +431,7 @@ def test_a_window_of_a_table_is_not_left(folder):
 def test_a_table_without_such_rows_or_files_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="no rows of split valid"):
         sources.open_source(folder / "t.csv", "valid")
-    rows = tables.Rows([tables.Row("a", None, None, None, ("x",))], ["x"])
+    rows = tables.AnnotatedRows([tables.Row("a", None, None, None, ("x",))], ["x"])
     with pytest.raises(ValueError, match="1 rows, but no files"):
         sources.Table(rows)
     with pytest.raises(ValueError, match="name a folder of records, a table"):
@@ -546,7 +546,7 @@ def test_workers_are_begun_only_by_a_program_that_guards_its_start(
         script.write_text(text)
     main = SimpleNamespace(__file__=str(script), __spec__=SimpleNamespace(name=module))
     monkeypatch.setitem(sys.modules, "__main__", main)
-    assert said in hindrance() if said else hindrance() is None
+    assert said in why_no_workers() if said else why_no_workers() is None
 
 
 def test_a_script_without_a_guard_reads_in_its_own_process(caplog, monkeypatch):

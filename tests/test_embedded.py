@@ -88,7 +88,7 @@ def rendered_and_direct(classifier, folder, count: int):
     for number, scene in enumerate(scenes):
         clip = features.read_clip(folder / f"world_{number:04d}.mp4", classifier.clip_config)
         sample = world.sample(scene, classifier.clip_config)
-        made = features.normalise(sample["rgb"][None], sample["spec"][None], front)
+        made = features.normalize(sample["rgb"][None], sample["spec"][None], front)
         read.append(classifier.logits(clip._replace(rgb=clip.rgb[None], spec=clip.spec[None])))
         direct.append(classifier.logits(made))
     truth = np.stack([scene.labels for scene in scenes])

@@ -83,7 +83,7 @@ def straight(listener, count: int, without=None) -> tuple[np.ndarray, np.ndarray
     scenes = [world.scene(world.SPLITS["test"], i) for i in range(count)]
     samples = [world.sample(scene, listener.clip_config) for scene in scenes]
     rgb, spec = (np.stack([sample[name] for sample in samples]) for name in ("rgb", "spec"))
-    clip = features.normalise(rgb, spec, listener.clip_config.front_end)
+    clip = features.normalize(rgb, spec, listener.clip_config.front_end)
     return listener.logits(clip, without), np.stack([scene.labels for scene in scenes])
 
 

@@ -23,7 +23,7 @@ from mbt_lite.explain.flow import crossings
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.label_heads import make_heads
 from mbt_lite.model.mbt import MBT, Clip, init_params
-from mbt_lite.model.observe import tapped
+from mbt_lite.model.observe import apply_with_hooks
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
@@ -142,7 +142,7 @@ def test_gradient_weighted_relevance_equals_the_plain_definition(fusion, agree):
         def weigh(layer, stream, weights):
             return weights + shifts[layer][stream]
 
-        return tapped(MBT(config), classifier.params, batch, weigh).logits[0, 2]
+        return apply_with_hooks(MBT(config), classifier.params, batch, weigh).logits[0, 2]
 
     slopes = jit(jax.grad(logit))(jax.tree.map(jnp.zeros_like, seen))
     products = jax.tree.map(lambda w, g: np.maximum(np.float64(w * g)[0], 0), seen, slopes)
@@ -229,7 +229,7 @@ def test_no_flow_before_the_fusion_layer_nor_in_a_last_one_alone(layer):
 def streams_of(classifier, clip, *operations) -> dict[str, np.ndarray]:
     """{stream: logits [K, C]} of a clip under operations, or [1, C] as it is."""
     batch = maps.batched(classifier, clip)
-    made = [interventions.surgery(classifier.config, one) for one in operations]
+    made = [interventions.edits(classifier.config, one) for one in operations]
     made = made or [interventions.untouched(classifier.config)] if made or fused(classifier) else []
     if not made:
         output = MBT(classifier.config).apply({"params": classifier.params}, batch)
@@ -246,7 +246,7 @@ def fused(classifier) -> bool:
 def test_with_sound_to_picture_cut_the_picture_does_not_depend_on_the_sound(config):
     classifier, clip = model(config), clip_of(config)
     loud = clip._replace(spec=clip.spec + 1)
-    cut = explain.Operation("cut", reader="rgb")
+    cut = explain.Intervention("cut", reader="rgb")
     quiet, loudly = (streams_of(classifier, c, cut) for c in (clip, loud))
     np.testing.assert_array_equal(quiet["rgb"], loudly["rgb"])
     assert np.abs(quiet["spec"] - loudly["spec"]).max() > 1e-3
@@ -258,7 +258,7 @@ def test_with_sound_to_picture_cut_the_picture_does_not_depend_on_the_sound(conf
 
 def test_a_cut_after_one_layer_leaves_the_layers_before_and_the_other_direction_alone():
     classifier, clip = model(), clip_of()
-    last = explain.Operation("cut", TINY.depth - 2, reader="rgb")
+    last = explain.Intervention("cut", TINY.depth - 2, reader="rgb")
     cut, free = streams_of(classifier, clip, last), streams_of(classifier, clip)
     np.testing.assert_allclose(cut["spec"], free["spec"], atol=1e-5)
     assert np.abs(cut["rgb"] - free["rgb"]).max() > 1e-3
@@ -280,7 +280,9 @@ def without_edge(classifier, clip, layer: int, stream: str, change) -> np.ndarra
         return changed / changed.sum(-1, keepdims=True)
 
     batch = maps.batched(classifier, clip)
-    return np.asarray(tapped(MBT(classifier.config), classifier.params, batch, weigh).logits[0])
+    return np.asarray(
+        apply_with_hooks(MBT(classifier.config), classifier.params, batch, weigh).logits[0]
+    )
 
 
 def test_the_effect_of_an_edge_is_the_difference_of_two_forward_passes():
@@ -320,8 +322,8 @@ def test_slots_set_to_zero_are_what_a_forward_pass_with_zeros_gives():
         gone = {s: x.at[:, 1].set(0) for s, x in shared.items()}
         return gone if layer == 2 else shared
 
-    want = tapped(MBT(TINY), classifier.params, batch, share=share).logits[0]
-    found = explain.operate(classifier, clip, [explain.Operation("zero", 2, 1)])
+    want = apply_with_hooks(MBT(TINY), classifier.params, batch, share=share).logits[0]
+    found = explain.intervene(classifier, clip, [explain.Intervention("zero", 2, 1)])
     np.testing.assert_allclose(found.operated[0], want, atol=1e-5)
     np.testing.assert_allclose(found.change[0], want - found.logits, atol=1e-5)
 
@@ -333,16 +335,20 @@ def test_frozen_from_the_start_a_slot_holds_what_was_learnt():
     def share(layer, old, written, shared):
         return {s: x.at[:, 1].set(learnt) for s, x in shared.items()} if layer == 1 else shared
 
-    want = tapped(MBT(TINY), classifier.params, batch, share=share).logits[0]
-    found = explain.operate(classifier, clip, [explain.Operation("freeze", 1, 1)])
+    want = apply_with_hooks(MBT(TINY), classifier.params, batch, share=share).logits[0]
+    found = explain.intervene(classifier, clip, [explain.Intervention("freeze", 1, 1)])
     np.testing.assert_allclose(found.operated[0], want, atol=1e-5)
 
 
 def test_slots_swapped_in_from_the_clip_itself_change_nothing_and_from_another_much():
     classifier, clip = model(), clip_of()
-    own = explain.operate(classifier, clip, explain.slot_operations(TINY, "swap"), other=clip)
+    own = explain.intervene(
+        classifier, clip, explain.bottleneck_interventions(TINY, "swap"), other=clip
+    )
     np.testing.assert_allclose(own.change, 0, atol=1e-5)
-    other = explain.operate(classifier, clip, [explain.Operation("swap")], other=clip_of(seed=2))
+    other = explain.intervene(
+        classifier, clip, [explain.Intervention("swap")], other=clip_of(seed=2)
+    )
     assert np.abs(other.change).max() > 1e-2
 
 
@@ -350,11 +356,11 @@ def test_the_mean_over_data_weighs_every_clip_alike():
     classifier = model()
     clips = [maps.batched(classifier, clip_of(seed=s)) for s in range(3)]
     pair = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *clips[:2])
-    found = explain.slot_means(classifier, [pair, clips[2]])
-    each = [interventions.slots_of(classifier, clip) for clip in clips]
+    found = explain.bottleneck_means(classifier, [pair, clips[2]])
+    each = [interventions.bottlenecks_of(classifier, clip) for clip in clips]
     np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-6)
     assert found.shape == (3, 3, 16)
-    effects = explain.operate(classifier, clip_of(), means=found)
+    effects = explain.intervene(classifier, clip_of(), means=found)
     assert {one.kind for one in effects.operations} == {"cut", "zero", "freeze", "mean"}
 
 
@@ -362,29 +368,38 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
     effects = explain.Effects(
         LABELS,
         np.zeros(5),
-        (explain.Operation("zero", 1, 0), explain.Operation("zero", 1, 2)),
+        (explain.Intervention("zero", 1, 0), explain.Intervention("zero", 1, 2)),
         np.array([[0, 0.5, 0, 0, 0], [0, -2, 0, 0, 0]]),
     )
-    assert effects.strongest("bee") == explain.Operation("zero", 1, 2)
+    assert effects.strongest("bee") == explain.Intervention("zero", 1, 2)
     assert effects.table("bee").splitlines() == [
         "   -2.00  slot 2 set to zero after layer 1",
         "   +0.50  slot 0 set to zero after layer 1",
     ]
-    cut = explain.Operation("cut", reader="rgb")
+    cut = explain.Intervention("cut", reader="rgb")
     assert cut.words == "sound→picture cut after every layer"
 
 
 @pytest.mark.parametrize(
     ("operation", "sentence"),
     [
-        (lambda: explain.Operation("burn"), "a kind is one of"),
-        (lambda: explain.Operation("cut"), "has a reader"),
-        (lambda: explain.operate(model(), clip_of(), [explain.Operation("zero", 0)]), "layers"),
-        (lambda: explain.operate(model(), clip_of(), [explain.Operation("zero", 1, 9)]), "3 slots"),
-        (lambda: explain.operate(model(), clip_of(), [explain.Operation("swap")]), "needs `other`"),
+        (lambda: explain.Intervention("burn"), "a kind is one of"),
+        (lambda: explain.Intervention("cut"), "has a reader"),
+        (
+            lambda: explain.intervene(model(), clip_of(), [explain.Intervention("zero", 0)]),
+            "layers",
+        ),
+        (
+            lambda: explain.intervene(model(), clip_of(), [explain.Intervention("zero", 1, 9)]),
+            "3 slots",
+        ),
+        (
+            lambda: explain.intervene(model(), clip_of(), [explain.Intervention("swap")]),
+            "needs `other`",
+        ),
         (lambda: explain.flow(model(FUSIONS["late"]), clip_of()), "no bottleneck"),
         (lambda: explain.relevance(model(), clip_of(), "cow"), "no label 'cow'"),
-        (lambda: explain.slot_means(model(), []), "at least one batch"),
+        (lambda: explain.bottleneck_means(model(), []), "at least one batch"),
     ],
 )
 def test_what_cannot_be_operated_on_is_refused_in_a_sentence(operation, sentence):
@@ -463,13 +478,13 @@ def test_probabilities_of_a_softmax_model_sum_to_one_after_every_change():
     heads, clip = make_heads("softmax", LABELS), clip_of()
     soft = Classifier(TINY, model().params, HEAR, LABELS, None, heads)
     swapped = explain.swap_sound(soft, clip, clip_of(seed=2))
-    for found in (swapped, explain.tamper(soft, clip), explain.shift_sound(soft, clip, (0, 0.5))):
+    for found in (swapped, explain.perturb(soft, clip), explain.shift_sound(soft, clip, (0, 0.5))):
         np.testing.assert_allclose(found.probabilities.sum(-1), 1, atol=1e-6)
 
 
 def test_each_sense_is_compared_with_black_and_silence():
     classifier, clip = model(), clip_of()
-    found = explain.senses(classifier, clip)
+    found = explain.modality_shapley(classifier, clip)
     batch = maps.batched(classifier, clip)
     np.testing.assert_allclose(found.logits[0, 1], classifier.logits(batch, "spec")[0], atol=1e-5)
     np.testing.assert_allclose(found.logits[1, 0], classifier.logits(batch, "rgb")[0], atol=1e-5)
@@ -477,7 +492,7 @@ def test_each_sense_is_compared_with_black_and_silence():
 
 def test_tampered_clips_are_the_clip_with_one_stream_changed():
     classifier, clip = model(), clip_of()
-    found = explain.tamper(classifier, clip)
+    found = explain.perturb(classifier, clip)
     assert len(found.names) == 8 and found.tampered.shape == (8, 5)
     backwards = classifier.logits(maps.batched(classifier, clip._replace(spec=clip.spec[::-1])))
     at = found.names.index("sound reversed")

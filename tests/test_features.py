@@ -345,7 +345,7 @@ def test_black_is_minus_one_white_is_one_and_log_mels_are_standardised_on_three_
     front = replace(FrontEnd(), mean=-2.0, std=1.5)
     rgb, spec = np.zeros((2, 4, 4, 3), np.uint8), features.log_mel(noise(), front)
     rgb[1] = 255
-    clip = jax.jit(lambda rgb, spec: features.normalise(rgb, spec, front))(rgb, spec)
+    clip = jax.jit(lambda rgb, spec: features.normalize(rgb, spec, front))(rgb, spec)
     np.testing.assert_allclose(clip.rgb[0], -1, atol=1e-6)
     np.testing.assert_allclose(clip.rgb[1], 1, atol=1e-6)
     assert clip.spec.shape == (100, 128, 3)
@@ -356,7 +356,7 @@ def test_black_is_minus_one_white_is_one_and_log_mels_are_standardised_on_three_
 def test_with_the_statistics_of_the_data_log_mels_have_mean_0_and_deviation_1():
     mean, std = features.statistics([speechlike()], FrontEnd())
     front = replace(FrontEnd(), mean=mean, std=std)
-    clip = features.normalise(
+    clip = features.normalize(
         np.zeros((1, 4, 4, 3), np.uint8), features.log_mel(speechlike(), front), front
     )
     assert float(clip.spec.mean()) == pytest.approx(0, abs=1e-4)
@@ -367,9 +367,9 @@ def test_with_the_statistics_of_the_data_log_mels_have_mean_0_and_deviation_1():
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
 def test_a_blanked_stream_is_what_black_frames_or_silence_would_give(stream, other, front):
     grey = np.full((2, 4, 4, 3), 90, np.uint8)
-    clip = features.normalise(grey, features.log_mel(noise(), front), front)
+    clip = features.normalize(grey, features.log_mel(noise(), front), front)
     silence = features.log_mel(np.zeros(RATE, np.float32), front)
-    nothing = features.normalise(np.zeros_like(grey), silence, front)
+    nothing = features.normalize(np.zeros_like(grey), silence, front)
     blank = features.blank(clip, stream, front)
     np.testing.assert_allclose(getattr(blank, stream), getattr(nothing, stream), atol=1e-5)
     np.testing.assert_array_equal(getattr(blank, other), getattr(clip, other))

@@ -24,7 +24,7 @@ from mbt_lite import features, media
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.data import doctor
 from mbt_lite.demo import sandbox
-from mbt_lite.demo.sandbox import Guard, Reading
+from mbt_lite.demo.sandbox import Reading, SandboxedReader
 
 pytestmark = pytest.mark.full  # a guard reads in a process of its own
 ROOT = Path(__file__).parent.parent
@@ -46,11 +46,11 @@ def good(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader():
-    with Guard(WORLD_CLIP) as one:
+    with SandboxedReader(WORLD_CLIP) as one:
         yield one
 
 
-def refusal(reader: Guard, path) -> str:
+def refusal(reader: SandboxedReader, path) -> str:
     """The sentence with which a file is refused: one, with its name and without its folder."""
     with pytest.raises(media.MediaError) as caught:
         reader.read(path)
@@ -286,7 +286,7 @@ def test_a_movie_whose_samples_lie_in_another_file_does_not_get_them(reader, tmp
 
 
 def test_what_is_too_large_too_long_or_too_detailed_is_refused_from_its_header(good, tmp_path):
-    with Guard(WORLD_CLIP, megabytes=0.5, minutes=0.2, pixels=100 * 100) as reader:
+    with SandboxedReader(WORLD_CLIP, megabytes=0.5, minutes=0.2, pixels=100 * 100) as reader:
         large = tmp_path / "large.mp4"
         large.write_bytes(good.read_bytes())
         os.truncate(large, 1 << 40)
@@ -324,14 +324,14 @@ def test_a_file_that_takes_too_much_memory_is_refused(good, tmp_path):
             frame.sample_rate = 192_000
             container.mux(track.encode(frame))
         container.mux(track.encode(None))
-    with Guard(WORLD_CLIP, memory=256 << 20) as reader:
+    with SandboxedReader(WORLD_CLIP, memory=256 << 20) as reader:
         said = refusal(reader, tmp_path / "heavy.flac")
         assert "takes more than 0.2 GiB of memory to read; try a shorter or smaller one" in said
         assert reader.read(good)
 
 
 def test_a_process_that_has_grown_is_replaced(good):
-    with Guard(WORLD_CLIP, work=work_that_fails) as reader:
+    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as reader:
         first = process_of(reader)
         refusal(reader, "/srv/modest")
         assert process_of(reader) == first
@@ -341,7 +341,7 @@ def test_a_process_that_has_grown_is_replaced(good):
 
 
 def test_a_small_bound_on_memory_leaves_room_for_the_usual(good):
-    with Guard(WORLD_CLIP, memory=400 << 20) as reader:
+    with SandboxedReader(WORLD_CLIP, memory=400 << 20) as reader:
         first = process_of(reader)
         assert reader.read(good) and reader.read(good)
         assert process_of(reader) == first, "what this process holds does not count"
@@ -367,10 +367,10 @@ def work_that_fails(job, bounds):
         return media.MediaError(f"{name}."), (bounds.memory >> 2) * (1 if name == "modest" else 3)
     if name == "modules":
         return media.MediaError(" ".join(sys.modules)), 0
-    return sandbox.look(job, bounds)
+    return sandbox.read_untrusted(job, bounds)
 
 
-def process_of(reader: Guard) -> int:
+def process_of(reader: SandboxedReader) -> int:
     return reader._child.process.pid
 
 
@@ -383,18 +383,18 @@ def process_of(reader: Guard) -> int:
     ],
 )
 def test_a_crash_or_a_hang_costs_its_file_only(good, name, reason):
-    with Guard(WORLD_CLIP, seconds=1.0, work=work_that_fails) as reader:
+    with SandboxedReader(WORLD_CLIP, seconds=1.0, work=work_that_fails) as reader:
         before = process_of(reader)
         assert refusal(reader, f"/srv/{name}").startswith(reason)
         assert process_of(reader) != before
-    with Guard(WORLD_CLIP, seconds=10.0, work=work_that_fails) as reader:
+    with SandboxedReader(WORLD_CLIP, seconds=10.0, work=work_that_fails) as reader:
         if name != "hang":
             refusal(reader, f"/srv/{name}")
         assert reader.read(good)
 
 
 def test_a_process_that_was_killed_while_idle_costs_no_file(good):
-    with Guard(WORLD_CLIP) as reader:
+    with SandboxedReader(WORLD_CLIP) as reader:
         for wait in (0, 0.5):
             reader.read(good)
             os.kill(process_of(reader), signal.SIGKILL)
@@ -403,7 +403,7 @@ def test_a_process_that_was_killed_while_idle_costs_no_file(good):
 
 
 def test_what_a_file_has_spoilt_does_not_cost_the_next_one(good):
-    with Guard(WORLD_CLIP, work=work_that_fails) as reader:
+    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as reader:
         refusal(reader, "/srv/poison")
         assert reader.read(good)
 
@@ -412,13 +412,15 @@ def test_a_fault_in_our_own_code_is_told_in_a_sentence(good, monkeypatch, capsys
     monkeypatch.setattr(sandbox, "limit", lambda memory: None)
     monkeypatch.setattr(sandbox, "_read", lambda *_: 1 / 0)
     monkeypatch.setattr(os, "chdir", lambda folder: None)
-    answer, _ = sandbox.look((str(good), 1), sandbox.Bounds(WORLD_CLIP, (), 9.0, 1 << 30, 1, 1, 1))
+    answer, _ = sandbox.read_untrusted(
+        (str(good), 1), sandbox.Limits(WORLD_CLIP, (), 9.0, 1 << 30, 1, 1, 1)
+    )
     assert str(answer) == "good.mp4 cannot be read (ZeroDivisionError); try another copy."
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_the_process_holds_no_model(reader):
-    with Guard(WORLD_CLIP, work=work_that_fails) as one:
+    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as one:
         with pytest.raises(media.MediaError) as caught:
             one.read("modules")
     modules = set(str(caught.value).split())
@@ -430,7 +432,7 @@ def test_the_process_holds_no_model(reader):
 
 def test_nothing_is_left_after_the_end(good):
     before = set(multiprocessing.active_children())
-    reader = Guard(WORLD_CLIP)
+    reader = SandboxedReader(WORLD_CLIP)
     reader.read(good)
     process = process_of(reader)
     reader.close()
@@ -449,7 +451,7 @@ def lives(process: int) -> bool:
 
 
 def test_the_process_ends_when_nobody_holds_its_guard_any_more(good):
-    reader = Guard(WORLD_CLIP)
+    reader = SandboxedReader(WORLD_CLIP)
     reader.read(good)
     process = process_of(reader)
     del reader
@@ -468,11 +470,11 @@ PROGRAM = """
 import sys, threading
 from pathlib import Path
 from mbt_lite.config import WORLD_CLIP
-from mbt_lite.demo.sandbox import Guard
+from mbt_lite.demo.sandbox import SandboxedReader
 from test_guard import work_that_fails
 
 print("program", __name__, flush=True)
-guard = Guard(WORLD_CLIP, work=work_that_fails)
+guard = SandboxedReader(WORLD_CLIP, work=work_that_fails)
 print(guard.read(sys.argv[1]).duration, flush=True)
 print(guard._child.process.pid, flush=True)
 guard.read("hang")
@@ -504,7 +506,7 @@ def test_an_interrupted_reading_leaves_no_answer_for_the_next(good, monkeypatch)
     def interrupt(*_):
         raise Interrupted
 
-    with Guard(WORLD_CLIP, work=work_that_fails) as reader:
+    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as reader:
         with monkeypatch.context() as patch:
             patch.setattr(reader._child, "hear", interrupt)
             with pytest.raises(Interrupted):
@@ -526,7 +528,7 @@ def memory_of_this_process() -> float:
 def test_damaged_files_are_read_or_refused_and_nothing_grows(good, tmp_path, capsys):
     outcomes, first, longest = Counter(), 0.0, 0.0
     threads = threading.active_count()
-    with Guard(WORLD_CLIP) as reader:
+    with SandboxedReader(WORLD_CLIP) as reader:
         for i, (kind, path) in enumerate(damage.variants(tmp_path, 200)):
             began = time.monotonic()
             try:

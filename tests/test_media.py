@@ -27,7 +27,7 @@ from mbt_lite.media import (
     seconds,
     write,
 )
-from mbt_lite.media.decode import Picture, downmix
+from mbt_lite.media.decode import VideoDecoder, downmix
 
 FPS = 25
 FRAME = 1 / FPS  # s
@@ -420,7 +420,7 @@ def test_frames_at_some_instants_are_those_of_a_full_read(tmp_path, name, monkey
 
     placed = []
     monkeypatch.setattr(
-        Picture, "place", lambda self, f, old=Picture.place: placed.append(old(self, f))
+        VideoDecoder, "place", lambda self, f, old=VideoDecoder.place: placed.append(old(self, f))
     )
     whole, all_of_them = read(tmp_path / name, start, 4), len(placed)
     some = read(tmp_path / name, start, 4, at=middle)

@@ -13,7 +13,7 @@ from mbt_lite.checkpoints.io import flatten
 from mbt_lite.config import TrainConfig
 from mbt_lite.train import optimizer
 from mbt_lite.train.optimizer import (
-    averaged,
+    ema_update,
     group_norms,
     make_optimizer,
     schedule,
@@ -193,20 +193,20 @@ def test_averaged_weights_soon_forget_what_training_began_with():
     average, decays = {"w": jnp.ones(())}, []
     for step in range(3):
         before = float(average["w"])
-        average = averaged(average, {"w": jnp.zeros(())}, jnp.int32(step), 0.999)
+        average = ema_update(average, {"w": jnp.zeros(())}, jnp.int32(step), 0.999)
         decays.append(float(average["w"]) / before)
     np.testing.assert_allclose(decays, [1 / 10, 2 / 11, 3 / 12], rtol=1e-6)
 
 
 def test_late_in_training_the_average_is_as_long_as_it_was_told():
-    average = averaged({"w": jnp.ones(())}, {"w": jnp.zeros(())}, jnp.int32(10**6), 0.99)
+    average = ema_update({"w": jnp.ones(())}, {"w": jnp.zeros(())}, jnp.int32(10**6), 0.99)
     np.testing.assert_allclose(average["w"], 0.99, rtol=1e-6)
 
 
 def test_without_a_decay_the_average_is_the_newest_weights():
     params = tree("params/")
     old = jax.tree.map(lambda p: p + 1, params)
-    same(averaged(old, params, jnp.int32(7), 0.0), params, atol=0)
+    same(ema_update(old, params, jnp.int32(7), 0.0), params, atol=0)
 
 
 def test_the_norms_of_two_streams_leave_out_what_they_share():

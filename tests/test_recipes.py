@@ -23,7 +23,7 @@ from mbt_lite.config import (
     to_dict,
 )
 from mbt_lite.data.datasets import sampled
-from mbt_lite.data.filler import Filler
+from mbt_lite.data.filler import BatchMaker
 from mbt_lite.model.flops import model_cost
 from mbt_lite.train import sharding, step
 
@@ -63,9 +63,9 @@ def abstract_step(experiment: Experiment):
     few = replace(experiment.model, depth=2, fusion_layer=min(experiment.model.fusion_layer, 1))
     experiment = replace(experiment, model=few)  # more layers are the same again
     source = Labels(experiment.model.classes, experiment.data.path.startswith(("world", "tfds")))
-    filler = Filler(source, sampled(experiment, source, training=True), 0)
+    filler = BatchMaker(source, sampled(experiment, source, training=True), 0)
     shapes = sharding.batch_shapes(mesh, filler.fields(experiment.train.batch))
-    state = step.like(experiment, mesh)
+    state = step.abstract_state(experiment, mesh)
     do = step.train_step(experiment, source.labels, mesh)
     return state, jax.eval_shape(do, state, shapes)
 

@@ -18,13 +18,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from mbt_lite.train.checkpointing import Savepoints
+from mbt_lite.train.checkpointing import CheckpointManager
 
 COMMON = """
 import json, os, pathlib, resource, sys
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mbt_lite.train.checkpointing import Savepoints
+from mbt_lite.train.checkpointing import CheckpointManager
 
 def state(step, size=1000):
     kernel = (jnp.arange(size) * step % 997).reshape(-1, 10).astype(jnp.float32)
@@ -56,12 +56,12 @@ def told():
 
 @pytest.fixture
 def opened(tmp_path, told):
-    """Savepoints in a folder, which is closed before it is opened again."""
+    """Checkpoints in a folder, which is closed before it is opened again."""
     open_now = []
 
     def make(**options):
         close()
-        open_now.append(Savepoints(tmp_path / "state", tell=told.append, **options))
+        open_now.append(CheckpointManager(tmp_path / "state", tell=told.append, **options))
         return open_now[-1]
 
     def close():
@@ -185,7 +185,7 @@ like = jax.tree.map(
     lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state(1), places
 )
 train = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
-with Savepoints(sys.argv[1]) as saved:
+with CheckpointManager(sys.argv[1]) as saved:
     found = saved.restore(like)
     assert jax.tree.map(lambda x: x.sharding, found.state) == places
     np.testing.assert_array_equal(found.state["kernel"], state(1)["kernel"])
@@ -236,7 +236,7 @@ def test_the_same_step_can_be_saved_anew(tmp_path, opened):
 
 
 def test_closing_waits_for_the_save_under_way(tmp_path):
-    with Savepoints(tmp_path / "state") as saved:
+    with CheckpointManager(tmp_path / "state") as saved:
         saved.save(1, state(1, 10**6), {})
     assert names(tmp_path) == ["00000001"]
 
@@ -356,7 +356,7 @@ def test_the_state_of_another_model_is_refused_and_not_damaged(
 FILLING = """
 folder, limit = sys.argv[1], int(sys.argv[2])
 many = {f"w{i}": jnp.full(300_000, i, jnp.float32) for i in range(12)}
-with Savepoints(folder, tell=print) as saved:
+with CheckpointManager(folder, tell=print) as saved:
     saved.save(1, state(1), {}, wait=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
     saved.save(2, state(2, 3_000_000), {}, wait=True)
@@ -396,7 +396,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, opened, told):
 # ---- processes that are killed, and several of them ----
 
 SAVING = """
-with Savepoints(sys.argv[1]) as saved:
+with CheckpointManager(sys.argv[1]) as saved:
     found = saved.restore(state(1, 10**6))
     step = found.step if found else 0
     while True:
@@ -440,7 +440,7 @@ like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.
 told, found, unlimited = [], [], resource.RLIM_INFINITY
 
 def restored():
-    with Savepoints(folder, tell=told.append) as saved:
+    with CheckpointManager(folder, tell=told.append) as saved:
         try:
             step, got, about = saved.restore(like)
         except ValueError as error:
@@ -452,7 +452,7 @@ def damage(name):
     for path in sorted((pathlib.Path(folder) / name).rglob("d/*")) if number == 0 else ():
         path.write_bytes(path.read_bytes()[:-1])
 
-with Savepoints(folder, tell=told.append) as saved:
+with CheckpointManager(folder, tell=told.append) as saved:
     assert saved.restore(like) is None
     for step in (1, 2):
         saved.save(step, made(step), {"step": step})

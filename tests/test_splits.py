@@ -21,7 +21,7 @@ from mbt_lite.data import (
     tables,
     world,
 )
-from mbt_lite.data.filler import Part
+from mbt_lite.data.filler import Subset
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
 
@@ -35,7 +35,7 @@ def row(number: int, label: str = "a", file: str = "", split: str | None = None)
 
 def listed(source) -> list[str]:
     """The ids of the clips of a source over a table."""
-    if isinstance(source, Part):
+    if isinstance(source, Subset):
         return [listed(source.whole)[index] for index in source.chosen]
     return [one.id for one in source.rows]
 
@@ -319,7 +319,7 @@ def test_kept_clips_are_the_clips_and_are_made_once(tmp_path, counted, streams):
 @pytest.mark.full
 def test_a_kept_clip_is_read_by_worker_processes_too(tmp_path):
     source, sampling = sources.Scenes("test", 5), Sampling(SMALL)
-    there = cache.keep(source, sampling, tmp_path)
+    there = cache.cached(source, sampling, tmp_path)
     with Loader(there, sampling, 5, workers=1) as loader:
         batch = next(loader)
     plain = next(Loader(source, sampling, 5))
@@ -336,13 +336,13 @@ def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypa
         (sources.World(3, 0), replace(sampling, clip=replace(SMALL, fps=4.0))),
         (sources.World(3, 0), replace(sampling, streams=streams)),
     ]
-    folders = [cache.keep(*variant, tmp_path).folder for variant in variants]
+    folders = [cache.cached(*variant, tmp_path).folder for variant in variants]
     assert len(set(folders)) == len(variants)
-    assert cache.keep(*variants[0], tmp_path).folder == folders[0]
+    assert cache.cached(*variants[0], tmp_path).folder == folders[0]
     monkeypatch.setattr(world, "_cut", lambda rng, colour: np.zeros(32_000, np.float32))
-    assert cache.keep(*variants[0], tmp_path).folder not in folders  # the code has changed
+    assert cache.cached(*variants[0], tmp_path).folder not in folders  # the code has changed
     with pytest.raises(ValueError, match="in another form than is asked for now"):
-        next(Loader(cache.keep(*variants[0], tmp_path), replace(sampling, streams=streams), 1))
+        next(Loader(cache.cached(*variants[0], tmp_path), replace(sampling, streams=streams), 1))
 
 
 def test_an_audio_track_is_chosen_for_files_and_refused_for_prepared_clips(tmp_path):
@@ -361,7 +361,7 @@ def test_two_runs_at_once_share_what_one_of_them_makes(tmp_path, counted):
     source, sampling = sources.World(20, 0), Sampling(SMALL, True, canvas=(16, 16))
     found = []
     runs = [
-        threading.Thread(target=lambda: found.append(cache.keep(source, sampling, tmp_path)))
+        threading.Thread(target=lambda: found.append(cache.cached(source, sampling, tmp_path)))
         for _ in range(2)
     ]
     for run in runs:
@@ -380,9 +380,9 @@ def test_an_interrupted_making_leaves_nothing_behind_that_would_be_read(tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(cache.Loader, "__next__", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            cache.keep(source, sampling, tmp_path)
+            cache.cached(source, sampling, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
-    assert len(cache.keep(source, sampling, tmp_path)) == 3
+    assert len(cache.cached(source, sampling, tmp_path)) == 3
 
 
 def test_what_cannot_be_kept_is_refused_in_a_sentence(folder, tmp_path, monkeypatch):
@@ -390,8 +390,8 @@ def test_what_cannot_be_kept_is_refused_in_a_sentence(folder, tmp_path, monkeypa
         DataConfig(keep=str(tmp_path))
     drawn = sources.open_source(folder)
     with pytest.raises(ValueError, match="the same in every epoch: those of the micro-world"):
-        cache.keep(drawn, Sampling(SMALL), tmp_path)
+        cache.cached(drawn, Sampling(SMALL), tmp_path)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ValueError, match="has 0.0 GiB left; take fewer with data.clips"):
-        cache.keep(sources.Scenes("test", 3), Sampling(SMALL), tmp_path)
+        cache.cached(sources.Scenes("test", 3), Sampling(SMALL), tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -46,7 +46,7 @@ def run(experiment, batch, steps=3, labels=LABELS):
     state, results = step.first_state(experiment, mesh), []
     do = step.train_step(experiment, labels, mesh)
     for _ in range(steps):
-        state, result = do(state, sharding.placed(mesh, batch))
+        state, result = do(state, sharding.shard_batch(mesh, batch))
         results.append(jax.device_get(result))
     return state, results
 
@@ -81,7 +81,7 @@ def test_four_whole_steps_are_those_of_scenic(agree, monkeypatch):
     mesh, weight = sharding.make_mesh(), jnp.array([meta["mixup_weight"]])
     state = step.first_state(experiment, mesh, params)
     names = tuple(f"class {number}" for number in range(model.classes))
-    learn = jax.jit(lambda s, b: step.learn(s, b, jax.random.key(0), experiment, names, mesh))
+    learn = jax.jit(lambda s, b: step.update_step(s, b, jax.random.key(0), experiment, names, mesh))
     answer = jax.jit(lambda params, clip: MBT(model).apply({"params": params}, clip).stream_logits)
     for number in range(meta["steps"]):
         inputs = under(want, f"batch/{number}/inputs/")
@@ -160,7 +160,7 @@ def test_a_loss_that_is_no_number_changes_nothing_but_the_count(batch):
     good, _ = run(make(), batch, steps=1)
     before = jax.tree.map(np.array, good)
     mesh = sharding.make_mesh()
-    after, result = step.train_step(make(), LABELS, mesh)(good, sharding.placed(mesh, bad))
+    after, result = step.train_step(make(), LABELS, mesh)(good, sharding.shard_batch(mesh, bad))
     assert not result["finite"] and int(after.step) == 2 and int(after.skipped) == 1
     close(before.params, after.params, atol=0)
     close(before.optimizer, after.optimizer, atol=0)
@@ -170,7 +170,7 @@ def test_a_loss_that_is_no_number_changes_nothing_but_the_count(batch):
 def test_the_state_is_changed_in_place_with_no_copy_beside_it(batch):
     """What a wide model needs besides its state is little more than the gradient."""
     experiment, mesh = make(replace(TINY, width=256, mlp_dim=1024)), sharding.make_mesh()
-    state, one = step.like(experiment, mesh), jax.tree.map(lambda x: x[:1], batch)
+    state, one = step.abstract_state(experiment, mesh), jax.tree.map(lambda x: x[:1], batch)
     do = step.train_step(experiment, LABELS, mesh).lower(state, one).compile()
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
     used = do.memory_analysis()
@@ -196,7 +196,7 @@ def test_what_is_drawn_depends_on_seed_and_step_alone(batch):
     state = step.first_state(dropping, sharding.make_mesh())
     seeded = state._replace(key=jax.random.key_data(jax.random.key(1)))
     mesh = sharding.make_mesh()
-    _, result = step.train_step(other, LABELS, mesh)(seeded, sharding.placed(mesh, batch))
+    _, result = step.train_step(other, LABELS, mesh)(seeded, sharding.shard_batch(mesh, batch))
     assert np.isfinite(result["loss"])
 
 

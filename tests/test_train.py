@@ -17,7 +17,7 @@ from mbt_lite.evaluation import metrics
 from mbt_lite.evaluation.loop import evaluate
 from mbt_lite.inference import load
 from mbt_lite.train import dry_run, loop, setup
-from mbt_lite.train.logger import Logbook
+from mbt_lite.train.logger import MetricLogger
 from mbt_lite.train.validation import Sample
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
@@ -178,12 +178,12 @@ def test_such_steps_are_left_out_where_that_is_asked_for(brief, tmp_path, monkey
 def test_a_model_to_start_from_brings_its_geometry_and_its_weights(experiment, finished):
     first, folder = finished[0].classifier, str(finished[0].folder)
     again = replace(experiment, start=StartConfig(model=folder))
-    begun = setup.settle(replace(again, model=configs.world.experiment().model))
+    begun = setup.resolve(replace(again, model=configs.world.experiment().model))
     assert begun.experiment.model == replace(first.config, classes=39)
     same(begun.params()["rgb_block_0"], first.params["rgb_block_0"])
     np.testing.assert_array_equal(begun.params()["head"]["bias"][:31], first.params["head"]["bias"])
     late = replace(experiment.model, fusion="late")
-    rewired = setup.settle(replace(again, model=late, start=StartConfig(folder, rewire=True)))
+    rewired = setup.resolve(replace(again, model=late, start=StartConfig(folder, rewire=True)))
     assert rewired.experiment.model.fusion == "late" and "bottleneck" not in rewired.params()
 
 
@@ -216,7 +216,7 @@ def test_a_profile_of_a_few_steps_lies_beside_the_scores(brief, tmp_path, steps)
 
 
 def test_a_rehearsal_says_what_a_run_would_take(experiment):
-    found = dry_run.rehearse(experiment)
+    found = dry_run.dry_run(experiment)
     words = dry_run.words(found)
     assert found["parameters"] == found["trained parameters"] > 1000
     assert found["batch"]["rgb"] == "uint8 [4, 8, 48, 48, 3]"
@@ -225,7 +225,7 @@ def test_a_rehearsal_says_what_a_run_would_take(experiment):
 
 
 def test_the_line_of_progress_shows_loss_score_speed_waiting_and_mfu(tmp_path, capsys):
-    book = Logbook(tmp_path, "run", 0, 10)
+    book = MetricLogger(tmp_path, "run", 0, 10)
     book.add(1, {"loss": 3.14159, "clips_per_s": 12.0, "waiting": 0.25, "mfu": 0.5})
     book.add(1, {"mAP": 0.1234})
     book.advance()
@@ -237,7 +237,7 @@ def test_the_line_of_progress_shows_loss_score_speed_waiting_and_mfu(tmp_path, c
 def test_rows_after_the_step_that_a_run_goes_on_from_are_forgotten(tmp_path):
     rows = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]
     (tmp_path / "metrics.jsonl").write_text("\n".join([*rows, '{"step": 4, "lo']))
-    book = Logbook(tmp_path, "run", 2, 10, quiet=True)
+    book = MetricLogger(tmp_path, "run", 2, 10, quiet=True)
     book.close()
     assert [row["step"] for row in book.rows] == [1, 2]
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 2

@@ -44,11 +44,13 @@ class Calibrate:
 
     def _calibrate(self) -> int:
         from mbt_lite import plot
-        from mbt_lite.evaluation.front_end_match import calibrate
+        from mbt_lite.evaluation.front_end_match import match_front_end
 
         if self.data is None or self.views < 1:
             raise ValueError(f"labelled clips are needed, and 1 view or more; try: {self.example}")
-        found = calibrate(load_model(self.model), self.data, self.presets or None, views=self.views)
+        found = match_front_end(
+            load_model(self.model), self.data, self.presets or None, views=self.views
+        )
         if self.json:
             print(json.dumps(found.to_dict(), indent=1))
         else:

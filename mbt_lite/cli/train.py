@@ -53,9 +53,9 @@ class Train:
         if self.distributed or self.coordinator:
             sharding.connect(self.coordinator, self.processes, self.process)
         if self.dry_run:
-            from mbt_lite.train.dry_run import rehearse, words
+            from mbt_lite.train.dry_run import dry_run, words
 
-            print(words(rehearse(experiment)))
+            print(words(dry_run(experiment)))
             return 0
         from mbt_lite.train.loop import fit
         from mbt_lite.train.signals import LEFT

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mbt_lite.config import to_dict
 from mbt_lite.data import workers
 from mbt_lite.data.filler import (
-    Filler,
+    BatchMaker,
     Job,
     Rows,
     Source,
@@ -34,7 +34,7 @@ WORTH = 500  # clips, from which on it is worth to start processes
 INDEX = "clips.json"
 
 
-class Kept:
+class CachedSource:
     """A source whose clips lie in the memory-mapped arrays [R, ...] of a folder."""
 
     def __init__(self, folder: Path, sampling: Sampling, source: Source):
@@ -56,7 +56,9 @@ class Kept:
         return self.ids[index]
 
 
-def keep(source: Source, sampling: Sampling, folder: Path, processes: int | None = None) -> Kept:
+def cached(
+    source: Source, sampling: Sampling, folder: Path, processes: int | None = None
+) -> CachedSource:
     """The source with its clips kept under `folder`; they are made now unless they are there.
 
     What decides the values names the files: source, form, and the first clip itself, which tells
@@ -73,12 +75,12 @@ def keep(source: Source, sampling: Sampling, folder: Path, processes: int | None
     with FileLock(folder / f".{place.name}.lock"):
         if not (place / INDEX).exists():
             _make(source, sampling, place, processes)
-    return Kept(place, sampling, source)
+    return CachedSource(place, sampling, source)
 
 
 def _digest(source: Source, sampling: Sampling) -> str:
     """A name for what decides the values."""
-    filler = Filler(source, sampling, 0)
+    filler = BatchMaker(source, sampling, 0)
     first = workers.blank(filler.fields(1))
     with workers.one_thread():
         answer = filler(Job(0, 0, 0), first)
@@ -95,7 +97,7 @@ def _make(source: Source, sampling: Sampling, place: Path, processes: int | None
     """Make all clips in a folder of another name, which is renamed when it is whole."""
     if processes is None:
         processes = (os.cpu_count() or 1) if len(source) >= WORTH else 0
-    fields = Filler(source, sampling, 0).fields(len(source))
+    fields = BatchMaker(source, sampling, 0).fields(len(source))
     del fields["mask"]
     partial = place.with_name(f".{place.name}.part")
     shutil.rmtree(partial, ignore_errors=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from mbt_lite.config import DataConfig, Experiment
 from mbt_lite.data import sources, world
-from mbt_lite.data.cache import keep
-from mbt_lite.data.filler import Part, Source
+from mbt_lite.data.cache import cached
+from mbt_lite.data.filler import Source, Subset
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.sources import (
@@ -19,7 +19,7 @@ from mbt_lite.data.sources import (
     World,
 )
 from mbt_lite.data.splits import held_out
-from mbt_lite.data.workers import hindrance
+from mbt_lite.data.workers import why_no_workers
 
 log = logging.getLogger(__name__)
 ROLES = ("train", "validation", "test")
@@ -44,7 +44,7 @@ def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) 
     place = _find(config)
     source = _to_learn(config, place) if role == "train" else _to_score(config, role, place)
     if role != "train" and source is not None and 0 < clips < len(source):
-        return Part(source, np.linspace(0, len(source) - 1, clips).round().astype(int))
+        return Subset(source, np.linspace(0, len(source) - 1, clips).round().astype(int))
     return source
 
 
@@ -75,14 +75,14 @@ def _to_learn(config: DataConfig, place: Place) -> Source:
     source = place.open(_training_split(config, place))
     if not any(_is_held_out(config, role, place) for role in ROLES[1:]):
         return source
-    return Part(source, np.flatnonzero(~_held_out(config, source)))
+    return Subset(source, np.flatnonzero(~_held_out(config, source)))
 
 
 def _to_score(config: DataConfig, role: str, place: Place) -> Source | None:
     """The split of a role, or what is held out in its stead."""
     if _is_held_out(config, role, place):
         source = place.open(_training_split(config, place))
-        return Part(source, np.flatnonzero(_held_out(config, source)))
+        return Subset(source, np.flatnonzero(_held_out(config, source)))
     split = getattr(config, role)
     if split is None or split in place.splits:
         return split and place.open(split)
@@ -156,9 +156,9 @@ def make_loader(
     sampling = sampled(experiment, source, training)
     workers = config.workers if workers is None else workers
     if config.keep:
-        source = keep(source, sampling, Path(config.keep))
+        source = cached(source, sampling, Path(config.keep))
         workers = 0
-    if workers and (why := hindrance()):
+    if workers and (why := why_no_workers()):
         log.warning("the clips are read in this process, without workers: %s.", why)
         workers = 0
     return Loader(

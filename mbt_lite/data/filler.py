@@ -11,7 +11,7 @@ import numpy as np
 
 from mbt_lite.data.sampling import Sampling
 
-Rows = dict[str, np.ndarray]  # a clip's own rows of a batch, to be written: see `Filler.fields`
+Rows = dict[str, np.ndarray]  # a clip's own rows of a batch, to be written: see `BatchMaker.fields`
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class Source(Protocol):
         ...
 
 
-class Part:
+class Subset:
     """Some clips of a source, by their numbers."""
 
     def __init__(self, whole: Source, chosen: np.ndarray):
@@ -63,7 +63,7 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Filler:
+class BatchMaker:
     """Writes clips into a batch, in whatever process: what is drawn depends on the job alone."""
 
     source: Source

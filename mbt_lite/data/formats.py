@@ -39,7 +39,7 @@ SUFFIXES = frozenset(  # of everything that container.py opens, but for still pi
 BESIDE = (".csv", ".json", ".txt", ".md")  # of what lies beside clips: not worth a word
 
 
-class Line(NamedTuple):
+class Annotation(NamedTuple):
     """One labelled window as a table writes it."""
 
     name: str  # tells the line from all others, where the table has no repetitions
@@ -52,18 +52,18 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sheet:
+class AnnotationTable:
     """The lines of a source, and in sentences those that could not be read."""
 
     form: str
     folder: Path  # where the files of the lines lie, unless another folder is given
-    lines: list[Line]
+    lines: list[Annotation]
     problems: list[str]
     notes: tuple[str, ...] = ()  # in sentences, what was passed over
 
 
-def read(source: Path) -> Sheet:
-    """The `Sheet` of a table, of a folder with labels.csv, or of a folder of class folders.
+def read(source: Path) -> AnnotationTable:
+    """Read a table, a folder with labels.csv, or a folder of class folders.
 
     Raises ValueError where the source is neither, or holds no line at all.
     """
@@ -81,7 +81,7 @@ def read(source: Path) -> Sheet:
     return sheet
 
 
-def _folders(folder: Path) -> Sheet:
+def _folders(folder: Path) -> AnnotationTable:
     """One line per video or sound file in the folders of a folder, whose names are the labels.
 
     ValueError that names the folders in which there is none: a class would be lost in silence.
@@ -104,7 +104,7 @@ def _folders(folder: Path) -> Sheet:
     for path, files in clips.items():
         label = composed(path.name)
         inside = [file.relative_to(folder) for file in files]
-        lines += [Line(str(p.with_suffix("")), str(p), (label,)) for p in inside]
+        lines += [Annotation(str(p.with_suffix("")), str(p), (label,)) for p in inside]
     left = [f"{path.name}/" for path in others]
     left += [
         str(file.relative_to(folder))
@@ -114,7 +114,7 @@ def _folders(folder: Path) -> Sheet:
     ]
     more = " ..." if len(left) > 5 else ""
     said = f"no video or sound by their suffix, left out ({len(left)}): {', '.join(left[:5])}{more}"
-    return Sheet("folders", folder, lines, [], (said,) if left else ())
+    return AnnotationTable("folders", folder, lines, [], (said,) if left else ())
 
 
 def _visible(folder: Path) -> list[Path]:
@@ -149,7 +149,7 @@ def composed(text: str) -> str:
 # ---- which form ----
 
 
-def _table(path: Path) -> Sheet:
+def _table(path: Path) -> AnnotationTable:
     text, delimiter = _without_sep(_text(path))
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "").casefold()
@@ -186,7 +186,7 @@ def _without_sep(text: str) -> tuple[str, str | None]:
     return (text[found.end() :], found[1]) if found else (text, None)
 
 
-def _sheet(form: str, path: Path, text: str, delimiter: str, read: Callable) -> Sheet:
+def _sheet(form: str, path: Path, text: str, delimiter: str, read: Callable) -> AnnotationTable:
     """The sheet of a table whose rows `read` turns into a line; None stands for a header."""
     lines, problems = [], []
     for number, fields in _rows(path, text, delimiter):
@@ -197,7 +197,7 @@ def _sheet(form: str, path: Path, text: str, delimiter: str, read: Callable) -> 
             problems.append(f"{path}, line {number}: {reason}")
         else:
             lines += [line] if line else []
-    return Sheet(form, path.parent, lines, problems)
+    return AnnotationTable(form, path.parent, lines, problems)
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -231,7 +231,7 @@ def _check_closed(path: Path, text: str, delimiter: str, begins: int) -> None:
 # ---- tables of data sets ----
 
 
-def _audioset(fields: Sequence[str]) -> Line | None:
+def _audioset(fields: Sequence[str]) -> Annotation | None:
     if fields[0].startswith("#") or fields[0].casefold() == "ytid":
         return None
     video, start, end, mids = fields[0], _seconds(fields[1]), _seconds(fields[2]), fields[3]
@@ -240,10 +240,10 @@ def _audioset(fields: Sequence[str]) -> Line | None:
     return _segment(f"{video}_{_ms(start)}_{_ms(end)}", video, _split(mids, ","), start, end)
 
 
-def _vggsound(fields: Sequence[str]) -> Line:
+def _vggsound(fields: Sequence[str]) -> Annotation:
     if len(fields) == 2 and Path(fields[0]).suffix:
         path = Path(fields[0])
-        return Line(path.stem, fields[0], _split(fields[1], ""), cuts=(path.stem,))
+        return Annotation(path.stem, fields[0], _split(fields[1], ""), cuts=(path.stem,))
     if len(fields) != 4:
         raise ValueError("put quotes around a label with ','.")
     video, start, label, split = fields
@@ -255,8 +255,8 @@ def _vggsound(fields: Sequence[str]) -> Line:
     return line._replace(split=split or None)
 
 
-def _epic(header: Sequence[str]) -> Callable[[Sequence[str]], Line | None]:
-    def line(fields: Sequence[str]) -> Line | None:
+def _epic(header: Sequence[str]) -> Callable[[Sequence[str]], Annotation | None]:
+    def line(fields: Sequence[str]) -> Annotation | None:
         if list(map(str.casefold, fields)) == list(header):
             return None
         if len(fields) != len(header):
@@ -266,12 +266,12 @@ def _epic(header: Sequence[str]) -> Callable[[Sequence[str]], Line | None]:
         start, end = _clock(row["start_timestamp"]), _clock(row["stop_timestamp"])
         _check_window(start, end)
         name = row["narration_id"]
-        return Line(name, row["video_id"], names, start, end, cuts=(name,))
+        return Annotation(name, row["video_id"], names, start, end, cuts=(name,))
 
     return line
 
 
-def _segment(name: str, video: str, names: tuple[str, ...], start: float, end: float) -> Line:
+def _segment(name: str, video: str, names: tuple[str, ...], start: float, end: float) -> Annotation:
     """A window of a video, under the names that downloaders give to a file which is cut so."""
     _check_window(start, end)
     starts = [*dict.fromkeys([f"{start:g}", f"{round(start)}", f"{round(start):06d}"])]
@@ -279,7 +279,7 @@ def _segment(name: str, video: str, names: tuple[str, ...], start: float, end: f
     ends = [f"{end:g}", f"{round(end)}", f"{round(end):06d}", f"{end:.1f}", f"{end:.3f}", _ms(end)]
     pairs = [f"{video}_{a}_{b}" for a in starts for b in ends]
     singles = [f"{video}_{a}" for a in starts]
-    return Line(name, video, names, start, end, cuts=tuple(dict.fromkeys(pairs + singles)))
+    return Annotation(name, video, names, start, end, cuts=tuple(dict.fromkeys(pairs + singles)))
 
 
 def _ms(seconds: float) -> str:
@@ -295,11 +295,11 @@ def _clock(text: str) -> float:
 # ---- a table of one's own ----
 
 
-def _own_sheet(path: Path, text: str, delimiter: str) -> Sheet:
+def _own_sheet(path: Path, text: str, delimiter: str) -> AnnotationTable:
     header = next((fields for _, fields in _rows(path, text, delimiter)), [])
     columns = _own_columns(path, header)
 
-    def line(fields: Sequence[str]) -> Line | None:
+    def line(fields: Sequence[str]) -> Annotation | None:
         return None if fields == header else _own_line(fields, len(header), columns)
 
     return _sheet("own", path, text, delimiter, line)
@@ -329,7 +329,7 @@ def _own_columns(path: Path, header: Sequence[str]) -> dict[str, int]:
     return {kind: column for kind, column in found.items() if column is not None}
 
 
-def _own_line(fields: Sequence[str], width: int, columns: dict[str, int]) -> Line:
+def _own_line(fields: Sequence[str], width: int, columns: dict[str, int]) -> Annotation:
     if len(fields) > width:
         raise ValueError("too many fields; put quotes around one with ','.")
     row = {kind: fields[i] if i < len(fields) else "" for kind, i in columns.items()}
@@ -344,7 +344,7 @@ def _own_line(fields: Sequence[str], width: int, columns: dict[str, int]) -> Lin
     window = "".join(f"_{_ms(time)}" for time in (start, end) if time is not None)
     name = row.get("id") or str(Path(row["file"]).with_suffix("")) + window
     names = _split(row["labels"], SEPARATORS)
-    return Line(name, row["file"], names, start, end, row.get("split") or None)
+    return Annotation(name, row["file"], names, start, end, row.get("split") or None)
 
 
 def _split(labels: str, separators: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from mbt_lite.data import (
     workers,
     world,
 )
-from mbt_lite.data.filler import Filler, Part, Source
+from mbt_lite.data.filler import BatchMaker, Source, Subset
 from mbt_lite.data.sampling import Sampling
 
 WORLD = {f"world:{split}": split for split in world.SPLITS}
@@ -176,7 +176,7 @@ class Drawn:
 
     def _write(self, index: int, sampling: Sampling) -> dict[str, np.ndarray]:
         """The rows of a clip; its id and its labels are remembered."""
-        out = workers.blank(Filler(self.source, sampling, 0).fields(1))
+        out = workers.blank(BatchMaker(self.source, sampling, 0).fields(1))
         name = self.source.write(index, out, sampling, np.random.default_rng(0))
         self.known[index] = name, out["labels"][0]
         return out
@@ -275,7 +275,7 @@ def _drawn(opened: Source, place: str, labels, sampling: Sampling, count: int | 
 
 def _file(source: Source, index: int) -> Path | None:
     """The file that holds a clip, where it is known."""
-    if isinstance(source, Part):
+    if isinstance(source, Subset):
         return _file(source.whole, int(source.chosen[index]))
     if isinstance(source, sources.Table):
         return source.rows[index].path

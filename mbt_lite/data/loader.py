@@ -12,7 +12,7 @@ import grain
 import numpy as np
 
 from mbt_lite.data import workers
-from mbt_lite.data.filler import Filler, Job, Source
+from mbt_lite.data.filler import BatchMaker, Job, Source
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.workers import Workers
 
@@ -60,7 +60,9 @@ class Loader:
             raise ValueError("the source has no clips.")
         shuffle = sampling.training if shuffle is None else shuffle
         self.plan = Plan(len(source), batch, seed, shuffle, host, hosts)
-        self.steps = _Steps(Filler(source, sampling, seed), self.plan, epochs, workers, on_error)
+        self.steps = _Steps(
+            BatchMaker(source, sampling, seed), self.plan, epochs, workers, on_error
+        )
         ahead = AHEAD if workers else 0
         options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         self.batches = iter(grain.MapDataset.source(self.steps).to_iter_dataset(options))

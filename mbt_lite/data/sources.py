@@ -18,7 +18,7 @@ from mbt_lite.data import records, tables, world
 from mbt_lite.data.filler import Rows, Source
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.videos import Table
-from mbt_lite.data.windows import Stream, mark, write
+from mbt_lite.data.windows import Stream, multi_hot, write
 from mbt_lite.features import log_mel
 
 WHOLE = "all"  # how `mbt-lite prepare` calls the split of a table that has none
@@ -122,7 +122,7 @@ class Records:
         def rows(chosen: np.ndarray) -> np.ndarray:
             return spectrogram[chosen]
 
-        mark(out["labels"], example.labels)
+        multi_hot(out["labels"], example.labels)
         write(out, sampling, rng, Stream(count, frames), Stream(len(spectrogram), rows))
         return example.id
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from mbt_lite import paths
 from mbt_lite.data import formats
-from mbt_lite.data.formats import SUFFIXES, Line, Sheet
+from mbt_lite.data.formats import SUFFIXES, Annotation, AnnotationTable
 
 SHOWN = 5  # examples in a sentence that counts
 NEAR = 1.0  # s; files and windows of the same length differ by less
@@ -56,7 +56,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Rows:
+class AnnotatedRows:
     """The rows of a source, its classes in fixed order, and in sentences what was left out."""
 
     rows: list[Row]
@@ -68,8 +68,8 @@ def read_rows(
     source: str | Path,
     videos: Path | None = None,
     names: Mapping[str, str] | Path | None = None,
-) -> Rows:
-    """The `Rows` of a table or folder in any form of forms.py, in the table's order.
+) -> AnnotatedRows:
+    """The `AnnotatedRows` of a table or folder in any form of forms.py, in the table's order.
 
     Files are sought in the folder `videos`, otherwise beside the table. `names` is a file with the
     class names in order (AudioSet's class_labels_indices.csv, vggsound_stat.csv, one name a line;
@@ -94,7 +94,7 @@ def read_rows(
     if not rows:
         raise ValueError(f"{source}: none of its rows can be used; {'; '.join(notes)}.")
     notes += _counted("files missing", [row.id for row in rows if row.path is None])
-    return Rows(rows, labels, tuple(notes))
+    return AnnotatedRows(rows, labels, tuple(notes))
 
 
 def read_table(source: str | Path, labels: Sequence[str]) -> list[Item]:
@@ -139,7 +139,7 @@ def read(source: str | Path, labels: Sequence[str], split: str | None = None) ->
     return Table(items, (*notes, *repeated))
 
 
-def _of_split(source: Path, sheet: Sheet, split: str | None) -> Sheet:
+def _of_split(source: Path, sheet: AnnotationTable, split: str | None) -> AnnotationTable:
     lines = [line for line in sheet.lines if split in (None, line.split)]
     if not lines:
         known = ", ".join(dict.fromkeys(line.split for line in sheet.lines if line.split))
@@ -163,7 +163,7 @@ def window(row: Row, total: float | None) -> tuple[float, float | None]:
 # ---- names of classes ----
 
 
-def _named(sheet: Sheet, names) -> tuple[list[str], list[Line], list[str]]:
+def _named(sheet: AnnotationTable, names) -> tuple[list[str], list[Annotation], list[str]]:
     """The classes in order, the lines with class names for what was written, and notes."""
     labels, meaning, notes = _vocabulary(sheet, names)
     lines = [
@@ -174,7 +174,7 @@ def _named(sheet: Sheet, names) -> tuple[list[str], list[Line], list[str]]:
     return labels, lines, notes
 
 
-def _vocabulary(sheet: Sheet, names) -> tuple[list[str], dict[str, str], list[str]]:
+def _vocabulary(sheet: AnnotationTable, names) -> tuple[list[str], dict[str, str], list[str]]:
     """The classes in order (none: those of the table), written label → class, and notes."""
     if isinstance(names, Mapping):
         return list(dict.fromkeys(names.values())), dict(names), []
@@ -188,7 +188,7 @@ def _vocabulary(sheet: Sheet, names) -> tuple[list[str], dict[str, str], list[st
     return list(dict.fromkeys(meaning.values())), meaning, notes
 
 
-def _beside(sheet: Sheet) -> Path | None:
+def _beside(sheet: AnnotationTable) -> Path | None:
     """The file with the class names of a data set that came without one."""
     patterns = {"audioset": "*class_labels_indices*.csv", "vggsound": "vggsound_stat.csv"}
     pattern = patterns.get(sheet.form)
@@ -233,7 +233,7 @@ def _epic_classes(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
     return list(meaning.values()), meaning, notes
 
 
-def _classes(source: Path, lines: Sequence[Line], labels: Sequence[str]) -> dict[str, int]:
+def _classes(source: Path, lines: Sequence[Annotation], labels: Sequence[str]) -> dict[str, int]:
     """The class number of each name in the source that is among the labels."""
     folded = {_folded(label): i for i, label in reversed(list(enumerate(labels)))}
     exact = {label: i for i, label in reversed(list(enumerate(labels)))}
@@ -256,7 +256,7 @@ def _folded(name: str) -> str:
     return formats.composed(name).casefold().replace("_", " ")
 
 
-def _with_classes(lines: Sequence[Line], known: Mapping[str, int], to: str = ""):
+def _with_classes(lines: Sequence[Annotation], known: Mapping[str, int], to: str = ""):
     """(line, its class numbers) of every line with a known label, and notes on the others."""
     named = [(line, [known[n] for n in line.names if n in known]) for line in lines]
     unknown = dict.fromkeys(n for line in lines for n in line.names if n not in known)
@@ -272,13 +272,13 @@ def _with_classes(lines: Sequence[Line], known: Mapping[str, int], to: str = "")
 class _Files:
     """Where the files of a sheet lie; data sets that only name their videos are searched once."""
 
-    def __init__(self, folder: Path, sheet: Sheet):
+    def __init__(self, folder: Path, sheet: AnnotationTable):
         self.folders = dict.fromkeys([folder, sheet.folder])
         self.stems: dict[str, Path] = {}
         if any(line.cuts for line in sheet.lines):
             self.stems = _by_stem(folder)
 
-    def window(self, line: Line) -> tuple[Path | None, float | None, float | None]:
+    def window(self, line: Annotation) -> tuple[Path | None, float | None, float | None]:
         """The file of a line, None where there is none, and the window's start and end in it."""
         for path in self.places(line):
             if path.is_file():
@@ -288,7 +288,7 @@ class _Files:
             return cut, (None if line.start is None else 0.0), _length(line)
         return self.stems.get(line.file, self.stems.get(f"Y{line.file}")), line.start, line.end
 
-    def places(self, line: Line) -> list[Path]:
+    def places(self, line: Annotation) -> list[Path]:
         """Where the file of a line may lie: as written, with Windows' back slashes turned, and with
         accents as one character or as two, as a copy from another system has them.
         """
@@ -306,7 +306,7 @@ def _without_folders(named, files: _Files) -> tuple[list, list[str]]:
     return [pair for pair in named if pair[0].file not in folders] if folders else named, notes
 
 
-def _length(line: Line) -> float | None:
+def _length(line: Annotation) -> float | None:
     return None if line.end is None else line.end - (line.start or 0.0)
 
 
@@ -325,7 +325,7 @@ def _by_stem(folder: Path) -> dict[str, Path]:
 # ---- rows and items ----
 
 
-def _row(line: Line, labels: Sequence[str], numbers: Iterable[int], files: _Files) -> Row:
+def _row(line: Annotation, labels: Sequence[str], numbers: Iterable[int], files: _Files) -> Row:
     names = tuple(labels[i] for i in dict.fromkeys(numbers))
     return Row(_safe(line.name), *files.window(line), names, line.split)
 

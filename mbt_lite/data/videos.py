@@ -14,7 +14,7 @@ from mbt_lite.config import ClipConfig
 from mbt_lite.data import tables
 from mbt_lite.data.filler import Rows
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.data.windows import Stream, mark, write
+from mbt_lite.data.windows import Stream, multi_hot, write
 from mbt_lite.features import log_mel
 
 
@@ -24,7 +24,7 @@ class Table:
     auxiliary = 0
     made_of = None
 
-    def __init__(self, rows: tables.Rows, split: str | None = None):
+    def __init__(self, rows: tables.AnnotatedRows, split: str | None = None):
         self.labels = tuple(rows.labels)
         of_split = [row for row in rows.rows if split is None or row.split == split]
         self.rows = [row for row in of_split if row.path]
@@ -65,7 +65,7 @@ class Table:
             places = (chosen[:, None] * hop + np.arange(hop)).ravel() - begin
             return log_mel(wave[places], clip.front_end)
 
-        mark(out["labels"], [self.numbers[label] for label in row.labels])
+        multi_hot(out["labels"], [self.numbers[label] for label in row.labels])
         write(out, sampling, rng, Stream(count, frames), Stream(heard, rows))
         return row.id
 

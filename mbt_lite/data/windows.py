@@ -27,7 +27,7 @@ class Stream(NamedTuple):
     read: Callable[[np.ndarray], Iterable[np.ndarray]]
 
 
-def mark(labels: np.ndarray, numbers: Sequence[int]) -> None:
+def multi_hot(labels: np.ndarray, numbers: Sequence[int]) -> None:
     """1 in the columns of the true classes, 0 elsewhere."""
     labels[:] = 0
     labels[:, list(numbers)] = 1

@@ -76,7 +76,7 @@ class Workers:
             self.free.put(slot)
 
 
-def hindrance() -> str | None:
+def why_no_workers() -> str | None:
     """Why this program cannot begin processes, None if it can.
 
     Each begins with a run of the program's main file, as far as `if __name__ == "__main__":`; a

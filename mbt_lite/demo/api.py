@@ -3,14 +3,14 @@
 import gradio as gr
 
 from mbt_lite.demo.engine import Engine
-from mbt_lite.demo.manners import MODEL_RUN, told
+from mbt_lite.demo.manners import MODEL_RUN, show_errors
 from mbt_lite.model.label_heads import in_words
 
 
 def endpoints(engine: Engine) -> None:
     """What programs can ask, of the model that the page began with."""
 
-    @told
+    @show_errors
     def predict(video: str) -> dict:
         """What the model sees and hears in the middle of a video.
 
@@ -24,7 +24,7 @@ def endpoints(engine: Engine) -> None:
         about = {"probabilities": in_words(classifier.label_heads), "caution": classifier.caution}
         return {**answers, "notes": list(view.notes), **about}
 
-    @told
+    @show_errors
     def windows(video: str) -> list[dict]:
         """What the model sees and hears, window by window, over the whole of a video.
 
@@ -34,7 +34,7 @@ def endpoints(engine: Engine) -> None:
         found = engine.ask(video).windows
         return [{"start": w.start, "end": w.end, **w.answers} for w in found]
 
-    @told
+    @show_errors
     def attention(video: str) -> dict:
         """What each slot of the bottleneck reads in the middle of a video, the mean over heads.
 

@@ -15,7 +15,7 @@ from mbt_lite import explain, inference, paths
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import amount
 from mbt_lite.config import ClipConfig
-from mbt_lite.demo.sandbox import Guard, Reading
+from mbt_lite.demo.sandbox import Reading, SandboxedReader
 from mbt_lite.explain import html, interventions
 from mbt_lite.features import View
 from mbt_lite.inference import Classifier, Prediction
@@ -186,8 +186,8 @@ def _made(name: str) -> Engine:
 
 
 @lru_cache(maxsize=LOADED)
-def _guard(clip_config: ClipConfig) -> Guard:
-    return Guard(clip_config)
+def _guard(clip_config: ClipConfig) -> SandboxedReader:
+    return SandboxedReader(clip_config)
 
 
 def shown(found: zoo.Entry) -> bool:

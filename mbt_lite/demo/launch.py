@@ -32,12 +32,12 @@ def start(
     page = build(engine, model)
     page.given = {"share": share or None, "server_port": port}
     if password:
-        page.given["auth"] = keeper(password)
+        page.given["auth"] = password_check(password)
         page.given["auth_message"] = "Any user name will do; the password was given to you."
     return page
 
 
-def keeper(password: str) -> Callable[[str, str], bool]:
+def password_check(password: str) -> Callable[[str, str], bool]:
     """Who lets everybody in who knows the password."""
 
     def knows(_user: str, said: str) -> bool:

@@ -16,8 +16,8 @@ HUES = "".join(f"--{name}: {COLOURS[name]};" for name in ("both", "spec", "rgb")
 CSS = f":root {{{HUES}}}\n{(HERE / 'style.css').read_text('utf-8')}"
 SCRIPT = (HERE / "player.js").read_text("utf-8")
 MODEL_RUN = {"concurrency_limit": 1, "concurrency_id": "model"}  # one at a time
-OWN = {"api_visibility": "private"}
-QUIET = {"show_progress": "hidden", **OWN}
+PRIVATE = {"api_visibility": "private"}
+NO_PROGRESS = {"show_progress": "hidden", **PRIVATE}
 
 
 class Page(gr.Blocks):
@@ -58,7 +58,7 @@ def theme() -> gr.themes.Base:
     )
 
 
-def told(work: Callable) -> Callable:
+def show_errors(work: Callable) -> Callable:
     """`work` whose errors about a file or a model are told in one sentence."""
 
     @wraps(work)

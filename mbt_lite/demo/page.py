@@ -9,7 +9,7 @@ import gradio as gr
 from mbt_lite.demo import about, look, play, quiz
 from mbt_lite.demo.api import endpoints
 from mbt_lite.demo.engine import Asked, Engine, choices, titled
-from mbt_lite.demo.manners import MODEL_RUN, OWN, QUIET, Page, told
+from mbt_lite.demo.manners import MODEL_RUN, NO_PROGRESS, PRIVATE, Page, show_errors
 from mbt_lite.demo.markup import bottleneck, bullets, hint, lesson, note, panels
 from mbt_lite.demo.player import player
 from mbt_lite.demo.samples import Sample, cards, samples
@@ -59,15 +59,15 @@ def build(engine: Engine, name: str) -> Page:
 def ask_tab(model: gr.State, asked: gr.State, clips: list[Sample], labels) -> tuple:
     """Where a clip comes from, and beside it what the model says; samples and answer come back."""
 
-    @told
+    @show_errors
     def ask(name: str, path: str | None, progress=gr.Progress()):  # noqa: B008
         return *answer(name, path, "", progress), None
 
-    @told
+    @show_errors
     def ask_recorded(name: str, path: str | None, progress=gr.Progress()):  # noqa: B008
         return *answer(name, path, "Your recording", progress), None
 
-    @told
+    @show_errors
     def pick(name: str, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         return answer(name, clips[int(event.index)].path, "", progress)
 
@@ -86,12 +86,12 @@ def ask_tab(model: gr.State, asked: gr.State, clips: list[Sample], labels) -> tu
             gr.HTML(PRIVACY)
         with gr.Column(scale=3, min_width=330):
             found = gr.HTML(NOTHING, elem_id="found")
-    shown = {"show_progress_on": found, **MODEL_RUN, **OWN}
+    shown = {"show_progress_on": found, **MODEL_RUN, **PRIVATE}
     picked.select(pick, model, [asked, found], **shown).success(None, js=SHOW)
     for event, work in ((video.upload, ask), (video.stop_recording, ask_recorded)):
         answered = event(work, [model, video], [asked, found, video], **shown)
         answered.success(None, js=SHOW)
-        answered.failure(lambda: None, None, video, **QUIET)
+        answered.failure(lambda: None, None, video, **NO_PROGRESS)
     return picked, found
 
 
@@ -129,13 +129,13 @@ def cautions(engine: Engine) -> list[str]:
 def look_tab(tab: gr.Tab, asked: gr.State) -> None:
     """The pages of what was read, made when a person first comes here after an answer."""
 
-    @told
+    @show_errors
     def show(clip: Asked | None, seen: tuple | None, progress=gr.Progress()):  # noqa: B008
         if clip is None or seen == (clip.path, clip.model):
             return gr.skip()
         return made(clip, look.FIRST, progress)
 
-    @told
+    @show_errors
     def explain(clip: Asked, label: str, progress=gr.Progress()):  # noqa: B008
         return made(replace(clip, chosen=label), look.FIRST, progress)
 
@@ -146,7 +146,7 @@ def look_tab(tab: gr.Tab, asked: gr.State) -> None:
 
     label = gr.Dropdown([], label="The label to explain", visible=False, elem_id="label")
     pages, seen = gr.HTML(look.NOTHING, elem_id="look"), gr.State()
-    shown = {"show_progress_on": pages, **MODEL_RUN, **OWN}
+    shown = {"show_progress_on": pages, **MODEL_RUN, **PRIVATE}
     tab.select(show, [asked, seen], [pages, seen, label], **shown)
     label.input(explain, [asked, label], [pages, seen, label], **shown)
 
@@ -157,7 +157,7 @@ def look_tab(tab: gr.Tab, asked: gr.State) -> None:
 def play_tab(tab: gr.Tab, model: gr.State, asked: gr.State, clips, engine) -> gr.CheckboxGroup:
     """What can be changed, and beside it what the model then says; the slots come back."""
 
-    @told
+    @show_errors
     def show(clip: Asked | None, other: tuple, sound, later, picture, emptied, cut):
         if clip is None:
             return play.NOTHING
@@ -166,7 +166,7 @@ def play_tab(tab: gr.Tab, model: gr.State, asked: gr.State, clips, engine) -> gr
         change = play.Change(sound, later, picture, tuple(emptied), tuple(cut), *other)
         return play.report(Engine.of(clip.model), clip, change)
 
-    @told
+    @show_errors
     def take(name: str, path: str):
         reading = Engine.of(name).read(path)
         return (reading.views[0], titled(path)), play.SOUNDS[2]
@@ -191,13 +191,13 @@ def play_tab(tab: gr.Tab, model: gr.State, asked: gr.State, clips, engine) -> gr
             result = gr.HTML(play.NOTHING, elem_id="changed")
     inputs = [asked, other, sound, later, picture, emptied, cut]
     touched = [one.input for one in (sound, later, picture, emptied, cut)]
-    run = {"trigger_mode": "always_last", **MODEL_RUN, **QUIET}
+    run = {"trigger_mode": "always_last", **MODEL_RUN, **NO_PROGRESS}
     gr.on([tab.select, *touched], show, inputs, result, **run)
     for event, work, source in (
         (sample.input, take_sample, sample),
         (upload.upload, take, upload),
     ):
-        taken = event(work, [model, source], [other, sound], **MODEL_RUN, **QUIET)
+        taken = event(work, [model, source], [other, sound], **MODEL_RUN, **NO_PROGRESS)
         taken.success(show, inputs, result, **run)
     return emptied
 
@@ -209,12 +209,12 @@ def slot_choices(engine: Engine) -> list[tuple[str, int]]:
 def quiz_part(model: gr.State, clips: list[Sample]) -> None:
     """A game: guess before the model tells."""
 
-    @told
+    @show_errors
     def begin(name: str, score: quiz.Score):
         one = quiz.new_round(Engine.of(name), [clip.path for clip in clips])
         return one, score, *shown(one, score)
 
-    @told
+    @show_errors
     def guess(one: quiz.Round | None, score: quiz.Score, said: str | None):
         if one is None or one.over or not said:
             raise ValueError("Choose one of the answers first.")
@@ -237,8 +237,8 @@ def quiz_part(model: gr.State, clips: list[Sample]) -> None:
         again = gr.Button("Begin")
     board = gr.HTML(elem_id="score")
     outputs = [one, score, stage, said, sure, again, board]
-    again.click(begin, [model, score], outputs, show_progress_on=stage, **MODEL_RUN, **OWN)
-    sure.click(guess, [one, score, said], outputs, **QUIET)
+    again.click(begin, [model, score], outputs, show_progress_on=stage, **MODEL_RUN, **PRIVATE)
+    sure.click(guess, [one, score, said], outputs, **NO_PROGRESS)
 
 
 # ---- About ----
@@ -248,7 +248,7 @@ def about_tab(engine: Engine, name: str, clips: list[Sample], others: tuple) -> 
     """What all this is, and which model answers; `others` change where another one is taken."""
     model, asked, *_ = others
 
-    @told
+    @show_errors
     def change(wanted: str, clip: Asked | None, progress=gr.Progress()):  # noqa: B008
         engine = Engine.of(wanted, progress)
         again, found = (
@@ -271,6 +271,6 @@ def about_tab(engine: Engine, name: str, clips: list[Sample], others: tuple) -> 
         whole = gr.Markdown(whole)
     gr.HTML(about.citation())
     outputs = [*others, explained, known, whole]
-    shown = {"show_progress_on": known, **MODEL_RUN, **OWN}
+    shown = {"show_progress_on": known, **MODEL_RUN, **PRIVATE}
     changed = wanted.input(change, [wanted, asked], outputs, **shown)
-    changed.failure(lambda name: name, model, wanted, **QUIET)
+    changed.failure(lambda name: name, model, wanted, **NO_PROGRESS)

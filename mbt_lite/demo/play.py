@@ -15,7 +15,7 @@ from mbt_lite import features
 from mbt_lite.demo.engine import Asked, Engine
 from mbt_lite.demo.markup import HUES, bar, grid, hint, percent
 from mbt_lite.demo.player import address
-from mbt_lite.explain import Operation, interventions
+from mbt_lite.explain import Intervention, interventions
 from mbt_lite.explain.html.page import data_uri, wav
 from mbt_lite.features import View
 from mbt_lite.media import RATE
@@ -93,16 +93,16 @@ def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
     return engine.by_label(classifier.probabilities(done.logits[0, 0]))
 
 
-def operation(config, change: Change) -> interventions.Surgery:
+def operation(config, change: Change) -> interventions.Edits:
     """All slots and cuts of a change in one surgery."""
-    wanted = [Operation("zero", slot=slot) for slot in change.emptied]
-    wanted += [Operation("cut", reader=CUTS[direction]) for direction in change.cut]
+    wanted = [Intervention("zero", slot=slot) for slot in change.emptied]
+    wanted += [Intervention("cut", reader=CUTS[direction]) for direction in change.cut]
     parts = [
         interventions.untouched(config),
-        *(interventions.surgery(config, one) for one in wanted),
+        *(interventions.edits(config, one) for one in wanted),
     ]
     *switches, values = zip(*parts, strict=True)
-    return interventions.Surgery(*(np.logical_or.reduce(each) for each in switches), values[0])
+    return interventions.Edits(*(np.logical_or.reduce(each) for each in switches), values[0])
 
 
 def report(engine: Engine, asked: Asked, change: Change) -> str:

@@ -1,7 +1,7 @@
 """Files of strangers, read in a process of their own: a hostile one costs its answer, no more.
 
-    with Guard(classifier.clip_config) as guard:
-        reading = guard.read("upload.avi")         # or MediaError, one sentence for a person
+    with SandboxedReader(classifier.clip_config) as reader:
+        reading = reader.read("upload.avi")         # or MediaError, one sentence for a person
 
 The process opens the given file and no other (container.py sees to that), holds no model, and is
 bounded in memory and time; one that crashes, hangs or grows is replaced. Size, length, pixels, rate
@@ -72,7 +72,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Limits:
     """What a file may be and cost."""
 
     clip_config: ClipConfig
@@ -84,7 +84,7 @@ class Bounds:
     pixels: int  # of a frame
 
 
-class Guard:
+class SandboxedReader:
     """Reads one file at a time, in one warm process; threads wait for each other."""
 
     def __init__(
@@ -99,12 +99,12 @@ class Guard:
         pixels: int = 4096 * 4096,
         work=None,
     ):
-        bounds = Bounds(clip_config, tuple(streams), seconds, memory, megabytes, minutes, pixels)
-        self._bounds, self._child, self._count = bounds, Child(work or look, bounds), 0
+        bounds = Limits(clip_config, tuple(streams), seconds, memory, megabytes, minutes, pixels)
+        self._bounds, self._child, self._count = bounds, Child(work or read_untrusted, bounds), 0
         self._alone, self._closed = threading.Lock(), False
         self._child.start()
 
-    def __enter__(self) -> "Guard":
+    def __enter__(self) -> "SandboxedReader":
         return self
 
     def __exit__(self, *_) -> None:
@@ -165,7 +165,7 @@ def shown(name: str) -> str:
 # ---- in the other process ----
 
 
-def look(job: tuple[str, int], bounds: Bounds) -> tuple[Reading | MediaError, int]:
+def read_untrusted(job: tuple[str, int], bounds: Limits) -> tuple[Reading | MediaError, int]:
     """The `Reading` of a file, or why there is none; and how many bytes of memory are held now."""
     path, windows = job
     folder, name = os.path.split(path)
@@ -204,7 +204,7 @@ def _resident() -> int:
         return 0
 
 
-def _read(name: str, windows: int, bounds: Bounds) -> Reading:
+def _read(name: str, windows: int, bounds: Limits) -> Reading:
     deadline, played = time.monotonic() + SHARE * bounds.seconds, _check(name, bounds)
     report = doctor.examine(name, bounds.clip_config, bounds.streams, looks=1)
     if windows == 1 and report.view:  # the doctor looks where one window lies
@@ -233,7 +233,7 @@ def _notes(name: str, report: doctor.Report) -> Iterator[str]:
 # ---- before anything is decoded ----
 
 
-def _check(name: str, bounds: Bounds) -> bool:
+def _check(name: str, bounds: Limits) -> bool:
     """Whether browsers play the file; `MediaError` where it is more than is taken."""
     size = os.stat(name).st_size / 1e6
     if size > bounds.megabytes:
@@ -245,7 +245,7 @@ def _check(name: str, bounds: Bounds) -> bool:
         return _is_played(name, container)
 
 
-def _check_tracks(name: str, container, bounds: Bounds) -> None:
+def _check_tracks(name: str, container, bounds: Limits) -> None:
     if len(container.streams) > MAX_TRACKS:
         found = f"{len(container.streams)} tracks, and up to {MAX_TRACKS} are taken"
         raise MediaError(f"{name} has {found}; keep only the picture and the sound.")

@@ -65,7 +65,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class FrontEndMatch:
     """Front ends ranked by log-likelihood, best first."""
 
     rows: tuple[Row, ...]
@@ -133,7 +133,7 @@ def _line(row: Row, width: int) -> str:
     )
 
 
-def calibrate(
+def match_front_end(
     classifier: Classifier,
     source: str | Path | Sequence[Item],
     presets: Sequence[str] | None = None,
@@ -141,8 +141,8 @@ def calibrate(
     own_statistics: bool = True,
     views: int = 1,
     quiet: bool = False,
-) -> Calibration:
-    """The `Calibration` of a model on labelled clips: presets (None: all) from best to worst.
+) -> FrontEndMatch:
+    """The `FrontEndMatch` of a model on labelled clips: presets (None: all) from best to worst.
 
     `source` is a table, a folder (see `tables.read`) or its items. A file is decoded once; what it
     shows waits in a temporary file. Of a clip, `views` windows are heard and their logits averaged,
@@ -158,7 +158,7 @@ def calibrate(
     items = table.items
     with tempfile.TemporaryDirectory(prefix="mbt-lite-") as folder:
         heard = _decode(classifier, items, views, Path(folder), quiet)
-        return calibrate_waves(
+        return match_front_end_waves(
             classifier,
             heard.waves,
             np.stack([items[i].truth for i in heard.kept]),
@@ -171,7 +171,7 @@ def calibrate(
         )
 
 
-def calibrate_waves(
+def match_front_end_waves(
     classifier: Classifier,
     waves: np.ndarray,
     truth: np.ndarray,
@@ -182,8 +182,8 @@ def calibrate_waves(
     own_statistics: bool = True,
     notes: tuple[str, ...] = (),
     quiet: bool = False,
-) -> Calibration:
-    """The `Calibration` on windows of sound [K, S], floats in [-1, 1] or 16-bit integers.
+) -> FrontEndMatch:
+    """The `FrontEndMatch` on windows of sound [K, S], floats in [-1, 1] or 16-bit integers.
 
     `truth` [N, C] is 0 or 1; `owner` [K] is the clip of each window (None: one window each);
     `frames` uint8 [K, T, H, W, 3] go with them if the model sees.
@@ -198,7 +198,7 @@ def calibrate_waves(
         tried = own + [(front, False) for front in _stored(classifier, fronts)]
     logits = _answers(classifier, waves, frames, [front for front, _ in tried], quiet)
     logits = np.stack([_mean_by(owner, one, len(truth)) for one in logits])  # [P, N, C]
-    return Calibration(
+    return FrontEndMatch(
         rows=_ranked(tried, logits, truth, classifier.label_heads),
         expected=classifier.clip_config.front_end,
         clips=len(truth),
@@ -296,7 +296,7 @@ def _answers(classifier, waves, frames, fronts, quiet: bool) -> np.ndarray:
                 window = slice(start, start + batch)
                 specs = np.stack([_spec(classifier, wave, front) for wave in waves[window]])
                 rgb = np.zeros((len(specs), 0), np.uint8) if frames is None else frames[window]
-                clip = features.normalise(rgb, specs, front)
+                clip = features.normalize(rgb, specs, front)
                 parts.append(classifier.logits(clip._replace(rgb=None) if frames is None else clip))
                 bar.update()
             answers.append(np.concatenate(parts))

@@ -19,7 +19,7 @@ from mbt_lite.config import DataConfig, MBTConfig
 from mbt_lite.data import labelled, world
 from mbt_lite.data.labelled import Clips, Windows, WorldClips
 from mbt_lite.evaluation import metrics, prediction_cache, report
-from mbt_lite.features import normalise
+from mbt_lite.features import normalize
 from mbt_lite.inference import Classifier
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import comparable, in_words
@@ -135,7 +135,7 @@ def _ask(classifier, clips, title: str, views: int, batch: int, folder, quiet: b
             logits[:, index], notes[index] = answer, remarks
             if file:
                 prediction_cache.write(
-                    file, prediction_cache.Answer(clips.key(index), answer, remarks)
+                    file, prediction_cache.CachedLogits(clips.key(index), answer, remarks)
                 )
     scored = [index for index in range(len(clips)) if index not in failed]
     if not scored:
@@ -222,7 +222,7 @@ def _forward(classifier, rows: list[Row], conditions: Sequence[str], size: int, 
     """Logits [rows, S, C]; a short batch is filled up with its first row, to keep one shape."""
     filled = rows + rows[:1] * (size - len(rows))
     rgb, spec = np.stack([row.rgb for row in filled]), np.stack([row.spec for row in filled])
-    clip = normalise(rgb, spec, classifier.clip_config.front_end)
+    clip = normalize(rgb, spec, classifier.clip_config.front_end)
     logits = []
     for name in conditions:
         say(name)

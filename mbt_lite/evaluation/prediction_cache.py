@@ -19,7 +19,7 @@ import numpy as np
 from mbt_lite.config import to_dict
 
 
-class Answer(NamedTuple):
+class CachedLogits(NamedTuple):
     """What the model said about one clip."""
 
     key: str  # of the clip, see `data`
@@ -39,7 +39,7 @@ def fingerprint(classifier) -> str:
     return digest.hexdigest()
 
 
-def resume(path: Path, header: dict, shape: tuple[int, int]) -> Iterator[Answer]:
+def resume(path: Path, header: dict, shape: tuple[int, int]) -> Iterator[CachedLogits]:
     """The answers [S, C] that a file already holds; none where there is no file.
 
     Raises ValueError where the file belongs to another model or another way of asking.
@@ -69,7 +69,7 @@ def _refuse_other(path: Path, line: bytes, header: dict) -> None:
         )
 
 
-def _whole_lines(file: IO[bytes], shape: tuple[int, int]) -> Iterator[Answer]:
+def _whole_lines(file: IO[bytes], shape: tuple[int, int]) -> Iterator[CachedLogits]:
     """The answers up to the first torn line; returns where that begins, in bytes."""
     good = file.tell()
     for line in file:
@@ -81,11 +81,13 @@ def _whole_lines(file: IO[bytes], shape: tuple[int, int]) -> Iterator[Answer]:
     return good
 
 
-def _decode(line: bytes, shape: tuple[int, int]) -> Answer | None:
+def _decode(line: bytes, shape: tuple[int, int]) -> CachedLogits | None:
     try:
         row = json.loads(line)
         logits = np.frombuffer(base64.b64decode(row["logits"]), "<f4").reshape(shape)
-        return Answer(row["key"], logits, tuple(row["notes"])) if line.endswith(b"\n") else None
+        return (
+            CachedLogits(row["key"], logits, tuple(row["notes"])) if line.endswith(b"\n") else None
+        )
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -98,7 +100,7 @@ def begin(path: Path, header: dict) -> IO[str]:
     return file
 
 
-def write(file: IO[str], answer: Answer) -> None:
+def write(file: IO[str], answer: CachedLogits) -> None:
     """Add one answer; it is on its way to the disk when this returns."""
     logits = base64.b64encode(answer.logits.astype("<f4").tobytes()).decode()
     _append(file, _line({"key": answer.key, "notes": answer.notes, "logits": logits}))

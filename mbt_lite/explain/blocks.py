@@ -18,7 +18,7 @@ from jax import Array
 
 from mbt_lite.config import MBTConfig
 from mbt_lite.model.mbt import MBT, Clip, Output
-from mbt_lite.model.observe import tapped
+from mbt_lite.model.observe import apply_with_hooks
 
 SLOTS = "bottleneck"  # the name of the group that is no stream
 Rows = dict[str, dict[str, Array]]  # {reading group: {group that is read: [B, readers, N]}}
@@ -84,7 +84,7 @@ def observe(config: MBTConfig, params: dict, clip: Clip, reduce: Callable):
         seen[layer][stream] = reduce(weights)
         return weights
 
-    return tapped(MBT(config), params, clip, weigh=weigh), seen
+    return apply_with_hooks(MBT(config), params, clip, weigh=weigh), seen
 
 
 @partial(jax.jit, static_argnames="config")
@@ -107,7 +107,7 @@ def gradient_maps(config: MBTConfig, params: dict, clip: Clip, labels: Array) ->
         def weigh(layer, stream, weights):
             return _marked(weights, marks[layer][stream])
 
-        output = tapped(MBT(config, remat=True), params, clip, weigh)
+        output = apply_with_hooks(MBT(config, remat=True), params, clip, weigh)
         return output.logits[jnp.arange(len(labels)), labels].sum()
 
     means = jax.eval_shape(partial(observe, config, params, clip, lambda x: x.mean(1)))[1]

@@ -67,7 +67,7 @@ class Swap:
 
 
 @dataclass(frozen=True)
-class Tampering:
+class Perturbations:
     """Logits of a clip as it is, and after its picture or sound has been tampered with."""
 
     labels: tuple[str, ...]
@@ -123,7 +123,7 @@ def swap_sound(
     return Swap(classifier.labels, names, logits.reshape(2, 2, -1), classifier.label_heads)
 
 
-def senses(classifier: Classifier, clip) -> Swap:
+def modality_shapley(classifier: Classifier, clip) -> Swap:
     """The `Swap` of a clip with nothing, black frames and silence: what each sense is worth."""
     one, nothing = batched(classifier, clip), batched(classifier, clip)
     for stream in ("rgb", "spec"):
@@ -135,8 +135,8 @@ def senses(classifier: Classifier, clip) -> Swap:
     return Swap(classifier.labels, ("the clip", "nothing"), logits, classifier.label_heads)
 
 
-def tamper(classifier: Classifier, clip, seed: int = 0) -> Tampering:
-    """The `Tampering` with a file's middle, a `View` or a `Clip`.
+def perturb(classifier: Classifier, clip, seed: int = 0) -> Perturbations:
+    """The `Perturbations` with a file's middle, a `View` or a `Clip`.
 
     Muted and blanked are digital silence and black frames; noise has the stream's own mean and
     deviation; reversed and shuffled are its frames (those of the spectrogram: a sound played
@@ -154,7 +154,7 @@ def tamper(classifier: Classifier, clip, seed: int = 0) -> Tampering:
             done[f"{word} {name}"] = one._replace(**{stream: jnp.asarray(changed)[None]})
     logits = classifier.logits(_together([one, *done.values()]))
     names = tuple(done)
-    return Tampering(classifier.labels, logits[0], names, logits[1:], classifier.label_heads)
+    return Perturbations(classifier.labels, logits[0], names, logits[1:], classifier.label_heads)
 
 
 def _changes(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mbt_lite.config import MBTConfig
 from mbt_lite.data import world
 from mbt_lite.explain.maps import METHODS, hide
-from mbt_lite.features import normalise
+from mbt_lite.features import normalize
 from mbt_lite.inference import Classifier
 from mbt_lite.model.mbt import MBT, Clip, patchify
 
@@ -185,7 +185,7 @@ class Question:
         rgb, spec = (np.stack([one[s] for one in made]) for s in ("rgb", "spec"))
         sings = [f"{scene.things[scene.singer].shape} sings" for scene in scenes]
         self.classifier, self.scenes = classifier, scenes
-        self.clips = normalise(rgb, spec, clip_config.front_end)
+        self.clips = normalize(rgb, spec, clip_config.front_end)
         self.labels = jnp.array([classifier.labels.index(label) for label in sings])
         self.covers = [covers(classifier, scene) for scene in scenes]  # [shapes, t, y, x] each
         patches = sum(map(classifier.config.patches, classifier.config.streams))

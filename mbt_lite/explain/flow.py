@@ -15,7 +15,7 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.explain.blocks import SLOTS, back, first_rows, mean_maps, token_counts
 from mbt_lite.explain.interventions import (
     SENSES,
-    Surgery,
+    Edits,
     fused_layers,
     operated,
     untouched,
@@ -170,7 +170,7 @@ def edge_effects(
     return effect
 
 
-def knock_out(config: MBTConfig, layer: int, source: int, target: int) -> Surgery:
+def knock_out(config: MBTConfig, layer: int, source: int, target: int) -> Edits:
     """The surgery that takes out the edge between two groups in the `layer`-th fused layer."""
     made, streams = untouched(config), len(config.streams)
     if source < streams:

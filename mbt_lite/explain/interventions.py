@@ -20,14 +20,14 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.explain.maps import batched, parts
 from mbt_lite.inference import Classifier
 from mbt_lite.model.mbt import MBT, Clip, Output
-from mbt_lite.model.observe import tapped
+from mbt_lite.model.observe import apply_with_hooks
 from mbt_lite.progress import Progress, compiling, silent
 
 SENSES = {"spec": "sound", "rgb": "picture"}
 KINDS = ("zero", "mean", "freeze", "swap", "cut")
 
 
-class Surgery(NamedTuple):
+class Edits(NamedTuple):
     """What to change, layer by fused layer; nothing where all is False."""
 
     write: np.ndarray  # bool [L, R, Z]: the slot reads no token of the stream in this layer
@@ -39,7 +39,7 @@ class Surgery(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Operation:
+class Intervention:
     """One change of the bottleneck; a layer or slot of None means every one.
 
     "zero", "mean", "freeze" and "swap" say what a slot holds after the layer: nothing, its mean
@@ -77,7 +77,7 @@ class Effects:
 
     labels: tuple[str, ...]
     logits: np.ndarray  # [C], as they are
-    operations: tuple[Operation, ...]
+    operations: tuple[Intervention, ...]
     operated: np.ndarray  # [K, C], after each operation
 
     @property
@@ -85,7 +85,7 @@ class Effects:
         """Logits [K, C] after each operation, less what they are without."""
         return self.operated - self.logits
 
-    def strongest(self, label: str) -> Operation:
+    def strongest(self, label: str) -> Intervention:
         """The operation that changes this label's logit most; among slots, the one it hangs on."""
         return self.operations[int(np.abs(self.change[:, column(self.labels, label)]).argmax())]
 
@@ -111,47 +111,50 @@ def fused_layers(config: MBTConfig) -> tuple[int, ...]:
     return layers
 
 
-def slot_operations(config: MBTConfig, kind: str) -> tuple[Operation, ...]:
+def bottleneck_interventions(config: MBTConfig, kind: str) -> tuple[Intervention, ...]:
     """The same thing done to each slot after each layer that is still read afterwards."""
     slots = range(config.bottlenecks)
-    return tuple(Operation(kind, i, k) for i in fused_layers(config)[:-1] for k in slots)
+    return tuple(Intervention(kind, i, k) for i in fused_layers(config)[:-1] for k in slots)
 
 
-def cuts(config: MBTConfig) -> tuple[Operation, ...]:
+def knockouts(config: MBTConfig) -> tuple[Intervention, ...]:
     """Each direction cut after each layer that is still read afterwards, and after all of them."""
     layers = (*fused_layers(config)[:-1], None)
-    return tuple(Operation("cut", i, reader=s) for s in reversed(config.streams) for i in layers)
+    return tuple(Intervention("cut", i, reader=s) for s in reversed(config.streams) for i in layers)
 
 
-def operate(
+def intervene(
     classifier: Classifier,
     clip,
-    operations: Sequence[Operation] | None = None,
+    operations: Sequence[Intervention] | None = None,
     other=None,
     means: np.ndarray | None = None,
 ) -> Effects:
-    """The `Effects` of operations on a file's middle, a `View` or a `Clip`.
+    """Measure how interventions change the logits of a file's middle, a `View` or a `Clip`.
 
-    Without `operations` these are all cuts, and each slot after each layer set to zero and frozen;
-    with `means` [L, Z, D] from `slot_means` also set to its mean, with another clip also swapped.
+    By default these are all knockouts, and each bottleneck token after each layer set to zero and
+    frozen; with `means` [L, Z, D] from `bottleneck_means` also set to its mean; with another clip
+    also patched with the token of that clip.
     """
     config, one = classifier.config, batched(classifier, clip)
-    swapped = None if other is None else slots_of(classifier, batched(classifier, other))
+    swapped = None if other is None else bottlenecks_of(classifier, batched(classifier, other))
     kinds = ["zero", "freeze"] + ["mean"] * (means is not None) + ["swap"] * (other is not None)
     if operations is None:
-        operations = cuts(config) + sum((slot_operations(config, kind) for kind in kinds), ())
+        operations = knockouts(config) + sum(
+            (bottleneck_interventions(config, kind) for kind in kinds), ()
+        )
     operations = tuple(operations)
     missing = {one.kind for one in operations} - {*kinds, "cut"}
     if missing:
         raise ValueError(f"{sorted(missing)}: a swap needs `other`, a mean needs `means`.")
     values = {"mean": means, "swap": swapped}
-    surgeries = [surgery(config, operation, values) for operation in operations]
+    surgeries = [edits(config, operation, values) for operation in operations]
     logits = operated(classifier, one, surgeries).logits[:, 0]
     as_it_is = classifier.logits(one)[0]
     return Effects(classifier.labels, as_it_is, operations, logits)
 
 
-def surgery(config: MBTConfig, operation: Operation, values: dict | None = None) -> Surgery:
+def edits(config: MBTConfig, operation: Intervention, values: dict | None = None) -> Edits:
     """The arrays of an operation; `values` {kind: [L, Z, D]} is what slots are set to."""
     made, layers = untouched(config), fused_layers(config)
     if operation.layer is not None and operation.layer not in layers:
@@ -171,17 +174,17 @@ def surgery(config: MBTConfig, operation: Operation, values: dict | None = None)
     return made
 
 
-def untouched(config: MBTConfig) -> Surgery:
-    """A `Surgery` that changes nothing, to be written into."""
+def untouched(config: MBTConfig) -> Edits:
+    """A `Edits` that changes nothing, to be written into."""
     layers, streams, slots = len(fused_layers(config)), len(config.streams), config.bottlenecks
     edges, slot = np.zeros((layers, streams, slots), bool), np.zeros((layers, slots), bool)
     value = np.zeros((layers, slots, config.width), np.float32)
     cut = np.zeros((layers, streams), bool)
-    return Surgery(edges, edges.copy(), cut, slot, slot.copy(), value)
+    return Edits(edges, edges.copy(), cut, slot, slot.copy(), value)
 
 
 def operated(
-    classifier: Classifier, clip: Clip, surgeries: Sequence[Surgery], progress: Progress = silent
+    classifier: Classifier, clip: Clip, surgeries: Sequence[Edits], progress: Progress = silent
 ) -> Output:
     """Output [K, B, ...] of the batched clip under each surgery."""
     config, count, found = classifier.config, len(surgeries), []
@@ -195,12 +198,12 @@ def operated(
 
 
 @partial(jax.jit, static_argnames="config")
-def _operated(config: MBTConfig, params: dict, clip: Clip, surgeries: Surgery) -> Output:
-    return jax.vmap(lambda one: under_surgery(config, params, clip, one))(surgeries)
+def _operated(config: MBTConfig, params: dict, clip: Clip, surgeries: Edits) -> Output:
+    return jax.vmap(lambda one: apply_edits(config, params, clip, one))(surgeries)
 
 
-def under_surgery(config: MBTConfig, params: dict, clip: Clip, surgery: Surgery) -> Output:
-    """Output of a forward pass under one `Surgery`."""
+def apply_edits(config: MBTConfig, params: dict, clip: Clip, surgery: Edits) -> Output:
+    """Output of a forward pass under one `Edits`."""
     layers, streams = fused_layers(config), config.streams
 
     def weigh(layer, stream, weights):
@@ -217,7 +220,7 @@ def under_surgery(config: MBTConfig, params: dict, clip: Clip, surgery: Surgery)
         new = {s: jnp.where(hold, old[s], x) for s, x in new.items()}
         return {s: jnp.where(put, surgery.value[i], x) for s, x in new.items()}
 
-    return tapped(MBT(config), params, clip, weigh, share)
+    return apply_with_hooks(MBT(config), params, clip, weigh, share)
 
 
 def knocked_out(weights: Array, write: Array, read: Array) -> Array:
@@ -233,7 +236,7 @@ def knocked_out(weights: Array, write: Array, read: Array) -> Array:
     return left / left.sum(-1, keepdims=True)
 
 
-def slots_of(classifier: Classifier, clips: Clip) -> np.ndarray:
+def bottlenecks_of(classifier: Classifier, clips: Clip) -> np.ndarray:
     """What the slots hold after each fused layer, the mean over the batched clips [L, Z, D]."""
     return np.asarray(_slots(classifier.config, classifier.params, clips).mean(1))
 
@@ -247,17 +250,17 @@ def _slots(config: MBTConfig, params: dict, clips: Clip) -> Array:
         found.append(next(iter(shared.values())))
         return shared
 
-    tapped(MBT(config), params, clips, share=share)
+    apply_with_hooks(MBT(config), params, clips, share=share)
     return jnp.stack(found)
 
 
-def slot_means(classifier: Classifier, batches: Iterable[Clip]) -> np.ndarray:
+def bottleneck_means(classifier: Classifier, batches: Iterable[Clip]) -> np.ndarray:
     """What the slots hold after each fused layer, the mean over all clips of batches [L, Z, D]."""
     fused_layers(classifier.config)
     total, count = 0.0, 0
     for clips in batches:
         size = len(next(x for x in clips if x is not None))
-        total, count = total + size * slots_of(classifier, clips), count + size
+        total, count = total + size * bottlenecks_of(classifier, clips), count + size
     if not count:
         raise ValueError("a mean over data needs at least one batch of clips.")
     return np.asarray(total / count, np.float32)

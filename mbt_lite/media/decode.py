@@ -178,7 +178,7 @@ class Order:
         return self.stored[min(self.next, len(self.stored)) - 1]
 
 
-class Picture(Track):
+class VideoDecoder(Track):
     """The chosen frames, each at its time."""
 
     def __init__(
@@ -278,7 +278,7 @@ class Picture(Track):
         return self.frames[: len(self.times)], np.array(self.times, np.float64)
 
 
-class Instants(Picture):
+class SparseVideoDecoder(VideoDecoder):
     """The frames on show at some instants only, and no more decoded than they need.
 
     Packets are kept, and counted by their time stamps, until `show` names the instants. What the
@@ -348,7 +348,7 @@ class Instants(Picture):
         return bool(self.served and not doubt)
 
 
-class Sound(Track):
+class AudioDecoder(Track):
     """Runs of unbroken sound at 16 kHz, each with the time it starts at."""
 
     padding = 0.2

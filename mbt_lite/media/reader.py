@@ -30,11 +30,11 @@ from mbt_lite.media.decode import (
     GAP,
     MAX_BYTES,
     NEAR,
-    Instants,
-    Picture,
-    Sound,
+    AudioDecoder,
+    SparseVideoDecoder,
     TooLarge,
     Track,
+    VideoDecoder,
     display_matrix,
     pump,
     reduced,
@@ -190,8 +190,8 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Decoded:
-    picture: Picture | None
-    sound: Sound | None
+    picture: VideoDecoder | None
+    sound: AudioDecoder | None
     line: Timeline
     cover: bool
     undecodable: dict[str, str]  # by kind, "video" or "audio", why there is nothing of it
@@ -244,8 +244,8 @@ def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     packets, sought = _packets(container, streams, (video, audio), window, line, preroll)
     shared = window.length, line.zero + window.start, sought, (line.total or 0.0) - window.start
     thin = {"fps": fps, "short_side": short_side, "promised": promised, "ordered": line.ordered}
-    picture = video and (Instants if at else Picture)(video, *shared, **thin)
-    sound = audio and Sound(audio, *shared)
+    picture = video and (SparseVideoDecoder if at else VideoDecoder)(video, *shared, **thin)
+    sound = audio and AudioDecoder(audio, *shared)
     tracks = [track for track in (picture, sound) if track]
     pump(packets, tracks, window.length)
     tracks[0].damaged += packets.failed
@@ -371,7 +371,7 @@ def _end_notes(window, line: Timeline, length: float) -> Iterator[str]:
         yield f"the file ends {window.length - length:.2f} s before the window does"
 
 
-def _silence(sound: Sound, wave) -> Iterator[str]:
+def _silence(sound: AudioDecoder, wave) -> Iterator[str]:
     if sound.until < GAP:
         yield "the sound ends before the window"
     elif not wave.any():
@@ -398,7 +398,7 @@ def _absent(name: str, track, decoded: _Decoded) -> str:
     return f"no {name} in the window" if track.usable else f"no {name} could be decoded"
 
 
-def _picture_notes(picture: Picture, times) -> Iterator[str]:
+def _picture_notes(picture: VideoDecoder, times) -> Iterator[str]:
     if not np.array_equal(picture.matrix, np.eye(2)):
         yield "the picture was turned or mirrored upright, as its metadata asks"
     if picture.hdr in ("HLG", "PQ"):
@@ -413,7 +413,7 @@ def _picture_notes(picture: Picture, times) -> Iterator[str]:
         yield "only one frame" + ("" if picture.good == 1 else " in the window")
 
 
-def _sync_notes(picture: Picture, sound: Sound) -> Iterator[str]:
+def _sync_notes(picture: VideoDecoder, sound: AudioDecoder) -> Iterator[str]:
     apart = picture.first - sound.first
     if abs(apart) > 0.1 and not picture.sought:
         names = ("picture", "sound") if apart > 0 else ("sound", "picture")

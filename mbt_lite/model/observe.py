@@ -18,7 +18,7 @@ from mbt_lite.model.attention import attention_weights
 from mbt_lite.model.mbt import MBT, Clip, Output, present_streams
 
 
-def tapped(
+def apply_with_hooks(
     model: MBT,
     params: dict,
     clip: Clip,

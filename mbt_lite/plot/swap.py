@@ -119,7 +119,7 @@ def _listed(labels: str | Sequence[str]) -> Sequence[str]:
 
 
 def tampering(tampering, label: str, ax: Axes | None = None, title: str | None = None) -> Axes:
-    """Axes with a bar of the label's probability for the clip of an `explain.Tampering` as it is
+    """Axes with a bar of the label's probability for the clip of an `explain.Perturbations` as it is
     and for each way in which it was spoilt; a dashed line carries the first down.
     """
     names, values = _conditions(tampering, label)

@@ -52,7 +52,7 @@ def _say(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-class Savepoints:
+class CheckpointManager:
     """The newest `keep` states in a folder, and the one with the highest score.
 
     Every process of a run calls the same methods in the same order, on a folder that all of them
@@ -73,7 +73,7 @@ class Savepoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._clear()
 
-    def __enter__(self) -> "Savepoints":
+    def __enter__(self) -> "CheckpointManager":
         return self
 
     def __exit__(self, *_) -> None:

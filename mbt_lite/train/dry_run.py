@@ -9,20 +9,20 @@ from mbt_lite.config import Experiment
 from mbt_lite.data import datasets
 from mbt_lite.model.flops import model_cost
 from mbt_lite.train import sharding, step
-from mbt_lite.train.setup import settle
+from mbt_lite.train.setup import resolve
 
 ROUNDS = 3  # steps that are timed, after one that is not
 
 
-def rehearse(experiment: Experiment) -> dict:
+def dry_run(experiment: Experiment) -> dict:
     """What the first steps of a run show, ready for JSON; no folder of a run is written."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
-    begun = settle(experiment)
+    begun = resolve(experiment)
     experiment, labels = begun.experiment, tuple(begun.source.labels)
     config = experiment.train
     mesh = sharding.make_mesh(config.shards, config.batch // config.accumulate)
     with datasets.make_loader(experiment, begun.source, True, **sharding.hosts()) as loader:
-        wanted = step.like(experiment, mesh)
+        wanted = step.abstract_state(experiment, mesh)
         shapes = sharding.batch_shapes(mesh, loader.fields)
         start = time.perf_counter()
         do = step.train_step(experiment, labels, mesh).lower(wanted, shapes).compile()
@@ -39,7 +39,7 @@ def rehearse(experiment: Experiment) -> dict:
         "classes": experiment.model.classes,
         "batch": {name: f"{x.dtype} {list(x.shape)}" for name, x in shapes.items()},
         "parameters": model_cost(experiment.model).parameters,
-        "trained parameters": _size(step.trained_part(wanted.params, experiment.train)),
+        "trained parameters": _size(step.trainable_params(wanted.params, experiment.train)),
         "operations of a clip, forward": model_cost(experiment.model).flops,
         "bytes a device": {
             "state and batch": used.argument_size_in_bytes,
@@ -61,7 +61,7 @@ def _timed(do, state, loader, mesh) -> tuple[float, float]:
         batch = next(loader)
         waited = time.perf_counter() - start
         batch.pop("id")
-        state, result = do(state, sharding.placed(mesh, batch))
+        state, result = do(state, sharding.shard_batch(mesh, batch))
         jax.block_until_ready(result)
         found.append((time.perf_counter() - start, waited))
     return min(found[1:])

@@ -23,7 +23,7 @@ SHOWN = {  # key of a row: how the line of progress shows it
 }
 
 
-class Logbook:
+class MetricLogger:
     """The rows of a run, from the saved step on; a run that goes on forgets later ones.
 
     Only the process that leads writes: the others have a logbook of rows that is kept nowhere.

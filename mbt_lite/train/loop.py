@@ -31,10 +31,10 @@ from mbt_lite.model.label_heads import make_heads
 from mbt_lite.paths import write_text
 from mbt_lite.progress import bar, silent
 from mbt_lite.train import sharding, step
-from mbt_lite.train.checkpointing import Savepoints
-from mbt_lite.train.logger import Logbook, Row
-from mbt_lite.train.setup import settle
-from mbt_lite.train.signals import Interrupts
+from mbt_lite.train.checkpointing import CheckpointManager
+from mbt_lite.train.logger import MetricLogger, Row
+from mbt_lite.train.setup import resolve
+from mbt_lite.train.signals import Signals
 from mbt_lite.train.step import State
 from mbt_lite.train.validation import Validation
 
@@ -55,7 +55,7 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainContext:
     """All that a run works with, besides its state."""
 
     experiment: Experiment
@@ -66,9 +66,9 @@ class Course:
     loader: datasets.Loader
     do: Callable[[State, dict], tuple[State, dict]]  # the compiled step
     validation: Validation | None
-    saved: Savepoints
-    book: Logbook
-    stop: Interrupts
+    saved: CheckpointManager
+    book: MetricLogger
+    stop: Signals
 
     @property
     def config(self) -> TrainConfig:
@@ -99,7 +99,7 @@ def fit(
     data cannot be used, or where the loss is no number.
     """
     folder = Path(workdir).absolute()
-    with Interrupts(may_exit=program) as stop, contextlib.ExitStack() as opened:
+    with Signals(may_exit=program) as stop, contextlib.ExitStack() as opened:
         with stop.nothing_to_lose():
             course, state, about = _begin(experiment, folder, opened, live, quiet, stop)
         stop.profile = profile
@@ -112,9 +112,9 @@ def fit(
 
 
 def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, stop):
-    """(`Course`, state to go on from, what was saved of it)."""
+    """(`TrainContext`, state to go on from, what was saved of it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
-    begun = settle(experiment)
+    begun = resolve(experiment)
     experiment, labels = begun.experiment, tuple(begun.source.labels)
     config = experiment.train
     make_heads(config.loss, labels)  # refuses mixed ones before any work
@@ -123,8 +123,8 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
     _remember(experiment, folder / "experiment.json")
     hosts, leads = sharding.hosts(), jax.process_index() == 0
     tell = partial(tqdm.write, file=sys.stderr) if leads else _silently
-    saved = opened.enter_context(Savepoints(folder / "state", config.keep, tell=tell))
-    wanted = step.like(experiment, mesh)
+    saved = opened.enter_context(CheckpointManager(folder / "state", config.keep, tell=tell))
+    wanted = step.abstract_state(experiment, mesh)
     found = saved.restore(wanted)
     loader = opened.enter_context(datasets.make_loader(experiment, begun.source, True, **hosts))
     if found:
@@ -141,14 +141,18 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
         validation = Validation(experiment, begun.validation, mesh, wanted.weights)
         opened.callback(validation.close)
     place = (int(state.step), config.steps)
-    book = Logbook(folder, experiment.name, *place, leads=leads, quiet=quiet, live=live)
+    book = MetricLogger(folder, experiment.name, *place, leads=leads, quiet=quiet, live=live)
     opened.callback(book.close)
     asked = len(labels) - begun.auxiliary
     tools = (mesh, loader, do, validation, saved, book, stop)
-    return Course(experiment, labels, asked, folder, *tools), state, found.about if found else {}
+    return (
+        TrainContext(experiment, labels, asked, folder, *tools),
+        state,
+        found.about if found else {},
+    )
 
 
-def _loop(course: Course, state: State, about: dict) -> tuple[State, bool]:
+def _loop(course: TrainContext, state: State, about: dict) -> tuple[State, bool]:
     """The state at the end, and whether that is the end of the run: score, save, step, log."""
     config, number = course.config, int(state.step)
     scored, saved, stopping = about.get("scored"), about.get("step"), False
@@ -185,19 +189,19 @@ def _loop(course: Course, state: State, about: dict) -> tuple[State, bool]:
         tracing = _trace(course, number, tracing)
 
 
-def _next(course: Course, meter: "Meter") -> tuple[dict, list[str]]:
+def _next(course: TrainContext, meter: "Meter") -> tuple[dict, list[str]]:
     """The next batch on the devices, and the names of its clips."""
     with meter.waiting():
         batch = next(course.loader)
     names = batch.pop("id")
-    return sharding.placed(course.mesh, batch, course.stop.asked), names
+    return sharding.shard_batch(course.mesh, batch, course.stop.asked), names
 
 
 def _due(number: int, every: int, last: bool) -> bool:
     return last or bool(every and number and number % every == 0)
 
 
-def _validate(course: Course, state: State, number: int) -> tuple[float | None, bool]:
+def _validate(course: TrainContext, state: State, number: int) -> tuple[float | None, bool]:
     """(the score that ranks, or None; whether to stop) after a validation that is written down."""
     if course.validation is None:
         return None, False
@@ -215,7 +219,7 @@ def _validate(course: Course, state: State, number: int) -> tuple[float | None, 
     return found.scores[best], False
 
 
-def _note_nonfinite(course: Course, number: int, names, result: dict, skipped: int) -> None:
+def _note_nonfinite(course: TrainContext, number: int, names, result: dict, skipped: int) -> None:
     """Write down which clips were in the batch; ValueError where no more may be skipped."""
     path = course.folder / f"nonfinite_{number:06d}_{jax.process_index()}.json"
     told = {name: float(value) for name, value in result.items()}
@@ -232,7 +236,7 @@ def _note_nonfinite(course: Course, number: int, names, result: dict, skipped: i
     course.book.tell(f"step {number}: the loss is no number; left out ({skipped} of {allowed}).")
 
 
-def _trace(course: Course, number: int, until: int | None) -> int | None:
+def _trace(course: TrainContext, number: int, until: int | None) -> int | None:
     """Begin or end a profile; the step at which it ends, or None."""
     if until is None and course.stop.profile:
         course.stop.profile = False
@@ -244,7 +248,7 @@ def _trace(course: Course, number: int, until: int | None) -> int | None:
     return until
 
 
-def _end_trace(course: Course, until: int | None) -> None:
+def _end_trace(course: TrainContext, until: int | None) -> None:
     if until is not None:
         jax.profiler.stop_trace()
         course.book.tell(f"a profile of the steps up to {until} is in {course.folder}/tensorboard.")
@@ -287,10 +291,10 @@ class Meter:
         return row
 
 
-def _classifier(course: Course, state: State) -> Classifier:
+def _classifier(course: TrainContext, state: State) -> Classifier:
     """The classifier with the averaged weights, without columns that only helped in training."""
     experiment, labels = course.experiment, course.labels[: course.asked]
-    params = jax.tree.map(jax.numpy.asarray, sharding.gathered(course.mesh, state.weights))
+    params = jax.tree.map(jax.numpy.asarray, sharding.replicate(course.mesh, state.weights))
     head = {name: leaf[..., : course.asked] for name, leaf in params["head"].items()}
     model = replace(experiment.model, classes=course.asked, dtype="float32")
     card = {"name": experiment.name, "training": to_dict(experiment.train)}
@@ -298,7 +302,7 @@ def _classifier(course: Course, state: State) -> Classifier:
     return Classifier(model, params | {"head": head}, experiment.clip, labels, card, heads)
 
 
-def _finish(course: Course, classifier: Classifier) -> None:
+def _finish(course: TrainContext, classifier: Classifier) -> None:
     """Write the model, the curves and the card with the scores of the test split."""
     experiment, folder, rows = course.experiment, course.folder, course.book.rows
     scores = _test(course, classifier)
@@ -311,7 +315,7 @@ def _finish(course: Course, classifier: Classifier) -> None:
     write_text(folder / "README.md", told)
 
 
-def _test(course: Course, classifier: Classifier) -> dict | None:
+def _test(course: TrainContext, classifier: Classifier) -> dict | None:
     """Scores of the test split, which the model's card remembers; None where there is none."""
     data, count = course.experiment.data, course.config.test_clips or None
     if data.test is None and not data.holdout:

@@ -93,7 +93,7 @@ def _decayed_kernels(rate: Callable, decay: float) -> optax.GradientTransformati
     return optax.GradientTransformation(init, update)
 
 
-def averaged(average: dict, params: dict, step: Array, decay: float) -> dict:
+def ema_update(average: dict, params: dict, step: Array, decay: float) -> dict:
     """The running average after one more step; at first it forgets faster, so that it starts well.
 
     `step` counts from 0.

@@ -16,7 +16,7 @@ from mbt_lite.model.mbt import init_params
 
 
 @dataclass(frozen=True)
-class Begun:
+class ResolvedExperiment:
     """An experiment with everything settled, and what it was settled with."""
 
     experiment: Experiment
@@ -64,7 +64,7 @@ class Begun:
         return {name: params[name] if name in same else value for name, value in fresh.items()}
 
 
-def settle(experiment: Experiment) -> Begun:
+def resolve(experiment: Experiment) -> ResolvedExperiment:
     """The experiment as it runs: its data opened, its classes counted, its steps known.
 
     A model to start from brings its geometry and its way to see and hear; the recipe's dropout and
@@ -92,7 +92,9 @@ def settle(experiment: Experiment) -> Begun:
         experiment = replace(experiment, train=replace(config, steps=steps))
     model_config = replace(experiment.model, classes=len(source.labels))
     experiment = replace(experiment, model=model_config)
-    return Begun(experiment, source, ask("validation", clips=config.evaluate_clips), model)
+    return ResolvedExperiment(
+        experiment, source, ask("validation", clips=config.evaluate_clips), model
+    )
 
 
 def _with_fresh_head(params: dict, classes: int) -> dict:

@@ -54,12 +54,12 @@ def hosts() -> dict[str, int]:
     return {"host": jax.process_index(), "hosts": jax.process_count()}
 
 
-def whole(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh) -> NamedSharding:
     """The same on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def dealt(mesh: Mesh, parts: bool = False) -> NamedSharding:
+def batch_sharding(mesh: Mesh, parts: bool = False) -> NamedSharding:
     """Rows dealt over all devices; with `parts`, the rows of each part of [parts, rows, ...]."""
     axes = (DATA, SHARD)
     return NamedSharding(mesh, PartitionSpec(None, axes) if parts else PartitionSpec(axes))
@@ -72,19 +72,21 @@ def sharded(mesh: Mesh, tree):
     def of(leaf) -> NamedSharding:
         fitting = [axis for axis, size in enumerate(leaf.shape) if size % shards == 0]
         if shards == 1 or not fitting or leaf.size < 2**10:
-            return whole(mesh)
+            return replicated(mesh)
         longest = max(fitting, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, SHARD))
 
     return jax.tree.map(of, tree)
 
 
-def placed(mesh: Mesh, batch: dict[str, np.ndarray], stop: object = None) -> dict[str, jax.Array]:
+def shard_batch(
+    mesh: Mesh, batch: dict[str, np.ndarray], stop: object = None
+) -> dict[str, jax.Array]:
     """The batch on the devices, from each process the rows that it holds.
 
     Where there are several processes, `stop` tells all of them whether one wants to stop.
     """
-    rows = dealt(mesh)
+    rows = batch_sharding(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, rows)
     batch = batch | {"stop": np.full(len(batch["mask"]), float(bool(stop)), np.float32)}
@@ -92,8 +94,8 @@ def placed(mesh: Mesh, batch: dict[str, np.ndarray], stop: object = None) -> dic
 
 
 def batch_shapes(mesh: Mesh, fields: dict) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `placed` makes of a batch with these fields of (shape, type) in each process."""
-    count, rows = jax.process_count(), dealt(mesh)
+    """What `shard_batch` makes of a batch with these fields of (shape, type) in each process."""
+    count, rows = jax.process_count(), batch_sharding(mesh)
     if count > 1:
         fields = fields | {"stop": (fields["mask"][0], "f4")}
     return {
@@ -102,9 +104,9 @@ def batch_shapes(mesh: Mesh, fields: dict) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def gathered(mesh: Mesh, tree):
+def replicate(mesh: Mesh, tree):
     """The tree whole on every device, in every process."""
-    return jax.jit(lambda x: x, out_shardings=whole(mesh))(tree)
+    return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
 def peak_flops(dtype: str = "float32") -> float:

@@ -11,7 +11,7 @@ LEFT = 75  # exit code of a run that was interrupted and goes on when it is star
 NOTED = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupts:
+class Signals:
     """Notes signals from the time it is entered: `asked` is the name of the first, or None.
 
     A second Ctrl-C is KeyboardInterrupt, for those who will not wait. With `may_exit`, for a
@@ -25,7 +25,7 @@ class Interrupts:
         self.profile = False
         self._may_exit, self._idle, self._before = may_exit, False, {}
 
-    def __enter__(self) -> "Interrupts":
+    def __enter__(self) -> "Signals":
         if threading.current_thread() is threading.main_thread():
             handled = {number: self._note for number in NOTED} | {signal.SIGUSR1: self._profile}
             self._before = {n: signal.signal(n, handler) for n, handler in handled.items()}

@@ -29,7 +29,7 @@ from mbt_lite.train import losses, sharding
 from mbt_lite.train.augment import augment
 from mbt_lite.train.optimizer import (
     HEAD,
-    averaged,
+    ema_update,
     group_norms,
     make_optimizer,
     schedule,
@@ -52,7 +52,7 @@ class State(NamedTuple):
         return self.params if self.ema is None else self.params | self.ema
 
 
-def trained_part(params: dict, config: TrainConfig) -> dict:
+def trainable_params(params: dict, config: TrainConfig) -> dict:
     """The parameters that a gradient is wanted of."""
     if config.trained == "all":
         return params
@@ -66,7 +66,7 @@ def first_state(experiment: Experiment, mesh: Mesh, params: dict | None = None) 
         params = init_params(experiment.model, jax.random.key(config.seed))
 
     def made(params: dict) -> State:
-        trained = trained_part(params, config)
+        trained = trainable_params(params, config)
         optimizer = make_optimizer(config).init(trained)
         ema = jax.tree.map(jnp.copy, trained) if config.ema else None
         key = jax.random.key_data(jax.random.key(config.seed))
@@ -77,7 +77,7 @@ def first_state(experiment: Experiment, mesh: Mesh, params: dict | None = None) 
     return jax.jit(made, out_shardings=lies, donate_argnums=(0,) if drawn else ())(params)
 
 
-def like(experiment: Experiment, mesh: Mesh) -> State:
+def abstract_state(experiment: Experiment, mesh: Mesh) -> State:
     """Shape, type and place of every leaf of the state, without making one."""
     params = jax.eval_shape(partial(init_params, experiment.model), jax.random.key(0))
     state = jax.eval_shape(partial(first_state, experiment, mesh), params)
@@ -126,7 +126,7 @@ def _train_step(experiment: Experiment, labels: tuple[str, ...], mesh: Mesh):
         change, drop = jax.random.split(key)
         groups = experiment.train.mixup_groups
         changed = augment(batch, change, experiment.augment, experiment.clip, groups)
-        new, metrics = learn(state, changed, drop, experiment, labels, mesh)
+        new, metrics = update_step(state, changed, drop, experiment, labels, mesh)
         if "stop" in batch:
             metrics["stop"] = batch["stop"].max()
         return jax.lax.with_sharding_constraint(new, sharding.sharded(mesh, new)), metrics
@@ -136,7 +136,7 @@ def _train_step(experiment: Experiment, labels: tuple[str, ...], mesh: Mesh):
 
 @lru_cache(maxsize=32)
 def _answer(experiment: Experiment, mesh: Mesh):
-    @partial(jax.jit, out_shardings=sharding.whole(mesh))
+    @partial(jax.jit, out_shardings=sharding.replicated(mesh))
     def answered(params: dict, batch: dict) -> dict:
         still = augment(batch, jax.random.key(0), NONE, experiment.clip)
         output = MBT(experiment.model).apply({"params": params}, as_clip(still, experiment.model))
@@ -155,7 +155,7 @@ def as_clip(batch: dict, model: MBTConfig) -> Clip:
     return Clip(**there)
 
 
-def learn(
+def update_step(
     state: State, batch: dict, key: Array, experiment: Experiment, labels: tuple, mesh: Mesh
 ) -> tuple[State, dict]:
     """The state after one augmented batch, and scalars to log.
@@ -171,11 +171,11 @@ def learn(
     rate = schedule(config)(state.step - state.skipped)
 
     def advanced(old: State) -> State:
-        trained = trained_part(old.params, config)
+        trained = trainable_params(old.params, config)
         optimizer = make_optimizer(config, lambda _: rate)  # computed once, not for every leaf
         update, held = optimizer.update(gradient, old.optimizer, trained)
         after = optax.apply_updates(trained, update)
-        ema = None if old.ema is None else averaged(old.ema, after, old.step, config.ema)
+        ema = None if old.ema is None else ema_update(old.ema, after, old.step, config.ema)
         return old._replace(params=old.params | after, optimizer=held, ema=ema)
 
     def skipped(old: State) -> State:
@@ -196,7 +196,7 @@ def _gradient(params: dict, batch: dict, key: Array, experiment, labels, mesh) -
     depth and dropout draw otherwise than they would for the whole.
     """
     config, count = experiment.train, experiment.train.accumulate
-    trained = trained_part(params, config)
+    trained = trainable_params(params, config)
     clips = batch["mask"].sum()
 
     def total(trained: dict, part: dict, key: Array):
@@ -238,7 +238,7 @@ def _parts(rows: dict, count: int, mesh: Mesh) -> dict:
         return x.reshape(-1, count, *x.shape[1:]).swapaxes(0, 1)
 
     parts = jax.tree.map(cut, rows)
-    return jax.lax.with_sharding_constraint(parts, sharding.dealt(mesh, parts=True))
+    return jax.lax.with_sharding_constraint(parts, sharding.batch_sharding(mesh, parts=True))
 
 
 def _losses(params: dict, batch: dict, key: Array, experiment, labels) -> dict[str, Array]:

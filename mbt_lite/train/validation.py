@@ -18,7 +18,7 @@ from mbt_lite.evaluation import metrics
 from mbt_lite.model.label_heads import comparable, make_heads, probabilities, ranked
 from mbt_lite.progress import Progress, silent
 from mbt_lite.train import sharding, step
-from mbt_lite.train.signals import Interrupts
+from mbt_lite.train.signals import Signals
 
 
 class Sample(NamedTuple):
@@ -55,7 +55,7 @@ class Validation:
         shapes = sharding.batch_shapes(mesh, self.loader.fields)
         self.answer = step.answer(experiment, mesh).lower(params, shapes).compile()
 
-    def __call__(self, params: dict, stop: Interrupts, progress: Progress = silent) -> Found | None:
+    def __call__(self, params: dict, stop: Signals, progress: Progress = silent) -> Found | None:
         """Scores and samples of the parameters; None where it was interrupted."""
         answers, samples, seen = [], [], 0
         self.loader.seek(0)
@@ -63,7 +63,7 @@ class Validation:
             progress(seen / self.count, desc=f"clip {seen + 1} of {self.count}")
             batch = next(self.loader)
             names = batch.pop("id")
-            found = self.answer(params, sharding.placed(self.mesh, batch, stop.asked))
+            found = self.answer(params, sharding.shard_batch(self.mesh, batch, stop.asked))
             found = jax.device_get(found)
             if stop.asked if "stop" not in found else found["stop"].any():
                 return None

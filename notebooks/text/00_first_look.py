@@ -138,7 +138,7 @@ assert scene.names == ("ring arcs", "ladder dips", "pitch arcs", "bell heard", "
 other = replace(scene, singer=1, tone=replace(scene.tone, contour=scene.things[1].contour))
 for one in (scene, other):
     made = world.sample(one, clf.clip_config)
-    clip = features.normalise(made["rgb"], made["spec"], clf.clip_config.front_end)
+    clip = features.normalize(made["rgb"], made["spec"], clf.clip_config.front_end)
     chances = dict(clf.predict(clip).top(len(clf.labels)))
     print("true:", one.names[-1], {label: round(chances[label], 2) for label in sings})
 

@@ -70,7 +70,7 @@ figure
 # %%
 size, hop = front.window_samples, front.hop_samples
 window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(size) / size)  # Hamming's
-np.testing.assert_allclose(window, features.taper(front), atol=1e-6)
+np.testing.assert_allclose(window, features.window_fn(front), atol=1e-6)
 
 bare, tapered = found.wave[part], found.wave[part] * window
 figure, ax = plt.subplots(figsize=(8, 2.3), dpi=100, layout="constrained")
@@ -246,7 +246,7 @@ def turned(scale, **places):
 
 
 def chances(spec):
-    answer = clf.predict(features.normalise(view.rgb, spec, front))
+    answer = clf.predict(features.normalize(view.rgb, spec, front))
     return [dict(answer.top(31))[label] for label in truth]
 
 

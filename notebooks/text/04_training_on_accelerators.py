@@ -70,7 +70,9 @@ paths.keep_compilations(paths.cache_folder() / "compiled")  # so that the next s
 # %%
 mesh = sharding.make_mesh()
 print(dict(mesh.shape), "of", jax.devices()[0].device_kind)
-rows = jax.device_put(np.zeros((32, 12)), sharding.dealt(mesh))  # 32 clips, 12 numbers each
+rows = jax.device_put(
+    np.zeros((32, 12)), sharding.batch_sharding(mesh)
+)  # 32 clips, 12 numbers each
 jax.debug.visualize_array_sharding(rows, use_color=False)
 
 # %% [markdown]
@@ -156,7 +158,7 @@ for name, array in batch.items():
 # %%
 clf = mbt.load(GRID / "grid-bottleneck.safetensors")  # a longer run of the same model
 front = clf.clip_config.front_end
-logits = clf.logits(features.normalise(batch["rgb"], batch["spec"], front))  # [16, 31]
+logits = clf.logits(features.normalize(batch["rgb"], batch["spec"], front))  # [16, 31]
 chances, shown = 1 / (1 + np.exp(-logits)), []
 for i in range(4):
     truth = [label for label, y in zip(world.LABELS, batch["labels"][i], strict=False) if y]
@@ -232,7 +234,7 @@ y = batch["labels"]
 by_hand = (y * yes + (1 - y) * no).sum(-1).mean()  # classes are summed, streams and clips averaged
 
 do = step.train_step(plan, labels, mesh)  # compiled at its first use
-placed = sharding.placed(mesh, batch)  # the batch, dealt over the mesh
+placed = sharding.shard_batch(mesh, batch)  # the batch, dealt over the mesh
 after, said = do(state, placed)
 np.testing.assert_allclose(by_hand, said["loss"], rtol=1e-5)
 print({name: round(float(value), 3) for name, value in said.items()})
@@ -402,7 +404,7 @@ print("float32  1 + 1/1000 =", jnp.float32(1) + jnp.float32(0.001))
 print("bfloat16 1 + 1/1000 =", jnp.bfloat16(1) + jnp.bfloat16(0.001))
 print("largest:", f"{jnp.finfo('float32').max:.1e}", f"{float(jnp.finfo('bfloat16').max):.1e}")
 
-eaten = features.normalise(batch["rgb"], batch["spec"], front)
+eaten = features.normalize(batch["rgb"], batch["spec"], front)
 full = clf.logits(eaten)
 short = replace(clf.config, dtype="bfloat16")
 quick = mbt.Classifier(short, clf.params, clf.clip_config, clf.labels).logits(eaten)

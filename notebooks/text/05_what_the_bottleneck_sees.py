@@ -304,7 +304,7 @@ explorer
 # streams say (03), and the picture's stream says "bell", too: it has been told.
 
 # %%
-effects = explain.operate(clf, view)
+effects = explain.intervene(clf, view)
 for name in (label, "bell heard"):
     print(name)
     lines = effects.table(name).splitlines()
@@ -354,7 +354,7 @@ yours = features.read_views(path, clf.clip_config)[0]
 print(*yours.notes, sep="\n")
 answer = explain.best_label(clf, yours)
 print(f"likeliest: {answer}")
-print(explain.tamper(clf, yours).table(answer))
+print(explain.perturb(clf, yours).table(answer))
 rows = [explain.attention(clf, yours), explain.occlusion(clf, yours, answer)]
 plot.saliencies(yours, rows, clf.clip_config)
 

@@ -378,7 +378,7 @@ def share_right(model):
     """(how many are right, how many there are) of the new clips, by the four classes' logits."""
     known = [label.replace("_", " ") for label in model.labels]
     columns, front = [known.index(name) for name in new], model.clip_config.front_end
-    said = [model.logits(features.normalise(*one, front))[:, columns] for one in new.values()]
+    said = [model.logits(features.normalize(*one, front))[:, columns] for one in new.values()]
     right = sum((logits.argmax(1) == k).sum() for k, logits in enumerate(said))
     return right, sum(map(len, said))
 

@@ -368,7 +368,7 @@ seen = np.stack([world.sample(scene, tiny.clip_config)["rgb"] for scene in scene
 truth = np.stack([scene.labels for scene in scenes])
 names = ["linear-mel", "ln-magnitude-1e-10", "ln-power-1e-6", "vggish", "kaldi", "dmvr-hann"]
 names = [*pick(names, names[:2]), "world"]
-ranking = front_end_match.calibrate_waves(tiny, heard, truth, names, frames=seen, quiet=True)
+ranking = front_end_match.match_front_end_waves(tiny, heard, truth, names, frames=seen, quiet=True)
 print(*ranking.sentences(), sep="\n")
 plot.calibration(ranking)
 

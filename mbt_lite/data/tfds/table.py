@@ -46,7 +46,7 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
         super().__init__(config=config, **options)
 
     @cached_property
-    def rows(self) -> tables.Rows:
+    def rows(self) -> tables.AnnotatedRows:
         """What the table says."""
         config = self.builder_config
         return tables.read_rows(config.table, config.videos, config.names)

@@ -64,7 +64,7 @@ def surgery(
 
     With another clip its slots can be swapped in; with `means` of `explain.slot_means`, means.
     """
-    effects = explain.operate(classifier, view, other=other, means=means)
+    effects = explain.intervene(classifier, view, other=other, means=means)
     labels = tuple(labels or likeliest(classifier, view))
     done = {one.kind for one in effects.operations}
     kinds = [kind for kind in KINDS if kind in done]

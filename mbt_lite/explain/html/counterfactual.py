@@ -29,7 +29,7 @@ def counterfactual(
     The answers to choose from are the likeliest of both clips, or `labels`.
     """
     swap = explain.swap_sound(classifier, view, other, names)
-    spoilt, shifted = explain.tamper(classifier, view), explain.shift_sound(classifier, view)
+    spoilt, shifted = explain.perturb(classifier, view), explain.shift_sound(classifier, view)
     both = (*likeliest(classifier, view, 4), *likeliest(classifier, other, 4))
     labels = tuple(labels or dict.fromkeys(both))
     choices = (Choice("label", "answer", labels), Choice("question", "what if", QUESTIONS))
@@ -61,7 +61,7 @@ def _exchanged(swap: explain.Swap, label: str) -> dict:
     return {"bars": bars}
 
 
-def _spoilt(found: explain.Tampering, label: str) -> dict:
+def _spoilt(found: explain.Perturbations, label: str) -> dict:
     values = found.probabilities[:, found.labels.index(label)]
     streams = ["both", *("spec" if "sound" in name else "rgb" for name in found.names)]
     pairs = zip(["as it is", *found.names], values, streams, strict=True)
