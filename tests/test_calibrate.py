@@ -282,7 +282,7 @@ def test_the_command_refuses_in_a_sentence(more, sentence, capsys):
 
 def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
     found = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
-    nats, points = plot.calibration(found).axes
+    nats, points = plot.front_end_match(found).axes
     assert [t.get_text() for t in nats.get_yticklabels()] == [row.label for row in found.rows]
     marks = [line.get_xdata()[0] for line in nats.lines if line.get_marker() == "o"]
     assert marks == [row.log_likelihood for row in found.rows]
@@ -291,7 +291,7 @@ def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
     assert not points.get_title(loc="left")  # what a filled dot means is no title of one panel
     legend = [text.get_text() for text in nats.figure.legends[0].get_texts()]
     assert legend == ["not told apart from the first", "behind it"]
-    words = plot.calibration_alt(found)
+    words = plot.front_end_match_alt(found)
     assert f"best is {found.best.label}" in words and "4 front ends ranked on 24 clips" in words
 
 
@@ -313,11 +313,11 @@ def test_a_hidden_front_end_is_found():
     )
     assert [trial.answer for trial in trials] == ["found"] * 2
     assert "2 hidden presets: 2 found" in front_end_recovery.table(trials)
-    ax = plot.blind_test(trials).axes[0]
+    ax = plot.front_end_recovery(trials).axes[0]
     best = [line.get_xdata()[0] for line in ax.lines if line.get_mfc() != "none"]
     across = [label.get_text() for label in ax.get_xticklabels()]
     assert [across[x] for x in best] == ["linear-mel", "lingvo"]
-    assert plot.blind_test_alt(trials).endswith(
+    assert plot.front_end_recovery_alt(trials).endswith(
         "found: linear-mel, lingvo; tied: none; missed: none"
     )
     assert [row["hidden"] for row in json.loads(front_end_recovery.to_json(trials))] == [

@@ -550,7 +550,7 @@ def test_workers_are_begun_only_by_a_program_that_guards_its_start(
 
 
 def test_a_script_without_a_guard_reads_in_its_own_process(caplog, monkeypatch):
-    monkeypatch.setattr(datasets, "hindrance", lambda: "script.py has no guard")
+    monkeypatch.setattr(datasets, "why_no_workers", lambda: "script.py has no guard")
     made = configs.world.experiment()
     with datasets.make_loader(
         made, datasets.open_split(made.data, "train", clips=8), True, batch=2

@@ -337,12 +337,12 @@ def test_the_words_for_a_late_sound_say_how_probable_it_is_in_place():
 def test_a_spoilt_clip_stands_below_the_clip_as_it_is():
     given = Given(labels=LABELS, names=("muted", "blank"))
     given.probabilities = sigmoid(np.array([[2.0, 0.0], [-4.0, 0.0], [1.0, 0.0]]))
-    ax = plot.tampering(given, "bell heard")
+    ax = plot.perturbations(given, "bell heard")
     bars = [bar.get_width() for bar in ax.patches]
     np.testing.assert_allclose(bars, [0.881, 0.018, 0.731], atol=0.001)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["as it is", "muted", "blank"]
     np.testing.assert_allclose(ax.lines[0].get_xdata(), 0.881, atol=1e-3)
-    assert plot.tampering_alt(given, "bell heard") == (
+    assert plot.perturbations_alt(given, "bell heard") == (
         "probability of bell heard: as it is 88 %, muted 2 %, blank 73 %"
     )
 

@@ -57,7 +57,7 @@ class Calibrate:
             print(found.table())
             print(_use(self.model, found))
         if self.out is not None:
-            plot.save(plot.calibration(found), self.out)
+            plot.save(plot.front_end_match(found), self.out)
         return 0
 
     def _prove(self) -> int:
@@ -67,7 +67,7 @@ class Calibrate:
         trials = front_end_recovery.prove(self.presets or None)
         print(front_end_recovery.to_json(trials) if self.json else front_end_recovery.table(trials))
         if self.out is not None:
-            plot.save(plot.blind_test(trials), self.out)
+            plot.save(plot.front_end_recovery(trials), self.out)
         return 0
 
 

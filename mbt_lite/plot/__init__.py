@@ -6,12 +6,6 @@ do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Eve
 function `..._alt` beside it that says in words what the data shows.
 """
 
-from mbt_lite.plot.calibration import (
-    blind_test,
-    blind_test_alt,
-    calibration,
-    calibration_alt,
-)
 from mbt_lite.plot.cost import cost, cost_alt
 from mbt_lite.plot.doctor import doctor, doctor_alt
 from mbt_lite.plot.effects import CHANGE_MAP, effects, effects_alt, slots, slots_alt
@@ -26,6 +20,12 @@ from mbt_lite.plot.evaluation import (
 from mbt_lite.plot.explorer import explorer, explorer_alt, film
 from mbt_lite.plot.faithfulness import deletion, deletion_alt, faithfulness, faithfulness_alt
 from mbt_lite.plot.flow import flow, flow_alt
+from mbt_lite.plot.front_ends import (
+    front_end_match,
+    front_end_match_alt,
+    front_end_recovery,
+    front_end_recovery_alt,
+)
 from mbt_lite.plot.maps import (
     ATTENTION_MAP,
     attention,
@@ -47,7 +47,7 @@ from mbt_lite.plot.scores import (
 from mbt_lite.plot.scrubber import scrubber, scrubber_alt
 from mbt_lite.plot.sound import SOUND_MAP, spectrogram, spectrogram_alt
 from mbt_lite.plot.style import COLOURS, CYCLE, save
-from mbt_lite.plot.swap import shift, shift_alt, swap, swap_alt, tampering, tampering_alt
+from mbt_lite.plot.swap import perturbations, perturbations_alt, shift, shift_alt, swap, swap_alt
 from mbt_lite.plot.sweep import sweep, sweep_alt
 from mbt_lite.plot.training import samples, samples_alt, training, training_alt
 
@@ -65,10 +65,10 @@ __all__ = [
     "attention_on_spectrogram_alt",
     "bars",
     "bars_alt",
-    "blind_test",
-    "blind_test_alt",
-    "calibration",
-    "calibration_alt",
+    "front_end_recovery",
+    "front_end_recovery_alt",
+    "front_end_match",
+    "front_end_match_alt",
     "compare_bars",
     "conditions",
     "conditions_alt",
@@ -108,8 +108,8 @@ __all__ = [
     "swap_alt",
     "sweep",
     "sweep_alt",
-    "tampering",
-    "tampering_alt",
+    "perturbations",
+    "perturbations_alt",
     "training",
     "training_alt",
     "turned",

@@ -118,9 +118,9 @@ def _listed(labels: str | Sequence[str]) -> Sequence[str]:
     return [labels] if isinstance(labels, str) else labels
 
 
-def tampering(tampering, label: str, ax: Axes | None = None, title: str | None = None) -> Axes:
-    """Axes with a bar of the label's probability for the clip of an `explain.Perturbations` as it is
-    and for each way in which it was spoilt; a dashed line carries the first down.
+def perturbations(tampering, label: str, ax: Axes | None = None, title: str | None = None) -> Axes:
+    """Bars of the probability of a label for the clip of an `explain.Perturbations`
+    unchanged and under each perturbation; a dashed line marks the unchanged one.
     """
     names, values = _conditions(tampering, label)
     ax = ax or new_figure(5.4, 0.34 * len(names) + 0.9).subplots()
@@ -141,7 +141,7 @@ def tampering(tampering, label: str, ax: Axes | None = None, title: str | None =
     return ax
 
 
-def tampering_alt(tampering, label: str) -> str:
+def perturbations_alt(tampering, label: str) -> str:
     """A sentence with the label's probability in each condition."""
     pairs = zip(*_conditions(tampering, label), strict=True)
     return f"probability of {label}: " + ", ".join(f"{name} {percent(p)}" for name, p in pairs)

@@ -370,10 +370,10 @@ names = ["linear-mel", "ln-magnitude-1e-10", "ln-power-1e-6", "vggish", "kaldi",
 names = [*pick(names, names[:2]), "world"]
 ranking = front_end_match.match_front_end_waves(tiny, heard, truth, names, frames=seen, quiet=True)
 print(*ranking.sentences(), sep="\n")
-plot.calibration(ranking)
+plot.front_end_match(ranking)
 
 # %%
-print(plot.calibration_alt(ranking))
+print(plot.front_end_match_alt(ranking))
 print("so, the argument to use: --front-end", ranking.best.argument)
 
 # %% [markdown]

@@ -33,7 +33,7 @@ def counterfactual(
     both = (*likeliest(classifier, view, 4), *likeliest(classifier, other, 4))
     labels = tuple(labels or dict.fromkeys(both))
     choices = (Choice("label", "answer", labels), Choice("question", "what if", QUESTIONS))
-    asked = (swap, plot.swap, plot.swap_alt), (spoilt, plot.tampering, plot.tampering_alt)
+    asked = (swap, plot.swap, plot.swap_alt), (spoilt, plot.perturbations, plot.perturbations_alt)
     asked = (*asked, (shifted, plot.shift, plot.shift_alt))
 
     def draw(label, question):

@@ -1,4 +1,4 @@
-"""Front ends ranked: a `calibrate.Calibration`, and the blind test of it."""
+"""Front ends ranked by how well a model answers through them, and how often the right one wins."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ TIED, BEHIND = CYCLE[2], CYCLE[0]
 FAR = 2.0  # nats behind the best, where the colour ends
 
 
-def calibration(result) -> Figure:
+def front_end_match(result) -> Figure:
     """A figure of log-likelihood and mAP through every front end, the likeliest on top.
 
     A bar is the 95 % interval of the difference to the best; rows that cannot be told from the
@@ -41,7 +41,7 @@ def _marks() -> list[Line2D]:
     ]
 
 
-def calibration_alt(result) -> str:
+def front_end_match_alt(result) -> str:
     """A sentence that names the best, what ties with it, and the first that does not."""
     best = result.best
     ties = [row.label for row in result.ties if row is not best]
@@ -73,7 +73,7 @@ def _dots(ax: Axes, result, measure: str) -> None:
     ax.set_axisbelow(True)
 
 
-def blind_test(trials) -> Figure:
+def front_end_recovery(trials) -> Figure:
     """A figure of `blind.Trial`s: how far behind the best a model answers, by what it was trained
     through (rows) and what it is heard through (columns). A dot marks the best, a ring its ties.
     """
@@ -96,7 +96,7 @@ def blind_test(trials) -> Figure:
     return finish(ax, "Which front end calibration finds").figure
 
 
-def blind_test_alt(trials) -> str:
+def front_end_recovery_alt(trials) -> str:
     """A sentence that counts what was found and names what was not."""
     parts = [f"{len(trials)} front ends hidden in small models"]
     for answer in ("found", "tied", "missed"):
