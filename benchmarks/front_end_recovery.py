@@ -1,13 +1,13 @@
-"""The blind test of `calibrate`: does it find a front end that it was not told?
+"""Front-end recovery: does front-end matching find a front end that was hidden from it?
 
-For every preset a small model that only hears is trained through that preset, on sounds of the
-micro-world. `calibrate_waves` then gets the model, held-out sounds with their labels, and nothing
-of the preset's name or numbers.
+For every preset a small audio model is trained through that preset on the micro-world.
+`match_front_end_waves` then gets the model and held-out audio with labels, and nothing of the
+preset's name or numbers.
 
-The micro-world's sounds all have some noise behind them and are all about equally loud, which hides
-what sets recipes apart in real files: the quiet parts. So each sound here is turned down by 0 to
-40 dB, half of them begin or end with digital silence of up to half a second, as cut video does,
-and all are rounded to 16 bits, as files are.
+All sounds of the micro-world have some noise and are about equally loud, which hides what separates
+recipes on real files: the quiet parts. Therefore each sound here is attenuated by 0 to 40 dB, half of
+them begin or end with up to half a second of digital silence, as cut video does, and all are rounded
+to 16 bits, as files are.
 
 Of 19 presets 18 ranked first in their own model, 5 of them tied with one other. Frames that begin
 at k * hop or lie around it differ by 12.5 ms, which no label here depends on; magnitude with an
@@ -15,8 +15,8 @@ offset of 1e-3 and power with 1e-6 fade into silence at the same level, whicheve
 
 One was missed, "linear-mel-power". Squared energies leave quiet sounds at almost nothing, so the
 model did not learn to use them, and "linear-mel", which lifts them, served it better: the quietest
-quarter of the sounds gained 0.9 nats, the loudest lost 0.4. Calibration finds what a model hears
-best with; that is what it was trained with only where that served it well.
+quarter of the sounds gained 0.9 nats, the loudest lost 0.4. Matching finds the front end through which
+a model answers best; that is the one of its training only where that one served it well.
 """
 
 import json
@@ -40,7 +40,7 @@ HIDDEN = FrontEnd("untold")  # what the model's file says of its front end
 
 # One experiment for all presets, so that it compiles once: spectrograms come standardised.
 EXPERIMENT = Experiment(
-    "blind",
+    "front-end recovery",
     replace(
         WORLD,
         streams=("spec",),
@@ -59,19 +59,19 @@ TRAINING, HELD_OUT = 3000, 300  # sounds
 
 @dataclass(frozen=True)
 class Trial:
-    """What `calibrate_waves` made of a model trained through `hidden`."""
+    """What `match_front_end_waves` made of a model trained through `hidden`."""
 
     hidden: str
-    calibration: FrontEndMatch
-    seconds: float  # of training and calibration
+    match: FrontEndMatch
+    seconds: float  # of training and matching
 
     @property
     def answer(self) -> str:
         """ "found": `hidden`, or what gives the same input, ranks first and nothing else ties with
         it; "tied": other recipes are not told apart from it by these sounds; else "missed".
         """
-        same = {self.hidden}.union(*(g for g in self.calibration.alike if self.hidden in g))
-        ties = {row.front_end.name for row in self.calibration.ties}
+        same = {self.hidden}.union(*(g for g in self.match.alike if self.hidden in g))
+        ties = {row.front_end.name for row in self.match.ties}
         if ties <= same:
             return "found"
         return "tied" if ties & same else "missed"
@@ -150,7 +150,7 @@ def table(trials: Sequence[Trial]) -> str:
 
 
 def _line(trial: Trial) -> str:
-    found = trial.calibration
+    found = trial.match
     hidden = next(row for row in found.rows if row.front_end.name == trial.hidden)
     ties = ", ".join(row.label for row in found.ties if row is not found.best) or "none"
     other = next((row for row in found.rows if not row.tied), None)
@@ -165,7 +165,7 @@ def _line(trial: Trial) -> str:
 def to_json(trials: Sequence[Trial]) -> str:
     """Every trial with its whole ranking."""
     rows = [
-        {"hidden": t.hidden, "answer": t.answer, "seconds": t.seconds, **t.calibration.to_dict()}
+        {"hidden": t.hidden, "answer": t.answer, "seconds": t.seconds, **t.match.to_dict()}
         for t in trials
     ]
     return json.dumps(rows, indent=1)

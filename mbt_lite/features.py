@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processe
 # the ones below gave -1.5 to -3.4 (9 at 16-bit scale), while the energies themselves gave mean 0.78
 # and deviation 2.07. Their ratio, 0.38, is near 1.102 / 2.762 = 0.40. Therefore "linear-mel" with
 # Scenic's own numbers is the default of the released weights. It stays an open question, and
-# `mbt-lite calibrate` helps to settle it.
+# `mbt-lite match-front-end` helps to settle it.
 #
 # Each other mean and std was measured over the sound of the first 100 scenes of world:train with
 #   statistics([world.wave(world.scene(0, i)) for i in range(100)], front_end)

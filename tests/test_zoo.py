@@ -741,7 +741,7 @@ def test_a_model_that_is_not_here_is_shown_without_network(monkeypatch, tmp_path
     assert "52.3 (Scenic README, not measured here)" in out
     assert "397 are expected, 175,009,295 numbers" in out
     assert f"put it at {tmp_path / PUBLISHED}" in out
-    assert "was never published" in out and "mbt-lite calibrate" in " ".join(out.split())
+    assert "was never published" in out and "mbt-lite match-front-end" in " ".join(out.split())
     line = "Transformer/encoderblock_*_spectrogram/LayerNorm_0/scale (768,)  x 12"
     assert line in out and "encoderblock_0" not in out
     assert left(tmp_path) == set()

@@ -37,7 +37,7 @@ LIKELIEST = {0: "Speech", 137: "Music"}  # what most clips of AudioSet are label
 SOUND = (
     "How the released weights' spectrograms were made was never published: the front end "
     '"linear-mel" with Scenic\'s mean 1.102 and deviation 2.762 is the likeliest guess, so scores '
-    "may be too low; `mbt-lite calibrate` ranks the alternatives on your clips."
+    "may be too low; `mbt-lite match-front-end` ranks the alternatives on your clips."
 )
 ORDER = "Their classes are taken to be in AudioSet's official order, which nobody documented."
 CAUTION = f"{SOUND} {ORDER}"

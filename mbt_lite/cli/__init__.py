@@ -14,13 +14,13 @@ import tyro
 
 from mbt_lite.cli.answers import Predict
 from mbt_lite.cli.build import Build
-from mbt_lite.cli.calibrate import Calibrate
 from mbt_lite.cli.convert import Convert
 from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.demo import Demo
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.evaluate import Evaluate
 from mbt_lite.cli.explain import Attention, Faithfulness, Flow, Swap
+from mbt_lite.cli.match_front_end import MatchFrontEnd
 from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
 from mbt_lite.cli.train import Sweep, Train
@@ -41,7 +41,7 @@ COMMANDS = {
     "train": Train,
     "sweep": Sweep,
     "evaluate": Evaluate,
-    "calibrate": Calibrate,
+    "match-front-end": MatchFrontEnd,
     "convert": Convert,
     "cost": Cost,
     "bench": Bench,

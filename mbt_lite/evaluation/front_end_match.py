@@ -1,9 +1,10 @@
-"""Which front end a model was trained with: every preset is tried on labelled clips and ranked.
+"""Find the front end that a model was trained with: rank presets by its answers on labeled clips.
 
-The released weights came without the recipe of their spectrograms. A model answers best when it
-hears as it did in training, so the recipe shows in its answers. Each preset is standardised with
-its own mean and deviation over the given sound; a gain or the base of a logarithm, which that
-cancels, cannot be found this way and need not be. `blind` tests how far this can be trusted.
+The released weights came without the recipe of their spectrograms. A model answers best through the
+front end of its training, so its answers tell which one that was. Each preset is standardized with
+its own mean and deviation over the given audio. A gain, or the base of a logarithm, cancels by this:
+it cannot be found and need not be. `mbt-lite match-front-end --prove` measures how far this can be
+trusted.
 
     K windows   N clips   C classes   P presets   R resamples   S samples
 """
@@ -248,7 +249,7 @@ def _decode(classifier, items: Sequence[Item], views: int, folder: Path, quiet: 
                 waves.write(view.wave.tobytes())
                 frames.write(view.rgb.tobytes() if sees else b"")
     if not kept:
-        raise ValueError("no clip is left to calibrate on; " + "; ".join(notes))
+        raise ValueError("no clip is left to match on; " + "; ".join(notes))
     return _Heard(
         np.memmap(folder / "waves", np.float32, "r", shape=(len(owner), samples)),
         np.memmap(folder / "frames", np.uint8, "r", shape=(len(owner), *shape)) if sees else None,

@@ -33,7 +33,7 @@ def front_end_match(result) -> Figure:
 
 
 def _marks() -> list[Line2D]:
-    """What the dots of a calibration mean, for its legend."""
+    """What the dots of a ranking mean, for its legend."""
     dot = {"marker": "o", "ms": 5.5, "ls": "none"}
     return [
         Line2D([], [], color=TIED, label="not told apart from the first", **dot),
@@ -74,10 +74,10 @@ def _dots(ax: Axes, result, measure: str) -> None:
 
 
 def front_end_recovery(trials) -> Figure:
-    """A figure of `blind.Trial`s: how far behind the best a model answers, by what it was trained
-    through (rows) and what it is heard through (columns). A dot marks the best, a ring its ties.
+    """Draw `front_end_recovery.Trial`s: how far behind the best a model answers, by the front end
+    of its training (rows) and that of the test (columns). A dot marks the best, a ring its ties.
     """
-    own = [r.front_end.name for r in trials[0].calibration.rows if r.own_statistics]
+    own = [r.front_end.name for r in trials[0].match.rows if r.own_statistics]
     names = list(dict.fromkeys([*(trial.hidden for trial in trials), *own]))
     ax = new_figure(0.3 * len(names) + 3.6, 0.3 * len(trials) + 2.2).subplots()
     behind = np.array([[_row(trial, name).log_likelihood for name in names] for trial in trials])
@@ -87,13 +87,13 @@ def front_end_recovery(trials) -> Figure:
         for x, name in enumerate(names):
             row = _row(trial, name)
             if row.tied:
-                face = INK if row is trial.calibration.best else "none"
+                face = INK if row is trial.match.best else "none"
                 ax.plot(x, y, "o", mec=INK, mfc=face, ms=6)
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.set_yticks(range(len(trials)), [trial.hidden for trial in trials])
     ax.set(xlabel="heard through", ylabel="trained through, hidden")
     add_colorbar(ax, image, f"nats behind the best ({FAR:g} or more: dark)")
-    return finish(ax, "Which front end calibration finds").figure
+    return finish(ax, "Which front end matching finds").figure
 
 
 def front_end_recovery_alt(trials) -> str:
@@ -107,5 +107,5 @@ def front_end_recovery_alt(trials) -> str:
 
 def _row(trial, name: str):
     """The row of a front end with the statistics of the given sound."""
-    rows = (row for row in trial.calibration.rows if row.own_statistics)
+    rows = (row for row in trial.match.rows if row.own_statistics)
     return next(row for row in rows if row.front_end.name == name)

@@ -352,7 +352,7 @@ display(figure)
 #
 # A model answers best when it hears as it did in training. So take labelled clips, let it hear
 # them through every preset, and see how probable it finds their true labels: that is
-# `mbt-lite calibrate`. Its score is the log-likelihood of a clip's labels:
+# `mbt-lite match-front-end`. Its score is the log-likelihood of a clip's labels:
 
 # %%
 # exercise: nats_per_clip
@@ -389,7 +389,7 @@ print("so, the argument to use: --front-end", ranking.best.argument)
 # For the released weights, on your own labelled clips:
 #
 # ```sh
-# mbt-lite calibrate --model as500k-rgb-spec --data my_clips/ --out calibration.png
+# mbt-lite match-front-end --model as500k-rgb-spec --data my_clips/ --out front_ends.png
 # ```
 
 # %% [markdown]

@@ -9,14 +9,14 @@ from mbt_lite.cli.options import Debug, Model, benchmark, load_model
 
 
 @dataclass(frozen=True)
-class Calibrate:
+class MatchFrontEnd:
     """Front ends ranked by how well a model answers through each, on labelled clips.
 
     The released weights came without the recipe of their spectrograms: try yours. --prove trains
     small models through hidden recipes instead and shows which of them are found (20 minutes).
     """
 
-    example: ClassVar[str] = "mbt-lite calibrate --model as500k-rgb-spec --data my_clips"
+    example: ClassVar[str] = "mbt-lite match-front-end --model as500k-rgb-spec --data my_clips"
 
     model: Model = "as500k-rgb-spec"
     data: Path | None = None
@@ -40,9 +40,9 @@ class Calibrate:
             front_end(name)
         if self.out is not None and self.out.suffix.lower() != ".png":
             raise ValueError(f"--out {self.out}: only .png pictures can be written.")
-        return self._prove() if self.prove else self._calibrate()
+        return self._prove() if self.prove else self._match()
 
-    def _calibrate(self) -> int:
+    def _match(self) -> int:
         from mbt_lite import plot
         from mbt_lite.evaluation.front_end_match import match_front_end
 

@@ -471,7 +471,7 @@ import sys, threading
 from pathlib import Path
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.demo.sandbox import SandboxedReader
-from test_guard import work_that_fails
+from test_sandbox import work_that_fails
 
 print("program", __name__, flush=True)
 guard = SandboxedReader(WORLD_CLIP, work=work_that_fails)

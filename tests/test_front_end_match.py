@@ -1,4 +1,4 @@
-"""Calibration: a model's answers tell which front end it was trained with."""
+"""Front-end matching: a model's answers tell which front end it was trained with."""
 
 import csv
 import json
@@ -224,7 +224,7 @@ def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
 
 def test_nothing_but_silence_is_refused_in_a_sentence(labelled):
     items = tables.read(labelled, world.LABELS).items[4:]
-    with pytest.raises(ValueError, match="no clip is left to calibrate on; left out: .*silent"):
+    with pytest.raises(ValueError, match="no clip is left to match on; left out: .*silent"):
         front_end_match.match_front_end(untrained(), items, FEW, quiet=True)
 
 
@@ -239,7 +239,15 @@ def test_a_model_without_ears_is_refused_in_a_sentence(labelled):
 
 def test_the_command_ranks_says_how_to_go_on_and_draws(labelled, tmp_path, capsys):
     picture = tmp_path / "c.png"
-    command = ["calibrate", "--model", "world-tiny", "--data", str(labelled), "--out", str(picture)]
+    command = [
+        "match-front-end",
+        "--model",
+        "world-tiny",
+        "--data",
+        str(labelled),
+        "--out",
+        str(picture),
+    ]
     assert cli.main([*command, "--presets", "world", "linear-mel"]) == 0
     out = capsys.readouterr().out
     assert "linear-mel (1.102, 2.762)" in out and "left out: " in out
@@ -248,7 +256,7 @@ def test_the_command_ranks_says_how_to_go_on_and_draws(labelled, tmp_path, capsy
 
 
 def test_the_command_ends_with_the_front_end_to_load_the_model_with(labelled, capsys):
-    command = ["calibrate", "--model", "world-tiny", "--data", str(labelled)]
+    command = ["match-front-end", "--model", "world-tiny", "--data", str(labelled)]
     assert cli.main([*command, "--presets", "ln-magnitude-1e-2"]) == 0
     use, load_it = capsys.readouterr().out.splitlines()[-2:]
     assert use.startswith("Use it: mbt-lite predict CLIP --model world-tiny --front-end ")
@@ -259,7 +267,7 @@ def test_the_command_ends_with_the_front_end_to_load_the_model_with(labelled, ca
 
 
 def test_the_command_answers_programs_in_json(labelled, capsys):
-    command = ["calibrate", "--model", "world-tiny", "--data", str(labelled), "--json"]
+    command = ["match-front-end", "--model", "world-tiny", "--data", str(labelled), "--json"]
     assert cli.main([*command, "--presets", "world"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["clips"] == 4 and found["expected"]["name"] == "world"
@@ -276,7 +284,7 @@ def test_the_command_answers_programs_in_json(labelled, capsys):
     ],
 )
 def test_the_command_refuses_in_a_sentence(more, sentence, capsys):
-    assert cli.main(["calibrate", *more]) == 1
+    assert cli.main(["match-front-end", *more]) == 1
     assert sentence in capsys.readouterr().err
 
 
@@ -295,7 +303,7 @@ def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
     assert f"best is {found.best.label}" in words and "4 front ends ranked on 24 clips" in words
 
 
-# --- the blind test ------------------------------------------------------------------------------
+# --- is a hidden front end found? ---------------------------------------------------------------
 
 
 def test_a_model_that_was_trained_through_a_hidden_front_end_does_not_say_so():
@@ -332,5 +340,5 @@ def test_every_hidden_front_end_ranks_first_or_ties_but_squared_energies():
     trials = front_end_recovery.prove(quiet=True)
     assert [trial.hidden for trial in trials] == list(FRONT_ENDS)
     missed = {trial.hidden for trial in trials if trial.answer == "missed"}
-    assert missed <= {"linear-mel-power"}  # it never learned from quiet sounds; see `blind`
+    assert missed <= {"linear-mel-power"}  # see benchmarks/front_end_recovery.py
     assert sum(trial.answer == "found" for trial in trials) >= 10
