@@ -5,9 +5,9 @@ For every preset a small audio model is trained through that preset on the micro
 preset's name or numbers.
 
 All sounds of the micro-world have some noise and are about equally loud, which hides what separates
-recipes on real files: the quiet parts. Therefore each sound here is attenuated by 0 to 40 dB, half of
-them begin or end with up to half a second of digital silence, as cut video does, and all are rounded
-to 16 bits, as files are.
+recipes on real files: the quiet parts. Therefore each sound here is attenuated by 0 to 40 dB, half
+of them begin or end with up to half a second of digital silence, as cut video does, and all are
+rounded to 16 bits, as files are.
 
 Of 19 presets 18 ranked first in their own model, 5 of them tied with one other. Frames that begin
 at k * hop or lie around it differ by 12.5 ms, which no label here depends on; magnitude with an
@@ -15,8 +15,8 @@ offset of 1e-3 and power with 1e-6 fade into silence at the same level, whicheve
 
 One was missed, "linear-mel-power". Squared energies leave quiet sounds at almost nothing, so the
 model did not learn to use them, and "linear-mel", which lifts them, served it better: the quietest
-quarter of the sounds gained 0.9 nats, the loudest lost 0.4. Matching finds the front end through which
-a model answers best; that is the one of its training only where that one served it well.
+quarter of the sounds gained 0.9 nats, the loudest lost 0.4. Matching finds the front end through
+which a model answers best; that is the one of its training only where that one served it well.
 """
 
 import json

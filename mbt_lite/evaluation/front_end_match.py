@@ -2,9 +2,9 @@
 
 The released weights came without the recipe of their spectrograms. A model answers best through the
 front end of its training, so its answers tell which one that was. Each preset is standardized with
-its own mean and deviation over the given audio. A gain, or the base of a logarithm, cancels by this:
-it cannot be found and need not be. `mbt-lite match-front-end --prove` measures how far this can be
-trusted.
+its own mean and deviation over the given audio. A gain, or the base of a logarithm, cancels by
+this: it cannot be found and need not be. `mbt-lite match-front-end --prove` measures how far this
+can be trusted.
 
     K windows   N clips   C classes   P presets   R resamples   S samples
 """
