@@ -1,4 +1,4 @@
-"""What a forward pass costs as a model grows: more tokens, fused layers, bottlenecks."""
+"""Measure the cost of a forward pass as a model grows: more tokens, fused layers, bottlenecks."""
 
 import json
 from collections.abc import Iterator

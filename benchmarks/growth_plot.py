@@ -1,4 +1,4 @@
-"""What a model costs as it grows: measured seconds over counted operations."""
+"""Plot the cost of growing models: measured seconds above counted operations."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The whole model at full size beside its usual formulation: forward pass, and train step."""
+"""Benchmark the full-size model beside its usual formulation: forward pass and train step."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-"""Other ways to read a clip and its sound, which the benchmarks hold ours against.
+"""Other libraries' ways to read a clip and its audio, as a program to compare with.
 
 A program of its own, for whatever Python has the libraries; the package never imports them:
 

@@ -1,4 +1,4 @@
-"""Sound, files, answers and starts, each beside another way to do the same.
+"""Benchmark audio, files, predictions and start-up, each beside an alternative.
 
 Every case is a function of the `Place` where it runs; it gives a row back, or a sentence that says
 why there is none.

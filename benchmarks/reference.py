@@ -1,4 +1,4 @@
-"""The usual way to write MBT, which the benchmarks hold ours against.
+"""MBT in its usual formulation, for comparison: same weights, same answers.
 
 Patches by a convolution, one matrix each for queries, keys and values, and a plain softmax over
 all keys at once, all of them Flax's own layers: so is the original described. The wiring is ours

@@ -1,4 +1,4 @@
-"""Speed on this machine, each figure beside a named alternative timed in the same run.
+"""Run the benchmarks and write their table; each figure stands beside a named alternative.
 
 timing.py takes turns, parts.py and model.py have the cases, others.py is a program with other
 libraries' ways, growth.py measures what a model costs as it grows.

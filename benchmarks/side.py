@@ -1,4 +1,4 @@
-"""One side of a train step as a program of its own, so that its memory can be told.
+"""Run one side of a train-step comparison in its own process, so that its memory can be measured.
 
     python -m benchmarks.side ours|usual NAME      # of train_step.CASES
 

@@ -1,4 +1,4 @@
-"""The plain tf.data pipeline that `mbt-lite bench data` compares with; a program of its own.
+"""The plain tf.data pipeline that `mbt-lite bench data` compares with, as a separate program.
 
 Like Scenic's loader (DMVR) it parses a SequenceExample, samples frames and spectrogram by ratio,
 decodes the frames one by one with `tf.map_fn`, and makes batches; frames go onto a canvas as ours

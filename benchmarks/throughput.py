@@ -1,4 +1,4 @@
-"""How fast clips come from records and from video files, beside tf.data, and in how much memory.
+"""Measure how fast clips are read from records and from video files, and in how much memory.
 
 Everything is measured per second of processor time, all threads counted, so that it is per core
 and other programs on the machine matter little.

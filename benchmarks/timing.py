@@ -1,4 +1,4 @@
-"""Two calls that take turns, in this process or in others, and what is said of them."""
+"""Time two calls in turns, in this process or in others."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""How fast whole train steps go: clips a second, share of the machine's matrix products, memory."""
+"""Measure whole train steps: clips per second, share of peak FLOP/s, memory."""
 
 import statistics
 import time

@@ -1,4 +1,4 @@
-"""From `Media` to what the model eats: log-mel spectrogram, sampled frames, one `Clip`.
+"""Turn `Media` into model input: log-mel spectrogram, sampled frames, one `Clip`.
 
 F samples of one FFT   N spectrogram frames   M mel bins   T video frames
 """

@@ -1,4 +1,4 @@
-"""A trained model that answers: `load`, `Classifier`, `Prediction`, `AttentionMaps`."""
+"""Load a trained model and classify clips: `load`, `Classifier`, `Prediction`, `AttentionMaps`."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How far long work has come: one callback, drawn in a terminal, on a page, or nowhere.
+"""Report the progress of long work: one callback, drawn in a terminal, on a page, or nowhere.
 
 A `Progress` is called with the share that is done and with what comes next: progress(0.5,
 desc="video alone"). `gradio.Progress` is one. A share of 0 is preparation, such as reading and

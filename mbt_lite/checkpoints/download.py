@@ -1,4 +1,4 @@
-"""Files from the internet, whole or not there at all: resumed, checked, remembered, locked.
+"""Download files whole or not at all: resumed, verified, locked.
 
 The standard library's urllib does the talking: requests or httpx would be one more dependency and
 leave resuming, stalls and wrong lengths to us, which is nearly all there is to do.

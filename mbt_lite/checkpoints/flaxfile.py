@@ -1,4 +1,4 @@
-"""Flax's msgpack files, which Scenic's checkpoints are: indexed, read and written array by array.
+"""Read and write Flax's msgpack files, the format of Scenic's checkpoints, array by array.
 
 The format: one msgpack map of maps, whose extension types 1 and 3 hold an array as [shape, name of
 dtype, bytes]. A file is indexed before an array is read, so that the optimiser's half is stepped

@@ -1,4 +1,4 @@
-"""Weight files as flat arrays: Scenic's and Flax's msgpack, npz, safetensors; parameters only.
+"""Read weight files as flat arrays: Scenic's and Flax's msgpack, npz, safetensors.
 
 Old and new Scenic train states, bare trees, pre-Linen trees and the npz files of big_vision and
 vision_transformer all come out as {Scenic's slash-joined name: array}. Only the parameters are

@@ -1,4 +1,4 @@
-"""Files of the Hugging Face hub, by addresses such as hf://user/repo."""
+"""Fetch files from the Hugging Face hub by addresses such as hf://user/repo."""
 
 import contextlib
 import re

@@ -1,4 +1,4 @@
-"""Weights in and out: Scenic's checkpoints into ours and back, safetensors to keep and give away.
+"""Load, save and convert weights: Scenic's checkpoints to ours and back, safetensors for sharing.
 
 Conversion is total or refuses: every array of ours must find its counterpart in the right shape,
 and every array of the file must be wanted. Linen would ignore the rest in silence, and a lost layer

@@ -1,4 +1,4 @@
-"""The model card: what a person should know of weights before using them (Hugging Face style)."""
+"""Write model cards in Hugging Face style: what to know about weights before using them."""
 
 from collections.abc import Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Scenic's MBT beside ours: the names of arrays, their shapes, and the geometry these tell."""
+"""Map Scenic's MBT to ours: names of arrays, their shapes, and the geometry that they imply."""
 
 import math
 import re

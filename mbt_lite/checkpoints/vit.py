@@ -1,4 +1,4 @@
-"""MBT from an image ViT: the blocks are copied, the patches inflated, the positions resized.
+"""Initialize MBT from an image ViT: copy blocks, inflate patches, resize positions.
 
 The paper (section 4.2) starts every model from a ViT-B/16 trained on ImageNet-21k and says so in
 one sentence; how, is in Scenic's `mbt/model_utils.py`. `from_vit` names each decision.

@@ -1,4 +1,4 @@
-"""Every published weight under a plain name: what it is, where it lies, and how it comes here.
+"""Published weights by name: what they are, where they are stored, how they are fetched.
 
 The six files of the Scenic README are Flax checkpoints with their optimiser. `fetch` downloads one,
 converts it once to safetensors that hold the parameters alone, and keeps that in `cache_folder()`.

@@ -1,4 +1,4 @@
-"""`mbt-lite …`: every command prints results on stdout, progress on stderr, errors as sentences.
+"""The command `mbt-lite`: results go to stdout, progress to stderr, errors are sentences.
 
 Exit codes: 0 all well, 1 the input's fault, 2 a wrong command line.
 """
@@ -61,7 +61,7 @@ def _split_overrides(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _overview() -> str:
-    lines = [f"  {name:12} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
+    lines = [f"  {name:16} {command.__doc__.splitlines()[0]}" for name, command in COMMANDS.items()]
     examples = [f"  {command.example}" for command in COMMANDS.values()]
     return "\n".join(["usage: mbt-lite COMMAND [-h] ...", "", *lines, "", "examples:", *examples])
 

@@ -1,4 +1,4 @@
-"""What a model answers about clips."""
+"""`mbt-lite predict`: classify clips."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Datasets for TFDS."""
+"""`mbt-lite build`: make TFDS datasets."""
 
 import contextlib
 import logging

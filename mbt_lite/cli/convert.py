@@ -1,4 +1,4 @@
-"""Weights from one format into another."""
+"""`mbt-lite convert`: convert weights from one format to another."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a model costs, and the picture of what fusing costs."""
+"""`mbt-lite cost`: count what a model costs, and plot what fusion costs."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The demo from the command line."""
+"""`mbt-lite demo`: start the web demo."""
 
 import os
 import sys

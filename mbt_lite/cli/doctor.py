@@ -1,4 +1,4 @@
-"""Whether clips are fit for a model, and what to do where they are not."""
+"""`mbt-lite doctor`: check whether clips are fit for a model, and say what to do if not."""
 
 import json
 import sys

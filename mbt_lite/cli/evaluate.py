@@ -1,4 +1,4 @@
-"""Scores of a model on labelled data."""
+"""`mbt-lite evaluate`: score a model on labeled data."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""What the bottleneck does with a clip, as a picture, a page or a film, and what that is worth."""
+"""Commands that explain a clip: attention, flow and others, as a picture, a page or a film."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""All that is known of a model, as a dictionary and in words: what `mbt-lite zoo show` prints."""
+"""All facts about a model, as a dictionary and in words, for `mbt-lite zoo show`."""
 
 import json
 import math

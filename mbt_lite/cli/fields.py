@@ -1,4 +1,4 @@
-"""Fields of an experiment on the command line: a list of them, and which would have no effect."""
+"""Experiment fields on the command line: list them, and find those that would have no effect."""
 
 import ast
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which front end a model was trained with, asked of its own answers."""
+"""`mbt-lite match-front-end`: find the front end that a model was trained with."""
 
 import json
 from dataclasses import dataclass

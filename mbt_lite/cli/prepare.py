@@ -1,4 +1,4 @@
-"""From videos and a table of labels to records."""
+"""`mbt-lite prepare`: turn videos and a label table into records."""
 
 import re
 import sys

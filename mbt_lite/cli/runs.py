@@ -1,4 +1,4 @@
-"""The micro-world, and speed."""
+"""`mbt-lite world` and `mbt-lite bench`: render the micro-world, measure speed."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Training, and grids of trainings."""
+"""`mbt-lite train` and `mbt-lite sweep`: train models and grids of models."""
 
 import runpy
 import signal

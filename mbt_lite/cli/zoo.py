@@ -1,4 +1,4 @@
-"""The models that can be had by name, and what is in any weights file."""
+"""`mbt-lite zoo`: list models by name, and inspect any weights file."""
 
 import json
 import warnings

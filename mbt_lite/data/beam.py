@@ -1,4 +1,4 @@
-"""Preparation on more than one machine: the shards of prepare.py as an Apache Beam pipeline.
+"""Prepare records on several machines: the shards of prepare.py as an Apache Beam pipeline.
 
 Needs `pip install -r requirements-beam.txt`. The table, the videos and the folder for the shards
 must lie under the same paths on every machine: a network file system or a mounted bucket. Each

@@ -1,4 +1,4 @@
-"""Clips that are made once and kept in files, for later epochs and for other runs.
+"""Cache decoded clips in files, for later epochs and other runs.
 
 A clip of the micro-world takes milliseconds to make and far less to read: a grid of small trainings
 shares what the first one made. rgb is uint8 and spec float32, so that a kept clip is the clip, bit

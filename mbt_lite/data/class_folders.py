@@ -1,4 +1,4 @@
-"""Clips of the micro-world as video files in a folder per class, for learning from one's own files.
+"""Render micro-world clips as video files in one folder per class.
 
 Each clip shows and sounds as rich as any scene; of the classes asked for exactly one is true.
 """

@@ -1,4 +1,4 @@
-"""From the settings of a run to its sources of clips, and to batches of them."""
+"""Open the splits of a run and make its loader, from the run's settings."""
 
 import logging
 from dataclasses import replace

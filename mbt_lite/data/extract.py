@@ -1,4 +1,4 @@
-"""From a labelled window of a video file to the clip that records hold.
+"""Extract the clip that a record stores from a labeled window of a video file.
 
 A clip lasts whole seconds: the window, cut where the file ends and rounded, 1 s at least. What is
 missing of its last second (half a second at most) is silence and the last frame again. So sound and

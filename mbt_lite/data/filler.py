@@ -1,4 +1,4 @@
-"""What a loader asks of a source, and how clips get into the rows of a batch, in any process.
+"""The interface of a source of clips, and how clips fill the rows of a batch in any process.
 
 R rows of a batch   V windows of a clip, each a row   C classes
 """

@@ -1,4 +1,4 @@
-"""The forms in which data sets write their labels, each read into the same lines.
+"""Read label files in the formats of AudioSet, VGGSound, EPIC-KITCHENS and your own tables.
 
 form       what it looks like
 own        a header with path (or file, video, filename), labels; perhaps id, start, end, split

@@ -1,4 +1,4 @@
-"""Labelled clips to be scored on: files of a table, a split of the micro-world, or any source.
+"""Labeled clips for evaluation: files of a table, a split of the micro-world, or any source.
 
 V windows of a clip   T frames   N spectrogram frames   M mel bins   C classes
 """

@@ -1,4 +1,4 @@
-"""Batches of clips, deterministic and resumable.
+"""Load batches of clips deterministically; a loader can be resumed at any batch.
 
 R rows of a batch   T frames   N spectrogram frames   M mel bins   C classes
 """

@@ -1,4 +1,4 @@
-"""What is in a folder of shards: a manifest per finished shard, dataset.json and failures.csv.
+"""Manifests of a prepared folder: one per finished shard, dataset.json and failures.csv.
 
 A shard counts once its manifest is there, which also says of which rows and settings it was made.
 dataset.json and failures.csv are made of the manifests alone.

@@ -1,4 +1,4 @@
-"""From a table and a folder of videos to shards of records: parallel, resumable, repeatable.
+"""Turn a table and a folder of videos into shards of records: parallel, resumable, repeatable.
 
     OUT/name-train-00000-of-00128   records, see records.py
     OUT/dataset.json                front end with its mean and deviation, classes, counts, versions

@@ -1,4 +1,4 @@
-"""Prepared clips: one `tf.SequenceExample` each, in TFRecord shards, as Scenic's loader reads them.
+"""Prepared clips as `tf.SequenceExample`s in TFRecord shards, as Scenic's loader reads them.
 
     S seconds of a clip   N samples of its sound
 

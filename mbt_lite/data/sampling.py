@@ -1,4 +1,4 @@
-"""Which moments of a clip the model sees and hears, in training, validation and test.
+"""Choose the frames and the audio of a clip in training, validation and test.
 
 Two ways to pair sound with picture. "synchronised": both windows lie around the same instant, which
 is drawn in training, the clip's middle in validation, and evenly spread in test. "ratio" is the

@@ -1,4 +1,4 @@
-"""`tf.SequenceExample` to and from bytes, without TensorFlow and without generated classes.
+"""Convert `tf.SequenceExample`s to and from bytes, without TensorFlow.
 
 Written by hand because a loader lives on it: floats are read as arrays, not number by number, a
 loader process need not import a framework for three nested messages, and names are written in

@@ -1,4 +1,4 @@
-"""Where training and test clips come from: labelled files, prepared records, TFDS, the micro-world.
+"""Sources of clips: labeled files, prepared records, TFDS datasets, the micro-world.
 
 Each kind of clip is a `filler.Source`: it decodes only what was drawn.
 

@@ -1,4 +1,4 @@
-"""Which clips of labelled files are held out, where nobody has divided them."""
+"""Hold out labeled files for validation where a data set has no splits."""
 
 import hashlib
 from collections.abc import Sequence

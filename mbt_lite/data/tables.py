@@ -1,4 +1,4 @@
-"""Labelled files: a table or a folder → which windows of which files, and their true classes.
+"""Read a table or a folder as labeled windows of files.
 
 The forms of tables are in forms.py; here labels get their numbers and lines their files.
 

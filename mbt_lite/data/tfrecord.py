@@ -1,4 +1,4 @@
-"""TFRecord files without TensorFlow: how records lie in a file, and what is wrong with one.
+"""Read and write TFRecord files without TensorFlow, and locate damage in them.
 
 A record is its length (uint64), a check of the length, the data, and a check of the data; checks
 are masked CRC-32C, all numbers little-endian.

@@ -1,4 +1,4 @@
-"""Labelled windows of video files as a source of clips, decoded where they are drawn.
+"""A source of labeled windows of video files, decoded when they are drawn.
 
 N spectrogram rows   M mel bins
 """

@@ -1,4 +1,4 @@
-"""The windows of a clip: which frames and which rows of the spectrogram they take, put in place.
+"""Place the frames and spectrogram rows of a clip's windows into batch arrays.
 
 Each kind of clip says how many frames and rows it has, and how to get at some of them; a frame
 that several windows show is read once.

@@ -1,4 +1,4 @@
-"""Rows of a batch made in other processes, which write them into memory that all share.
+"""Fill batch rows in worker processes, through shared memory.
 
 Nothing large goes through a pipe: at full size a clip has 11 MB. Neither JAX nor Grain is imported
 over there.

@@ -1,4 +1,4 @@
-"""The micro-world: procedural clips with sound, and the answer key that real video never has.
+"""The micro-world: procedural clips with audio, and the answer key that real video lacks.
 
 Shapes move over a textured ground while sounds are heard. Four kinds of classes, one head:
 

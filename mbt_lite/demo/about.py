@@ -1,4 +1,4 @@
-"""What this is, which model answers, and how to cite it."""
+"""The tab About: what MBT is, which model answers, how to cite it."""
 
 from html import escape
 

@@ -1,4 +1,4 @@
-"""What programs can ask: three endpoints, each of them a tool where the page is an MCP server."""
+"""Endpoints for programs; they are tools where the page is an MCP server."""
 
 import gradio as gr
 

@@ -1,4 +1,4 @@
-"""What stands behind the page: a model and a guard that reads files for it, and what they answer.
+"""The engine of the demo: one model, a sandboxed reader, and the answers for the page.
 
 Nothing in here knows of pages. Every file, a sample too, goes through the guard's own process.
 """

@@ -1,4 +1,4 @@
-"""From a model's name to the page."""
+"""Start the demo: from the name of a model to a page."""
 
 import hmac
 import signal

@@ -1,4 +1,4 @@
-"""What the model looked at: three pages that lie in this one and turn without asking anybody.
+"""The tab Look: importance, attention and flow as pages that need no server.
 
 Each holds its maps, frames and sound; its pickers never run the model or read the file again.
 """

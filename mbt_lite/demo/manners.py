@@ -1,4 +1,4 @@
-"""How the page looks and behaves, whoever launches it: colours, bounds, errors in one sentence."""
+"""Style and limits of the page: colors, size limits, errors in one sentence."""
 
 from collections.abc import Callable
 from functools import wraps

@@ -1,4 +1,4 @@
-"""Small pieces of HTML: probabilities as bars, pieces side by side, pictures."""
+"""Small HTML pieces of the page: probability bars, grids, notes."""
 
 from collections.abc import Iterable, Mapping
 from html import escape

@@ -1,4 +1,4 @@
-"""The page: four tabs and what happens when a person touches something in them."""
+"""The page: four tabs, and what happens when a person uses them."""
 
 from dataclasses import replace
 from html import escape

@@ -1,4 +1,4 @@
-"""What would it say if: the clip with another sound, a later one or none, or a cut bottleneck.
+"""The tab Play: change the audio, the video or the bottleneck of a clip and ask again.
 
 The sound that is heard here is the very one that the model hears.
 

@@ -1,4 +1,4 @@
-"""The player: a clip, what the model says of it as subtitles and along the time, and its sound.
+"""The player: a clip, its answers as subtitles and over time, and its spectrogram.
 
 All of it shares the clock of the video; player.js moves the cursors.
 

@@ -1,4 +1,4 @@
-"""Guess first: a clip by its sound, then by its picture, then by both, against the model.
+"""The guessing game: a clip by its audio, by its video, then by both, against the model.
 
 Where the model knows the micro-world, a round is a fresh scene of it with the question who sings,
 which neither sense can answer alone. Of other models' clips nobody knows the truth; there the

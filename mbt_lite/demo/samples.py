@@ -1,4 +1,4 @@
-"""The sample clips, each with a picture and a description.
+"""The sample clips, each with a thumbnail and a description.
 
 In a checkout they lie in data_samples. Elsewhere the micro-world's are rendered once, into the
 cache folder. All of them are drawn and synthesised by this project and in the public domain.

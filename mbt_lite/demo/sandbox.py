@@ -1,4 +1,4 @@
-"""Files of strangers, read in a process of their own: a hostile one costs its answer, no more.
+"""Read untrusted files in a separate process: a hostile file costs its own answer and nothing else.
 
     with SandboxedReader(classifier.clip_config) as reader:
         reading = reader.read("upload.avi")         # or MediaError, one sentence for a person

@@ -1,4 +1,4 @@
-"""Scores of a model on labelled clips, with both streams and with either one missing.
+"""Evaluate a model on labeled clips, with both modalities and with either one missing.
 
 S conditions   C classes
 """

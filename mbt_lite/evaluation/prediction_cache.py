@@ -1,4 +1,4 @@
-"""A file of answers that grows clip by clip, so that an interrupted evaluation goes on.
+"""Store predictions clip by clip, so that an interrupted evaluation can be resumed.
 
     S conditions (both streams, sound alone, picture alone)   C classes
 

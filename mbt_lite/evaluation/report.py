@@ -1,4 +1,4 @@
-"""An evaluation as one web page that needs nothing but itself, and as scores.json beside it."""
+"""Write an evaluation as a self-contained web page, with scores.json beside it."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""What the bottleneck does, and which picture of it can be believed.
+"""Explain what the bottleneck does, and measure which maps can be believed.
 
     from mbt_lite import explain
 

@@ -1,4 +1,4 @@
-"""One attention matrix for the whole model and layer, kept in blocks, and how mass runs along it.
+"""Attention of the whole model as one matrix per layer, stored in blocks, and mass along it.
 
 The tokens of all streams and the bottleneck are the rows and columns. Tokens of a stream read their
 stream and, in fused layers, the bottleneck (joint fusion: the other streams). A slot of the

@@ -1,4 +1,4 @@
-"""What the model would say if: another sound, no sound, noise, time reversed, the sound shifted."""
+"""Counterfactuals: other audio, no audio, noise, reversed time, shifted audio."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

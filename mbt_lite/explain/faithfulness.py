@@ -1,4 +1,4 @@
-"""Which maps can be believed: their scores against a known answer, and against themselves.
+"""Measure the faithfulness of importance maps against a known answer and against themselves.
 
 On the micro-world the cause of "circle sings" is known: the circle. There a map is scored by how
 much of it lies on the singer, and whether its highest point does. On any data it is scored by what

@@ -1,4 +1,4 @@
-"""What passes between the streams, layer by layer and slot by slot, and whether it matters.
+"""Information flow between modalities, by layer and bottleneck token, and whether it matters.
 
 G groups: the streams, then the slots   L fused layers   N tokens   Z slots
 """

@@ -1,4 +1,4 @@
-"""What happens to an answer when the bottleneck is operated on: cut, emptied, frozen, swapped.
+"""Intervene on the bottleneck: knock out edges; zero, average, freeze or patch tokens.
 
 An operation is a few small arrays, so that one compiled forward pass serves all of them and many
 run side by side.

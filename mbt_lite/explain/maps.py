@@ -1,4 +1,4 @@
-"""Importance maps: for each patch of picture and sound, how much of an answer rests on it.
+"""Importance maps: how much of an answer depends on each patch of video and audio.
 
 Five ways to draw one, from what a slot looked at to what happens when the patch is gone. They need
 not agree; `faithfulness` measures which of them can be believed.

@@ -1,4 +1,4 @@
-"""A panel in a notebook: controls, the picture that follows them, its words and its sound.
+"""Show an interactive view in a notebook with ipywidgets: controls, picture, alt text, audio.
 
 Plain ipywidgets, so that JupyterLab, VS Code and Colab show them.
 """

@@ -1,4 +1,4 @@
-"""A media file opened on its own, the streams in it that are used, and the clock they share.
+"""Open a media file safely, choose its streams, and define their common clock.
 
 Nothing but the named file is ever opened. t = 0 of a file is the earliest time stamp of the picture
 and the sound that are used (a run-in of less than 0.1 s before 0 is hidden, as players do).

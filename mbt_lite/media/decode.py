@@ -1,4 +1,4 @@
-"""One stream decoded onto the clock of a window: the chosen frames, or mono sound at 16 kHz."""
+"""Decode one stream of a file: the wanted frames, or mono audio at 16 kHz."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""Frames and a wave written as an mp4 file, complete or not at all, or as the bytes of one."""
+"""Write frames and audio as an mp4 file, whole or not at all."""
 
 import io
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""Work done in processes that may crash or hang: that costs one job, and no other.
+"""Run jobs in separate processes: one that crashes or hangs costs its own job and no other.
 
 `Child` is one such process. `run` spreads tasks over several: a task is a generator that yields
 jobs and is sent the answer to each; tasks run side by side, one in each process, the jobs of a task

@@ -1,4 +1,4 @@
-"""Video and sound files in and out, free of JAX: what a window of a file holds, and what is odd.
+"""Read a window of a media file, without JAX: frames, audio, and what was unusual.
 
 One clock: `Media.times` and `Media.wave` both count from the start of the asked window, which lies
 on the clock of the file (container.py). Decoding is in decode.py, writing in encode.py.

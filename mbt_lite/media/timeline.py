@@ -1,4 +1,4 @@
-"""How long a media file really is, and its packets on one clock that runs on.
+"""Find the true length of a media file, and put its packets on one continuous clock.
 
 A header is believed where the file starts and ends as it says. Where it says nothing, only guesses
 (from a bit rate, or from the first and the last time stamp) or is contradicted by the last packets,

@@ -1,4 +1,4 @@
-"""What a model costs, counted from its architecture: parameters, multiply-adds, operations.
+"""Count a model's parameters, multiply-adds and operations from its architecture.
 
 N tokens   D width   H heads   M width of the MLP   C classes
 """

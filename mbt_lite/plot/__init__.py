@@ -1,4 +1,4 @@
-"""Arrays → Axes: spectrograms, attention over frames and sound, probabilities, training curves.
+"""Plot arrays: spectrograms, attention over frames and audio, probabilities, training curves.
 
 A function here draws: it does not decode, predict or show. One panel comes back as `Axes`, a strip
 of panels as `Figure`. Without `ax` the figure is made outside pyplot, so that threads of a server

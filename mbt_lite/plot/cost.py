@@ -1,4 +1,4 @@
-"""What fusing early, or through many bottlenecks, costs."""
+"""Plot the cost of early fusion and of many bottleneck tokens."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What the doctor saw and heard of a clip, an examined `doctor.Report`, on one sheet."""
+"""Plot a `doctor.Report` on one sheet: the file, the frames, the audio."""
 
 import math
 import textwrap

@@ -1,4 +1,4 @@
-"""What a label's logit loses or gains when something inside the model is changed."""
+"""Plot how interventions change the logit of a label."""
 
 from collections.abc import Sequence
 

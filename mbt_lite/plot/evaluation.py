@@ -1,4 +1,4 @@
-"""Scores of an evaluation as pictures: precision and recall, one sense against two."""
+"""Plot evaluation scores: precision and recall, one modality against two."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

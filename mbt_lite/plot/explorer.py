@@ -1,4 +1,4 @@
-"""One frame beside the sound, with what a model reads of both at that moment.
+"""Plot one frame beside the audio, with the attention to both at that moment.
 
 T frames   t y x attention grid   N spectrogram frames   M mel bins
 """

@@ -1,4 +1,4 @@
-"""How far an importance map can be believed: scores of methods, deletion and insertion."""
+"""Plot the faithfulness of importance maps: scores of methods, deletion and insertion curves."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""What passes between the streams, layer by layer, as bands whose width is their share.
+"""Plot the flow between modalities, layer by layer, as bands whose width is their share.
 
 L fused layers   G groups: the streams, then the slots of the bottleneck
 """

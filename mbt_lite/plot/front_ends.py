@@ -1,4 +1,4 @@
-"""Front ends ranked by how well a model answers through them, and how often the right one wins."""
+"""Plot front ends ranked by a model's answers, and how often the right one is found."""
 
 import numpy as np
 from matplotlib.axes import Axes

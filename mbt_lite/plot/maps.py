@@ -1,4 +1,4 @@
-"""Attention over frames and sound.
+"""Plot attention over frames and spectrogram.
 
 T frames   t y x attention grid   N spectrogram frames   M mel bins
 """

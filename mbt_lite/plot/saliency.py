@@ -1,4 +1,4 @@
-"""Importance maps by several methods, row by row over the same frames and the same sound."""
+"""Plot importance maps of several methods over the same frames and audio."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

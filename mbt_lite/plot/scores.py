@@ -1,4 +1,4 @@
-"""Probabilities as bars, and what a training run logged as curves."""
+"""Plot probabilities as bars, and logged values as curves."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""One setting of a grid of models: what that model answers, and what all of them reach."""
+"""Plot one setting of a grid of models: its answer, and the scores of all settings."""
 
 from collections.abc import Mapping, Sequence
 

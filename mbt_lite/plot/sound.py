@@ -1,4 +1,4 @@
-"""Spectrograms.   N spectrogram frames   M mel bins"""
+"""Plot spectrograms.   N spectrogram frames   M mel bins"""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What all pictures share: paper, colours that any colour vision tells apart, quiet axes."""
+"""The common style of all plots: paper, colors for all kinds of color vision, quiet axes."""
 
 import io
 import warnings

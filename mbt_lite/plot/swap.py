@@ -1,4 +1,4 @@
-"""What a clip's answer becomes when its sound is another, late, or spoilt."""
+"""Plot how an answer changes when the audio is swapped, shifted or perturbed."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A grid of trainings: what each variant reaches, with its interval and its seeds."""
+"""Plot a grid of trainings: the score of each variant, with its interval and seeds."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""A training run: its losses, scores and gradients as curves, and what it says of single clips."""
+"""Plot a training run: losses, scores and gradient norms, and predictions on single clips."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

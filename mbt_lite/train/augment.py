@@ -1,4 +1,4 @@
-"""Random changes of a training batch on the accelerator: picture, sound, and the mixing of clips.
+"""Augment a training batch on the accelerator: frames, spectrogram, mixup.
 
 Pure functions of (batch, key), made to run inside jit: the same key gives the same batch. Every
 clip has draws of its own, which all its frames share. `NONE` is the way to evaluate: the crop from

@@ -1,4 +1,4 @@
-"""The states of a run on disk, so that it can go on: whole ones, or none.
+"""Save and restore training state with Orbax: whole states, or none.
 
     state/00000040/state/         every array of the state, by Orbax
     state/00000040/record.json    what else there is to know, and a checksum of every file

@@ -1,4 +1,4 @@
-"""What a run would take, said before it begins: shapes, parameters, memory, the time of a step."""
+"""Estimate a run before it starts: shapes, parameters, memory, seconds per step."""
 
 import time
 

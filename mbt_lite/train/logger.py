@@ -1,4 +1,4 @@
-"""What is to be seen of a run: one line of progress, metrics.jsonl, TensorBoard, pictures."""
+"""Log a run: a progress line, metrics.jsonl, TensorBoard, pictures."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Training: `fit`, its visible loop, and the folder that a run leaves behind.
+"""Train a model: `fit`, its loop, and the folder that a run leaves behind.
 
 A run can be stopped at any moment and goes on from its last saved state, on whatever devices there
 are then. What it shows and saves is read off the state, never fed back into it.

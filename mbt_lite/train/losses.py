@@ -1,4 +1,4 @@
-"""What training makes small: cross entropies of every clip, and how they become one number.
+"""Training losses: cross entropy per clip, and its reduction to one number.
 
 B clips   C classes
 """

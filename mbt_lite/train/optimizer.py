@@ -1,4 +1,4 @@
-"""Learning rate, gradient and momentum become an update; the running average of the weights."""
+"""The optimizer: learning-rate schedule, update rules, moving average of the weights."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

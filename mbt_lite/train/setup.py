@@ -1,4 +1,4 @@
-"""Before the first step: what the data and the weights to start from decide about a run."""
+"""Resolve an experiment before the first step: what data and initial weights decide."""
 
 import math
 from dataclasses import dataclass, replace

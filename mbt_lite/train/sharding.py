@@ -1,4 +1,4 @@
-"""Devices and hosts: the mesh, where arrays lie on it, and how fast it can be.
+"""Devices and hosts: the mesh, the placement of arrays on it, and its peak speed.
 
 Every batch is dealt over all devices. Parameters lie whole on each device, or with `shards` > 1 are
 cut over that many, so that models fit which one device could not hold (FSDP).

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noted until a step is whole and saved; SIGUSR1 asks for a profile."""
+"""Handle Ctrl-C and SIGTERM after a whole step; SIGUSR1 requests a profile."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""One step of training as a pure function of (state, batch), and its twin that only answers.
+"""One train step as a pure function of (state, batch), and the matching prediction step.
 
 The same compiled step runs on one CPU and on many hosts: the batch is dealt over the mesh's
 devices, and what a device lacks for the mean gradient JAX fetches from the others.

@@ -1,4 +1,4 @@
-"""A grid of trainings: every variant with several seeds, and one table of what they reach.
+"""Train a grid of variants with several seeds, and summarize them in one table.
 
 A grid is {group: {variant: Experiment}}. A variant may stand in several groups; it is trained once
 per seed, in a process of its own, and a run that is there already is kept.

@@ -1,4 +1,4 @@
-"""Scores of the weights while they are trained, on clips that training never shows.
+"""Score the weights during training, on clips that are never trained on.
 
 R rows of a batch   V windows of a clip   C classes
 """

@@ -1,4 +1,4 @@
-"""What the notebooks of the course share: the start, the two profiles, and exercises.
+"""Shared parts of the notebooks: set-up, smoke profile, and exercises.
 
     from course import check, pick, samples
 

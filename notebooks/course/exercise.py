@@ -1,4 +1,4 @@
-"""Exercises that check themselves: what is wrong is named by the mistake that gives the same."""
+"""Exercises that check themselves and name the mistake behind a wrong answer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

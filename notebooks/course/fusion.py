@@ -1,4 +1,4 @@
-"""Exercises of notebook 03: who may read whom, what is exchanged, and what it costs."""
+"""Exercises of notebook 03: who attends to whom, what is exchanged, and what it costs."""
 
 import numpy as np
 

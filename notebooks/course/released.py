@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: what a head's biases tell, fused attention, total conversion, nats."""
+"""Exercises of notebook 07: biases of the head, fused attention, total conversion, nats."""
 
 import numpy as np
 

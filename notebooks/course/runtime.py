@@ -1,4 +1,4 @@
-"""Completes the Python environment of a notebook and changes nothing that is there.
+"""Complete the Python environment of a notebook, and change nothing that is there.
 
 A runtime such as Colab's brings its own NumPy and JAX. They may be loaded when a notebook starts,
 and that JAX fits the machine's driver: another version breaks the kernel or finds no accelerator.

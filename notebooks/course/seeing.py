@@ -1,4 +1,4 @@
-"""Exercises of notebook 05: rollout, pointing, deletion, and what each sense is worth."""
+"""Exercises of notebook 05: rollout, pointing, deletion, and the worth of each modality."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 01: cutting a wave into frames, log-mel, which frames are on show."""
+"""Exercises of notebook 01: frames of a wave, log-mel, which video frame is shown when."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 02: patches, heads, attention, and the map that a token draws."""
+"""Exercises of notebook 02: patches, heads, attention, and the map of a class token."""
 
 import numpy as np
 

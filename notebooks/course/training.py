@@ -1,4 +1,4 @@
-"""Exercises of notebook 04: the learning rate, mixed clips, a mean over devices, an interval."""
+"""Exercises of notebook 04: learning rate, mixed clips, mean over devices, intervals."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: whole films held out, several windows, confusion, a small score."""
+"""Exercises of notebook 06: hold out whole films, average windows, confusion, small scores."""
 
 import numpy as np
 

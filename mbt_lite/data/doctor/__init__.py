@@ -1,4 +1,4 @@
-"""Is this clip fit for the model? A look at the file, at what the model gets of it, and advice.
+"""Check whether a clip is fit for a model: inspect the file, measure the model's input, advise.
 
     report = examine("clip.mp4"); print(note(report))
 

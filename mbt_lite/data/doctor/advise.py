@@ -1,4 +1,4 @@
-"""From numbers to findings: what is wrong with a clip, how bad that is, and what to do.
+"""Turn measurements of a clip into findings: what is wrong, how severe it is, what to do.
 
 The real clips that thresholds mention are eleven from public repositories and our own samples.
 """

@@ -1,4 +1,4 @@
-"""What the model gets of a file, in numbers: the window in the middle, and a look at others."""
+"""Measure what a model gets from a file: the middle window, and a few others."""
 
 import contextlib
 import math

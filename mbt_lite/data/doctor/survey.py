@@ -1,4 +1,4 @@
-"""What lies in a media file before the model sees it: its packets in time, its sound by channel."""
+"""Survey a media file without a model: its packets over time, its audio by channel."""
 
 import contextlib
 import math

@@ -1,4 +1,4 @@
-"""The doctor's note: a report as a person reads it, and as a program does."""
+"""Print a doctor's report for people, and as JSON for programs."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Datasets for TFDS, without TensorFlow: `import mbt_lite.data.tfds`, then `tfds.builder(...)`."""
+"""TFDS datasets without TensorFlow: `import mbt_lite.data.tfds`, then `tfds.builder(...)`."""
 
 from mbt_lite.data.tfds.av_digits import AvDigits, AvDigitsConfig
 from mbt_lite.data.tfds.table import TableConfig, TableDataset

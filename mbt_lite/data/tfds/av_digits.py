@@ -1,4 +1,4 @@
-"""`av_digits`: a digit written and the same digit spoken, both in noise."""
+"""`av_digits`: the same digit written and spoken, both in noise."""
 
 import io
 import shutil

@@ -1,4 +1,4 @@
-"""What our TFDS builders share."""
+"""The base class of our TFDS builders."""
 
 import json
 from collections.abc import Mapping

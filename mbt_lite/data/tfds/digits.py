@@ -1,4 +1,4 @@
-"""Handwritten and spoken digits: the published files → pairs of a picture and a second of sound.
+"""Read the published handwritten and spoken digits as pairs of an image and a second of audio.
 
 S samples of a recording   P pictures of a file, each H x W
 """

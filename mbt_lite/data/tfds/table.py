@@ -1,4 +1,4 @@
-"""A TFDS dataset over any table of labelled videos, of the clips that records hold."""
+"""A TFDS dataset over any table of labeled videos; it stores the clips that records store."""
 
 import hashlib
 import json

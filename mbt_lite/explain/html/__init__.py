@@ -1,4 +1,4 @@
-"""Views of one clip or one table that a person can turn: a picture, its words and a page each.
+"""Interactive views of a clip: a picture, alt text and an HTML page for each state.
 
 panel = panels.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0])
 panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook

@@ -1,4 +1,4 @@
-"""The attention explorer: what a model reads of a clip, on the one clock of sound and picture."""
+"""The attention explorer: what a model attends to in a clip, with audio and video on one clock."""
 
 import base64
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The flow explorer and the surgery panel: what passes the bottleneck, and what it is for."""
+"""The flow explorer and the intervention panel of the bottleneck."""
 
 from collections.abc import Sequence
 from dataclasses import replace

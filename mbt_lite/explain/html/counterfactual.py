@@ -1,4 +1,4 @@
-"""The counterfactual bench: another sound, none, noise, backwards, too late."""
+"""The counterfactual panel: other audio, none, noise, reversed, shifted."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Scrubbers over the shipped grid: the same clip before models that fuse elsewhere, or more."""
+"""Scrubbers over the shipped grid: one clip answered by models that fuse at different layers."""
 
 import csv
 from functools import partial

@@ -1,4 +1,4 @@
-"""Views as pages: one HTML document each that holds its data, its script and its look.
+"""Write a view as one HTML document that holds its data, script and style.
 
 Nothing is fetched, and the page forbids itself to: it works from a folder and without a network.
 """

@@ -1,4 +1,4 @@
-"""What a view is: some choices, a picture and its words for each state, and a page of its own."""
+"""The interface of a view: choices, a picture and alt text per state, and a page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
