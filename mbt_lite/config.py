@@ -59,13 +59,13 @@ FRONT_END_BOUNDS = {
 
 
 def require(condition: bool, sentence: str) -> None:
-    """ValueError with this sentence where the condition does not hold."""
+    """Raise ValueError with this sentence unless the condition holds."""
     if not condition:
         raise ValueError(sentence)
 
 
 def within(config, bounds: Mapping[str, tuple[float, float]], at: str) -> None:
-    """ValueError that names the first field of a config that lies outside its bounds.
+    """Raise ValueError that names the first field outside its bounds.
 
     None is for fields that may be left out; a field that holds no number at all is refused, too.
     """
@@ -82,7 +82,7 @@ def _short(value) -> str:
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """From a waveform to a log-mel spectrogram.
+    """Settings of a front end: from a waveform to a log-mel spectrogram.
 
     The paper (section 4.2) fixes 16 kHz mono, a 25 ms Hamming window every 10 ms and 128 mel bins;
     all else was never published, so it is fields here and presets live in `features.FRONT_ENDS`.
@@ -144,13 +144,13 @@ class FrontEnd:
 
     @property
     def silence(self) -> float:
-        """What digital silence becomes, before it is standardised."""
+        """The value of digital silence, before standardization."""
         return math.log(self.offset) if self.compression == "log" else 0.0
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What the model eats of a video: so many frames, so much sound, at which size and rate."""
+    """The input of a model: number, rate and size of frames, length of audio, front end."""
 
     frames: int = 32
     fps: float = 25.0  # the video is sampled at this rate first, by time
@@ -196,7 +196,7 @@ class ClipConfig:
 
 
 def sampled_frames(frames: int, wanted: int) -> np.ndarray:
-    """[about `wanted`] indices of evenly spread frames, ends left out; all if too few.
+    """Indices of about `wanted` evenly spaced frames, ends left out; all if there are too few.
 
     For some pairs this gives one more than wanted (8 frames, 2 wanted: 3), because rounding in
     float32 lets the end in. Position embeddings were trained with that count, so it stays.
@@ -284,13 +284,13 @@ class MBTConfig:
         return self.rgb_patch if stream == "rgb" else self.spec_patch
 
     def grid_of(self, stream: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Tokens along each axis of such an input; what a patch does not fill is dropped."""
+        """Tokens along each axis of an input of this shape; a partial patch is dropped."""
         if stream == "rgb" and self.rgb_sampled:
             shape = (len(sampled_frames(shape[0], self.rgb_sampled)), *shape[1:])
         return tuple(n // p for n, p in zip(shape, self.patch(stream), strict=True))
 
     def grid(self, stream: str) -> tuple[int, ...]:
-        """Tokens along time, height, width of the picture; along time and mel of the sound."""
+        """Tokens along time, height, width of the video, or along time and mel of the audio."""
         return self.grid_of(stream, self.shape(stream))
 
     @property
@@ -302,11 +302,11 @@ class MBTConfig:
         return self.grid("spec")
 
     def patches(self, stream: str) -> int:
-        """Patch tokens of a stream, without its class token."""
+        """Number of patch tokens of a stream, without its class token."""
         return math.prod(self.grid(stream))
 
     def fuses(self, layer: int, training: bool = True) -> bool:
-        """Whether the streams see each other in this block."""
+        """Whether the modalities exchange information in this layer."""
         return (
             len(self.streams) > 1
             and self.fusion != "late"
@@ -317,7 +317,7 @@ class MBTConfig:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How training clips are changed at random; as it stands, not at all.
+    """Random changes of training clips; the defaults change nothing.
 
     The sizes of changes that are switched off are those of Scenic's MBT.
     """
@@ -358,12 +358,12 @@ class AugmentConfig:
 
 
 def to_dict(config) -> dict:
-    """A config as plain dictionaries, lists and numbers, ready for JSON."""
+    """Convert a config to plain dictionaries, lists and numbers, ready for JSON."""
     return dataclasses.asdict(config)
 
 
 def from_dict(cls, values, at: str = ""):
-    """The config that `to_dict` wrote, perhaps edited by hand.
+    """Rebuild a config from what `to_dict` wrote, perhaps edited by hand.
 
     ValueError that names the field, as `at` and its own name, where one is unknown or missing, or
     holds another type or value than it should.
@@ -494,7 +494,7 @@ WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_te
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where clips come from: the micro-world, or whatever `sources.open_source` takes."""
+    """The data of a run: the micro-world, or anything that `sources.open_source` opens."""
 
     path: str = "world"  # world; a folder of records, a TFDS dataset, a table, a folder of videos
     train: str | None = "train"  # the split to learn from, where there are some; None: all there is
@@ -529,7 +529,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class StartConfig:
-    """What the parameters start from; as it stands, from scratch."""
+    """The initial weights of a run; the default trains from scratch."""
 
     model: str | None = None  # a trained MBT: a name of the zoo, a file, a folder, hf://user/repo
     rewire: bool = False  # with the recipe's streams and fusion instead of that model's
@@ -547,7 +547,7 @@ class StartConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a model is trained; as it stands, with AdamW and averaged weights."""
+    """Training settings; the defaults are AdamW and a moving average of the weights."""
 
     steps: int = 4_000
     epochs: float = 0.0  # above 0: instead of steps, passes over the data
@@ -624,13 +624,13 @@ class TrainConfig:
 
     @property
     def warmup_steps(self) -> float:
-        """Steps over which the learning rate rises."""
+        """Number of steps of learning-rate warm-up."""
         return self.warmup if self.warmup >= 1 else self.warmup * self.steps
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A model, what it eats, what it starts and learns from, and how."""
+    """A whole run: model, clip, data, augmentation, initial weights, training."""
 
     name: str
     model: MBTConfig
@@ -642,7 +642,7 @@ class Experiment:
 
 
 def read_json(path: Path) -> Experiment:
-    """The experiment in the experiment.json of a run, perhaps edited by hand.
+    """Read the experiment.json of a run, perhaps edited by hand.
 
     ValueError names the file, the field and what is expected of it.
     """

@@ -86,7 +86,7 @@ BLOCK = 400  # rows of a spectrogram that are made at a time, so that they stay 
 
 
 def front_end(name: str) -> FrontEnd:
-    """The preset of this name, or with other statistics as in "yamnet:-1.6:1.6" (mean, std)."""
+    """Return the preset of this name, with other statistics as in "yamnet:-1.6:1.6" (mean, std)."""
     preset, *numbers = name.split(":")
     try:
         mean, std = map(float, numbers or ("nan", "nan"))
@@ -101,12 +101,12 @@ def front_end(name: str) -> FrontEnd:
 
 
 def hz_to_mel(hz):
-    """The HTK mel of a frequency in hertz."""
+    """Convert hertz to HTK mel."""
     return 2595.0 * np.log10(1.0 + np.asarray(hz) / 700.0)
 
 
 def mel_to_hz(mel):
-    """The frequency in hertz of an HTK mel."""
+    """Convert HTK mel to hertz."""
     return 700.0 * (10.0 ** (np.asarray(mel) / 2595.0) - 1.0)
 
 
@@ -122,7 +122,7 @@ def mel_filters(front: FrontEnd) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def filter_groups(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
-    """The filters in groups of neighbours, each with the bins that it needs and no others."""
+    """Group neighboring mel filters, each group with only the bins that it needs."""
     groups = []
     for group in np.array_split(mel_filters(front), max(front.mels // 32, 1), axis=1):
         used = np.flatnonzero(group.any(axis=1))
@@ -140,7 +140,7 @@ def window_fn(front: FrontEnd) -> np.ndarray:
 
 
 def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """Log-mel spectrogram [N, M] of a waveform [S] in [-1, 1], one row per hop, not standardised.
+    """Compute the log-mel spectrogram [N, M] of a waveform [S] in [-1, 1]; not standardized.
 
     Row k covers the samples from k * hop on, or around it; both ends are padded with silence, so
     N = ceil(S / hop). With compression "none" the values are the mel energies themselves.
@@ -197,7 +197,7 @@ def _compiled_log_mel(front: FrontEnd):
 
 
 def log_mels(waves, front: FrontEnd):
-    """Log-mel spectrograms [..., N, M] of waveforms [..., S], on the accelerator; as `log_mel`."""
+    """Compute log-mel spectrograms [..., N, M] of waveforms [..., S] in JAX, as `log_mel`."""
     return _compiled_log_mel(front)(waves)
 
 
@@ -213,7 +213,7 @@ def statistics(waves: Iterable[np.ndarray], front: FrontEnd) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class View:
-    """One window of a file: what a person would see and hear of it, and what the model eats."""
+    """One window of a file: what a person sees and hears, and the model's input."""
 
     rgb: np.ndarray  # uint8 [T, H, W, 3], the sampled and cropped frames
     times: np.ndarray  # [T], s on the file's clock, when the frames were on show
@@ -227,12 +227,12 @@ class View:
 
     @cached_property
     def clip(self) -> Clip:
-        """rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised; made when first asked for."""
+        """rgb [T, H, W, 3] in [-1, 1] and spec [N, M, 3] standardized; computed on first access."""
         return normalize(self.rgb, self.spec, self.front_end)
 
 
 def normalize(rgb, spec, front: FrontEnd) -> Clip:
-    """The model's `Clip` of uint8 frames [..., T, H, W, 3] and log-mels [..., N, M], also in jit.
+    """Convert uint8 frames [..., T, H, W, 3] and log-mels [..., N, M] to a `Clip`, also in jit.
 
     Frames go to [-1, 1]; log-mels are standardised and repeated on three channels, because the
     patch kernels of both streams descend from one trained on pictures (paper, section 4.2).
@@ -249,7 +249,7 @@ def normalize(rgb, spec, front: FrontEnd) -> Clip:
 
 
 def blank(clip: Clip, stream: str, front: FrontEnd) -> Clip:
-    """The clip with one stream blanked: black frames, or the log-mel of digital silence."""
+    """Blank one stream of a clip: black frames, or the log-mel of digital silence."""
     import jax.numpy as jnp
 
     value = -1.0 if stream == "rgb" else (front.silence - front.mean) / front.std
@@ -259,7 +259,7 @@ def blank(clip: Clip, stream: str, front: FrontEnd) -> Clip:
 def read_views(
     path, config: ClipConfig, views: int | None = 1, start: float | None = None
 ) -> list[View]:
-    """`views` windows of a video file, evenly spread, as the model eats them.
+    """Read `views` evenly spaced windows of a video file as model input.
 
     Picture and sound of a window share its middle. One view is the middle of the file, or begins
     at `start` seconds; None is as many as cover the whole file, but not more than `COVER`. A file
@@ -283,7 +283,7 @@ def read_views(
 
 
 def starts(total: float | None, length: float, views: int | None) -> list[float]:
-    """Where windows of `length` s begin that are evenly spread over `total` s; one: the middle."""
+    """Start times of windows of `length` s spaced evenly over `total` s; one window: the middle."""
     last, views = max((total or 0.0) - length, 0.0), views or _covering(total or 0.0, length)
     return [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
 
@@ -301,7 +301,7 @@ def _covering(total: float, length: float) -> int:
 
 
 def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
-    """The model's `Clip` from the middle of a video file, or from `start` seconds on.
+    """Read the `Clip` in the middle of a video file, or from `start` seconds on.
 
     rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised. What was unusual about the file is
     warned of; `read_views` hands it out instead, with the frames and the sound.
@@ -313,7 +313,7 @@ def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
 
 
 def make_view(found: media.Media, config: ClipConfig) -> View:
-    """The `View` of a window that `media.read` gave."""
+    """Convert a `Media` window to a `View`."""
     notes = list(found.notes)
     start, wave = _fit_wave(found, config, notes)
     times, rgb = _fit_frames(found, config, notes)

@@ -40,7 +40,7 @@ UNSAID = (
 
 @dataclass(frozen=True)
 class Prediction:
-    """Probabilities [C] of labels, as the model was trained, see `kind`."""
+    """Probabilities [C] of the labels, by sigmoid or softmax as in training (see `kind`)."""
 
     labels: tuple[str, ...]
     probabilities: np.ndarray  # [C]
@@ -58,7 +58,7 @@ class Prediction:
 
     @property
     def kind(self) -> str:
-        """ "sigmoid": labels do not exclude each other; "softmax": one is true, or one per head."""
+        """Return "sigmoid" if labels are independent, "softmax" if one per head is true."""
         return "softmax" if any(head.kind == "softmax" for head in self.label_heads) else "sigmoid"
 
     @property
@@ -70,7 +70,7 @@ class Prediction:
         return f"asked {windows}{whole}" if windows else ""
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
-        """The most probable labels with their probabilities, best first.
+        """Return the most probable labels with their probabilities, best first.
 
         Of several heads, verbs and nouns, they are `count` of each: the best of each head first,
         then the second of each.
@@ -81,7 +81,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """What query tokens read from the patches of each stream.
+    """Attention of query tokens to the patches of each stream.
 
     `rgb` is [L, H, Q, time, y, x], `spec` is [L, H, Q, time, mel]: layers, heads, queries, then the
     stream's grid. A missing stream is None. Rows sum to the share that goes to patches (<= 1).
@@ -93,7 +93,7 @@ class AttentionMaps:
     spec: np.ndarray | None
 
     def mean(self, stream: str, layer: int = -1, head: int | None = None, slot: int | None = None):
-        """One map over the stream's grid: the mean over heads and query tokens not named.
+        """Average over heads and query tokens (those not named) to one map over the grid.
 
         `layer` is a place in `layers`, not a number of the model's layers.
         """
@@ -103,7 +103,7 @@ class AttentionMaps:
 
 
 class Classifier:
-    """A model with its weights, its labels and the way it wants its clips."""
+    """A trained model with its weights, labels and input settings."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Classifier:
         )
 
     def logits(self, clip: Clip, without: str | None = None) -> np.ndarray:
-        """Logits [B, C] of a batched clip; `without` blanks one stream (black, or silence)."""
+        """Compute logits [B, C] of a batched clip; `without` blanks one stream."""
         if without:
             clip = features.blank(clip, without, self.clip_config.front_end)
         return np.asarray(_forward(self.config, self.params, clip).logits)
@@ -146,7 +146,7 @@ class Classifier:
         return found
 
     def probabilities(self, logits) -> np.ndarray:
-        """Probabilities [..., C] of logits [..., C], as the model was trained."""
+        """Convert logits [..., C] to probabilities [..., C], as the model was trained."""
         return probabilities(np.asarray(logits), self.label_heads)
 
     def predict(
@@ -157,7 +157,7 @@ class Classifier:
         audio_track: int | None = None,
         progress: Progress = silent,
     ) -> Prediction:
-        """The `Prediction` for a video file or a `Clip` without batch axis.
+        """Classify a video file or a `Clip` without batch axis.
 
         Of a file, `views` windows are read, evenly spread (or one from `start` seconds on); without
         both, as many as cover the whole file, up to 4. Their logits are averaged, then turned into
@@ -209,7 +209,7 @@ class Classifier:
         query: str | tuple = "bottleneck",
         layers: Sequence[int] | None = None,
     ) -> AttentionMaps:
-        """The `AttentionMaps` of a video file's middle or of a `Clip` without batch axis.
+        """Compute attention maps of the middle of a video file, or of a `Clip` without batch axis.
 
         `query` is "bottleneck" (its slots, in fused layers), "cls" (each stream's class token),
         "mean" (the mean over all patches of a stream), or one patch by its stream and place on the
@@ -243,11 +243,11 @@ class Classifier:
 
     @property
     def caution(self) -> str:
-        """What to know of the weights before believing their answers; empty if nothing special."""
+        """What to know about the weights before believing their answers; usually empty."""
         return self.card.get("caution") or ""
 
     def save(self, path: str | Path, dtype: str = "float32") -> Path:
-        """The path of a folder to share, or of one weights file where it ends in .safetensors.
+        """Save a folder to share, or one weights file if the path ends in .safetensors.
 
         The folder gets model.safetensors, config.json and a README.md that is its model card;
         `load` reads both kinds, and everything it needs is in the safetensors file alone. With
@@ -313,7 +313,7 @@ def load(
     loss: str | None = None,
     **overrides,
 ) -> Classifier:
-    """The `Classifier` of a name of the zoo, a weights file, a folder or "hf://user/repo".
+    """Load a `Classifier`: a name of the zoo, a weights file, a folder or "hf://user/repo".
 
     A released model's weights are fetched and converted on first use. `front_end` is what to hear
     with instead of the model's own, or its name for `features.front_end`; `loss` ("sigmoid" or
@@ -344,7 +344,7 @@ def load(
 
 
 def weights(source: str | Path) -> Path:
-    """The file or folder to read; a zoo name or hub reference is fetched first."""
+    """Find the file or folder of a model; fetch it first if it is a zoo name or hub address."""
     if str(source).startswith("hf://"):
         return hub_file(str(source))
     if found := address(source):

@@ -37,7 +37,7 @@ DTYPES = {"float32": np.dtype("float32"), "bfloat16": BFLOAT16}
 
 
 def load(path: str | os.PathLike, **overrides) -> tuple[MBTConfig, dict, dict]:
-    """(config, params, meta) of our safetensors, a Scenic checkpoint or an npz, float32 all.
+    """Load (config, params, meta) from our safetensors, a Scenic checkpoint or an npz, as float32.
 
     `path` is a file, a folder that holds one, or hf://user/repo. `overrides` are fields of
     `MBTConfig`, for what a foreign file does not say (`fusion_layer`, `rgb_shape`, ...) or to run a
@@ -63,7 +63,7 @@ def save(
     dtype: str = "float32",
     **extra,
 ) -> Path:
-    """The path of a new safetensors file, whole or not there at all; `extra` is any JSON.
+    """Save weights as safetensors, whole or not at all; `extra` is any JSON.
 
     dtype="bfloat16" halves the file and rounds every weight to 8 bits of precision; it loads as
     float32 again.
@@ -81,7 +81,7 @@ def save(
 def convert(
     source: str | os.PathLike, target: str | os.PathLike, *, dtype: str = "float32", **overrides
 ) -> Path:
-    """The path of `target`: the weights of `source` in the layout that its suffix names.
+    """Convert the weights of `source` to the format that the suffix of `target` names.
 
     .safetensors is ours, with all that is known about the model. .npz (flat) and .msgpack (nested,
     as Flax writes {"params": tree}) hold nothing but the arrays, by Scenic's names. `overrides` are
@@ -107,7 +107,7 @@ def from_scenic(
     rgb_shape: tuple[int, int, int] | None = None,
     spec_shape: tuple[int, int] | None = None,
 ) -> tuple[MBTConfig, dict]:
-    """(config, params) of a Scenic parameter tree, nested or flat with slash-joined names.
+    """Convert a Scenic parameter tree, nested or with slash-joined names, to (config, params).
 
     `config` is the `config.model` of a Scenic config. Sizes come from the arrays; what they cannot
     tell comes from `config`, or else from the paper, and then a warning says so. The shapes
@@ -122,7 +122,7 @@ def from_scenic(
 
 
 def to_scenic(config: MBTConfig, params: Mapping) -> dict[str, np.ndarray]:
-    """{Scenic's slash-joined name: array} of our parameters, the inverse of `from_scenic`.
+    """Convert our parameters to {Scenic's slash-joined name: array}; inverse of `from_scenic`.
 
     The arrays share memory with `params` where a CPU holds these.
     """
@@ -142,7 +142,7 @@ def nest(arrays: Iterable[tuple[str, np.ndarray]], source: str) -> dict:
 
 
 def leaf_shapes(config: MBTConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """{name: shape} of every parameter of the model, without making one."""
+    """Return {name: shape} of every parameter without allocating one."""
     return dict(flatten(jax.eval_shape(partial(init_params, config), jax.random.key(0))))
 
 

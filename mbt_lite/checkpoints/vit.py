@@ -56,7 +56,7 @@ def from_vit(
     audio_cls: str = "copy",
     seed: int = 0,
 ) -> dict:
-    """Parameters of `config`, a tree of float32 arrays, started from an image ViT.
+    """Initialize parameters of `config`, a tree of float32 arrays, from an image ViT.
 
     `source` is a Scenic or big_vision ViT checkpoint, an npz of vision_transformer, a folder or
     safetensors file of Hugging Face's ViTModel or of a timm ViT, or hf://user/repo. Both streams'
@@ -106,7 +106,7 @@ def from_vit(
 
 
 def resize(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """[h, w, D] from [H, W, D]: bilinear, corners on corners; a single row or column is the first.
+    """Resize [H, W, D] to [h, w, D] bilinearly with aligned corners.
 
     It is scipy.ndimage.zoom(order=1) without that one's zeros, by rounding, in some last rows.
     """

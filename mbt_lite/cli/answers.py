@@ -15,7 +15,7 @@ from mbt_lite.paths import address
 
 @dataclass(frozen=True)
 class Predict:
-    """What is seen and heard in clips: the likeliest labels, and what each stream alone says."""
+    """Classify clips: the most probable labels, and what each modality alone says."""
 
     example: ClassVar[str] = "mbt-lite predict data_samples/*.mp4 --top 3"
 

@@ -15,7 +15,7 @@ from mbt_lite.cli.options import Debug
 
 @dataclass(frozen=True)
 class Build:
-    """A dataset that TFDS reads, without TensorFlow: av_digits, or one over a table of videos.
+    """Build a dataset for TFDS without TensorFlow: av_digits, or one over a table of videos.
 
     What is built already is kept. For many thousands of videos take `mbt-lite prepare`, which works
     in parallel.

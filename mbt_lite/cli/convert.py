@@ -11,7 +11,7 @@ from mbt_lite.cli.options import Debug
 
 @dataclass(frozen=True)
 class Convert:
-    """Weights into another format, by the target's ending.
+    """Convert weights to another format, chosen by the ending of the target.
 
     .safetensors is ours; .npz has Scenic's names, flat; .msgpack is a Scenic parameter tree as Flax
     writes it. What is read may be any of these, or a Scenic checkpoint file or folder.

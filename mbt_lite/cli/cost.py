@@ -12,7 +12,7 @@ from mbt_lite.model.flops import model_cost
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters and operations of a model, and of the same model fused otherwise."""
+    """Count parameters and operations of a model, and of the same model with other fusion."""
 
     example: ClassVar[str] = "mbt-lite cost --model as500k-rgb-spec --out cost.png"
 

@@ -13,7 +13,7 @@ from mbt_lite.cli.options import AudioTrack, Debug, Model, load_model, media_fil
 
 @dataclass(frozen=True)
 class Doctor:
-    """Whether clips are fit for a model, in plain words: what was found, and what to do.
+    """Check whether clips are fit for a model: what was found, and what to do.
 
     The exit code is 0 where all are fit, warnings or not, and 1 where one is not.
     """

@@ -12,7 +12,7 @@ from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_mo
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Scores of a model on labelled data as JSON, and a report as a web page.
+    """Score a model on labeled data as JSON, and write a report as a web page.
 
     With --report an interrupted evaluation goes on where it stopped.
     """

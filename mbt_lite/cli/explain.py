@@ -20,7 +20,7 @@ Start = Annotated[float | None, arg(help="Take the window from this second on, n
 
 @dataclass(frozen=True)
 class Attention:
-    """A picture, page or film of what a model reads in a clip, or of what its answer rests on."""
+    """Show what a model attends to in a clip, or what its answer rests on, as picture or page."""
 
     example: ClassVar[str] = (
         "mbt-lite attention data_samples/circle_sings.mp4 --map occlusion gradient --out map.html"
@@ -93,7 +93,7 @@ class Attention:
 
 @dataclass(frozen=True)
 class Flow:
-    """What passes between sound and picture through each slot, and whether the answer needs it."""
+    """Show the flow between audio and video through each bottleneck token, and its effect."""
 
     example: ClassVar[str] = "mbt-lite flow data_samples/ring_sings_with_bell.mp4 --out flow.png"
 
@@ -129,7 +129,7 @@ class Flow:
 
 @dataclass(frozen=True)
 class Swap:
-    """The answers when two clips exchange their sounds, and how much of one the sound decides."""
+    """Exchange the audio of two clips, and measure how much of an answer the audio decides."""
 
     example: ClassVar[str] = (
         "mbt-lite swap data_samples/ring_sings_with_bell.mp4 data_samples/circle_sings.mp4 "
@@ -177,7 +177,7 @@ class Swap:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How far each kind of map can be believed, measured where the answer is known."""
+    """Measure how far each kind of map can be believed, where the right answer is known."""
 
     example: ClassVar[str] = "mbt-lite faithfulness --clips 500 --out faithfulness.png"
 

@@ -10,7 +10,7 @@ from mbt_lite.cli.options import Debug, Model, benchmark, load_model
 
 @dataclass(frozen=True)
 class MatchFrontEnd:
-    """Front ends ranked by how well a model answers through each, on labelled clips.
+    """Rank front ends by how well a model answers through each, on labeled clips.
 
     The released weights came without the recipe of their spectrograms: try yours. --prove trains
     small models through hidden recipes instead and shows which of them are found (20 minutes).

@@ -13,7 +13,7 @@ from mbt_lite.cli.options import AudioTrack, Debug
 
 @dataclass(frozen=True)
 class Prepare:
-    """Shards of records from videos and a table of labels, for training here and in Scenic.
+    """Turn videos and a label table into shards of records, for training here and in Scenic.
 
     The table: segments of AudioSet, VGGSound or EPIC-KITCHENS-100 as they come, a folder per class,
     or a CSV of one's own with path, labels and perhaps start, end, split. The same command again

@@ -54,7 +54,7 @@ class World:
 
 @dataclass(frozen=True)
 class Bench:
-    """Speed on this machine, each part beside an alternative; of the data; of training."""
+    """Measure speed on this machine, each part beside an alternative."""
 
     example: ClassVar[str] = 'mbt-lite bench --only "forward, 8 frames"'
 

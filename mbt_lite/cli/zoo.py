@@ -16,7 +16,7 @@ Json = Annotated[bool, arg(help="JSON instead of text.")]
 
 @dataclass(frozen=True)
 class List:
-    """A table of all models; mAP as the Scenic README says, not measured here."""
+    """List all models; mAP is that of the Scenic README, not measured here."""
 
     json: Json = False
     debug: Debug = False
@@ -31,7 +31,7 @@ class List:
 
 @dataclass(frozen=True)
 class Download:
-    """Fetch a model, convert it once to safetensors, and print where that lies.
+    """Fetch a model, convert it once to safetensors, and print its path.
 
     An interrupted download goes on where it stopped. After the conversion it is deleted and only
     its sha256 kept. A file that was put into the cache folder by hand is used, and stays.
@@ -59,7 +59,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Show:
-    """All that is known of a model of the zoo (without network) or in a weights file."""
+    """Show all that is known of a model of the zoo (offline) or of a weights file."""
 
     model: Positional[str]
     """A name of the zoo, a weights file, a folder or hf://user/repo."""
@@ -78,7 +78,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Zoo:
-    """Every published weight: list them, download one, show one or what is in a file."""
+    """Published weights: list them, download one, inspect one or any file."""
 
     example: ClassVar[str] = "mbt-lite zoo show as500k-rgb-spec"
 

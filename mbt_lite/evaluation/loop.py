@@ -42,7 +42,7 @@ def evaluate(
     command: str | None = None,
     quiet: bool = False,
 ) -> dict:
-    """Scores on labelled clips, ready for JSON, with both streams and with either one missing.
+    """Evaluate a model on labeled clips, with both modalities and with each one missing.
 
     `source` is "world:test" (or train, validation), labelled files, see `tables.read`, prepared
     records or a TFDS dataset; `split` names a split of it. Of the data of an experiment the split
@@ -279,7 +279,7 @@ def _absent(labels: Sequence[str], present: np.ndarray, each: dict[str, np.ndarr
 def modality_confusion(
     logits: dict[str, np.ndarray], truth: np.ndarray, labels: Sequence[str], names: Sequence[str]
 ) -> dict:
-    """Which clips become wrong, and which right, when a stream joins the one that was alone.
+    """Count clips that become wrong, or right, when a second modality is added.
 
     A clip is right when the highest logit is that of a true class; of verbs and nouns, when the
     best of each is true.

@@ -17,7 +17,7 @@ from mbt_lite.model.mbt import Clip
 
 @dataclass(frozen=True)
 class Swap:
-    """Two pictures with two sounds: what the four clips are answered.
+    """Answers to two videos combined with two audio tracks.
 
     In all methods the numbers are of one label, in logits. An effect is the mean over the two
     partners of the change from the second clip to the first; that of two players who enter in both
@@ -49,7 +49,7 @@ class Swap:
         return float((cells[:, 0] - cells[:, 1]).mean())
 
     def interaction(self, label: str) -> float:
-        """What the first clip's two streams do together beyond what each adds; 0: nothing."""
+        """How much the two streams of the first clip do together beyond their single effects."""
         (both, picture), (sound, none) = self.cells(label)
         return float(both - picture - sound + none)
 
@@ -68,7 +68,7 @@ class Swap:
 
 @dataclass(frozen=True)
 class Perturbations:
-    """Logits of a clip as it is, and after its picture or sound has been tampered with."""
+    """Logits of a clip unchanged, and after perturbations of its video or audio."""
 
     labels: tuple[str, ...]
     logits: np.ndarray  # [C], as it is
@@ -90,7 +90,7 @@ class Perturbations:
 
 @dataclass(frozen=True)
 class Shift:
-    """Logits of a clip whose sound comes later (positive) or earlier than it should."""
+    """Logits of a clip whose audio is delayed (positive) or advanced."""
 
     labels: tuple[str, ...]
     seconds: np.ndarray  # [K]
@@ -112,7 +112,7 @@ class Shift:
 def swap_sound(
     classifier: Classifier, clip, other, names: tuple[str, str] = ("first", "second")
 ) -> Swap:
-    """The `Swap` of two clips, each a file (its middle is taken), a `View` or a `Clip`."""
+    """Swap the audio of two clips, each a file (its middle), a `View` or a `Clip`."""
     one, two = batched(classifier, clip), batched(classifier, other)
     if any(x is None for x in (*one, *two)):
         raise ValueError(
@@ -124,7 +124,7 @@ def swap_sound(
 
 
 def modality_shapley(classifier: Classifier, clip) -> Swap:
-    """The `Swap` of a clip with nothing, black frames and silence: what each sense is worth."""
+    """Swap a clip with black frames and silence: the Shapley value of each modality."""
     one, nothing = batched(classifier, clip), batched(classifier, clip)
     for stream in ("rgb", "spec"):
         if getattr(one, stream) is None:
@@ -136,7 +136,7 @@ def modality_shapley(classifier: Classifier, clip) -> Swap:
 
 
 def perturb(classifier: Classifier, clip, seed: int = 0) -> Perturbations:
-    """The `Perturbations` with a file's middle, a `View` or a `Clip`.
+    """Perturb a file's middle, a `View` or a `Clip` in each way, and classify it.
 
     Muted and blanked are digital silence and black frames; noise has the stream's own mean and
     deviation; reversed and shuffled are its frames (those of the spectrogram: a sound played
@@ -176,7 +176,7 @@ def _changes(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 def shift_sound(
     classifier: Classifier, clip, seconds: Sequence[float] = tuple(np.linspace(-2, 2, 17))
 ) -> Shift:
-    """The `Shift` of the sound of a file's middle, a `View` or a `Clip`; silence moves in."""
+    """Shift the audio of a file's middle, a `View` or a `Clip`; the gap is silent."""
     one, front = batched(classifier, clip), classifier.clip_config.front_end
     if one.spec is None:
         raise ValueError("there is no sound to shift.")

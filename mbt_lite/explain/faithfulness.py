@@ -40,7 +40,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Curves:
-    """The probability of the true label, mean over clips, while patches go or come back."""
+    """Mean probability of the true label while patches are deleted or inserted."""
 
     fractions: np.ndarray  # [F] of all patches of both streams
     deletion: dict[str, np.ndarray]  # {method, or "random": [F]}, the highest patches go first
@@ -49,7 +49,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Scores of each method over clips of the micro-world, with half of each 95 % interval.
+    """Scores of each method on clips of the micro-world, with half widths of 95 % intervals.
 
     "mass on the singer": share of the picture's map inside the singer's box; "pointing": how often
     the map's highest point lies in it; "right shape": how often the singer's box has more mass a
@@ -87,7 +87,7 @@ def _cell(mean: float, half: float) -> str:
 
 
 def measured() -> Faithfulness:
-    """The `Faithfulness` of the embedded model, as `mbt-lite faithfulness --json` found it."""
+    """Return the `Faithfulness` of the embedded model, by `mbt-lite faithfulness --json`."""
     kept = json.loads(MEASURED.read_text("utf-8"))
     mean, half, chance = (np.array(kept[key], np.float64) for key in ("mean", "half", "chance"))
     curves = Curves(*(_arrays(part) for part in kept["curves"].values()))
@@ -100,7 +100,7 @@ def _arrays(part):
 
 
 def caption(classifier: Classifier, method: str) -> str:
-    """What is known of such maps, to stand beside one: how often they find who sings.
+    """Describe how often maps of a method find the singing shape, as a caption.
 
     It was measured for the embedded model; of any other that is said first.
     """
@@ -123,7 +123,7 @@ def faithfulness(
     methods: Sequence[str] = tuple(METHODS),
     split: str = "test",
 ) -> Faithfulness:
-    """The `Faithfulness` of maps for the singing shape, on clips of the micro-world with one.
+    """Measure the faithfulness of maps for the singing shape, on clips of the micro-world.
 
     Raises ValueError where the classifier does not know the world's labels, or hears nothing.
     """
@@ -154,7 +154,7 @@ def faithfulness(
 
 
 def singing(count: int, split: str = "test") -> Iterator[world.Scene]:
-    """The first scenes of a split of the micro-world in which a shape sings."""
+    """Return the first scenes of a micro-world split in which a shape sings."""
     index = 0
     while count:
         scene = world.scene(world.SPLITS[split], index)
@@ -165,7 +165,7 @@ def singing(count: int, split: str = "test") -> Iterator[world.Scene]:
 
 
 def randomised(classifier: Classifier, seed: int = 0) -> Classifier:
-    """The classifier with every array drawn anew, with the mean and deviation it had."""
+    """Randomize every array of a classifier, keeping its mean and deviation."""
     rng = np.random.default_rng(seed)
 
     def draw(x):
@@ -271,7 +271,7 @@ def covers(classifier: Classifier, scene: world.Scene) -> np.ndarray:
 
 
 def agreement(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> np.ndarray:
-    """[B]: Spearman's rank correlation of two maps of a clip, the mean over the streams."""
+    """Spearman's rank correlation [B] of two maps per clip, averaged over the streams."""
     rows = []
     for s in one:
         ranks = [rankdata(x[s].reshape(len(x[s]), -1), axis=1) for x in (one, other)]

@@ -28,7 +28,7 @@ from mbt_lite.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Flow:
-    """How mass runs between groups of tokens, and what cutting an edge does to a label's logit.
+    """Attention mass between groups of tokens, and the effect of each edge on a label's logit.
 
     `write`, `carry` and `read` are attention, the mean over the heads: what a slot takes from the
     tokens of a stream in that stream's block, what it takes from the old slots (the mean over the
@@ -86,7 +86,7 @@ def flow(
     effects: bool = True,
     progress: Progress = silent,
 ) -> Flow:
-    """The `Flow` in a file's middle, a `View` or a `Clip` for a label, or else the likeliest.
+    """Compute the `Flow` of a file's middle, a `View` or a `Clip` for a label (default: the best).
 
     Mass starts at the class tokens, where the answer is read, and runs back through the layers as
     in a rollout: half of a token is kept, half is what its attention reads. With `effects` every
@@ -171,7 +171,7 @@ def edge_effects(
 
 
 def knock_out(config: MBTConfig, layer: int, source: int, target: int) -> Edits:
-    """The surgery that takes out the edge between two groups in the `layer`-th fused layer."""
+    """Return the edit that removes the edge between two groups in the `layer`-th fused layer."""
     made, streams = untouched(config), len(config.streams)
     if source < streams:
         made.write[layer, source, target - streams] = True

@@ -28,7 +28,7 @@ KINDS = ("zero", "mean", "freeze", "swap", "cut")
 
 
 class Edits(NamedTuple):
-    """What to change, layer by fused layer; nothing where all is False."""
+    """Arrays of changes per fused layer; where all is False nothing changes."""
 
     write: np.ndarray  # bool [L, R, Z]: the slot reads no token of the stream in this layer
     read: np.ndarray  # bool [L, R, Z]: the stream's tokens do not read the slot in this layer
@@ -40,7 +40,7 @@ class Edits(NamedTuple):
 
 @dataclass(frozen=True)
 class Intervention:
-    """One change of the bottleneck; a layer or slot of None means every one.
+    """One change of the bottleneck; a layer or token of None means all of them.
 
     "zero", "mean", "freeze" and "swap" say what a slot holds after the layer: nothing, its mean
     over data, what it held before the layer, what it holds in another clip. "cut" keeps from the
@@ -60,7 +60,7 @@ class Intervention:
 
     @property
     def words(self) -> str:
-        """What is done, as a person would say it."""
+        """Describe the intervention as a person would."""
         where = "after every layer" if self.layer is None else f"after layer {self.layer}"
         if self.kind == "cut":
             writer = next(s for s in SENSES if s != self.reader)
@@ -73,7 +73,7 @@ class Intervention:
 
 @dataclass(frozen=True)
 class Effects:
-    """What operations did to the logits of a clip."""
+    """Logits of a clip with and without each intervention."""
 
     labels: tuple[str, ...]
     logits: np.ndarray  # [C], as they are
@@ -82,7 +82,7 @@ class Effects:
 
     @property
     def change(self) -> np.ndarray:
-        """Logits [K, C] after each operation, less what they are without."""
+        """Logits [K, C] with each intervention minus the logits without."""
         return self.operated - self.logits
 
     def strongest(self, label: str) -> Intervention:
@@ -90,21 +90,21 @@ class Effects:
         return self.operations[int(np.abs(self.change[:, column(self.labels, label)]).argmax())]
 
     def table(self, label: str) -> str:
-        """Lines with each operation and what it does to a label's logit, the strongest first."""
+        """List each intervention and its effect on a label's logit, strongest first."""
         changes = self.change[:, column(self.labels, label)]
         order = np.argsort(-np.abs(changes), kind="stable")
         return "\n".join(f"{changes[i]:+8.2f}  {self.operations[i].words}" for i in order)
 
 
 def column(labels: Sequence[str], label: str) -> int:
-    """Where a label stands among those of a result; refuses one that is not there."""
+    """Return the column of a label in a result; raise ValueError if it is not there."""
     if label not in labels:
         raise ValueError(f"there is no label {label!r} here; there are {', '.join(labels[:8])} ...")
     return labels.index(label)
 
 
 def fused_layers(config: MBTConfig) -> tuple[int, ...]:
-    """The layers in which streams meet in a bottleneck; refuses models that have none."""
+    """Return the layers that exchange bottleneck tokens; raise ValueError if there are none."""
     layers = tuple(i for i in range(config.depth) if config.fuses(i, training=False))
     if config.fusion != "bottleneck" or not layers:
         raise ValueError("this model has no bottleneck between sound and picture to look into.")
@@ -112,13 +112,13 @@ def fused_layers(config: MBTConfig) -> tuple[int, ...]:
 
 
 def bottleneck_interventions(config: MBTConfig, kind: str) -> tuple[Intervention, ...]:
-    """The same thing done to each slot after each layer that is still read afterwards."""
+    """One kind of intervention on each bottleneck token after each layer that is still read."""
     slots = range(config.bottlenecks)
     return tuple(Intervention(kind, i, k) for i in fused_layers(config)[:-1] for k in slots)
 
 
 def knockouts(config: MBTConfig) -> tuple[Intervention, ...]:
-    """Each direction cut after each layer that is still read afterwards, and after all of them."""
+    """Knock out each direction after each layer that is still read, and after all of them."""
     layers = (*fused_layers(config)[:-1], None)
     return tuple(Intervention("cut", i, reader=s) for s in reversed(config.streams) for i in layers)
 
@@ -155,7 +155,7 @@ def intervene(
 
 
 def edits(config: MBTConfig, operation: Intervention, values: dict | None = None) -> Edits:
-    """The arrays of an operation; `values` {kind: [L, Z, D]} is what slots are set to."""
+    """Convert an intervention to arrays; `values` {kind: [L, Z, D]} are the new tokens."""
     made, layers = untouched(config), fused_layers(config)
     if operation.layer is not None and operation.layer not in layers:
         raise ValueError(f"{operation.words}: the streams meet in layers {layers} only.")
@@ -175,7 +175,7 @@ def edits(config: MBTConfig, operation: Intervention, values: dict | None = None
 
 
 def untouched(config: MBTConfig) -> Edits:
-    """A `Edits` that changes nothing, to be written into."""
+    """Return `Edits` that change nothing, to be filled in."""
     layers, streams, slots = len(fused_layers(config)), len(config.streams), config.bottlenecks
     edges, slot = np.zeros((layers, streams, slots), bool), np.zeros((layers, slots), bool)
     value = np.zeros((layers, slots, config.width), np.float32)
@@ -186,7 +186,7 @@ def untouched(config: MBTConfig) -> Edits:
 def operated(
     classifier: Classifier, clip: Clip, surgeries: Sequence[Edits], progress: Progress = silent
 ) -> Output:
-    """Output [K, B, ...] of the batched clip under each surgery."""
+    """Compute outputs [K, B, ...] of the batched clip under each of K edits."""
     config, count, found = classifier.config, len(surgeries), []
     for part in parts(config, count, len(next(x for x in clip if x is not None))):
         stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *surgeries[part])
@@ -203,7 +203,7 @@ def _operated(config: MBTConfig, params: dict, clip: Clip, surgeries: Edits) -> 
 
 
 def apply_edits(config: MBTConfig, params: dict, clip: Clip, surgery: Edits) -> Output:
-    """Output of a forward pass under one `Edits`."""
+    """Run a forward pass under one `Edits`."""
     layers, streams = fused_layers(config), config.streams
 
     def weigh(layer, stream, weights):
@@ -224,7 +224,7 @@ def apply_edits(config: MBTConfig, params: dict, clip: Clip, surgery: Edits) -> 
 
 
 def knocked_out(weights: Array, write: Array, read: Array) -> Array:
-    """Weights [B, H, N + Z, N + Z] without some edges, the rest of each row scaled up to one.
+    """Remove edges from weights [B, H, N + Z, N + Z] and renormalize each row.
 
     `write` [Z]: the slot's row sees no token; `read` [Z]: no token's row sees the slot.
     """
@@ -237,7 +237,7 @@ def knocked_out(weights: Array, write: Array, read: Array) -> Array:
 
 
 def bottlenecks_of(classifier: Classifier, clips: Clip) -> np.ndarray:
-    """What the slots hold after each fused layer, the mean over the batched clips [L, Z, D]."""
+    """Bottleneck tokens after each fused layer, averaged over the batched clips [L, Z, D]."""
     return np.asarray(_slots(classifier.config, classifier.params, clips).mean(1))
 
 
@@ -255,7 +255,7 @@ def _slots(config: MBTConfig, params: dict, clips: Clip) -> Array:
 
 
 def bottleneck_means(classifier: Classifier, batches: Iterable[Clip]) -> np.ndarray:
-    """What the slots hold after each fused layer, the mean over all clips of batches [L, Z, D]."""
+    """Bottleneck tokens after each fused layer, averaged over clips of batches [L, Z, D]."""
     fused_layers(classifier.config)
     total, count = 0.0, 0
     for clips in batches:

@@ -31,7 +31,7 @@ MOST_PATCHES = 512  # above, occlusion hides windows of neighboring patches, abo
 
 @dataclass(frozen=True)
 class Saliency:
-    """How much each patch matters, by one method, on the grids of the two streams.
+    """Importance of each patch by one method, on the grids of the two streams.
 
     What the numbers are depends on the method: shares of attention or of a rollout (they are never
     negative), attention times gradient, or, of occlusion, the fall of the label's logit. A stream
@@ -56,7 +56,7 @@ def saliency(
     label: str | None = None,
     progress: Progress = silent,
 ) -> Saliency:
-    """The `Saliency` of a clip by one of `METHODS`, for the label that it explains.
+    """Compute importance by one of `METHODS` for a label, by default the most probable.
 
     Without `label` the most probable one is explained; attention, rollout and flow know no label.
     Occlusion of more than 512 patches hides about 50 windows of neighbors per stream; `progress` is
@@ -72,7 +72,7 @@ def saliency(
 
 
 def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
-    """The `Saliency` by attention rollout from the class token of stream `query`, or of both.
+    """Compute attention rollout from the class token of stream `query`, or of both.
 
     Every layer counts half as what it reads and half as what it keeps, heads are averaged, and a
     slot's row is the mean of its rows in the two streams (paper, figure 6; Abnar and Zuidema,
@@ -84,7 +84,7 @@ def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
 
 
 def relevance(classifier: Classifier, clip, label: str) -> Saliency:
-    """The `Saliency` by attention times the gradient of the label's logit (Chefer et al., 2021).
+    """Compute attention times the gradient of the label's logit (Chefer et al., 2021).
 
     One clip of the released geometry needs 25 GB on a CPU, as XLA plans it (rollout: 1.8 GB), for
     there blocks are not computed again in the backward pass; `occlusion` with a window needs less.
@@ -96,7 +96,7 @@ def relevance(classifier: Classifier, clip, label: str) -> Saliency:
 def occlusion(
     classifier: Classifier, clip, label: str, window: dict[str, Sequence[int]] | None = None
 ) -> Saliency:
-    """The `Saliency` by the fall of the label's logit when a patch is replaced by the clip's mean.
+    """Compute the drop of the label's logit when a patch is replaced by the clip's mean.
 
     The slow ground truth: one forward pass per patch. `window` {stream: cells along each axis of
     its grid} hides that many neighbours together, {"rgb": (2, 2, 2), "spec": (2, 2)}; each then
@@ -108,7 +108,7 @@ def occlusion(
 
 
 def attention(classifier: Classifier, clip) -> Saliency:
-    """The `Saliency` by what the bottleneck reads: the mean over its layers, heads and slots.
+    """Average the bottleneck's attention over its layers, heads and tokens.
 
     A model without bottleneck is asked what its class tokens, or else its mean patches, read.
     """
@@ -116,7 +116,7 @@ def attention(classifier: Classifier, clip) -> Saliency:
 
 
 def batched(classifier: Classifier, clip) -> Clip:
-    """A batch of one, with the model's streams only, of a file's middle, a `View` or a `Clip`."""
+    """Return a file's middle, a `View` or a `Clip` as a batch of one, model streams only."""
     if not isinstance(clip, Clip | features.View):
         clip = features.read_views(clip, classifier.clip_config)[0]
     clip = clip if isinstance(clip, Clip) else clip.clip
@@ -125,7 +125,7 @@ def batched(classifier: Classifier, clip) -> Clip:
 
 
 def label_index(classifier: Classifier, label: str) -> int:
-    """The column of a label; refuses one that the model does not know, with what comes close."""
+    """Return the column of a label; raise ValueError with close matches if it is unknown."""
     alike = [i for i, known in enumerate(classifier.labels) if known.lower() == label.lower()]
     if label in classifier.labels or len(alike) == 1:
         return classifier.labels.index(label) if label in classifier.labels else alike[0]
@@ -135,7 +135,7 @@ def label_index(classifier: Classifier, label: str) -> int:
 
 
 def best_label(classifier: Classifier, clip) -> str:
-    """The likeliest label of a clip as `batched` takes it."""
+    """Return the most probable label of a clip as `batched` takes it."""
     return classifier.labels[int(classifier.logits(batched(classifier, clip))[0].argmax())]
 
 
@@ -222,7 +222,7 @@ def _windows(grid: Sequence[int], size: Sequence[int]) -> np.ndarray:
 
 
 def coarse_windows(config: MBTConfig, clips: Clip) -> dict[str, tuple[int, ...]] | None:
-    """{stream: cells} of windows to hide where single patches are too many; None: they are not.
+    """Windows to hide where single patches would be too many, {stream: cells}; otherwise None.
 
     About 7 x 7 windows of each stream: of the video over all its frames.
     """
@@ -233,7 +233,7 @@ def coarse_windows(config: MBTConfig, clips: Clip) -> dict[str, tuple[int, ...]]
 
 
 def parts(config: MBTConfig, count: int, clips: int) -> list[slice]:
-    """Slices of `count` forward passes of so many clips that fit into memory together."""
+    """Slices of `count` forward passes that fit into memory together."""
     longest = max(config.patches(s) for s in config.streams) + config.bottlenecks + 1
     step = max(1, AT_ONCE // (config.heads * longest**2 * clips))
     return [slice(start, start + step) for start in range(0, count, step)]
@@ -258,7 +258,7 @@ def _hidden_logits(config, params, clips: Clip, labels: Array, windows: Grids) -
 
 
 def hide(config: MBTConfig, clips: Clip, cells: Grids) -> Clip:
-    """The clips with cells of the grid {stream: bool [B, *grid]} replaced by the clip's own mean.
+    """Replace cells of the grid {stream: bool [B, *grid]} by the mean of the clip.
 
     That of the picture is one colour, that of the sound one spectrum: its level at each pitch.
     """

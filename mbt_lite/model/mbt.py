@@ -26,14 +26,14 @@ layer_norm = partial(nn.LayerNorm, epsilon=1e-6)
 
 
 class Clip(NamedTuple):
-    """What the model eats; a missing stream is None."""
+    """The input of the model; a missing modality is None."""
 
     rgb: Array | None = None  # [B, T, H, W, 3] frames
     spec: Array | None = None  # [B, N, M, 3] log-mel spectrogram, time before mel
 
 
 class Output(NamedTuple):
-    """What the model says, in training and in evaluation alike."""
+    """The output of the model, the same in training and evaluation."""
 
     logits: Array  # [B, C]
     stream_logits: dict[str, Array]  # {stream: [B, C]}, what each stream says by itself
@@ -77,7 +77,7 @@ class MBT(nn.Module):
         return self.classify(tokens)
 
     def embed(self, stream: str, x: ArrayLike) -> Array:
-        """[B, N, D]: class token if any, then the patches; learned positions added to all."""
+        """Embed patches of one stream: class token if any, then patches, plus learned positions."""
         c = self.config
         x = jnp.asarray(x, jnp.float32)
         if stream == "rgb" and c.rgb_sampled:
@@ -90,7 +90,7 @@ class MBT(nn.Module):
         return x + self.param(f"{stream}_positions", init, (1, *x.shape[1:]))  # [B, N, D]
 
     def first_bottleneck(self, batch: int) -> Array | None:
-        """[B, Z, D], or None where no bottleneck exists."""
+        """Return the learned bottleneck tokens [B, Z, D], or None if the model has none."""
         c = self.config
         if c.fusion != "bottleneck" or len(c.streams) == 1:
             return None
@@ -98,7 +98,7 @@ class MBT(nn.Module):
         return jnp.tile(bottleneck, (batch, 1, 1))
 
     def blocks(self, layer: int) -> "dict[str, Block]":
-        """The block of each stream in this layer: its own, or one for all."""
+        """Return the transformer block of each stream in this layer: its own, or a shared one."""
         c = self.config
         block = nn.remat(Block, static_argnums=(2,)) if self.remat else Block  # 2: train
         if c.shared_encoder:
@@ -106,14 +106,14 @@ class MBT(nn.Module):
         return {s: block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
 
     def share(self, layer: int, old: dict[str, Array], written: dict[str, Array]):
-        """{s: [B, Z, D]} that each stream reads next: for all, the mean of what all have written.
+        """Next bottleneck tokens {stream: [B, Z, D]}: the mean over streams of each stream's update.
 
-        `tapped` can give them something else, for example part of the `old` one.
+        This is equation 9 of the paper. A hook of `observe.apply_with_hooks` can return others.
         """
         return dict.fromkeys(old, mean_of(written))
 
     def classify(self, tokens: dict[str, Array]) -> Output:
-        """Output from the normalised tokens {stream: [B, N, D]}.
+        """Classify the normalized tokens {stream: [B, N, D]}.
 
         By class token the logits are the mean of the streams' logits, each read off its own token.
         Otherwise they come from pooling the tokens of all streams together, and a stream's logits
@@ -136,7 +136,7 @@ class MBT(nn.Module):
 
 
 def fuse_bottleneck(blocks, tokens, bottleneck, train):
-    """Tokens of the next layer, and what each stream writes into the bottleneck [B, Z, D]."""
+    """Let each stream attend to its own tokens and the bottleneck [B, Z, D] (paper, eq. 8)."""
     new, written = {}, {}
     for s, x in tokens.items():
         y = blocks[s](jnp.concatenate([x, bottleneck[s]], axis=1), train)  # [B, N + Z, D]
@@ -145,14 +145,14 @@ def fuse_bottleneck(blocks, tokens, bottleneck, train):
 
 
 def fuse_shared(blocks, tokens, train):
-    """Tokens of the next layer, all streams in one sequence through one block."""
+    """Pass the tokens of all streams as one sequence through one block."""
     x = jnp.concatenate(list(tokens.values()), axis=1)  # [B, N of all, D]
     y = next(iter(blocks.values()))(x, train)
     return {s: y[:, span] for s, span in spans(tokens).items()}
 
 
 def fuse_separate(blocks, tokens, train):
-    """Tokens of the next layer; a stream's block also sees the others' old tokens, placed first."""
+    """Pass all tokens through each stream's block, which updates only its own tokens."""
     new = {}
     for s, x in tokens.items():
         others = [other for name, other in tokens.items() if name != s]
@@ -161,12 +161,12 @@ def fuse_separate(blocks, tokens, train):
 
 
 def mean_of(arrays: dict[str, Array]) -> Array:
-    """The mean over the streams, in the shape of each."""
+    """Average over the streams, keeping the shape of each."""
     return sum(arrays.values()) / len(arrays)
 
 
 def spans(tokens: dict[str, Array]) -> dict[str, slice]:
-    """Where each stream's tokens lie when all are put into one sequence."""
+    """Return the slice of each stream's tokens in one sequence of all."""
     start, found = 0, {}
     for s, x in tokens.items():
         found[s] = slice(start, start + x.shape[1])
@@ -199,7 +199,7 @@ class Block(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drops the whole branch of a clip with this probability; what is kept is not rescaled."""
+    """Drop the whole residual branch of a clip with this probability, without rescaling."""
 
     rate: float
 
@@ -212,7 +212,7 @@ class StochasticDepth(nn.Module):
 
 
 def patchify(x: Array, patch: Sequence[int]) -> Array:
-    """[B, N, numbers in a patch]: row-major, each flattened; what no patch fills is dropped."""
+    """Cut into patches [B, N, values of a patch], row-major; partial patches are dropped."""
     grid = [size // side for size, side in zip(x.shape[1:-1], patch, strict=True)]
     x = x[(slice(None), *(slice(n * side) for n, side in zip(grid, patch, strict=True)))]
     pairs = [size for pair in zip(grid, patch, strict=True) for size in pair]
@@ -223,7 +223,7 @@ def patchify(x: Array, patch: Sequence[int]) -> Array:
 
 
 def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> Array:
-    """[1, N, D] to start from: a random vector for each place on each axis of the grid, summed.
+    """Initial positions [1, N, D]: the sum of a random vector per place on each axis of the grid.
 
     Places in the same row, column or instant so begin alike, and a small model need not learn the
     grid token by token. A class token in front gets a vector of its own.
@@ -239,7 +239,7 @@ def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> A
 
 
 def present_streams(config: MBTConfig, clip: Clip) -> list[str]:
-    """The streams that the model wants and the clip has, in the model's order."""
+    """Return the streams that the model wants and the clip has, in the model's order."""
     streams = [s for s in config.streams if getattr(clip, s) is not None]
     if not streams:
         raise ValueError(f"the clip has none of the model's streams {config.streams}.")
@@ -255,11 +255,11 @@ def present_streams(config: MBTConfig, clip: Clip) -> list[str]:
 
 
 def blank_clip(config: MBTConfig, batch: int = 1) -> Clip:
-    """A clip of zeros in the shape that the model wants."""
+    """Return a clip of zeros in the model's input shape."""
     return Clip(**{s: jnp.zeros((batch, *config.shape(s), 3)) for s in config.streams})
 
 
 @partial(jax.jit, static_argnums=0)
 def init_params(config: MBTConfig, key: Array) -> dict:
-    """Fresh parameters; `jax.eval_shape(partial(init_params, config), key)` costs no memory."""
+    """Initialize parameters; `jax.eval_shape(partial(init_params, config), key)` uses no memory."""
     return MBT(config).init(key, blank_clip(config))["params"]

@@ -25,7 +25,7 @@ def apply_with_hooks(
     weigh: Callable | None = None,
     share: Callable | None = None,
 ) -> Output:
-    """Output of a forward pass whose attention and bottleneck go through your hands.
+    """Run a forward pass in which functions of yours see and change attention and bottleneck.
 
     `weigh(layer, stream, weights)` gives back the weights [B, H, Q, K] to go on with; `stream` is
     None where one sequence holds all of them. `share(layer, old, written, shared)`, each of them
@@ -60,7 +60,7 @@ def attention_rows(
     layers: tuple[int, ...] | None = None,
     token: ArrayLike = 0,
 ) -> tuple[Output, dict[str, Array]]:
-    """Output, and per stream [B, L, H, Q, N]: what the query tokens read from the stream's patches.
+    """Return the output and, per stream, the attention [B, L, H, Q, N] of query tokens to patches.
 
     `query` is "bottleneck" (Q = Z rows, in fused layers only), "cls" (one row, any layer), "mean"
     (the mean row of all patches) or a stream, of which the patch number `token` asks and which
@@ -84,7 +84,7 @@ def attention_rows(
 
 
 def query_rows(q: Array, query: str, start: int, first: int, stop: int, token) -> Array:
-    """The queries [B, H, Q, d] that ask, of a sequence where a stream lies in `start`..`stop`."""
+    """Return the query vectors [B, H, Q, d] of the chosen tokens of a sequence."""
     if query == "bottleneck":
         return q[:, :, stop:]
     if query == "cls":
@@ -95,7 +95,7 @@ def query_rows(q: Array, query: str, start: int, first: int, stop: int, token) -
 
 
 def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) -> list[int]:
-    """The layers to show, counted from 0; refuses queries that have no token there.
+    """Return the layers to show, from 0; raise ValueError if the query has no token there.
 
     By default the bottleneck's last layer is left out: nobody reads what it reads there.
     """
@@ -116,7 +116,7 @@ def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) ->
 
 
 def stream_heads(config, seen, lengths, stream, layer) -> tuple[Array, Array, int]:
-    """The queries and keys among which this stream's are, and where in them the stream starts."""
+    """Return queries and keys of this stream's sequence, and where the stream starts in it."""
     joint = config.fusion == "joint" and config.fuses(layer, training=False)
     order = list(lengths)
     before = sum(lengths[s] for s in order[: order.index(stream)])

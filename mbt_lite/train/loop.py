@@ -46,7 +46,7 @@ TRACED = 5  # steps in a profile
 
 
 class Run(NamedTuple):
-    """What `fit` leaves behind."""
+    """The result of `fit`."""
 
     classifier: Classifier  # with the averaged weights
     records: list[Row]  # one row per logged step
@@ -56,7 +56,7 @@ class Run(NamedTuple):
 
 @dataclass(frozen=True)
 class TrainContext:
-    """All that a run works with, besides its state."""
+    """Everything that a run works with, except its state."""
 
     experiment: Experiment
     labels: tuple[str, ...]  # the columns that the head has
@@ -84,7 +84,7 @@ def fit(
     profile: bool = False,
     program: bool = False,
 ) -> Run:
-    """Train, or go on training, in `workdir`; the `Run`.
+    """Train a model in `workdir`, or resume its training, and return the `Run`.
 
     Ctrl-C, a notebook's stop button and SIGTERM end the run after the current step: its state is
     saved, `Run.finished` is False, and the same call goes on from there, bit by bit as if nothing
@@ -255,7 +255,7 @@ def _end_trace(course: TrainContext, until: int | None) -> None:
 
 
 class Meter:
-    """Means of what the steps say, and speeds, since the last row."""
+    """Average the metrics of steps, and measure speed, since the last logged row."""
 
     def __init__(self, experiment: Experiment):
         self.batch, backward = experiment.train.batch, 2 * (experiment.train.trained == "all")
