@@ -106,7 +106,7 @@ class MBT(nn.Module):
         return {s: block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
 
     def share(self, layer: int, old: dict[str, Array], written: dict[str, Array]):
-        """Next bottleneck tokens {stream: [B, Z, D]}: the mean over streams of each stream's update.
+        """Next bottleneck tokens {stream: [B, Z, D]}: the mean of the streams' updates.
 
         This is equation 9 of the paper. A hook of `observe.apply_with_hooks` can return others.
         """
