@@ -56,7 +56,7 @@ def test_bottleneck_fusion_beats_late_fusion_and_both_single_streams_beyond_the_
         assert float(fusion[other]["mean"]) + float(fusion[other]["half"]) < best
 
 
-def test_the_table_of_the_training_page_is_that_of_the_runs():
+def test_the_table_of_docs_training_is_that_of_the_runs():
     text = PAGE.read_text(encoding="utf-8")
     for row in table():
         spread = "" if row["half"] == "nan" else f" ± {float(row['half']):.3f}"
