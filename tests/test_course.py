@@ -272,6 +272,14 @@ def test_the_map_of_the_course_is_up_to_date():
     assert all(f"({name}.ipynb)" in page for name in NOTEBOOKS)
 
 
+def test_the_badges_of_the_readme_open_the_notebooks_in_colab():
+    slug = build.repository().removeprefix("https://github.com/")
+    page = (ROOT / "README.md").read_text("utf-8")
+    for name in NOTEBOOKS:
+        assert f"(notebooks/{name}.ipynb)" in page
+        assert f"/github/{slug}/blob/main/notebooks/{name}.ipynb)" in page
+
+
 # --------------------------------------------------------------------------- the set-up elsewhere
 
 

@@ -144,10 +144,10 @@ def test_what_is_known_of_a_kind_of_map_stands_beside_it(classifier, views):
     assert attention in panel.lead and attention in panel.page()
 
 
-def test_the_table_of_the_readme_is_the_one_that_was_measured():
-    readme = (SAMPLES.parent / "README.md").read_text("utf-8")
+def test_the_table_of_docs_explaining_is_the_one_that_was_measured():
+    page = (SAMPLES.parent / "docs" / "explaining.md").read_text("utf-8")
     for line in explain.measured().table().splitlines()[1:]:
-        assert line.rstrip("| ") in readme
+        assert line.rstrip("| ") in page
 
 
 def test_of_another_model_it_is_said_that_nothing_was_measured():
