@@ -20,9 +20,8 @@ LEVELS = [
     ["config", "paths", "progress"],
     ["media", "model"],
     ["features"],
-    ["checkpoints"],
-    ["inference"],
-    ["plot", "data"],
+    ["checkpoints", "plot"],
+    ["inference", "data"],
     ["evaluation", "explain", "configs"],
     ["train", "demo"],
     ["cli"],
@@ -33,8 +32,8 @@ LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
 # What only these modules may import.
 ONLY_IN = {
     "matplotlib": ["plot"],
-    "flax.linen": ["model", "reference"],
-    "librosa": ["bench"],  # an alternative, measured where it is installed
+    "flax.linen": ["model"],
+    "librosa": [],  # an alternative in benchmarks/
     "av": ["media"],
     "gradio": ["demo"],
 }

@@ -168,7 +168,7 @@ def _load_safetensors(path: Path, overrides: dict) -> tuple[MBTConfig, dict, dic
         reason = str(error).rstrip(".")
         raise ValueError(
             f"{path} is no safetensors file of mbt_lite ({reason}); get it anew, or write it with "
-            "`checkpoint.save`."
+            "`checkpoints.save`."
         ) from None
     config = from_dict(MBTConfig, to_dict(config) | overrides, "model")
     _check_ours(arrays, config, meta["labels"], str(path))

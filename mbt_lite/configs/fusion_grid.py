@@ -5,11 +5,11 @@
 As every model of the paper starts from one ViT that saw pictures alone, every variant here starts
 from one model whose streams never met: `late`, or for one encoder of both streams `late_shared`.
 All go on for as many steps on the same clips, so that only the fusion differs. The micro-world's
-matched classes need both senses; see the README for what came out, and where the paper says
+matched classes need both senses; see docs/training.md for what came out, and where the paper says
 otherwise.
 
 Hardware: two CPU cores, about 2 minutes of one core for a run, 6 for a start. Expected: measured,
-see the README.
+see docs/training.md.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """Read a table or a folder as labeled windows of files.
 
-The forms of tables are in forms.py; here labels get their numbers and lines their files.
+The forms of tables are in formats.py; here labels get their numbers and lines their files.
 
 C classes of the model
 """
@@ -69,7 +69,7 @@ def read_rows(
     videos: Path | None = None,
     names: Mapping[str, str] | Path | None = None,
 ) -> AnnotatedRows:
-    """The `AnnotatedRows` of a table or folder in any form of forms.py, in the table's order.
+    """The `AnnotatedRows` of a table or folder in any form of formats.py, in the table's order.
 
     Files are sought in the folder `videos`, otherwise beside the table. `names` is a file with the
     class names in order (AudioSet's class_labels_indices.csv, vggsound_stat.csv, one name a line;
@@ -106,7 +106,7 @@ def read_table(source: str | Path, labels: Sequence[str]) -> list[Item]:
 
 
 def read(source: str | Path, labels: Sequence[str], split: str | None = None) -> Table:
-    """The `Table` of a source in any form of forms.py, or of one split, with a model's classes.
+    """The `Table` of a source in any form of formats.py, or of one split, with a model's classes.
 
     A CSV of one's own has a column `file` (or path, video, filename; relative to the table), a
     column `labels` (or label; several separated by | or ;) and perhaps `start` (or start_seconds).

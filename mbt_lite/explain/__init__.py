@@ -7,7 +7,7 @@
     explain.relevance(clf, clip, "ring sings")   # the same, weighted by the gradient
     explain.occlusion(clf, clip, "ring sings")   # what happens when a patch is gone
     explain.flow(clf, clip)                      # Flow: sound → slot → picture and back
-    explain.operate(clf, clip)                   # Effects: cut, zero, freeze, mean, swap
+    explain.intervene(clf, clip)                 # Effects: cut, zero, freeze, mean, swap
     explain.swap_sound(clf, clip, other)         # Swap: the 2x2 table of two clips
     explain.faithfulness(clf)                    # Faithfulness: which map can be believed
 

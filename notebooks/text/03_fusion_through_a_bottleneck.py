@@ -377,7 +377,7 @@ print("with 1,024 slots, 8 frames:", words(0, 0, 5))
 #
 # ## 7. What does it buy?
 #
-# The repository brings the results of 36 small runs over the micro-world (README, "What fusion
+# The repository brings the results of 36 small runs over the micro-world (docs/training.md, "What fusion
 # buys"). Here are 30 of them (the other six are in [04](04_training_on_accelerators.ipynb)): for
 # each way to fuse, each fusion layer and some numbers of bottlenecks, the share of test clips in
 # which the model names the singer. Each was trained two or three times, with other random numbers:
@@ -451,7 +451,7 @@ figure
 # %% [markdown]
 # Notice that the bottleneck's lines (one for each seed) still climb where the runs end. Whether
 # they would arrive where the others are, these runs do not say. The embedded model, which is larger
-# and was trained longer, names 0.999 of the singers through 4 slots (README).
+# and was trained longer, names 0.999 of the singers through 4 slots (docs/training.md).
 #
 # ## 8. Ask them yourself
 #

@@ -255,7 +255,7 @@ print("report:", FOLDER / "report" / "report.html")
 
 # %% [markdown]
 # Notice the two lower rows. Guessing would give about 4 of 15 by the sound (a quarter), and about 7
-# by the picture (0.45, README), since only two or three shapes are in it. Neither sense is above
+# by the picture (0.45, docs/weights.md), since only two or three shapes are in it. Neither sense is above
 # that: only both together know. That both are below it may be the luck of 15 clips, as we shall
 # see. For your videos it may be otherwise, and it is worth knowing. If sound alone is as good as
 # both, the picture adds nothing, and the model can be half as large.
@@ -400,7 +400,7 @@ print("section 6 said {:.2f} to {:.2f}".format(*sixth))
 # The second row is the model that we started from, with the head of its own training. Our new
 # head had a few dozen clips to learn from, and that is the price, even where the layers below
 # know all that is needed. So what helps first is more clips: with 160 of them all 32 held-out
-# ones were right (README).
+# ones were right (docs/training.md).
 
 # %% [markdown]
 # ## 9. Longer videos, and keeping the model

@@ -384,7 +384,7 @@ print("so, the argument to use: --front-end", ranking.best.argument)
 # is above 0.98 through *every* front end: a ranking of clips survives what spoils the
 # probabilities. And `linear-mel`, right or wrong for the released weights, is wrong for *this*
 # model, and is found to be. Of 19 hidden recipes the package found 13 alone, 5 tied with one other,
-# and missed 1 (this package's README).
+# and missed 1 (docs/weights.md).
 #
 # For the released weights, on your own labelled clips:
 #

@@ -1,6 +1,6 @@
 """Interactive views of a clip: a picture, alt text and an HTML page for each state.
 
-panel = panels.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0])
+panel = html.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0])
 panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook
 """
 

@@ -62,7 +62,7 @@ def surgery(
 ) -> Panel:
     """The `Panel` of what operations on the bottleneck do to the likeliest labels, or to `labels`.
 
-    With another clip its slots can be swapped in; with `means` of `explain.slot_means`, means.
+    With another clip its slots can be swapped in; with `means` of `explain.bottleneck_means`, means.
     """
     effects = explain.intervene(classifier, view, other=other, means=means)
     labels = tuple(labels or likeliest(classifier, view))
