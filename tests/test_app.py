@@ -535,7 +535,7 @@ def test_a_changed_clip_is_what_explain_says(engine, asked, clips):
     other = engine.ask(clips["long"]).view
     close = {"rtol": 0.02, "atol": 0.02}
     blank = explain.perturb(classifier, view)
-    muted, black = (blank.tampered[blank.names.index(n)] for n in ("sound muted", "picture black"))
+    muted, black = (blank.perturbed[blank.names.index(n)] for n in ("sound muted", "picture black"))
     np.testing.assert_allclose(logits(sound="muted"), muted, **close)
     np.testing.assert_allclose(logits(picture="black"), black, **close)
     swapped = explain.swap_sound(classifier, view, other).logits[0, 1]

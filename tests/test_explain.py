@@ -490,15 +490,15 @@ def test_each_sense_is_compared_with_black_and_silence():
     np.testing.assert_allclose(found.logits[1, 0], classifier.logits(batch, "rgb")[0], atol=1e-5)
 
 
-def test_tampered_clips_are_the_clip_with_one_stream_changed():
+def test_perturbed_clips_are_the_clip_with_one_stream_changed():
     classifier, clip = model(), clip_of()
     found = explain.perturb(classifier, clip)
-    assert len(found.names) == 8 and found.tampered.shape == (8, 5)
+    assert len(found.names) == 8 and found.perturbed.shape == (8, 5)
     backwards = classifier.logits(maps.batched(classifier, clip._replace(spec=clip.spec[::-1])))
     at = found.names.index("sound reversed")
-    np.testing.assert_allclose(found.tampered[at], backwards[0], atol=1e-5)
+    np.testing.assert_allclose(found.perturbed[at], backwards[0], atol=1e-5)
     muted = classifier.logits(maps.batched(classifier, clip), "spec")[0]
-    np.testing.assert_allclose(found.tampered[found.names.index("sound muted")], muted, atol=1e-5)
+    np.testing.assert_allclose(found.perturbed[found.names.index("sound muted")], muted, atol=1e-5)
 
 
 def test_noise_keeps_the_level_and_the_three_equal_channels_of_a_sound():

@@ -109,7 +109,7 @@ def chart(label: int, kind: int) -> html.Chart:
 
 
 def bars_page() -> str:
-    return html.bars_page("Surgery", "What each slot does.", (LABELS, KINDS), chart)
+    return html.bars_page("Interventions", "What each slot does.", (LABELS, KINDS), chart)
 
 
 PAGES = {

@@ -351,7 +351,7 @@ def test_a_small_bound_on_memory_leaves_room_for_the_usual(good):
 
 
 def work_that_fails(job, bounds):
-    """Stands in for `sandbox.read_untrusted`: decoders that die, hang, take memory, or have a fault."""
+    """Stand in for `sandbox.read_untrusted` with decoders that die, hang, take memory or fail."""
     path, _ = job
     name = Path(path).name
     if name == "abort":

@@ -1,4 +1,4 @@
-"""The views that ask the model itself: flow, surgery, counterfactuals, scrubbers, maps."""
+"""The views that ask the model itself: flow, interventions, counterfactuals, scrubbers, maps."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -27,8 +27,8 @@ def views(classifier):
 
 
 @pytest.fixture(scope="module")
-def surgery(classifier, views):
-    return html.surgery(classifier, *views, labels=("ring sings", "bell heard"))
+def interventions(classifier, views):
+    return html.interventions(classifier, *views, labels=("ring sings", "bell heard"))
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +61,18 @@ def test_without_a_label_the_likeliest_is_explained(classifier, views):
     assert f"the logit of {likeliest}" in html.flow(classifier, views[0]).alt()
 
 
-def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(surgery):
-    names = {choice.name: choice.options for choice in surgery.choices}
+def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(interventions):
+    names = {choice.name: choice.options for choice in interventions.choices}
     assert names["label"] == ("ring sings", "bell heard")
     assert len(names["kind"]) == 4  # no means were given
-    cut, swapped = surgery.alt(kind=0), surgery.alt(kind=3)
+    cut, swapped = interventions.alt(kind=0), interventions.alt(kind=3)
     assert "sound→picture cut after every layer" in cut and "from the other clip" in swapped
-    assert surgery.alt(label=1, kind=0) != cut
-    assert surgery.png(kind=0) != surgery.png(kind=3)
+    assert interventions.alt(label=1, kind=0) != cut
+    assert interventions.png(kind=0) != interventions.png(kind=3)
 
 
-def test_the_page_of_surgery_holds_all_its_states(surgery):
-    page = surgery.page()
+def test_the_page_of_surgery_holds_all_its_states(interventions):
+    page = interventions.page()
     assert whole(page)
     for operation in ("picture cut after layer 1", "slot 3 set to zero after layer 2"):
         assert operation in page

@@ -94,7 +94,7 @@ def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
 
 
 def operation(config, change: Change) -> interventions.Edits:
-    """All slots and cuts of a change in one surgery."""
+    """All interventions of a change as one `Edits`."""
     wanted = [Intervention("zero", slot=slot) for slot in change.emptied]
     wanted += [Intervention("cut", reader=CUTS[direction]) for direction in change.cut]
     parts = [

@@ -73,18 +73,18 @@ class Perturbations:
     labels: tuple[str, ...]
     logits: np.ndarray  # [C], as it is
     names: tuple[str, ...]  # what was done
-    tampered: np.ndarray  # [K, C]
+    perturbed: np.ndarray  # [K, C]
     label_heads: tuple[Head, ...] = ()
 
     @property
     def probabilities(self) -> np.ndarray:
         """[1 + K, C], as the model was trained, first of the clip as it is."""
-        return probabilities(np.vstack([self.logits, self.tampered]), self.label_heads)
+        return probabilities(np.vstack([self.logits, self.perturbed]), self.label_heads)
 
     def table(self, label: str) -> str:
         """Lines with each condition and the label's logit in it, first as it is."""
         at = column(self.labels, label)
-        pairs = zip(("as it is", *self.names), [self.logits, *self.tampered], strict=True)
+        pairs = zip(("as it is", *self.names), [self.logits, *self.perturbed], strict=True)
         return "\n".join(f"{logits[at]:+8.2f}  {name}" for name, logits in pairs)
 
 

@@ -148,8 +148,8 @@ def intervene(
     if missing:
         raise ValueError(f"{sorted(missing)}: a swap needs `other`, a mean needs `means`.")
     values = {"mean": means, "swap": swapped}
-    surgeries = [edits(config, operation, values) for operation in operations]
-    logits = operated(classifier, one, surgeries).logits[:, 0]
+    all_edits = [edits(config, operation, values) for operation in operations]
+    logits = operated(classifier, one, all_edits).logits[:, 0]
     as_it_is = classifier.logits(one)[0]
     return Effects(classifier.labels, as_it_is, operations, logits)
 
@@ -184,12 +184,12 @@ def untouched(config: MBTConfig) -> Edits:
 
 
 def operated(
-    classifier: Classifier, clip: Clip, surgeries: Sequence[Edits], progress: Progress = silent
+    classifier: Classifier, clip: Clip, all_edits: Sequence[Edits], progress: Progress = silent
 ) -> Output:
     """Compute outputs [K, B, ...] of the batched clip under each of K edits."""
-    config, count, found = classifier.config, len(surgeries), []
+    config, count, found = classifier.config, len(all_edits), []
     for part in parts(config, count, len(next(x for x in clip if x is not None))):
-        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *surgeries[part])
+        stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *all_edits[part])
         if not found:
             compiling(progress, _operated, config, classifier.params, clip, stacked)
         progress(part.start / count, desc=f"cut {part.start + 1} of {count}")
@@ -198,11 +198,11 @@ def operated(
 
 
 @partial(jax.jit, static_argnames="config")
-def _operated(config: MBTConfig, params: dict, clip: Clip, surgeries: Edits) -> Output:
-    return jax.vmap(lambda one: apply_edits(config, params, clip, one))(surgeries)
+def _operated(config: MBTConfig, params: dict, clip: Clip, all_edits: Edits) -> Output:
+    return jax.vmap(lambda one: apply_edits(config, params, clip, one))(all_edits)
 
 
-def apply_edits(config: MBTConfig, params: dict, clip: Clip, surgery: Edits) -> Output:
+def apply_edits(config: MBTConfig, params: dict, clip: Clip, edits: Edits) -> Output:
     """Run a forward pass under one `Edits`."""
     layers, streams = fused_layers(config), config.streams
 
@@ -210,15 +210,15 @@ def apply_edits(config: MBTConfig, params: dict, clip: Clip, surgery: Edits) -> 
         if layer not in layers:
             return weights
         place = layers.index(layer), streams.index(stream)
-        return knocked_out(weights, surgery.write[place], surgery.read[place])
+        return knocked_out(weights, edits.write[place], edits.read[place])
 
     def share(layer, old, written, shared):
         i = layers.index(layer)
-        own = {s: surgery.cut[i, streams.index(s)] for s in written}
+        own = {s: edits.cut[i, streams.index(s)] for s in written}
         new = {s: jnp.where(own[s], written[s], shared[s]) for s in written}
-        hold, put = surgery.hold[i][:, None], surgery.put[i][:, None]
+        hold, put = edits.hold[i][:, None], edits.put[i][:, None]
         new = {s: jnp.where(hold, old[s], x) for s, x in new.items()}
-        return {s: jnp.where(put, surgery.value[i], x) for s, x in new.items()}
+        return {s: jnp.where(put, edits.value[i], x) for s, x in new.items()}
 
     return apply_with_hooks(MBT(config), params, clip, weigh, share)
 

@@ -118,11 +118,11 @@ def _listed(labels: str | Sequence[str]) -> Sequence[str]:
     return [labels] if isinstance(labels, str) else labels
 
 
-def perturbations(tampering, label: str, ax: Axes | None = None, title: str | None = None) -> Axes:
+def perturbations(result, label: str, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Bars of the probability of a label for the clip of an `explain.Perturbations`
     unchanged and under each perturbation; a dashed line marks the unchanged one.
     """
-    names, values = _conditions(tampering, label)
+    names, values = _conditions(result, label)
     ax = ax or new_figure(5.4, 0.34 * len(names) + 0.9).subplots()
     heights = np.arange(len(names))
     bars = ax.barh(heights, values, 0.62, color=COLOURS["both"], alpha=0.5)
@@ -141,15 +141,15 @@ def perturbations(tampering, label: str, ax: Axes | None = None, title: str | No
     return ax
 
 
-def perturbations_alt(tampering, label: str) -> str:
+def perturbations_alt(result, label: str) -> str:
     """A sentence with the label's probability in each condition."""
-    pairs = zip(*_conditions(tampering, label), strict=True)
+    pairs = zip(*_conditions(result, label), strict=True)
     return f"probability of {label}: " + ", ".join(f"{name} {percent(p)}" for name, p in pairs)
 
 
-def _conditions(tampering, label: str) -> tuple[list[str], np.ndarray]:
-    values = tampering.probabilities[:, place_of(tampering.labels, label)]
-    return ["as it is", *tampering.names], values
+def _conditions(result, label: str) -> tuple[list[str], np.ndarray]:
+    values = result.probabilities[:, place_of(result.labels, label)]
+    return ["as it is", *result.names], values
 
 
 def percent(share: float | np.floating) -> str:

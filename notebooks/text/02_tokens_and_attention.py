@@ -364,8 +364,8 @@ explorer
 # Notice that the last question is easily answered: in layer 3, in the mean over heads, the light on
 # the sound lies below the lowest tone, where there is nothing but noise and the bell's strike. And
 # notice how soon one believes such a picture. How far it can be believed was measured for this
-# model ([docs](../docs/explaining.md#which-map-can-be-believed)): attention finds *things*, but which of
-# them sings it does not show. [05](05_what_the_bottleneck_sees.ipynb) is about that.
+# model ([docs](../docs/explaining.md#which-map-can-be-believed)): attention finds *things*, but
+# which of them sings it does not show. [05](05_what_the_bottleneck_sees.ipynb) is about that.
 
 # %%
 # exercise: class_map

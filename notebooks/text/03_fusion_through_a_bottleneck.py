@@ -377,12 +377,12 @@ print("with 1,024 slots, 8 frames:", words(0, 0, 5))
 #
 # ## 7. What does it buy?
 #
-# The repository brings the results of 36 small runs over the micro-world (docs/training.md, "What fusion
-# buys"). Here are 30 of them (the other six are in [04](04_training_on_accelerators.ipynb)): for
-# each way to fuse, each fusion layer and some numbers of bottlenecks, the share of test clips in
-# which the model names the singer. Each was trained two or three times, with other random numbers:
-# those are its *seeds*. The runs are 1,200 steps long, so it is also a question of who learns
-# *fast*.
+# The repository brings the results of 36 small runs over the micro-world (docs/training.md, "What
+# fusion buys"). Here are 30 of them (the other six are in [04](04_training_on_accelerators.ipynb)):
+# for each way to fuse, each fusion layer and some numbers of bottlenecks, the share of test clips
+# in which the model names the singer. Each was trained two or three times, with other random
+# numbers: those are its *seeds*. The runs are 1,200 steps long, so it is also a question of who
+# learns *fast*.
 
 # %%
 grid = resources.files("mbt_lite") / "weights" / "grid"

@@ -357,10 +357,10 @@ print(plot.curves_alt(records, ["loss", "mAP both", "mAP matched"]))
 # %% [markdown]
 # Notice that the curves have no seam at the middle: weights, momentum, averages, random keys and
 # the place in the data were saved together. (The tests of the package kill a run twenty times and
-# demand the same bits as without; docs/training.md.) Notice also what comes first in the middle panel: of
-# the classes that *either* sense tells (siren, thunder, rain; `mAP both`) the model learns
-# something soon. Who sings (`matched`) needs both senses together, and a few seconds do not teach
-# it.
+# demand the same bits as without; docs/training.md.) Notice also what comes first in the middle
+# panel: of the classes that *either* sense tells (siren, thunder, rain; `mAP both`) the model
+# learns something soon. Who sings (`matched`) needs both senses together, and a few seconds do not
+# teach it.
 
 # %%
 if TRAIN:
@@ -422,8 +422,8 @@ print(f"the same best class in {order:.0%} of {len(full)} clips")
 # ## 8. Sound, picture, both: is the difference real?
 #
 # Now the longer runs. Each of these small models went on for 1,200 steps from one start whose
-# streams never met, with two or three seeds (docs/training.md). The question to all of them: which of the
-# shapes sings? Their scores on 1,000 test clips lie in a table.
+# streams never met, with two or three seeds (docs/training.md). The question to all of them: which
+# of the shapes sings? Their scores on 1,000 test clips lie in a table.
 
 # %%
 table = list(csv.DictReader((GRID / "sweep.csv").open()))
@@ -470,8 +470,8 @@ print(f"guessing: {chance:.2f} by the picture (one of the shapes in it), 0.25 by
 # The third panel is a warning. Mixup and *stochastic depth* (whole blocks are skipped at random)
 # are remedies for small data. Here modality mixup and stochastic depth *hurt*: their bars, and
 # every seed, lie below those of `none`. With mixup the mean is lower, too, but two seeds leave that
-# open. These runs had 65,536 clips, each of which is seen less than three times (docs/training.md): there is
-# little that could be learned by heart.
+# open. These runs had 65,536 clips, each of which is seen less than three times (docs/training.md):
+# there is little that could be learned by heart.
 #
 # So one looks at how they got there, first those that differ in their fusion:
 

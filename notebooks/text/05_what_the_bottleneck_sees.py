@@ -287,13 +287,13 @@ for name, key in {"widest": 3, "what matters most": 4}.items():
 # the answer needs comes out of the sound through slot 0, by thin bands. Much is read that is not
 # needed, and little that is.
 #
-# ## 7. Surgery
+# ## 7. Intervene
 #
 # A slot can be operated on: set to zero, frozen, given the content that it has for another clip. Or
 # a direction is cut: what the sound wrote, the picture no longer gets.
 
 # %%
-explorer = widgets.explore(html.surgery(clf, view, other, labels=(label, "bell heard")))
+explorer = widgets.explore(html.interventions(clf, view, other, labels=(label, "bell heard")))
 print(explorer.panel.alt())
 explorer
 

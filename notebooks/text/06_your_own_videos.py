@@ -255,10 +255,10 @@ print("report:", FOLDER / "report" / "report.html")
 
 # %% [markdown]
 # Notice the two lower rows. Guessing would give about 4 of 15 by the sound (a quarter), and about 7
-# by the picture (0.45, docs/weights.md), since only two or three shapes are in it. Neither sense is above
-# that: only both together know. That both are below it may be the luck of 15 clips, as we shall
-# see. For your videos it may be otherwise, and it is worth knowing. If sound alone is as good as
-# both, the picture adds nothing, and the model can be half as large.
+# by the picture (0.45, docs/weights.md), since only two or three shapes are in it. Neither sense is
+# above that: only both together know. That both are below it may be the luck of 15 clips, as we
+# shall see. For your videos it may be otherwise, and it is worth knowing. If sound alone is as good
+# as both, the picture adds nothing, and the model can be half as large.
 
 # %% [markdown]
 # But how good *is* "so many of fifteen"? Fifteen other clips would have given another number. An

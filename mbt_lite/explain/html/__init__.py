@@ -11,7 +11,7 @@ from mbt_lite.explain.html.attention import (
     present,
     worth,
 )
-from mbt_lite.explain.html.bottleneck import flow, surgery
+from mbt_lite.explain.html.bottleneck import flow, interventions
 from mbt_lite.explain.html.counterfactual import counterfactual
 from mbt_lite.explain.html.grid import scrubber
 from mbt_lite.explain.html.page import (
@@ -38,6 +38,6 @@ __all__ = [
     "page",
     "present",
     "scrubber",
-    "surgery",
+    "interventions",
     "worth",
 ]

@@ -53,16 +53,16 @@ def flow(classifier: Classifier, view: View, label: str | None = None) -> Panel:
     )
 
 
-def surgery(
+def interventions(
     classifier: Classifier,
     view: View,
     other: View | None = None,
     means: np.ndarray | None = None,
     labels: Sequence[str] | None = None,
 ) -> Panel:
-    """The `Panel` of what operations on the bottleneck do to the likeliest labels, or to `labels`.
+    """Show how interventions on the bottleneck change the likeliest labels, or `labels`.
 
-    With another clip its slots can be swapped in; with `means` of `explain.bottleneck_means`, means.
+    Another clip allows patching; `means` of `explain.bottleneck_means` allow mean ablation.
     """
     effects = explain.intervene(classifier, view, other=other, means=means)
     labels = tuple(labels or likeliest(classifier, view))
@@ -73,7 +73,7 @@ def surgery(
         Choice("kind", "operation", tuple(KINDS[kind] for kind in kinds)),
     )
     parts = [only(effects, kind) for kind in kinds]
-    title = "Surgery on the bottleneck"
+    title = "Interventions on the bottleneck"
     lead = "What happens to an answer when something is done to what the slots hold after a layer."
 
     def chart(label, kind):
