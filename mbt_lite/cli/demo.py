@@ -33,12 +33,12 @@ class Demo:
     def page(self):
         """The `mbt_lite.demo.Page` with these options; ValueError where Gradio is missing."""
         try:
-            from mbt_lite.demo import launch
+            from mbt_lite.demo import start
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
             raise ValueError(str(error)) from None
-        return launch(self.model, self.port, self.share, self.password)
+        return start(self.model, self.port, self.share, self.password)
 
     def run(self) -> int:
         page = self.page()
