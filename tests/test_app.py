@@ -308,7 +308,7 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     tab.on("request", lambda request: asked.append(request.url))
     importance.get_by_label("map").select_option("rollout")
     importance.get_by_text("By rollout, the answer rests").wait_for()
-    tab.get_by_label("Attention").check()
+    tab.get_by_role("radio", name="Attention").check()
     page = tab.frame_locator("fitted-page.attention iframe")
     words = page.locator("#words")
     words.get_by_text("The bottleneck in layer 2 reads").wait_for()
@@ -318,7 +318,7 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     words.get_by_text("Head 3 of slot 2 in layer 1 reads").wait_for()
     page.get_by_role("slider", name="time").press("Home")
     assert page.get_by_text("the picture at 0.12 s").count() == 1
-    tab.get_by_label("Flow").check()
+    tab.get_by_role("radio", name="Flow").check()
     flow = tab.frame_locator("fitted-page.flow iframe")
     flow.get_by_label("show").press("ArrowRight")
     flow.get_by_text("layer 1", exact=True).wait_for()
@@ -331,7 +331,7 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     label.click()
     tab.get_by_role("option").last.click()
     flow.get_by_text(f"what the answer “{label.input_value()}” was read from").wait_for()
-    tab.get_by_label("Importance").check()
+    tab.get_by_role("radio", name="Importance").check()
     importance.get_by_role("heading", name=f"rests on: {label.input_value()}").wait_for()
 
 
@@ -429,7 +429,7 @@ def test_a_telephone_shows_every_tab_without_scrolling_sideways(tab, clips, them
         tab.locator(f"{part}:visible").first.wait_for()
         assert tab.evaluate("document.documentElement.scrollWidth") <= 375
         if name == "Look":
-            tab.get_by_label("Flow").check()
+            tab.get_by_role("radio", name="Flow").check()
             flow = tab.frame_locator("fitted-page.flow iframe").locator(".scroll")
             assert flow.evaluate("one => one.scrollWidth <= one.clientWidth")
 
