@@ -174,7 +174,7 @@ def test_states_are_saved_from_a_notebook_where_an_event_loop_runs(opened):
     same(asyncio.run(cell()).state, state(1))
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_state_goes_on_on_other_devices(tmp_path, opened):
     opened().save(1, state(1), {}, wait=True)
     program = """
@@ -371,7 +371,7 @@ print(*sorted(os.listdir(folder)))
 """
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_training_goes_on_where_a_file_would_be_too_large(tmp_path):
     out, noise = ran(start(FILLING, tmp_path, 10**5))
     unsaved = (

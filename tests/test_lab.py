@@ -159,6 +159,7 @@ def told(tab, words: str) -> tuple[str, str, str]:
     return shown(tab)
 
 
+@pytest.mark.slow
 @pytest.mark.notebook("attention")
 def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_played(tab, tmp_path):
     run_all(tab)

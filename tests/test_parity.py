@@ -89,7 +89,7 @@ def probe(a):
     return np.sum(a.ravel() * np.cos(0.1 + np.arange(a.size)))
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_the_base_model_at_full_width_gives_the_logits_of_scenic(agree):
     meta, want = golden("fwd_mbtb_light")
     rng, tree = np.random.RandomState(meta["seed"]), {}

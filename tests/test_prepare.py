@@ -315,7 +315,7 @@ def work_that_crashes(job, folder):
     return prepare.work(job, SETTINGS)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, made, tmp_path):
     planned, out = shards_of(videos, split="train"), tmp_path / "out"
     (out / "progress").mkdir(parents=True)
@@ -365,7 +365,7 @@ def command(videos, out, *more):
     ]  # fmt: skip
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_full_disk_stops_with_a_sentence_and_leaves_whole_shards_only(videos, tmp_path):
     out = tmp_path / "out"
     options = {"capture_output": True, "text": True, "cwd": ROOT}

@@ -133,6 +133,7 @@ def test_a_score_that_the_data_does_not_have_is_refused(experiment, tmp_path):
         loop.fit(changed(experiment, best="fun"), tmp_path, quiet=True)
 
 
+@pytest.mark.slow
 def test_one_batch_is_learnt_by_heart(experiment, tmp_path):
     few = replace(experiment, data=DataConfig(workers=0, clips=4, validation=None, test=None))
     many = changed(few, steps=120, warmup=5, learning_rate=1e-2, log_every=10, save_every=200)
