@@ -168,7 +168,7 @@ class Attention(nn.Module):
         return nn.Dense(width, dtype=self.dtype, name="out")(read.reshape(x.shape))  # [B, N, D]
 
     def weigh(self, q: Array, k: Array) -> Array:
-        """`attention_weights`, at a place where `tapped` can reach them."""
+        """Return `attention_weights`; hooks of `observe.apply_with_hooks` act here."""
         return attention_weights(q, k)
 
 

@@ -25,6 +25,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -90,15 +91,18 @@ import jax
 from mbt_lite.train import sharding
 mesh = sharding.make_mesh(shards=2)
 clips, weight = jax.random.normal(jax.random.key(0), (32, 48)), jax.numpy.ones((48, 96)) / 48
-dealt, cut = jax.device_put((clips, weight), (sharding.dealt(mesh), sharding.sharded(mesh, weight)))
-for name, x in {"batch": dealt, "weight, cut in two": cut}.items():
+batch, cut = jax.device_put(
+    (clips, weight), (sharding.batch_sharding(mesh), sharding.sharded(mesh, weight))
+)
+for name, x in {"batch": batch, "weight, cut in two": cut}.items():
     print(name, x.shape)
     jax.debug.visualize_array_sharding(x, use_color=False)
 pull = jax.jit(jax.grad(lambda w, x: ((x @ w) ** 2).mean()))
-many, one = pull(cut, dealt), pull(weight, clips)
+many, one = pull(cut, batch), pull(weight, clips)
 print(f"the gradients differ by {abs(many - one).max() / abs(one).max():.0e} of the largest")
 """)
-print(os.popen(f'"{sys.executable}" "{script}"').read())
+ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+print(ran.stdout)
 
 # %% [markdown]
 # Notice three things. The batch of 32 lies in eight parts of four. The weight is cut in two halves,
