@@ -14,9 +14,8 @@ demo: $(READY)  ## open the demo on http://127.0.0.1:7860
 test: $(READY)  ## run the core tests: a few minutes
 	$(PYTEST) $(ARGS)
 
-# three processes, because many of these tests wait for other programs
 test-full: $(READY)  ## run what the core leaves out: programs, browsers, servers, Colab's notebooks
-	$(PYTEST) -n 3 -m "full and not slow and not network" $(ARGS)
+	$(PYTEST) -m "full and not slow and not network" $(ARGS)
 	$(PYTHON) tests/colab/run.py --notebooks
 
 test-all: $(READY)  ## run every test that needs no network, those of minutes each too; then test-colab
