@@ -88,12 +88,10 @@ script.write_text("""
 import os
 os.environ |= {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
 import jax
-from mbt_lite.train import sharding
-mesh = sharding.make_mesh(shards=2)
+from mbt_lite.train.sharding import batch_sharding, make_mesh, sharded
+mesh = make_mesh(shards=2)
 clips, weight = jax.random.normal(jax.random.key(0), (32, 48)), jax.numpy.ones((48, 96)) / 48
-batch, cut = jax.device_put(
-    (clips, weight), (sharding.batch_sharding(mesh), sharding.sharded(mesh, weight))
-)
+batch, cut = jax.device_put((clips, weight), (batch_sharding(mesh), sharded(mesh, weight)))
 for name, x in {"batch": batch, "weight, cut in two": cut}.items():
     print(name, x.shape)
     jax.debug.visualize_array_sharding(x, use_color=False)
@@ -101,8 +99,7 @@ pull = jax.jit(jax.grad(lambda w, x: ((x @ w) ** 2).mean()))
 many, one = pull(cut, batch), pull(weight, clips)
 print(f"the gradients differ by {abs(many - one).max() / abs(one).max():.0e} of the largest")
 """)
-ran = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
-print(ran.stdout)
+print(subprocess.run([sys.executable, script], capture_output=True, text=True, check=True).stdout)
 
 # %% [markdown]
 # Notice three things. The batch of 32 lies in eight parts of four. The weight is cut in two halves,
