@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax import serialization
+from tiny import SMALLEST as TINY
 
 from mbt_lite import inference
 from mbt_lite.checkpoints.io import (
@@ -34,19 +35,6 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 GOLDEN = Path(__file__).parent / "golden"
 SHAPES = {"rgb_shape": (4, 8, 12), "spec_shape": (12, 8)}
-TINY = replace(
-    BASE,
-    classes=3,
-    width=8,
-    depth=2,
-    heads=2,
-    mlp_dim=8,
-    fusion_layer=1,
-    rgb_shape=(2, 8, 8),
-    rgb_patch=(2, 4, 4),
-    spec_shape=(8, 8),
-    spec_patch=(4, 4),
-)
 TINY_CONFIG = {
     "modality_fusion": ("spectrogram", "rgb"),
     "num_layers": 2,

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -16,6 +15,7 @@ import pytest
 import safetensors.numpy
 from flax import serialization
 from flax.traverse_util import flatten_dict, unflatten_dict
+from tiny import SMALLEST as TINY
 
 from mbt_lite.checkpoints import formats
 from mbt_lite.checkpoints.io import leaf_shapes
@@ -23,19 +23,6 @@ from mbt_lite.checkpoints.scenic import scenic_names, scenic_shape
 from mbt_lite.config import BASE
 
 GOLDEN = Path(__file__).parent / "golden"
-TINY = replace(
-    BASE,
-    classes=3,
-    width=8,
-    depth=2,
-    heads=2,
-    mlp_dim=8,
-    fusion_layer=1,
-    rgb_shape=(2, 8, 8),
-    rgb_patch=(2, 4, 4),
-    spec_shape=(8, 8),
-    spec_patch=(4, 4),
-)
 
 
 def scenic_shapes(config):

@@ -1,4 +1,4 @@
-"""The model of tests that need none in particular."""
+"""Small models that tests share."""
 
 from dataclasses import replace
 
@@ -17,4 +17,19 @@ TINY = replace(  # 12 picture patches, 8 sound patches
     rgb_patch=(2, 8, 8),
     spec_shape=(32, 16),
     spec_patch=(8, 8),
+)
+
+# The smallest model with every kind of array, for files of weights.
+SMALLEST = replace(
+    BASE,
+    classes=3,
+    width=8,
+    depth=2,
+    heads=2,
+    mlp_dim=8,
+    fusion_layer=1,
+    rgb_shape=(2, 8, 8),
+    rgb_patch=(2, 4, 4),
+    spec_shape=(8, 8),
+    spec_patch=(4, 4),
 )
