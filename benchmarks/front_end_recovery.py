@@ -5,7 +5,7 @@ For every preset a small audio model is trained through that preset on the micro
 preset's name or numbers.
 
 All sounds of the micro-world have some noise and are about equally loud, which hides what separates
-recipes on real files: the quiet parts. Therefore each sound here is attenuated by 0 to 40 dB, half
+recipes on real files: the quiet parts. Therefore each audio here is attenuated by 0 to 40 dB, half
 of them begin or end with up to half a second of digital silence, as cut video does, and all are
 rounded to 16 bits, as files are.
 
@@ -34,7 +34,7 @@ from mbt_lite.evaluation.front_end_match import FrontEndMatch, match_front_end_w
 from mbt_lite.inference import Classifier
 from mbt_lite.train import sharding, step
 
-HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels that sound tells
+HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels that audio tells
 LABELS = world.LABELS[HEARD]
 HIDDEN = FrontEnd("untold")  # what the model's file says of its front end
 
@@ -86,7 +86,7 @@ def sounds(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _recorded(wave: np.ndarray, seed: int, index: int) -> np.ndarray:
-    """The sound turned down, perhaps cut, and rounded to 16 bits."""
+    """The audio turned down, perhaps cut, and rounded to 16 bits."""
     rng = np.random.default_rng([seed, index, 5])
     wave = wave * 10 ** rng.uniform(-2, 0)
     cut = int(rng.uniform(0, 0.5) * world.RATE)

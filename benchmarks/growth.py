@@ -28,7 +28,7 @@ ROUNDS = 2
 def measure() -> dict:
     """{"machine", "points": [{"axis", "way", "at", "seconds", "gflop"}]}: one clip, float32.
 
-    `axis` is what grows: picture tokens of the released geometry, whose model of 32 frames has
+    `axis` is what grows: video tokens of the released geometry, whose model of 32 frames has
     3,136; with 8 frames of a patch each (1,568 tokens) the first fused layer, and the bottlenecks.
     Seconds are the least of two after one that is not counted.
     """
@@ -51,7 +51,7 @@ def _cases() -> Iterator[tuple[str, str, int, MBTConfig]]:
     for way, changes in WAYS.items():
         for frames in FRAMES:
             config = replace(BASE, rgb_shape=(frames, *BASE.rgb_shape[1:]), **changes)
-            yield "picture tokens", way, config.patches("rgb"), config
+            yield "video tokens", way, config.patches("rgb"), config
         for layer in LAYERS:
             yield "fusion layer", way, layer, replace(eight, fusion_layer=layer, **changes)
         for count in BOTTLENECKS if way == "bottleneck" else ():
@@ -69,7 +69,7 @@ def _seconds(config: MBTConfig) -> float:
 
 
 def save(found: dict, folder: Path) -> None:
-    """Keep the figures as growth.json and as a picture, growth.png."""
+    """Keep the figures as growth.json and as a video, growth.png."""
     folder.mkdir(parents=True, exist_ok=True)
     paths.write_text(folder / "growth.json", json.dumps(found, indent=1) + "\n")
     plot.save(growth(found["points"]), folder / "growth.png")

@@ -7,7 +7,7 @@ A program of its own, for whatever Python has the libraries; the package never i
 does the work once to warm up and prints "ready"; then for every line on its standard input it does
 the work again and prints how many seconds that took.
 
-T frames of `width` x `height`, those with the numbers `wanted`, and `seconds` of mono sound at
+T frames of `width` x `height`, those with the numbers `wanted`, and `seconds` of mono audio at
 16 kHz from `start` on
 """
 
@@ -20,7 +20,7 @@ RATE = 16_000  # Hz
 
 
 def opencv(file, wanted, size, start, seconds):
-    """The frames alone: OpenCV reads no sound."""
+    """The frames alone: OpenCV reads no audio."""
     cv2 = import_module("cv2")
     video = cv2.VideoCapture(file)
     video.set(cv2.CAP_PROP_POS_FRAMES, wanted[0])
@@ -34,7 +34,7 @@ def opencv(file, wanted, size, start, seconds):
 
 
 def decord(file, wanted, size, start, seconds):
-    """Frames reduced by decord itself, and all of the sound, of which a part is taken."""
+    """Frames reduced by decord itself, and all of the audio, of which a part is taken."""
     decord = import_module("decord")
     frames = decord.VideoReader(file, width=size[0], height=size[1]).get_batch(list(wanted))
     wave = decord.AudioReader(file, sample_rate=RATE, mono=True)[:]
@@ -42,7 +42,7 @@ def decord(file, wanted, size, start, seconds):
 
 
 def torchcodec(file, wanted, size, start, seconds):
-    """Frames by number, reduced by torch; the sound by its time."""
+    """Frames by number, reduced by torch; the audio by its time."""
     torch, decoders = import_module("torch"), import_module("torchcodec.decoders")
     video = decoders.VideoDecoder(file, num_ffmpeg_threads=0, seek_mode="approximate")
     frames = video.get_frames_at(list(wanted)).data  # uint8 [T, 3, H, W]
@@ -53,7 +53,7 @@ def torchcodec(file, wanted, size, start, seconds):
 
 
 def pyav(file, wanted, size, start, seconds):
-    """Every frame of the file decoded and converted, and all of its sound, of which parts stay."""
+    """Every frame of the file decoded and converted, and all of its audio, of which parts stay."""
     av, np = import_module("av"), import_module("numpy")
     with av.open(file) as container:
         container.streams.video[0].thread_type = "AUTO"

@@ -34,7 +34,7 @@ from mbt_lite.inference import load
 
 ROUNDS = 7
 STARTS = 3  # rounds of what begins a Python
-CLIP = throughput.CLIP  # 32 frames, every second one, and 8 s of sound
+CLIP = throughput.CLIP  # 32 frames, every second one, and 8 s of audio
 HD = 720, 1280  # pixels, height and width
 
 
@@ -47,7 +47,7 @@ class Place:
 
     @cached_property
     def film(self) -> Path:
-        """10 s at 25 frames a second, 720 x 1280, with sound."""
+        """10 s at 25 frames a second, 720 x 1280, with audio."""
         path = self.folder / "film.mp4"
         throughput.write_film(path, np.random.default_rng(0), HD)
         return path
@@ -61,7 +61,7 @@ class Place:
 
 SAID = {  # functions of others.py
     "pyav": "PyAV, everything decoded",
-    "opencv": "OpenCV, the picture alone",
+    "opencv": "OpenCV, the video only",
     "decord": "decord",
     "torchcodec": "TorchCodec",
     "torchaudio": "torchaudio, in one batch",
@@ -80,7 +80,7 @@ def beside(place: Place, ours: Callable, name: str, **arguments) -> dict | str:
     return f"{reasons[0]}; name a Python that has {name} with --python"
 
 
-# ---- sound ----
+# ---- audio ----
 
 
 def log_mel_beside_librosa(place: Place, jitted: bool = False) -> dict | str:
@@ -162,7 +162,7 @@ def librosa_log_mels(waves: np.ndarray, front: FrontEnd) -> np.ndarray:
 
     hop, rows = front.hop_samples, -(-waves.shape[-1] // front.hop_samples)
     # librosa centres a short window in a long transform, so the wave begins that much later.
-    lead = front.lead_samples + (front.fft - front.window_samples) // 2
+    lead = front.left_pad + (front.fft - front.window_samples) // 2
     room = max((rows - 1) * hop + front.fft - waves.shape[-1] - lead, 0)
     energy = librosa.feature.melspectrogram(
         y=np.pad(waves, [(0, 0)] * (waves.ndim - 1) + [(lead, room)]),
@@ -170,7 +170,7 @@ def librosa_log_mels(waves: np.ndarray, front: FrontEnd) -> np.ndarray:
         n_fft=front.fft,
         hop_length=hop,
         win_length=front.window_samples,
-        window=front.taper,
+        window=front.window_fn,
         center=False,
         power=front.power,
         n_mels=front.mels,
@@ -186,9 +186,9 @@ def librosa_log_mels(waves: np.ndarray, front: FrontEnd) -> np.ndarray:
 
 
 def reading_beside(place: Place, name: str) -> dict | str:
-    """32 frames at stride 2, short side 224, and 8 s of sound of a 10 s film in 720p."""
+    """32 frames at stride 2, short side 224, and 8 s of audio of a 10 s film in 720p."""
     length = throughput.SECONDS
-    start = (length - CLIP.sound_seconds) / 2
+    start = (length - CLIP.audio_seconds) / 2
     first = round(25 * (length - CLIP.video_seconds) / 2)
     wanted = list(range(first, first + CLIP.frames * CLIP.stride, CLIP.stride))
     instants = (np.array(wanted) + 0.5) / 25 - start
@@ -196,12 +196,12 @@ def reading_beside(place: Place, name: str) -> dict | str:
     film = place.film
 
     def ours():
-        return media.read(film, start, CLIP.sound_seconds, **side)
+        return media.read(film, start, CLIP.audio_seconds, **side)
 
     frames = ours().frames
     size = frames.shape[2], frames.shape[1]
     told = {"file": str(film), "wanted": wanted, "size": size}
-    return beside(place, ours, name, **told, start=start, seconds=CLIP.sound_seconds)
+    return beside(place, ours, name, **told, start=start, seconds=CLIP.audio_seconds)
 
 
 def records_beside_tf_data(place: Place) -> dict | str:

@@ -41,7 +41,7 @@ class ReferenceMBT(nn.Module):
         c = self.config
         tokens = {s: self.embed(s, getattr(clip, s)) for s in c.streams}
         first = self.param("bottleneck", nn.initializers.normal(0.02), (1, c.bottlenecks, c.width))
-        slots = jnp.tile(first, (len(tokens[c.streams[0]]), 1, 1))
+        bottlenecks = jnp.tile(first, (len(tokens[c.streams[0]]), 1, 1))
         for layer in range(c.depth):
             blocks = {s: ReferenceBlock(c, name=f"{s}_block_{layer}") for s in c.streams}
             if layer < c.fusion_layer:
@@ -49,10 +49,10 @@ class ReferenceMBT(nn.Module):
                 continue
             written = []
             for s, x in tokens.items():
-                y = blocks[s](jnp.concatenate([x, slots], axis=1))
+                y = blocks[s](jnp.concatenate([x, bottlenecks], axis=1))
                 tokens[s], new = y[:, : x.shape[1]], y[:, x.shape[1] :]
                 written.append(new)
-            slots = jnp.mean(jnp.stack(written), axis=0)
+            bottlenecks = jnp.mean(jnp.stack(written), axis=0)
         norm = nn.LayerNorm(epsilon=1e-6, name="final_norm")
         head = nn.Dense(c.classes, name="head")
         return {s: head(norm(x)[:, 0]) for s, x in tokens.items()}

@@ -29,7 +29,7 @@ LABELS = tuple(f"class {number}" for number in range(527))
 VIDEOS, SHARDS, PER_SHARD = 4, 2, 16
 BATCH = 4
 ROUNDS = 5
-CLIP = ClipConfig(front_end=features.FRONT_ENDS["linear-mel"])  # 32 of 250 frames, 8 s of sound
+CLIP = ClipConfig(front_end=features.FRONT_ENDS["linear-mel"])  # 32 of 250 frames, 8 s of audio
 
 
 def measure(clips: int = 64, python: str | None = None, long: int = 0) -> dict:
@@ -84,13 +84,13 @@ def _make(folder: Path) -> list[Path]:
 
 def write_film(path: Path, rng: np.random.Generator, size: tuple[int, int]) -> None:
     """A video of `SECONDS` at 25 frames a second, a texture that drifts, with noise."""
-    picture = _texture(rng, size)
-    frames = np.stack([np.roll(picture, (t // 2, 3 * t), (0, 1)) for t in range(25 * SECONDS)])
+    frame_size = _texture(rng, size)
+    frames = np.stack([np.roll(frame_size, (t // 2, 3 * t), (0, 1)) for t in range(25 * SECONDS)])
     media.write(path, frames, 25.0, rng.normal(0, 0.1, SECONDS * media.RATE).astype(np.float32))
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A picture uint8 [H, W, 3] with detail at all scales."""
+    """A video uint8 [H, W, 3] with detail at all scales."""
     height, width = size
     total = np.full((height, width, 3), 128.0)
     for cells in (4, 16, 64, 128):
@@ -138,7 +138,7 @@ def lacks_tensorflow(python: str) -> str | None:
 
 def _tf_speed(python: str, folder: Path, clips: int) -> float:
     shards = [str(folder / records.shard_name("bench", n, SHARDS)) for n in range(SHARDS)]
-    height, width = Sampling(CLIP, training=True).picture
+    height, width = Sampling(CLIP, training=True).frame_size
     numbers = (clips, BATCH, CLIP.frames, CLIP.stride, CLIP.spec_frames, height, width, len(LABELS))
     ran = subprocess.run(
         [python, tfdata.__file__, *map(str, numbers), *shards],

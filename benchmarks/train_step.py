@@ -97,7 +97,7 @@ def drawn_batch(experiment: Experiment) -> dict[str, np.ndarray]:
         "spec": rng.normal(size=(rows, clip.spec_frames, clip.front_end.mels)).astype(np.float32),
         "labels": (rng.random((rows, len(LABELS))) < 0.01).astype(np.float32),
         "mask": np.ones(rows, np.float32),
-        "extent": np.tile(np.int32(side), (rows, 1)),
+        "valid_size": np.tile(np.int32(side), (rows, 1)),
     }
 
 

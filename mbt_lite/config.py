@@ -24,7 +24,7 @@ PAIRINGS = ("synchronised", "ratio")  # of video and audio windows, see data/sam
 POOLS = ("token", "mean", "max", "sum")
 FUSIONS = ("bottleneck", "joint", "late")
 COMPRESSIONS = ("log", "none")
-TAPERS = ("hamming", "hann")
+WINDOW_FNS = ("hamming", "hann")
 DTYPES = ("float32", "bfloat16", "float16")
 
 # What a config may ask for at most, far above what anybody trains: a number in a damaged or
@@ -101,9 +101,11 @@ class FrontEnd:
     mean: float = 0.0  # of the log-mel values over the data the preset was measured on
     std: float = 1.0
     compression: str = "log"  # or "none": the mel energies themselves, without offset
-    scale: float = 1.0  # what full scale, 1 in the waveform, counts as; 32768 with 16-bit samples
+    amplitude: float = (
+        1.0  # what full scale, 1 in the waveform, counts as; 32768 with 16-bit samples
+    )
     pre_emphasis: float = 0.0  # share of the previous sample taken off each sample
-    taper: str = "hamming"  # or "hann"
+    window_fn: str = "hamming"  # or "hann"
     centred: bool = False  # frame k lies around sample k * hop; otherwise it begins there
 
     def __post_init__(self):
@@ -125,9 +127,9 @@ class FrontEnd:
         check(self.std > 0, "std must be above 0.")
         check(self.power in (1, 2), "power is 1 or 2.")
         check(self.compression in COMPRESSIONS, f"compression is one of {COMPRESSIONS}.")
-        check(self.scale > 0, "the amplitude scale must be above 0.")
+        check(self.amplitude > 0, "the amplitude must be above 0.")
         check(0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 left out.")
-        check(self.taper in TAPERS, f"taper is one of {TAPERS}.")
+        check(self.window_fn in WINDOW_FNS, f"window_fn is one of {WINDOW_FNS}.")
 
     @property
     def window_samples(self) -> int:
@@ -138,8 +140,8 @@ class FrontEnd:
         return round(self.hop * self.rate)
 
     @property
-    def lead_samples(self) -> int:
-        """Samples of the first frame that lie before the sound."""
+    def left_pad(self) -> int:
+        """Samples of the first frame that lie before the audio."""
         return self.window_samples // 2 if self.centred else 0
 
     @property
@@ -168,8 +170,8 @@ class ClipConfig:
             f"audio track {self.audio_track}: tracks are counted from 1.",
         )
         require(
-            max(self.video_seconds, self.sound_seconds) <= LONGEST,
-            f"a clip of {max(self.video_seconds, self.sound_seconds):g} s is too long; {LONGEST:,} "
+            max(self.video_seconds, self.audio_seconds) <= LONGEST,
+            f"a clip of {max(self.video_seconds, self.audio_seconds):g} s is too long; {LONGEST:,} "
             "s is the most.",
         )
         require(
@@ -191,7 +193,7 @@ class ClipConfig:
         return self.frames * self.frame_step
 
     @property
-    def sound_seconds(self) -> float:
+    def audio_seconds(self) -> float:
         return self.spec_frames * self.front_end.hop
 
 
@@ -330,7 +332,7 @@ class AugmentConfig:
     saturation: tuple[float, float] = (0.6, 1.4)  # factors
     contrast: tuple[float, float] = (0.6, 1.4)
     hue: float = 0.2  # turns of the colour circle, either way
-    grey: float = 0.0  # probability of a picture without colours
+    grey: float = 0.0  # probability of a video without colours
     time_masks: int = 0  # SpecAugment: bands of time that are silenced
     time_mask: int = 192  # spectrogram frames that one band stays under
     time_mask_ratio: float = 1.0  # of the clip that one band may cover; 0: there are none
@@ -505,7 +507,7 @@ class DataConfig:
     labels: str | None = None  # file with the class names in order; None: the source's own
     clips: int = 0  # of the micro-world: so many, again and again; 0: each clip is new
     keep: str = ""  # a folder: clips that are always the same are made once and kept there
-    pairing: str = PAIRINGS[0]  # of sound and picture: synchronised, or ratio as the original
+    pairing: str = PAIRINGS[0]  # of audio and video: synchronised, or ratio as the original
     views: int = 4  # windows of a clip that is scored, their logits averaged
     audio_track: int | None = None  # of labelled files, from 1 on; None: as players choose
     workers: int = 1  # processes that read ahead; 0: none

@@ -31,9 +31,9 @@ if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processe
 # Scenic's own numbers is the default of the released weights. It stays an open question, and
 # `mbt-lite match-front-end` helps to settle it.
 #
-# Each other mean and std was measured over the sound of the first 100 scenes of world:train with
+# Each other mean and std was measured over the audio of the first 100 scenes of world:train with
 #   statistics([world.wave(world.scene(0, i)) for i in range(100)], front_end)
-# and tests/test_features.py measures them again. Sound of another kind has others.
+# and tests/test_features.py measures them again. Audio of another kind has others.
 #
 # Recipes that make their filters straight in mel, not in hertz, differ from ours by 0.0025 at most.
 FRONT_ENDS = {
@@ -57,23 +57,23 @@ FRONT_ENDS = {
         FrontEnd("ln-magnitude-centred", offset=1e-6, centred=True, mean=-1.77, std=1.74),
         # DMVR's own "logmf" with the paper's lengths, and what a user made of it.
         FrontEnd(
-            "dmvr-hann", taper="hann", low=80.0, high=7600.0, offset=1e-6, mean=-2.05, std=2.18
+            "dmvr-hann", window_fn="hann", low=80.0, high=7600.0, offset=1e-6, mean=-2.05, std=2.18
         ),
         FrontEnd("dmvr-hamming", fft=400, low=80.0, high=7600.0, offset=1e-6, mean=-2.31, std=2.49),
-        # The sound models of AudioSet's authors, with 128 bins for their 64.
-        FrontEnd("vggish", taper="hann", low=125.0, high=7500.0, offset=1e-2, mean=-1.8, std=1.73),
-        FrontEnd("yamnet", taper="hann", low=125.0, high=7500.0, offset=1e-3, mean=-1.98, std=1.92),
+        # The audio models of AudioSet's authors, with 128 bins for their 64.
+        FrontEnd("vggish", window_fn="hann", low=125.0, high=7500.0, offset=1e-2, mean=-1.8, std=1.73),
+        FrontEnd("yamnet", window_fn="hann", low=125.0, high=7500.0, offset=1e-3, mean=-1.98, std=1.92),
         # 16-bit samples taken as they are.
-        FrontEnd("ln-int16", scale=32768.0, offset=1.0, mean=8.62, std=1.73),
+        FrontEnd("ln-int16", amplitude=32768.0, offset=1.0, mean=8.62, std=1.73),
         # Speech recognition in Lingvo (MelAsrFrontend), which takes the larger of energy and 1
         # where we add 1, and adds a little noise.
         FrontEnd(
-            "lingvo", fft=1024, taper="hann", low=125.0, high=7600.0, offset=1.0,
-            scale=32768.0, pre_emphasis=0.97, mean=8.65, std=2.16,
+            "lingvo", fft=1024, window_fn="hann", low=125.0, high=7600.0, offset=1.0,
+            amplitude=32768.0, pre_emphasis=0.97, mean=8.65, std=2.16,
         ),
         # Kaldi's fbank as AST and CAV-MAE call it.
         FrontEnd(
-            "kaldi", taper="hann", low=20.0, high=8000.0, power=2, offset=1.2e-7,
+            "kaldi", window_fn="hann", low=20.0, high=8000.0, power=2, offset=1.2e-7,
             pre_emphasis=0.97, mean=-5.43, std=4.39,
         ),
         WORLD_FRONT_END,
@@ -134,7 +134,7 @@ def filter_groups(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
 @lru_cache(maxsize=32)
 def window_fn(front: FrontEnd) -> np.ndarray:
     """The periodic Hamming or Hann window [samples] of a front end."""
-    floor, n = {"hamming": 0.08, "hann": 0.0}[front.taper], front.window_samples
+    floor, n = {"hamming": 0.08, "hann": 0.0}[front.window_fn], front.window_samples
     high, low = (1 + floor) / 2, (1 - floor) / 2
     return (high - low * np.cos(2 * np.pi * np.arange(n) / n)).astype(np.float32)
 
@@ -145,7 +145,7 @@ def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
     Row k covers the samples from k * hop on, or around it; both ends are padded with silence, so
     N = ceil(S / hop). With compression "none" the values are the mel energies themselves.
     """
-    hop, window, lead = front.hop_samples, front.window_samples, front.lead_samples
+    hop, window, lead = front.hop_samples, front.window_samples, front.left_pad
     rows = -(-len(wave) // hop)
     if front.pre_emphasis:
         wave = wave - np.float32(front.pre_emphasis) * np.append(np.float32(0), wave[:-1])
@@ -165,7 +165,7 @@ def _energies(frames: np.ndarray, front: FrontEnd) -> np.ndarray:
     """
     from scipy import fft
 
-    tapered = frames * (window_fn(front) * np.float32(front.scale))
+    tapered = frames * (window_fn(front) * np.float32(front.amplitude))
     spectrum = fft.rfft(tapered, front.fft)  # [N, F/2+1]
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     values = np.sqrt(power) if front.power == 1 else power
@@ -179,7 +179,7 @@ def _compiled_log_mel(front: FrontEnd):
 
     @jax.jit
     def log_mels(waves):
-        hop, window, lead = front.hop_samples, front.window_samples, front.lead_samples
+        hop, window, lead = front.hop_samples, front.window_samples, front.left_pad
         rows = -(-waves.shape[-1] // hop)
         room = max((rows - 1) * hop + window - waves.shape[-1] - lead, 0)
         along = [(0, 0)] * (waves.ndim - 1)
@@ -188,7 +188,7 @@ def _compiled_log_mel(front: FrontEnd):
             waves = waves - front.pre_emphasis * before
         padded = jnp.pad(waves, [*along, (lead, room)])
         index = hop * np.arange(rows)[:, None] + np.arange(window)  # [N, window]
-        tapered = padded[..., index] * (window_fn(front) * np.float32(front.scale))
+        tapered = padded[..., index] * (window_fn(front) * np.float32(front.amplitude))
         spectrum = jnp.abs(jnp.fft.rfft(tapered, front.fft))
         energy = spectrum**front.power @ mel_filters(front)
         return energy if front.compression == "none" else jnp.log(energy + front.offset)
@@ -219,7 +219,7 @@ class View:
     times: np.ndarray  # [T], s on the file's clock, when the frames were on show
     spec: np.ndarray  # [N, M], log-mel, not standardised
     wave: np.ndarray  # [S], 16 kHz
-    start: float  # s, of the sound's window on the file's clock
+    start: float  # s, of the audio's window on the file's clock
     notes: tuple[str, ...]  # what was unusual
     front_end: FrontEnd  # that made `spec`
     window: tuple[float, float] = (0.0, 0.0)  # s, from where to where the file was read
@@ -235,7 +235,7 @@ def normalize(rgb, spec, front: FrontEnd) -> Clip:
     """Convert uint8 frames [..., T, H, W, 3] and log-mels [..., N, M] to a `Clip`, also in jit.
 
     Frames go to [-1, 1]; log-mels are standardised and repeated on three channels, because the
-    patch kernels of both streams descend from one trained on pictures (paper, section 4.2).
+    patch kernels of both streams descend from one trained on images (paper, section 4.2).
     """
     import jax.numpy as jnp
 
@@ -261,7 +261,7 @@ def read_views(
 ) -> list[View]:
     """Read `views` evenly spaced windows of a video file as model input.
 
-    Picture and sound of a window share its middle. One view is the middle of the file, or begins
+    Video and audio of a window share its middle. One view is the middle of the file, or begins
     at `start` seconds; None is as many as cover the whole file, but not more than `COVER`. A file
     shorter than a window is looped, as the reference does (its sampling wraps around), and
     `View.notes` says so. Raises `media.MediaError` where nothing can be used.
@@ -270,7 +270,7 @@ def read_views(
         raise ValueError(
             f"views={views}, start={start}: ask for one view or more; a start names the only one."
         )
-    length = max(config.video_seconds, config.sound_seconds)
+    length = max(config.video_seconds, config.audio_seconds)
     total = media.seconds(path, config.audio_track)
     while True:
         begins = starts(total, length, views) if start is None else [start]
@@ -291,7 +291,7 @@ def starts(total: float | None, length: float, views: int | None) -> list[float]
 def _views(path, config: ClipConfig, begins: list[float]) -> list[View]:
     thin = {"short_side": config.resize, "at": partial(_instants, config)}
     thin["audio_track"] = config.audio_track
-    length = max(config.video_seconds, config.sound_seconds)
+    length = max(config.video_seconds, config.audio_seconds)
     return [make_view(media.read(path, start, length, **thin), config) for start in begins]
 
 
@@ -304,7 +304,7 @@ def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
     """Read the `Clip` in the middle of a video file, or from `start` seconds on.
 
     rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised. What was unusual about the file is
-    warned of; `read_views` hands it out instead, with the frames and the sound.
+    warned of; `read_views` hands it out instead, with the frames and the audio.
     """
     view = read_views(path, config, start=start)[0]
     if view.notes:
@@ -332,14 +332,14 @@ def make_view(found: media.Media, config: ClipConfig) -> View:
 
 
 def _fit_wave(found: media.Media, config: ClipConfig, notes: list[str]):
-    """Start within the window, in s, and wave [S] of the sound around the window's middle."""
+    """Start within the window, in s, and wave [S] of the audio around the window's middle."""
     samples = config.spec_frames * config.front_end.hop_samples
     wave, length = found.wave, found.duration
     if not len(wave):
         return 0.0, np.zeros(samples, np.float32)
-    if length < config.sound_seconds - 0.05:
-        notes.append(f"{length:.1f} s of sound looped to {config.sound_seconds:g} s")
-    first = max(round((length - config.sound_seconds) / 2 * found.rate), 0)
+    if length < config.audio_seconds - 0.05:
+        notes.append(f"{length:.1f} s of audio looped to {config.audio_seconds:g} s")
+    first = max(round((length - config.audio_seconds) / 2 * found.rate), 0)
     return first / found.rate, np.take(wave, first + np.arange(samples), mode="wrap")
 
 
@@ -350,7 +350,7 @@ def _fit_frames(found: media.Media, config: ClipConfig, notes: list[str]):
         return np.zeros(config.frames), np.zeros(size, np.uint8)
     length = max(found.duration, 1e-3)
     if length < config.video_seconds - 0.05:
-        notes.append(f"{length:.1f} s of picture looped to {config.video_seconds:g} s")
+        notes.append(f"{length:.1f} s of video looped to {config.video_seconds:g} s")
     wanted = _instants(config, length)
     chosen = np.maximum(np.searchsorted(found.times, wanted + SAME, side="right") - 1, 0)
     unique, place = np.unique(chosen, return_inverse=True)

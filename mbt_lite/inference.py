@@ -92,14 +92,14 @@ class AttentionMaps:
     rgb: np.ndarray | None
     spec: np.ndarray | None
 
-    def mean(self, stream: str, layer: int = -1, head: int | None = None, slot: int | None = None):
+    def mean(self, stream: str, layer: int = -1, head: int | None = None, token: int | None = None):
         """Average over heads and query tokens (those not named) to one map over the grid.
 
         `layer` is a place in `layers`, not a number of the model's layers.
         """
         maps = getattr(self, stream)[layer]  # [H, Q, ...]
         maps = maps.mean(0) if head is None else maps[head]
-        return maps.mean(0) if slot is None else maps[slot]
+        return maps.mean(0) if token is None else maps[token]
 
 
 class Classifier:
@@ -162,7 +162,7 @@ class Classifier:
         Of a file, `views` windows are read, evenly spread (or one from `start` seconds on); without
         both, as many as cover the whole file, up to 4. Their logits are averaged, then turned into
         probabilities; `windows` says where they lay. `streams` tells what the model answers when
-        the other stream is blanked; a stream in which the file has nothing (no sound, black) is
+        the other stream is blanked; a stream in which the file has nothing (no audio, black) is
         left out. `audio_track` counts from 1; without it, the track that players choose. `progress`
         is told each stage: reading, compiling, either stream alone, both. Raises `media.MediaError`
         for a file that cannot be used.
@@ -198,8 +198,8 @@ class Classifier:
         alone = {}
         for number, stream in enumerate(streams):
             other = next(s for s in self.config.streams if s != stream)
-            alone[stream] = prediction(number, f"{SAID[stream]} alone", other)
-        whole = prediction(len(streams), "both streams", streams=alone, notes=notes)
+            alone[stream] = prediction(number, f"{SAID[stream]} only", other)
+        whole = prediction(len(streams), "both", streams=alone, notes=notes)
         progress(1, desc="done")
         return whole
 
@@ -211,7 +211,7 @@ class Classifier:
     ) -> AttentionMaps:
         """Compute attention maps of the middle of a video file, or of a `Clip` without batch axis.
 
-        `query` is "bottleneck" (its slots, in fused layers), "cls" (each stream's class token),
+        `query` is "bottleneck" (its bottleneck tokens, in fused layers), "cls" (each stream's class token),
         "mean" (the mean over all patches of a stream), or one patch by its stream and place on the
         grid, ("rgb", time, y, x) or ("spec", time, mel), which has a map of its own stream only.
         `layers` counts from 0, or from the end when negative; None: all that have the query, but

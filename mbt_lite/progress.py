@@ -1,7 +1,7 @@
 """Report the progress of long work: one callback, drawn in a terminal, on a page, or nowhere.
 
 A `Progress` is called with the share that is done and with what comes next: progress(0.5,
-desc="video alone"). `gradio.Progress` is one. A share of 0 is preparation, such as reading and
+desc="video only"). `gradio.Progress` is one. A share of 0 is preparation, such as reading and
 compiling: the time left is estimated from what came after it.
 """
 

@@ -134,9 +134,9 @@ def keep_still(output) -> None:
 
 def smaller(png: str) -> str:
     """A base64 picture with a palette of 256 colours, a third of the bytes; as it was if not."""
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
+    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
     made = io.BytesIO()
-    picture.quantize(256, Image.Quantize.FASTOCTREE).save(made, "png", optimize=True)
+    image.quantize(256, Image.Quantize.FASTOCTREE).save(made, "png", optimize=True)
     return min(png, base64.b64encode(made.getvalue()).decode(), key=len)
 
 

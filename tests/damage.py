@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-CODECS = {  # suffix: picture, its pixels, and sound
+CODECS = {  # suffix: video, its pixels, and audio
     "mp4": ("libx264", "yuv420p", "aac"),
     "avi": ("mpeg4", "yuv420p", "mp2"),
     "mkv": ("mpeg4", "yuv420p", "flac"),

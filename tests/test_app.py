@@ -61,8 +61,8 @@ def clips(tmp_path_factory) -> dict[str, Path]:
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (25, 64, 64, 3), np.uint8)
     media.write(folder / "silent.mp4", frames, 25)
-    sound = (0.1 * rng.standard_normal(5 * media.RATE)).astype(np.float32)
-    media.write(folder / "long.mp4", np.repeat(frames, 5, 0), 25, sound)
+    audio = (0.1 * rng.standard_normal(5 * media.RATE)).astype(np.float32)
+    media.write(folder / "long.mp4", np.repeat(frames, 5, 0), 25, audio)
     (folder / "letter.mp4").write_text("this is a letter\n")
     names = {"clip": "world_0000.mp4", "long": "long.mp4", "silent": "silent.mp4"}
     return {name: folder / file for name, file in {**names, "letter": "letter.mp4"}.items()}
@@ -120,8 +120,8 @@ def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clip
     answer = ask(client, clips["clip"])
     expected = load(model).predict(clips["clip"])
     assert answer["notes"] == list(expected.notes)
-    streams = {"both": expected, "sound alone": expected.streams["spec"]}
-    streams["picture alone"] = expected.streams["rgb"]
+    streams = {"both": expected, "audio only": expected.streams["spec"]}
+    streams["video only"] = expected.streams["rgb"]
     assert list(answer) == [*streams, "notes", "probabilities", "caution"]
     assert answer["probabilities"] == "sigmoid: any of 31 labels"
     for name, prediction in streams.items():
@@ -152,9 +152,9 @@ def test_a_program_gets_what_the_slots_read(client, clips, model):
 
 def test_a_file_without_sound_gets_no_answer_of_the_sound(client, clips):
     answer = ask(client, clips["silent"])
-    assert list(answer) == ["both", "picture alone", "notes", "probabilities", "caution"]
+    assert list(answer) == ["both", "video only", "notes", "probabilities", "caution"]
     assert "no sound" in answer["notes"]
-    assert answer["both"] == pytest.approx(answer["picture alone"], abs=1e-5)
+    assert answer["both"] == pytest.approx(answer["video only"], abs=1e-5)
     assert ask(client, clips["silent"], "/attention")["sound"] is None
 
 
@@ -221,8 +221,8 @@ def test_a_person_uploads_a_clip_and_sees_the_answers(tab, clips):
     panels = tab.locator(".panel")
     assert panels.locator("h3").all_inner_texts() == [
         "Sound and picture",
-        "Sound alone",
-        "Picture alone",
+        "Audio only",
+        "Video only",
     ]
     labels = panels.first.locator("li > span:first-child").all_inner_texts()
     assert len(labels) == 5 and set(labels) <= set(world.LABELS)
@@ -287,7 +287,7 @@ def test_a_person_records_a_clip_with_sound(tab):
     tab.wait_for_timeout(2500)
     tab.locator("#clip").get_by_text("Stop", exact=True).click()
     tab.get_by_role("heading", name="Your recording").wait_for()
-    assert "Sound alone" in tab.locator(".panel h3").all_inner_texts()
+    assert "Audio only" in tab.locator(".panel h3").all_inner_texts()
 
 
 def test_a_person_is_told_what_is_wrong_and_can_go_on(tab, clips):
@@ -295,7 +295,7 @@ def test_a_person_is_told_what_is_wrong_and_can_go_on(tab, clips):
     tab.get_by_text("letter.mp4 is no video").wait_for()
     assert tab.locator(".panel").count() == 0
     upload_and_wait(tab, clips["silent"])
-    assert tab.locator(".panel h3").all_inner_texts() == ["Picture alone"]
+    assert tab.locator(".panel h3").all_inner_texts() == ["Video only"]
     assert tab.locator(".note li").first.inner_text()
 
 
@@ -313,9 +313,9 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     words = page.locator("#words")
     words.get_by_text("The bottleneck in layer 2 reads").wait_for()
     page.get_by_label("layer").select_option("layer 1")
-    page.get_by_label("slot").select_option("slot 2")
+    page.get_by_label("token").select_option("bottleneck token 2")
     page.get_by_label("head").select_option("head 3")
-    words.get_by_text("Head 3 of slot 2 in layer 1 reads").wait_for()
+    words.get_by_text("Head 3 of bottleneck token 2 in layer 1 reads").wait_for()
     page.get_by_role("slider", name="time").press("Home")
     assert page.get_by_text("the picture at 0.12 s").count() == 1
     tab.get_by_role("radio", name="Flow").check()
@@ -326,7 +326,7 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     open_tab(tab, "Ask")
     open_tab(tab, "Look")  # what was made once is still there, as it was left
     tab.wait_for_timeout(500)
-    assert page.get_by_label("slot").input_value() == "3"
+    assert page.get_by_label("token").input_value() == "3"
     label = tab.get_by_label("The label to explain")
     label.click()
     tab.get_by_role("option").last.click()
@@ -347,9 +347,11 @@ def test_each_change_of_a_clip_changes_what_is_said(tab, clips):
     tab.locator("#changed").get_by_text("muted").wait_for()
     tab.locator("input[type=file]").last.set_input_files(clips["long"])
     told.get_by_text("the sound is that of long").wait_for()
-    tab.get_by_label("slot 1").check()
+    tab.get_by_label("bottleneck token 1").check()
     tab.get_by_label("sound to picture").check()
-    told.get_by_text("slot 1 is kept empty; nothing goes from sound to the picture").wait_for()
+    told.get_by_text(
+        "bottleneck token 1 is kept empty; nothing goes from sound to the picture"
+    ).wait_for()
     tab.get_by_label("black").check()
     told.get_by_text("the picture is black").wait_for()
     assert tab.locator("#changed .screen.black").count() == 1
@@ -464,7 +466,7 @@ def test_the_label_that_the_page_explains_is_the_likely_one_that_fusion_adds_mos
     from mbt_lite.demo.markup import lesson
 
     def about(both, audio, video):
-        answers = {"both": both, "sound alone": audio, "picture alone": video}
+        answers = {"both": both, "audio only": audio, "video only": video}
         return replace(asked, windows=(replace(asked.windows[0], answers=answers),))
 
     one = {"pitch dips": 0.99, "circle sings": 0.97}, {"pitch dips": 0.98, "circle sings": 0.33}
@@ -516,7 +518,7 @@ def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, aske
 
     heads, kept = make_heads("softmax", world.LABELS), engine.classifier.label_heads
     engine.classifier.label_heads = heads
-    changed = play.ask_changed(engine, asked.view, play.Change(sound="muted"))
+    changed = play.ask_changed(engine, asked.view, play.Change(audio="muted"))
     for found in (*engine.answers(asked.view).values(), changed):
         assert sum(found.values()) == pytest.approx(1, abs=1e-5)
     assert "softmax: one of 31 labels" in about.model(engine, "x")
@@ -536,14 +538,14 @@ def test_a_changed_clip_is_what_explain_says(engine, asked, clips):
     close = {"rtol": 0.02, "atol": 0.02}
     blank = explain.perturb(classifier, view)
     muted, black = (blank.perturbed[blank.names.index(n)] for n in ("sound muted", "picture black"))
-    np.testing.assert_allclose(logits(sound="muted"), muted, **close)
-    np.testing.assert_allclose(logits(picture="black"), black, **close)
-    swapped = explain.swap_sound(classifier, view, other).logits[0, 1]
-    found = logits(sound="of another clip", other=other, other_name="long")
+    np.testing.assert_allclose(logits(audio="muted"), muted, **close)
+    np.testing.assert_allclose(logits(video="black"), black, **close)
+    swapped = explain.swap_audio(classifier, view, other).logits[0, 1]
+    found = logits(audio="of another clip", other=other, other_name="long")
     np.testing.assert_allclose(found, swapped, **close)
     cut = explain.intervene(classifier, view, [explain.Intervention("cut", reader="rgb")])
     np.testing.assert_allclose(logits(cut=("sound to picture",)), cut.operated[0], **close)
-    empty = explain.intervene(classifier, view, [explain.Intervention("zero", slot=2)])
+    empty = explain.intervene(classifier, view, [explain.Intervention("zero", token=2)])
     np.testing.assert_allclose(logits(emptied=(2,)), empty.operated[0], **close)
 
 

@@ -1,4 +1,4 @@
-"""What augmentation may change of a clip, and what it leaves: picture, sound, mixing, presets."""
+"""What augmentation may change of a clip, and what it leaves: video, audio, mixing, presets."""
 
 import colorsys
 from dataclasses import replace
@@ -21,7 +21,7 @@ GOLDEN = Path(__file__).parent / "golden" / "mixup.npz"
 FRONT = FrontEnd(mean=-1.5, std=2.0)
 CLIP = ClipConfig(frames=3, size=12, resize=16, spec_frames=40, front_end=FRONT)
 B, T, H, W, N, M, C = 4, 3, 16, 28, 40, 16, 5
-LUMA = np.array([0.2989, 0.5870, 0.1140])  # of an NTSC picture, rounded as TensorFlow does
+LUMA = np.array([0.2989, 0.5870, 0.1140])  # of an NTSC video, rounded as TensorFlow does
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
 changed = jit(augment.augment, static_argnums=(2, 3, 4))
@@ -39,7 +39,7 @@ def batch(**others):
         "spec": rng.normal(-1.5, 2, (B, N, M)).astype(np.float32),
         "labels": rng.integers(0, 2, (B, C)).astype(np.float32),
         "mask": np.ones(B, np.float32),
-        "extent": np.full((B, 2), (H, W), np.int32),
+        "valid_size": np.full((B, 2), (H, W), np.int32),
         **others,
     }
 
@@ -68,7 +68,7 @@ cut = jit(augment.cut, static_argnums=3)
 
 def test_without_augmentation_a_clip_is_its_middle_normalised_as_everywhere_else():
     given = batch()
-    del given["extent"]
+    del given["valid_size"]
     out = run(given, config=NONE)
     middle = features.normalize(given["rgb"][:, :, 2:14, 8:20], given["spec"], FRONT)
     np.testing.assert_allclose(out["rgb"], middle.rgb, atol=2e-7)
@@ -83,11 +83,11 @@ def test_evaluation_draws_nothing():
 
 
 def test_the_middle_is_that_of_each_picture_and_not_of_its_canvas():
-    extent = np.array([[16, 28], [16, 16], [12, 13], [14, 21]], np.int32)
-    given = batch(extent=extent)
+    valid_size = np.array([[16, 28], [16, 16], [12, 13], [14, 21]], np.int32)
+    given = batch(valid_size=valid_size)
     out = run(given, config=NONE)
-    assert "extent" not in out
-    for i, (height, width) in enumerate(extent):
+    assert "valid_size" not in out
+    for i, (height, width) in enumerate(valid_size):
         top, left = (height - 12) // 2, (width - 12) // 2
         crop = given["rgb"][i, :, top : top + 12, left : left + 12]
         np.testing.assert_allclose(out["rgb"][i], crop / 127.5 - 1, atol=2e-7)
@@ -147,7 +147,7 @@ def test_a_batch_after_the_first_compiles_nothing():
         return augment.augment(values, key, config, clip)
 
     for seed in range(3):
-        given = batch(rgb=noise(seed=seed), extent=np.full((B, 2), 13 + seed, np.int32))
+        given = batch(rgb=noise(seed=seed), valid_size=np.full((B, 2), 13 + seed, np.int32))
         step(given, jax.random.key(seed), replace(LITTLE), replace(CLIP))
     assert len(traced) == 1
 
@@ -198,20 +198,22 @@ def test_a_flip_done_twice_changes_nothing():
 
 
 def test_no_pixel_of_the_padding_is_ever_seen():
-    """The padding is white and the picture black, so a leak of any share would be bright."""
-    extent = np.array([[16, 16], [12, 28], [13, 19], [16, 27]], np.int32)
-    inside = (np.arange(H)[:, None] < extent[:, :1, None]) & (np.arange(W) < extent[:, 1:, None])
+    """The padding is white and the video black, so a leak of any share would be bright."""
+    valid_size = np.array([[16, 16], [12, 28], [13, 19], [16, 27]], np.int32)
+    inside = (np.arange(H)[:, None] < valid_size[:, :1, None]) & (
+        np.arange(W) < valid_size[:, 1:, None]
+    )
     rgb = np.broadcast_to(
         np.where(inside, 0, 255).astype(np.uint8)[:, None, ..., None], noise().shape
     )
     config = replace(NONE, random_crop=True, flip=0.5, scale=(0.6, 1.6))
     for seed in range(20):
-        out = run(batch(rgb=rgb, extent=extent), seed, config)
+        out = run(batch(rgb=rgb, valid_size=valid_size), seed, config)
         np.testing.assert_array_equal(out["rgb"], -1)
 
 
 def test_crops_reach_every_corner_of_the_picture_and_both_sides():
-    """Of 512 draws; the picture is 16 x 28, the crop 12."""
+    """Of 512 draws; the video is 16 x 28, the crop 12."""
     keys = jax.random.split(jax.random.key(0), 512)
     config = replace(NONE, random_crop=True, flip=0.5)
     draw = jit(jax.vmap(lambda key: augment.draw_window(key, jnp.array([H, W]), config, 12)))
@@ -239,11 +241,11 @@ def test_a_scale_that_is_not_drawn_holds_for_every_clip():
 
 
 def test_a_padded_row_without_any_picture_gives_numbers():
-    extent = np.array([[16, 28], [16, 28], [16, 28], [0, 0]], np.int32)
+    valid_size = np.array([[16, 28], [16, 28], [16, 28], [0, 0]], np.int32)
     mask = np.array([1, 1, 1, 0], np.float32)
     rgb = noise()
     rgb[3] = 0
-    out = run(batch(rgb=rgb, extent=extent, mask=mask), config=RELEASED)
+    out = run(batch(rgb=rgb, valid_size=valid_size, mask=mask), config=RELEASED)
     assert np.isfinite(out["rgb"]).all()
 
 
@@ -340,7 +342,7 @@ def test_one_clip_in_ten_loses_its_colours():
     assert 0.06 < grey.mean() < 0.14
 
 
-# --- sound ---------------------------------------------------------------------------------------
+# --- audio ---------------------------------------------------------------------------------------
 
 
 def bands(config, clips=400, shape=(800, 128), seed=0):

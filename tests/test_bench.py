@@ -219,7 +219,7 @@ def cases(monkeypatch):
     row = compare(lambda: None, lambda: None, "nothing", 1)
     more = {"of_peak": 0.5, "bytes": [2**30, 2**31], "compile_seconds": [2.0, 3.0]}
     more |= {"peak_bytes": [2**31, 2**32]}
-    told = {"a sound": row | {"bound": row["seconds"] / 2}, "a model": row | more}
+    told = {"an audio": row | {"bound": row["seconds"] / 2}, "a model": row | more}
     told |= {"rows": row | {"more_bytes": 10**6}, "absent": "that is not there"}
     made = {name: lambda place, result=result: result for name, result in told.items()}
     monkeypatch.setattr(run, "CASES", made)
@@ -234,7 +234,7 @@ def test_the_figures_are_told_with_the_machine_and_kept(cases, tmp_path, capsys)
     assert "| compilation | 2.0 s | 3.0 s | 1.50 |" in table and "50% of ours" in table
     kept = json.loads((tmp_path / "kept" / "results.json").read_text())
     assert kept["machine"]["memory in GiB"] > 0 and set(kept["rows"]) == {
-        "a sound",
+        "an audio",
         "a model",
         "rows",
     }
@@ -242,6 +242,6 @@ def test_the_figures_are_told_with_the_machine_and_kept(cases, tmp_path, capsys)
 
 
 def test_some_cases_can_be_picked(cases):
-    assert list(run.measure("sound")["rows"]) == ["a sound"]
-    with pytest.raises(ValueError, match="no case holds 'huge'; there are a sound"):
+    assert list(run.measure("audio")["rows"]) == ["an audio"]
+    with pytest.raises(ValueError, match="no case holds 'huge'; there are an audio"):
         run.measure("huge")

@@ -71,10 +71,10 @@ def tone(digit: int, samples: int) -> np.ndarray:
 
 
 def bars(digits: np.ndarray) -> np.ndarray:
-    """Pictures whose digit is the row of a white bar."""
-    pictures = np.zeros((len(digits), 28, 28), np.uint8)
-    pictures[np.arange(len(digits)), 2 * digits + 4] = 255
-    return pictures
+    """Images whose digit is the row of a white bar."""
+    images = np.zeros((len(digits), 28, 28), np.uint8)
+    images[np.arange(len(digits)), 2 * digits + 4] = 255
+    return images
 
 
 def published() -> dict[str, bytes]:
@@ -136,26 +136,26 @@ def recording_and_picture(example) -> tuple[str, str]:
 
 def test_picture_sound_and_label_of_an_example_are_the_same_digit(clean):
     for example in stored(clean, "test"):
-        row = av_digits.picture(example).sum(1).argmax()
-        spectrum = np.abs(np.fft.rfft(av_digits.sound(example)))  # one second: bins are hertz
+        row = av_digits.image(example).sum(1).argmax()
+        spectrum = np.abs(np.fft.rfft(av_digits.audio(example)))  # one second: bins are hertz
         assert (row - 4) / 2 == round(spectrum.argmax() / 100) - 3 == example["label"]
 
 
 def test_the_official_recordings_are_tested_and_no_file_serves_two_splits(clean):
-    takes, pictures = {}, {}
+    takes, images = {}, {}
     for split in av_digits.SPLITS:
         ids = [recording_and_picture(example) for example in stored(clean, split)]
         takes[split] = {int(recording.rpartition("_")[2]) for recording, _ in ids}
-        pictures[split] = [picture for _, picture in ids]
-        assert len(pictures[split]) == 2 * 10 * len(takes[split])  # pairs x digits x takes
+        images[split] = [image for _, image in ids]
+        assert len(images[split]) == 2 * 10 * len(takes[split])  # pairs x digits x takes
     assert takes == {
         "test": {0, 1, 2, 3, 4},
         "validation": {5, 6, 7, 8, 9},
         "train": {10, 11},
     }
-    everything = sum(pictures.values(), [])
+    everything = sum(images.values(), [])
     assert len(set(everything)) == len(everything)
-    assert all(picture.startswith("test") for picture in pictures["test"])
+    assert all(image.startswith("test") for image in images["test"])
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(accepted, tmp_path):
@@ -189,7 +189,7 @@ def test_tfds_reads_the_folder_by_name_without_tensorflow(clean):
 @pytest.mark.parametrize("snr", [-10.0, 0.0, 20.0])
 def test_the_noise_over_a_voice_has_the_decibels_that_were_asked_for(snr):
     voice = tone(3, 4000)
-    mixed = digits.noisy_sound(voice.astype(np.int16), snr, np.random.default_rng(0)) / 1.0
+    mixed = digits.noisy_audio(voice.astype(np.int16), snr, np.random.default_rng(0)) / 1.0
     scale = mixed[2000:6000] @ voice / (voice @ voice)
     noise = mixed - scale * np.pad(voice, 2000)
     assert len(mixed) == 8000 and np.abs(mixed).max() == 32767
@@ -200,10 +200,10 @@ def test_the_noise_over_a_voice_has_the_decibels_that_were_asked_for(snr):
 
 def test_the_noise_on_a_picture_is_clipped_to_black_and_white():
     rng, grey = np.random.default_rng(0), np.full((400, 400), 51, np.uint8)  # 0.2
-    weak = digits.noisy_picture(grey, 0.05, rng) / 255
+    weak = digits.noisy_image(grey, 0.05, rng) / 255
     assert weak.mean() == pytest.approx(0.2, abs=1e-3)
     assert weak.std() == pytest.approx(0.05, rel=0.02)
-    strong = digits.noisy_picture(grey, 1.5, rng)
+    strong = digits.noisy_image(grey, 1.5, rng)
     assert np.mean(strong == 0) == pytest.approx(0.447, abs=0.01)  # P(z < -0.2 / 1.5)
     assert np.mean(strong == 255) == pytest.approx(0.297, abs=0.01)  # P(z > 0.8 / 1.5)
 
@@ -211,9 +211,9 @@ def test_the_noise_on_a_picture_is_clipped_to_black_and_white():
 def test_a_long_recording_gives_its_middle_second_and_a_silent_one_silence():
     long = np.arange(12_000).astype(np.int16)
     rng = np.random.default_rng(0)
-    found = digits.noisy_sound(long, None, rng).astype(float)
+    found = digits.noisy_audio(long, None, rng).astype(float)
     np.testing.assert_allclose(found * (9999 / 32767), long[2000:10_000], atol=0.2)
-    assert not digits.noisy_sound(np.zeros(500, np.int16), -10.0, rng).any()
+    assert not digits.noisy_audio(np.zeros(500, np.int16), -10.0, rng).any()
 
 
 def test_a_sample_shows_the_digit_still_and_lets_it_sound_at_its_pitch(clean):
@@ -235,7 +235,7 @@ def test_a_sample_shows_the_digit_still_and_lets_it_sound_at_its_pitch(clean):
 
 def test_more_pairs_than_pictures_are_refused(accepted, tmp_path):
     config = AvDigitsConfig(name="many", pairs=9)
-    with pytest.raises(ValueError, match="of 0 with 9 pictures each need .* ask for fewer"):
+    with pytest.raises(ValueError, match="of 0 with 9 images each need .* ask for fewer"):
         build(config, tmp_path, accepted)
     assert not list(tmp_path.rglob("*record*"))
 
@@ -247,7 +247,7 @@ def test_more_pairs_than_pictures_are_refused(accepted, tmp_path):
         (0, b"not gzip", "no whole gzip file"),
         (0, idx(np.zeros(20, np.uint8)), "no idx file of 3 axes"),
         (0, gzip.compress(struct.pack(">4I", 2051, 9, 28, 28) + b"123", mtime=0), "and holds 3"),
-        (1, idx(np.zeros(20, np.uint8)), "1200 pictures, .* 20 labels"),
+        (1, idx(np.zeros(20, np.uint8)), "1200 images, .* 20 labels"),
         (4, published()[av_digits.FILES[4]][:5000], "no whole .tar.gz archive"),
         (4, archive({"README.md": b""}), "holds no recordings"),
         (4, archive({"recordings/0_ann_0.wav": wav(tone(0, 99), 44_100)}), "44100 Hz; 1 channel"),
@@ -346,15 +346,15 @@ def test_a_manual_folder_that_is_not_there_is_named(tmp_path, capsys):
 
 def features(examples) -> dict[str, np.ndarray]:
     """Plain features [examples, numbers]: pixels, and log spectra in steps of 0.1 s and 100 Hz."""
-    seen = np.stack([av_digits.picture(example) for example in examples]) / 255
-    heard = np.stack([av_digits.sound(example) for example in examples])
+    seen = np.stack([av_digits.image(example) for example in examples]) / 255
+    heard = np.stack([av_digits.audio(example) for example in examples])
     spectra = np.abs(np.fft.rfft(heard.reshape(-1, 10, 800)))[..., 1:]  # bins of 10 Hz
     bands = np.log(spectra.reshape(-1, 10, 40, 10).mean(-1) + 1e-3)
-    return {"picture": seen.reshape(len(seen), -1), "sound": bands.reshape(len(heard), -1)}
+    return {"video": seen.reshape(len(seen), -1), "audio": bands.reshape(len(heard), -1)}
 
 
 def accuracies(builder) -> dict[str, float]:
-    """Test accuracy of a linear model by sound, by picture, and by the sum of their logarithms."""
+    """Test accuracy of a linear model by audio, by video, and by the sum of their logarithms."""
     pytest.importorskip("sklearn")
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -370,7 +370,7 @@ def accuracies(builder) -> dict[str, float]:
         with threadpool_limits(1):  # on a busy machine more threads wait for each other
             model.fit(given[stream], labels)
         scores[stream] = model.predict_log_proba(asked[stream])
-    scores["both"] = scores["picture"] + scores["sound"]
+    scores["both"] = scores["video"] + scores["audio"]
     return {name: float(np.mean(score.argmax(1) == truth)) for name, score in scores.items()}
 
 
@@ -392,8 +392,8 @@ def test_in_noise_both_streams_together_know_more_than_either(monkeypatch, tmp_p
     config = AvDigitsConfig(name="stand_in", pairs=4, snr=-18.0)
     found = accuracies(build(config, tmp_path / "data", tmp_path))
     print(found)
-    assert 0.2 < found["picture"] < 0.8 and 0.2 < found["sound"] < 0.8
-    assert found["both"] > max(found["picture"], found["sound"]) + 0.05
+    assert 0.2 < found["video"] < 0.8 and 0.2 < found["audio"] < 0.8
+    assert found["both"] > max(found["video"], found["audio"]) + 0.05
 
 
 @pytest.mark.network
@@ -408,8 +408,8 @@ def test_in_the_published_digits_both_streams_together_know_more_than_either(tmp
     }
     found = accuracies(builder)
     print(found)
-    assert max(found["picture"], found["sound"]) < 0.75
-    assert found["both"] > max(found["picture"], found["sound"]) + 0.03
+    assert max(found["video"], found["audio"]) < 0.75
+    assert found["both"] > max(found["video"], found["audio"]) + 0.03
 
 
 @pytest.fixture(scope="module")

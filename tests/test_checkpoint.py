@@ -154,7 +154,7 @@ UNSAID = (  # by the arrays of at least one of these models
         replace(TINY, fusion="joint", shared_encoder=True, pool="mean"),
         replace(TINY, representation=5, streams=("rgb", "spec")),
     ],
-    ids=["sound alone", "sampled frames", "shared encoder", "representation"],
+    ids=["audio only", "sampled frames", "shared encoder", "representation"],
 )
 @pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors"])
 def test_weights_go_through_every_layout_without_a_change(suffix, config, tmp_path):

@@ -31,7 +31,7 @@ def test_predict_prints_labels_and_what_each_stream_alone_says(capsys):
     assert cli.main(["predict", str(SAMPLES / "circle_sings.mp4"), "--top", "4"]) == 0
     out = capsys.readouterr().out
     assert "circle_sings.mp4" in out and "circle sings" in out
-    assert "sound alone:" in out and "picture alone:" in out
+    assert "audio only:" in out and "video only:" in out
 
 
 def test_a_bad_file_gets_its_line_and_the_others_their_answers(capsys, tmp_path):
@@ -110,10 +110,10 @@ def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp
 @pytest.mark.full
 def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tmp_path):
     command = ["attention", str(SAMPLES / "ring_sings_with_bell.mp4"), "--out"]
-    page, picture = str(tmp_path / "map.html"), str(tmp_path / "map.png")
+    page, figure = str(tmp_path / "map.html"), str(tmp_path / "map.png")
     wanted = ["--map", "occlusion", "gradient", "flow"]
     assert cli.main([*command, page, *wanted, "--label", "ring sings"]) == 0
-    assert cli.main([*command, picture, *wanted]) == 0
+    assert cli.main([*command, figure, *wanted]) == 0
     said = capsys.readouterr().err
     assert all(f"How far to believe {method}: in" in said for method in wanted[1:])
     text = (tmp_path / "map.html").read_text("utf-8")
@@ -123,7 +123,7 @@ def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tm
         (["--map", "gradient", "--layer", "1"], "--layer and --query are for --map attention"),
         (["--label", "ring sings"], "--label needs --map occlusion or gradient"),
     ):
-        assert cli.main([*command, picture, *more]) == 1
+        assert cli.main([*command, figure, *more]) == 1
         assert cause in capsys.readouterr().err
 
 
@@ -151,8 +151,8 @@ def test_two_clips_swap_their_sounds(capsys, tmp_path):
         out = ["--out", str(tmp_path / name), "--label", "ring sings"]
         assert cli.main(["swap", *clips, *out]) == 0
     said = capsys.readouterr().out
-    assert "picture of ring_sings_with_bell with sound of circle_sings" in said
-    assert "% sound" in said and len(list(tmp_path.iterdir())) == 2
+    assert "video of ring_sings_with_bell with audio of circle_sings" in said
+    assert "% audio" in said and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.full
@@ -368,14 +368,14 @@ def test_every_command_explains_itself_with_an_example(capsys):
 
 
 def test_the_cost_of_a_model_is_printed_beside_other_ways_to_fuse(capsys, tmp_path):
-    picture = tmp_path / "cost.png"
-    assert cli.main(["cost", "--json", "--out", str(picture)]) == 0
+    figure = tmp_path / "cost.png"
+    assert cli.main(["cost", "--json", "--out", str(figure)]) == 0
     rows, _, path = capsys.readouterr().out.rpartition("\n]\n")
     rows = {row["fusion"]: row for row in json.loads(rows + "\n]")}
     assert rows["as it is"]["parameters"] == 175_009_295
     assert rows["joint, an encoder each"]["GFLOPs"] > 1.3 * rows["bottleneck"]["GFLOPs"]
-    assert path.strip() == str(picture) and picture.stat().st_size > 10_000
-    assert cli.main(["cost", "--model", "as-mini-rgb", "--out", str(picture)]) == 1
+    assert path.strip() == str(figure) and figure.stat().st_size > 10_000
+    assert cli.main(["cost", "--model", "as-mini-rgb", "--out", str(figure)]) == 1
     assert "nothing to fuse" in capsys.readouterr().err
 
 

@@ -61,7 +61,7 @@ VARIANTS = {
     "frames sampled inside": replace(BASE, rgb_patch=(1, 16, 16), rgb_sampled=8),
     "shared encoder": replace(BASE, shared_encoder=True, fusion_layer=0, bottlenecks=1025),
     "joint, mean": replace(BASE, fusion="joint", pool="mean", fusion_layer=3),
-    "sound only": replace(BASE, streams=("spec",), fusion="late"),
+    "audio only": replace(BASE, streams=("spec",), fusion="late"),
 }
 
 

@@ -81,8 +81,10 @@ def source(shards):
 
 def loader(source, batch=4, training=True, **options):
     views = options.pop("views", 1)
-    canvas = (20, 28) if training else None
-    return Loader(source, Sampling(CLIP, training, views, canvas=canvas), batch, **options)
+    padded_size = (20, 28) if training else None
+    return Loader(
+        source, Sampling(CLIP, training, views, padded_size=padded_size), batch, **options
+    )
 
 
 def same(one: dict, other: dict) -> bool:
@@ -98,7 +100,7 @@ def test_a_batch_has_the_frames_and_the_rows_of_the_same_instant(source):
             shades = batch["rgb"][row].mean((1, 2, 3))
             frame = 4 * (shades.mean() - 20 * clip)
             assert abs(frame / 25 - middle / 100) < 0.2  # s; shades are whole numbers
-            assert batch["extent"][row].tolist() == [20, 28]
+            assert batch["valid_size"][row].tolist() == [20, 28]
     assert batch["rgb"].shape == (4, 4, 20, 28, 3) and batch["rgb"].dtype == np.uint8
     assert batch["spec"].shape == (4, 100, 128)
 
@@ -111,7 +113,7 @@ def test_an_epoch_has_every_clip_once_and_its_last_batch_is_filled_up_and_masked
     )
     filler = batches[-1]
     assert filler["id"][3] == ""
-    assert not any(filler[name][3].any() for name in ("rgb", "spec", "labels", "extent"))
+    assert not any(filler[name][3].any() for name in ("rgb", "spec", "labels", "valid_size"))
 
 
 def test_an_order_depends_on_seed_and_epoch(source):
@@ -203,7 +205,7 @@ def test_a_host_more_and_a_smaller_batch_continue_the_same_order(source):
 
 def test_test_views_are_rows_of_their_own_from_end_to_end(source):
     batch = next(loader(source, batch=2, training=False, views=3))
-    assert batch["rgb"].shape == (6, 4, 16, 16, 3) and "extent" not in batch
+    assert batch["rgb"].shape == (6, 4, 16, 16, 3) and "valid_size" not in batch
     assert batch["id"] == ["clip0"] * 3 + ["clip1"] * 3
     assert batch["spec"][:, 0, 0].tolist() == [0, 100, 200, 1000, 1100, 1200]
     assert batch["labels"].tolist() == np.eye(3)[[0, 0, 0, 1, 1, 1]].tolist()
@@ -270,7 +272,7 @@ def spoilt(examples, folder, what: str):
     """Two shards of two clips; the last clip, or the shard, is faulty."""
     last = examples[3]
     if what == "jpeg":
-        last = replace(last, jpegs=[b"\xff\xd8 no picture"] * 75)
+        last = replace(last, jpegs=[b"\xff\xd8 no video"] * 75)
     if what == "label":
         last = replace(last, labels=(3,))
     paths = [folder / records.shard_name("x", number, 2) for number in range(2)]
@@ -349,7 +351,7 @@ def test_options_that_cannot_work_are_refused(source):
     for wrong in ({"batch": 0}, {"host": 2, "hosts": 2}, {"on_error": "ignore"}, {"workers": -1}):
         with pytest.raises(ValueError, match="on_error is raise or skip"):
             loader(source, **wrong)
-    huge = Sampling(ClipConfig(size=2000, resize=2000), training=True, canvas=(9000, 9000))
+    huge = Sampling(ClipConfig(size=2000, resize=2000), training=True, padded_size=(9000, 9000))
     with pytest.raises(ValueError, match="MiB left; take a smaller batch"):
         Loader(source, huge, 64, workers=1)
 
@@ -359,7 +361,7 @@ def test_options_that_cannot_work_are_refused(source):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two videos of 4 s: the picture brightens and the sound rises, in step."""
+    """Two videos of 4 s: the video brightens and the audio rises, in step."""
     folder = tmp_path_factory.mktemp("videos")
     time = np.arange(100) / 25
     shades = np.round(40 + 40 * time).astype(np.uint8)
@@ -375,7 +377,7 @@ def folder(tmp_path_factory):
 
 
 def instants(batch, row):
-    """What picture and sound tell about their middle, in s of the file."""
+    """What video and audio tell about their middle, in s of the file."""
     shade = float(batch["rgb"][row].mean())
     spec = batch["spec"][row]
     peak = float(np.median(spec[len(spec) // 2 - 2 : len(spec) // 2 + 2].argmax(1)))
@@ -386,9 +388,9 @@ def test_files_of_a_table_are_read_where_they_were_drawn_with_sound_and_picture_
     source = sources.open_source(folder / "t.csv", "train")
     assert source.labels == ("x", "y") and len(source) == 2
     found = []
-    for batch in Loader(source, Sampling(CLIP, True, canvas=(20, 30)), 2, epochs=8):
+    for batch in Loader(source, Sampling(CLIP, True, padded_size=(20, 30)), 2, epochs=8):
         found += [instants(batch, row) for row in range(2)]
-        assert batch["extent"].tolist() == [[20, 30]] * 2
+        assert batch["valid_size"].tolist() == [[20, 30]] * 2
     pictures, peaks = np.array(found).T
     assert pictures.min() > 0.4 and pictures.max() < 3.6 and np.ptp(pictures) > 1
     line = np.polyfit(pictures, peaks, 1)
@@ -413,7 +415,7 @@ def test_learning_from_files_and_records_takes_the_frames_that_prediction_takes(
     rows = tables.read_rows(tmp_path)
     settings = extract.Settings(WORLD_CLIP.front_end, tuple(rows.labels))
     prepare.prepare(prepare.plan(rows.rows, "t", None, None), settings, tmp_path / "out", workers=1)
-    sampling = Sampling(WORLD_CLIP, True, canvas=(48, 48))
+    sampling = Sampling(WORLD_CLIP, True, padded_size=(48, 48))
     for place, apart in ((tmp_path, 0), (tmp_path / "out", 4)):  # levels; JPEG, in another size
         batch = next(Loader(sources.open_source(place), sampling, 2))
         for name, rgb in zip(batch["id"], batch["rgb"], strict=True):
@@ -466,10 +468,10 @@ def test_pairs_of_digits_are_a_source():
     info = SimpleNamespace(features={"label": SimpleNamespace(names=digits)}, metadata={})
     builder = SimpleNamespace(info=info, as_data_source={"train": stored}.get)
     source = sources.Digits(builder, "train")
-    batch = next(Loader(source, Sampling(CLIP, True, canvas=(20, 20)), 3, shuffle=False))
+    batch = next(Loader(source, Sampling(CLIP, True, padded_size=(20, 20)), 3, shuffle=False))
     assert batch["id"] == ["0", "1", "2"] and batch["labels"].argmax(1).tolist() == [0, 1, 2]
     assert (batch["rgb"][..., :16, :16, :] == 200).all() and not batch["rgb"][..., 16:, :].any()
-    assert batch["extent"].tolist() == [[16, 16]] * 3
+    assert batch["valid_size"].tolist() == [[16, 16]] * 3
 
 
 @pytest.mark.full
@@ -490,21 +492,21 @@ def test_prepared_clips_are_a_source_that_knows_its_classes_and_front_end(folder
 def test_a_portrait_that_the_canvas_does_not_hold_is_cut_at_a_place_that_is_drawn():
     rows = np.arange(40, dtype=np.uint8)[:, None, None]
     frames = np.broadcast_to(rows, (1, 40, 20, 3))
-    sampling = Sampling(CLIP, True, canvas=(20, 28))
+    sampling = Sampling(CLIP, True, padded_size=(20, 28))
     tops = set()
     out = np.ones((1, 4, 20, 28, 3), np.uint8)
     picture = windows.Stream(1, lambda chosen: iter(frames[chosen.astype(int)]))
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        extent = windows.write_picture(out, sampling.draw(1, 0, rng), picture, sampling, rng)
-        assert extent == (20, 20) and not out[..., 20:, :].any()
+        valid_size = windows.write_frames(out, sampling.draw(1, 0, rng), picture, sampling, rng)
+        assert valid_size == (20, 20) and not out[..., 20:, :].any()
         tops.add(int(out[0, 0, 0, 0, 0]))
     assert min(tops) <= 2 and max(tops) >= 18
 
 
 def test_the_micro_world_is_a_source_whose_clips_are_new():
     source = sources.World(6, seed=0)
-    sampling = Sampling(WORLD_CLIP, True, canvas=(48, 48))
+    sampling = Sampling(WORLD_CLIP, True, padded_size=(48, 48))
     batches = list(Loader(source, sampling, 4, shuffle=False))
     assert [batch["mask"].sum() for batch in batches] == [4, 2]
     assert batches[0]["labels"].shape == (4, 39)

@@ -28,7 +28,7 @@ SILENCE = np.zeros(4 * RATE, np.float32)
 
 
 def noise(seconds=4.0, level=0.1, rate=RATE, seed=0):
-    """White noise [S]: sound at every pitch."""
+    """White noise [S]: audio at every pitch."""
     return (level * np.random.default_rng(seed).standard_normal(round(seconds * rate))).astype("f4")
 
 
@@ -43,14 +43,14 @@ def black(seconds=4.0, fps=10):
 
 
 def clip(folder, frames=None, wave=None, fps=10):
-    """A file with such frames and sound, the good ones where none are given."""
+    """A file with such frames and audio, the good ones where none are given."""
     frames = grain() if frames is None else frames
     media.write(folder / "clip.mp4", frames, fps, noise() if wave is None else wave)
     return folder / "clip.mp4"
 
 
 def wav(path, samples, rate=RATE):
-    """A sound file of channels [C, S]."""
+    """An audio file of channels [C, S]."""
     with riff.open(str(path), "wb") as file:
         file.setnchannels(len(samples))
         file.setsampwidth(2)
@@ -64,8 +64,8 @@ def said(report, severity):
 
 
 def only(report, severity="warning"):
-    """The one finding of this severity, apart from a missing picture."""
-    kept = [f for f in report.findings if f.severity == severity and "no picture" not in f.found]
+    """The one finding of this severity, apart from a missing video."""
+    kept = [f for f in report.findings if f.severity == severity and "no video" not in f.found]
     assert len(kept) == 1, kept
     return kept[0]
 
@@ -78,7 +78,7 @@ def test_an_ordinary_clip_gets_a_clean_bill(tmp_path):
     assert report.findings == () and report.fit and report.verdict == "fit"
     assert report.found.start == pytest.approx(1, abs=0.05) and report.views == 2
     assert report.statistics["loudness"] == pytest.approx(-20, abs=1)
-    assert list(doctor.facts(report)) == ["picture", "sound", "model", "level"]
+    assert list(doctor.facts(report)) == ["video", "audio", "model", "level"]
     text = doctor.note(report)
     assert "96 x 72, 10 frames/s, 4.0 s" in text and "aac, 16 kHz, mono, 4.0 s" in text
     assert "12% cut off left and right; all of the file with --views 2" in text
@@ -100,13 +100,13 @@ def test_the_spectrogram_is_measured_as_the_model_standardises_it(tmp_path):
     assert report.statistics["spread"] == pytest.approx(spec.std(), abs=1e-4)
 
 
-# ---- sound ----
+# ---- audio ----
 
 
 @pytest.mark.parametrize("level", [0, 128], ids=["black", "plain"])
 def test_silence_is_a_warning_and_with_an_empty_picture_a_fault(tmp_path, level):
     seen = doctor.examine(clip(tmp_path, wave=SILENCE))
-    assert seen.fit and only(seen).found == "The sound is silent throughout."
+    assert seen.fit and only(seen).found == "The audio is silent throughout."
     empty = (black() + level).astype(np.uint8)
     nothing = doctor.examine(clip(tmp_path, empty, SILENCE))
     assert not nothing.fit and len(said(nothing, "fault")) == 2
@@ -124,7 +124,7 @@ def test_silence_in_the_middle_comes_with_a_place_that_has_sound(tmp_path):
 def test_faint_sound_is_turned_up_by_the_advice(tmp_path):
     path = wav(tmp_path / "faint.wav", noise(level=0.001)[None])
     finding = only(doctor.examine(path))
-    assert finding.found.startswith("The sound is very faint: -60 dB")
+    assert finding.found.startswith("The audio is very faint: -60 dB")
     mended = doctor.examine(follow(finding.do))
     assert mended.statistics["loudness"] == pytest.approx(-25, abs=1)
 
@@ -142,7 +142,7 @@ def test_clipped_sound_is_found_and_marked_where_it_is(tmp_path):
     wave = noise(level=0.05)
     wave[RATE : RATE + 1600] = 3 * np.sign(np.sin(np.arange(1600) / 20))  # 0.1 s from 1 s on
     report = doctor.examine(wav(tmp_path / "a.wav", wave[None]))
-    assert only(report).found == "The sound is clipped: 2.5% of it stands at full scale."
+    assert only(report).found == "The audio is clipped: 2.5% of it stands at full scale."
     assert 1 <= report.clipped.min() and report.clipped.max() < 1.1
     ax = next(ax for ax in plot.doctor(report).axes if "clipped" in ax.get_title(loc="left"))
     marks = ax.lines[0].get_xdata()
@@ -154,7 +154,7 @@ def test_one_sided_sound_is_mended_by_the_advice(tmp_path, silent, side):
     stereo = np.stack([noise(), noise()])
     stereo[silent] = 0
     finding = only(doctor.examine(wav(tmp_path / "one side.wav", stereo)))
-    assert f"Only the {side} channel has sound" in finding.found
+    assert f"Only the {side} channel has audio" in finding.found
     mended = doctor.examine(follow(finding.do))
     assert not [f for f in mended.findings if "channel" in f.found]
     assert mended.statistics["loudness"] == pytest.approx(-20, abs=0.5)
@@ -168,13 +168,13 @@ def test_channels_that_cancel_are_mended_by_the_advice(tmp_path):
     assert not [f for f in doctor.examine(follow(finding.do)).findings if "image" in f.found]
     ordinary = np.stack([noise(), noise(seed=1)])
     assert said(doctor.examine(wav(tmp_path / "o.wav", ordinary)), "warning") == [
-        "There is no picture in this file."
+        "There is no video in this file."
     ]
 
 
 def test_sound_off_its_zero_is_mended_by_the_advice(tmp_path):
     finding = only(doctor.examine(wav(tmp_path / "o.wav", noise()[None] + 0.12)))
-    assert finding.found == "The sound does not swing around zero, but 12% off it."
+    assert finding.found == "The audio does not swing around zero, but 12% off it."
     mended = doctor.examine(follow(finding.do))
     assert mended.statistics["shift"] < 0.01
 
@@ -205,7 +205,7 @@ def test_a_recording_ends_at_a_cliff_and_a_whistle_does_not():
 
 def test_sound_of_a_telephone_leaves_the_upper_bands_empty(tmp_path):
     report = doctor.examine(wav(tmp_path / "phone.wav", noise(rate=8000)[None], 8000))
-    assert only(report).found.startswith("The sound ends at 4.0 kHz, as on the telephone")
+    assert only(report).found.startswith("The audio ends at 4.0 kHz, as on the telephone")
     levels = np.median(report.view.spec, axis=0)
     empty = levels < levels.max() - 3  # 26 dB under the loudest band
     assert report.empty_bands == pytest.approx(empty.mean(), abs=0.05)
@@ -218,17 +218,17 @@ def test_a_lone_beep_is_far_from_what_the_model_knows(tmp_path):
     assert "emptier than what the model knows" in finding.found
 
 
-# ---- picture ----
+# ---- video ----
 
 
 @pytest.mark.parametrize(
     "frames, found",
     [
-        (black(), "The picture is black throughout."),
-        (black(20), "The picture is black in all 5 places that were tried."),
-        (black() + 128, "The picture is one plain colour."),
-        (grain()[:1].repeat(40, axis=0), "The picture stands still where the model looks"),
-        (np.concatenate([grain(1), black(6), grain(1)]), "The picture is black where the model"),
+        (black(), "The video is black throughout."),
+        (black(20), "The video is black in all 5 places that were tried."),
+        (black() + 128, "The video is one plain colour."),
+        (grain()[:1].repeat(40, axis=0), "The video stands still where the model looks"),
+        (np.concatenate([grain(1), black(6), grain(1)]), "The video is black where the model"),
     ],
 )
 def test_a_picture_without_news_is_a_warning(tmp_path, frames, found):
@@ -239,24 +239,24 @@ def test_a_picture_without_news_is_a_warning(tmp_path, frames, found):
 def test_one_frame_a_second_is_too_few(tmp_path):
     report = doctor.examine(clip(tmp_path, grain(8, fps=1), noise(8), fps=1))
     assert "every 1 s, and the model looks 4 times" in only(report).found
-    assert report.survey.picture.rate == pytest.approx(1, rel=0.01)
+    assert report.survey.video.rate == pytest.approx(1, rel=0.01)
     assert not doctor.examine(clip(tmp_path, grain(fps=3), fps=3)).findings
 
 
 def test_a_tiny_picture_is_enlarged_and_a_long_one_mostly_cropped(tmp_path):
     tiny = doctor.examine(clip(tmp_path, grain(size=(36, 48))))
     assert said(tiny, "note") == [
-        "The picture is small (48 x 36 pixels); it is enlarged to the model's 48 pixels."
+        "The video is small (48 x 36 pixels); it is enlarged to the model's 48 pixels."
     ]
     wide = doctor.examine(clip(tmp_path, np.tile(grain(), (1, 1, 3, 1))))
-    assert only(wide).found == "The model sees only the middle 25% of the picture."
+    assert only(wide).found == "The model sees only the middle 25% of the video."
 
 
 def test_a_lone_jpeg_is_no_video(tmp_path):
     Image.fromarray(grain()[0]).save(tmp_path / "a.mp4", format="jpeg")
     report = doctor.examine(tmp_path / "a.mp4")
-    assert "It is a single picture, not a video." in said(report, "warning")
-    assert len(report.findings) == 2  # and there is no sound; nothing is said about its length
+    assert "It is a single image, not a video." in said(report, "warning")
+    assert len(report.findings) == 2  # and there is no audio; nothing is said about its length
 
 
 # ---- streams and time ----
@@ -264,10 +264,10 @@ def test_a_lone_jpeg_is_no_video(tmp_path):
 
 def test_a_missing_stream_is_a_warning_unless_the_model_has_no_other(tmp_path):
     media.write(tmp_path / "mute.mp4", grain(), 10)
-    assert only(doctor.examine(tmp_path / "mute.mp4")).found == "There is no sound in this file."
+    assert only(doctor.examine(tmp_path / "mute.mp4")).found == "There is no audio in this file."
     assert not doctor.examine(tmp_path / "mute.mp4", streams=("rgb",)).findings
     deaf = doctor.examine(tmp_path / "mute.mp4", streams=("spec",))
-    assert not deaf.fit and said(deaf, "fault") == ["There is no sound in this file."]
+    assert not deaf.fit and said(deaf, "fault") == ["There is no audio in this file."]
 
 
 def test_a_short_clip_is_repeated(tmp_path):
@@ -281,8 +281,8 @@ def test_streams_that_begin_and_end_apart_are_noted(tmp_path):
     media.write(tmp_path / "late.mp4", grain(3), 1.5 + np.arange(30) / 10, noise(3))
     report = doctor.examine(tmp_path / "late.mp4")
     assert said(report, "note") == [
-        "The picture starts 1.5 s after the sound.",
-        "The sound ends 1.5 s before the picture.",
+        "The video starts 1.5 s after the audio.",
+        "The audio ends 1.5 s before the video.",
     ]
     assert report.verdict == "fit"
 
@@ -318,7 +318,7 @@ def test_a_pause_of_the_picture_is_noted(tmp_path):
     times = np.concatenate([np.arange(20) / 10, 4 + np.arange(20) / 10])
     media.write(tmp_path / "pause.mp4", grain(), times, noise(6))
     report = doctor.examine(tmp_path / "pause.mp4")
-    assert "No new picture comes for 2.1 s at 1.9 s." in said(report, "note")
+    assert "No new video comes for 2.1 s at 1.9 s." in said(report, "note")
 
 
 def test_a_change_of_size_on_the_way_is_noted(tmp_path):
@@ -334,7 +334,7 @@ def test_a_change_of_size_on_the_way_is_noted(tmp_path):
         parts.append((tmp_path / "part.ts").read_bytes())
     (tmp_path / "both.ts").write_bytes(b"".join(parts))
     notes = said(doctor.examine(tmp_path / "both.ts"), "note")
-    assert "The picture changes its size on the way." in notes
+    assert "The video changes its size on the way." in notes
 
 
 # ---- damage ----
@@ -358,7 +358,7 @@ def test_a_file_cut_off_says_how_much_is_missing_and_where_to_look(tmp_path):
     path = cut_fragments(clip(tmp_path, grain(8), noise(8)), 0.6)
     report = doctor.examine(path)
     assert report.fit and any("The file is cut off" in found for found in said(report, "warning"))
-    assert 2 < report.survey.picture.end < 6 and report.survey.total == pytest.approx(8, abs=0.1)
+    assert 2 < report.survey.video.end < 6 and report.survey.total == pytest.approx(8, abs=0.1)
 
 
 def test_bytes_overwritten_are_damage(tmp_path):
@@ -391,7 +391,7 @@ def test_an_encrypted_file_is_called_encrypted(tmp_path):
     "content, found, do",
     [
         (b"", "It is empty (0 bytes).", "Copy or download it again."),
-        (b"no video", "It is no video or sound that can be read", "Get it again."),
+        (b"no video", "It is no video or audio that can be read", "Get it again."),
         (b"#EXTM3U\n", "It points to other files", "Give the video itself."),
         (None, "It cannot be opened: No such file", "Check the name."),
     ],
@@ -413,9 +413,9 @@ def test_what_cannot_be_read_is_not_fit(tmp_path, content, found, do):
 def test_the_survey_knows_where_streams_lie_without_decoding(tmp_path):
     media.write(tmp_path / "a.mp4", grain(3), 1 + np.arange(30) / 10, noise(3.5))
     seen = survey(tmp_path / "a.mp4")
-    assert (seen.picture.start, seen.picture.end) == pytest.approx((1, 4), abs=0.02)
-    assert (seen.sound.start, seen.sound.end) == pytest.approx((0, 3.5), abs=0.1)
-    assert seen.picture.packets == 30 and not seen.picture.varies and not seen.broken
+    assert (seen.video.start, seen.video.end) == pytest.approx((1, 4), abs=0.02)
+    assert (seen.audio.start, seen.audio.end) == pytest.approx((0, 3.5), abs=0.1)
+    assert seen.video.packets == 30 and not seen.video.varies and not seen.broken
 
 
 def test_channels_come_at_their_own_rate_and_place(tmp_path):
@@ -428,7 +428,7 @@ def test_channels_come_at_their_own_rate_and_place(tmp_path):
     np.testing.assert_allclose(stored.samples, part, atol=1e-4)
 
 
-# ---- words, numbers and pictures ----
+# ---- words, numbers and images ----
 
 
 def test_a_report_is_json_without_infinities(tmp_path):
@@ -452,10 +452,10 @@ def test_the_picture_shows_the_crop_the_window_and_the_findings(tmp_path):
         assert (window.get_x(), window.get_width()) == pytest.approx((3, 2), abs=0.05)
     assert any("very faint" in text.get_text() for text in figure.texts)
     alt = plot.doctor_alt(report)
-    assert "looks at 3.0 to 5.0 s" in alt and "75% of the picture" in alt and "faint" in alt
+    assert "looks at 3.0 to 5.0 s" in alt and "75% of the video" in alt and "faint" in alt
 
 
-@pytest.mark.parametrize("name", ["only sound.wav", "鐘 $x$.mp4"])
+@pytest.mark.parametrize("name", ["only audio.wav", "鐘 $x$.mp4"])
 def test_a_picture_is_drawn_of_any_name_and_of_sound_alone(tmp_path, name):
     if name.endswith("wav"):
         wav(tmp_path / name, noise()[None])
@@ -498,7 +498,7 @@ def test_pictures_go_to_a_file_or_a_folder(capsys, tmp_path):
     assert [path.name for path in out.iterdir()] == ["clip.mp4.png"]
     assert "bad.mp4 gives nothing to draw" in capsys.readouterr().err
     assert cli.main(["doctor", good, good, "--out", str(tmp_path / "one.png")]) == 1
-    assert "one picture for 2 clips" in capsys.readouterr().err
+    assert "one video for 2 clips" in capsys.readouterr().err
     assert cli.main(["doctor", good, "--out", str(tmp_path / "one.jpg")]) == 1
     assert "only .png" in capsys.readouterr().err and not (tmp_path / "one.jpg").exists()
     assert cli.main(["doctor"]) == 1

@@ -1,4 +1,4 @@
-"""Evaluation on labelled clips: windows, padding, missing senses, going on, and the report."""
+"""Evaluation on labelled clips: windows, padding, missing modalities, going on, and the report."""
 
 import json
 import os
@@ -28,7 +28,7 @@ from mbt_lite.model.label_heads import make_heads
 pytestmark = pytest.mark.full
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
-CONDITIONS = ("both streams", "sound alone", "picture alone")
+CONDITIONS = ("both", "audio only", "video only")
 
 
 class Listener(Classifier):
@@ -119,14 +119,14 @@ def test_the_size_of_a_batch_changes_no_score():
 def test_scores_of_the_world_are_those_of_the_answers():
     listener = Listener()
     scores = evaluate(listener, count=40, quiet=True)
-    assert scores["both streams"] == pytest.approx(metrics.world_scores(*straight(listener, 40)))
-    assert scores["chance of matched"]["sound alone"] == 0.25
+    assert scores["both"] == pytest.approx(metrics.world_scores(*straight(listener, 40)))
+    assert scores["chance of matched"]["audio only"] == 0.25
     assert json.loads(json.dumps(scores, allow_nan=False)) == scores
 
 
 def test_too_few_clips_leave_scores_open_without_a_warning():
     scores = evaluate(Listener(), "world:validation", count=1, quiet=True)  # no rain or thunder
-    assert scores["both streams"]["mAP both"] is None
+    assert scores["both"]["mAP both"] is None
 
 
 def test_a_file_is_answered_with_the_mean_over_its_windows(tmp_path):
@@ -154,7 +154,7 @@ def test_a_clip_no_longer_than_a_window_is_asked_once(table):
 
 def test_a_model_of_one_stream_has_one_condition(table):
     scores = evaluate(Listener(("a", "b", "c"), streams=("spec",)), table, quiet=True)
-    assert "sound alone" in scores and "both streams" not in scores
+    assert "audio only" in scores and "both" not in scores
     assert "modality confusion" not in scores
 
 
@@ -163,15 +163,15 @@ def test_classes_without_a_clip_are_told_apart_and_not_counted_as_0(table):
     absent = scores["classes without a clip"]
     assert (absent["count"], absent["labels"]) == (2, ["d", "e"])
     assert set(scores["average precision"]) == {"a", "b", "c"}
-    as_zero = absent["mAP if they counted as 0"]["both streams"]
-    assert as_zero == pytest.approx(scores["both streams"]["mAP"] * 3 / 5)
+    as_zero = absent["mAP if they counted as 0"]["both"]
+    assert as_zero == pytest.approx(scores["both"]["mAP"] * 3 / 5)
 
 
 def test_verbs_and_nouns_are_scored_apart_and_together(table):
     labels = ("verb:open", "verb:close", "noun:door", "noun:box")
     rows = ["circle_sings.mp4,verb:open|noun:door", "ring_sings_with_bell.mp4,verb:close|noun:box"]
     (table / "labels.csv").write_text("\n".join(["file,labels", *rows]) + "\n")
-    scores = evaluate(Listener(labels), table, quiet=True)["both streams"]
+    scores = evaluate(Listener(labels), table, quiet=True)["both"]
     assert set(scores) == {"mAP", "verb top-1", "noun top-1", "action top-1", "action top-5"}
     assert scores["action top-5"] == 1.0  # of four pairs
     assert scores["action top-1"] <= min(scores["verb top-1"], scores["noun top-1"])
@@ -207,7 +207,7 @@ def test_a_softmax_model_ranks_clips_by_probability_and_not_by_logit(table, monk
     rows = ["circle_sings.mp4,b", "ladder_sings_with_siren.mp4,a", "ring_sings_with_bell.mp4,a"]
     (table / "labels.csv").write_text("\n".join(["file,labels", *rows]) + "\n")
     scores = evaluate(listener, table, batch=1, quiet=True)
-    assert scores["average precision"]["a"]["sound alone"] == 1.0
+    assert scores["average precision"]["a"]["audio only"] == 1.0
 
 
 def test_a_damaged_file_is_listed_and_the_others_are_scored(table):
@@ -217,7 +217,7 @@ def test_a_damaged_file_is_listed_and_the_others_are_scored(table):
     scores = evaluate(Listener(("a", "b", "c")), table, quiet=True)
     assert scores["clips"] == 3
     assert [Path(row["clip"]).name for row in scores["failed"]] == ["broken.mp4"]
-    assert "no video or sound that can be read" in scores["failed"][0]["error"]
+    assert "no video or audio that can be read" in scores["failed"][0]["error"]
 
 
 def test_an_answer_that_is_no_number_is_a_failure():
@@ -304,15 +304,15 @@ def test_modality_confusion_counts_what_a_stream_changes():
     truth = np.float32([[1, 0], [1, 0], [0, 1], [0, 1]])
     right, wrong = 3 * truth, 3 - 3 * truth
     mixed = np.stack([right[0], wrong[1], right[2], wrong[3]])
-    logits = {"both streams": mixed, "sound alone": right, "picture alone": wrong}
+    logits = {"both": mixed, "audio only": right, "video only": wrong}
     found = modality_confusion(logits, truth, ("cat", "dog"), ("w", "x", "y", "z"))
-    assert found["picture added"]["became wrong"] == [
-        {"clip": "x", "sound alone": "cat", "both streams": "dog"},
-        {"clip": "z", "sound alone": "dog", "both streams": "cat"},
+    assert found["video added"]["became wrong"] == [
+        {"clip": "x", "audio only": "cat", "both": "dog"},
+        {"clip": "z", "audio only": "dog", "both": "cat"},
     ]
-    assert found["picture added"]["became right"] == []
-    assert [row["clip"] for row in found["sound added"]["became right"]] == ["w", "y"]
-    assert found["sound added"]["became wrong"] == []
+    assert found["video added"]["became right"] == []
+    assert [row["clip"] for row in found["audio added"]["became right"]] == ["w", "y"]
+    assert found["audio added"]["became wrong"] == []
 
 
 def test_what_cannot_be_evaluated_is_refused_in_a_sentence(tmp_path):
@@ -357,8 +357,8 @@ def test_prepared_records_are_scored_like_the_files_they_were_made_of(prepared):
     table, listener = prepared.parent, Listener(("a", "b", "c"))
     files = evaluate(listener, table, split="train", folder=table / "files", quiet=True)
     scores = evaluate(listener, prepared, split="train", folder=table / "out", quiet=True)
-    assert scores["clips"] == 2 and scores["both streams"] == files["both streams"]
-    told = scores["modality confusion"]["sound added"]
+    assert scores["clips"] == 2 and scores["both"] == files["both"]
+    told = scores["modality confusion"]["audio added"]
     names = {clip["clip"] for clip in told["became wrong"] + told["became right"]}
     assert names <= {"circle_sings", "ladder_sings_with_siren"}
     assert (table / "out" / "report.html").read_text().count("a frame from the middle of") == 2
@@ -471,8 +471,10 @@ def test_names_from_files_are_text_in_the_report_and_no_markup(table):
 def test_the_report_shows_the_middle_of_a_clip(table):
     files = labelled.find(table, ("a", "b", "c"), WORLD_CLIP)
     made = labelled.find("world:test", world.LABELS, WORLD_CLIP)
-    for picture in (files.picture(0), made.picture(3)):
-        assert picture.dtype == np.uint8 and picture.shape == (160, 160, 3) and picture.std() > 5
+    for thumbnail in (files.thumbnail(0), made.thumbnail(3)):
+        assert (
+            thumbnail.dtype == np.uint8 and thumbnail.shape == (160, 160, 3) and thumbnail.std() > 5
+        )
 
 
 def test_the_command_prints_json_and_its_code_tells_of_failures(table, capsys):
@@ -489,7 +491,7 @@ def test_the_command_prints_json_and_its_code_tells_of_failures(table, capsys):
     assert json.loads(out)["failed"] and "broken.mp4" in err and "Traceback" not in err
 
 
-# The pictures
+# The images
 
 
 def test_a_curve_of_precision_begins_at_its_strictest_threshold():
@@ -502,17 +504,17 @@ def test_a_curve_of_precision_begins_at_its_strictest_threshold():
 
 
 def test_conditions_stand_in_one_row_per_label():
-    scores = {"both streams": [0.9, 0.5], "sound alone": [0.2, 0.4]}
+    scores = {"both": [0.9, 0.5], "audio only": [0.2, 0.4]}
     ax = plot.conditions(["bell", "b" * 40], scores)
     assert [text.get_text() for text in ax.get_yticklabels()] == ["bell", "b" * 29 + "…"]
-    assert "sound alone 0.30 (best " in plot.conditions_alt(["bell", "siren"], scores)
+    assert "audio only 0.30 (best " in plot.conditions_alt(["bell", "siren"], scores)
 
 
 def test_bars_of_what_turned_carry_their_counts():
-    counts = {"picture added": (2, 5), "sound added": (0, 1)}
+    counts = {"video added": (2, 5), "audio added": (0, 1)}
     words = [text.get_text() for text in plot.turned(counts).texts]
     assert words == ["2 became wrong", "5 became right", "0 became wrong", "1 became right"]
-    assert plot.turned_alt(counts).startswith("picture added: 2 clips became wrong, 5 right")
+    assert plot.turned_alt(counts).startswith("video added: 2 clips became wrong, 5 right")
 
 
 def test_a_missing_file_is_told_and_the_others_are_scored(tmp_path):

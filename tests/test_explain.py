@@ -62,22 +62,22 @@ def clip_of(config=TINY, seed=1) -> Clip:
 
 
 def dense(config, weights: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
-    """Per layer one float64 matrix over all tokens and slots, written down as FACTS derive it."""
+    """Per layer one float64 matrix over all tokens and bottleneck tokens, written down as FACTS derive it."""
     counts = [config.patches(s) + (config.pool == "token") for s in config.streams]
-    slots = config.bottlenecks if config.fusion == "bottleneck" else 0
-    total, ends = sum(counts) + slots, np.cumsum(counts)
+    bottlenecks = config.bottlenecks if config.fusion == "bottleneck" else 0
+    total, ends = sum(counts) + bottlenecks, np.cumsum(counts)
     own = {s: np.arange(e - n, e) for s, n, e in zip(config.streams, counts, ends, strict=True)}
-    bottleneck = np.arange(total - slots, total)
+    bottleneck = np.arange(total - bottlenecks, total)
     matrices = []
     for layer, seen in enumerate(weights):
         matrix = np.zeros((total, total))
         fused = config.fuses(layer, training=False)
-        if not fused and slots:
+        if not fused and bottlenecks:
             matrix[bottleneck, bottleneck] = 1
         for s, one in seen.items():
             if s is None:
                 matrix[: ends[-1], : ends[-1]] = one
-            elif fused and slots:
+            elif fused and bottlenecks:
                 columns = np.concatenate([own[s], bottleneck])
                 matrix[np.ix_(own[s], columns)] = one[: len(own[s])]
                 matrix[np.ix_(bottleneck, columns)] += one[len(own[s]) :] / 2
@@ -105,11 +105,11 @@ def every_map(classifier, clip) -> list[dict[str, np.ndarray]]:
 
 def at_the_answer(config) -> np.ndarray:
     counts = [config.patches(s) + (config.pool == "token") for s in config.streams]
-    slots = config.bottlenecks if config.fusion == "bottleneck" else 0
+    bottlenecks = config.bottlenecks if config.fusion == "bottleneck" else 0
     if config.pool != "token":
-        return np.concatenate([np.full(sum(counts), 1 / sum(counts)), np.zeros(slots)])
+        return np.concatenate([np.full(sum(counts), 1 / sum(counts)), np.zeros(bottlenecks)])
     rows = [np.eye(n)[0] / len(counts) for n in counts]
-    return np.concatenate([*rows, np.zeros(slots)])
+    return np.concatenate([*rows, np.zeros(bottlenecks)])
 
 
 def patches_of(config, row: np.ndarray) -> dict[str, np.ndarray]:
@@ -149,9 +149,11 @@ def test_gradient_weighted_relevance_equals_the_plain_definition(fusion, agree):
     weighted = [{s: x.mean(0) for s, x in one.items()} for one in products]
     row = at_the_answer(config)
     for matrix in reversed(dense(config, weighted)):
-        if config.fusion == "bottleneck":  # the plain matrix keeps slots where nothing is fused
-            slots = np.arange(len(matrix) - config.bottlenecks, len(matrix))
-            matrix[slots, slots] -= matrix[slots, slots] == 1
+        if (
+            config.fusion == "bottleneck"
+        ):  # the plain matrix keeps bottleneck tokens where nothing is fused
+            bottlenecks = np.arange(len(matrix) - config.bottlenecks, len(matrix))
+            matrix[bottlenecks, bottlenecks] -= matrix[bottlenecks, bottlenecks] == 1
         row = row @ (matrix + np.eye(len(matrix)))
     found = explain.relevance(classifier, clip, "cat")
     for s, want in patches_of(config, row).items():
@@ -167,27 +169,31 @@ def even(config) -> Classifier:
 
 def test_even_attention_crosses_two_fused_layers_by_the_closed_form():
     config = replace(TINY, depth=2, fusion_layer=0)
-    sound, picture, slots = 9, 13, 3
+    audio, video, bottlenecks = 9, 13, 3
     found = explain.rollout(even(config), clip_of(config), query="spec")
-    read = 0.5 * slots / (sound + slots)  # what the sound's class token takes from the slots
-    written = 0.5 * 0.5 / (picture + slots)  # what a slot took from each patch, with half a vote
+    read = (
+        0.5 * bottlenecks / (audio + bottlenecks)
+    )  # what the audio's class token takes from the bottleneck tokens
+    written = (
+        0.5 * 0.5 / (video + bottlenecks)
+    )  # what a bottleneck token took from each patch, with half a vote
     np.testing.assert_allclose(found.rgb, read * written, rtol=1e-6)
-    kept = 0.5 / (sound + slots)  # what the class token then takes from a patch
-    by_patches = 0.5 / (sound + slots) * (0.5 + (sound - 1) * 0.5 / (sound + slots))
-    by_class = (0.5 + 0.5 / (sound + slots)) * kept
-    by_slots = read * 0.5 * 0.5 / (sound + slots)
-    np.testing.assert_allclose(found.spec, by_patches + by_class + by_slots, rtol=1e-6)
+    kept = 0.5 / (audio + bottlenecks)  # what the class token then takes from a patch
+    by_patches = 0.5 / (audio + bottlenecks) * (0.5 + (audio - 1) * 0.5 / (audio + bottlenecks))
+    by_class = (0.5 + 0.5 / (audio + bottlenecks)) * kept
+    by_bottlenecks = read * 0.5 * 0.5 / (audio + bottlenecks)
+    np.testing.assert_allclose(found.spec, by_patches + by_class + by_bottlenecks, rtol=1e-6)
 
 
 def test_even_attention_makes_a_flow_of_the_closed_form():
     config = replace(TINY, depth=2, fusion_layer=0)
     flow = explain.flow(even(config), clip_of(config), "ant", effects=False)
-    sound, picture, slots = 9, 13, 3
-    np.testing.assert_allclose(flow.mass[1, 2:, 0], 0.5 * 0.5 / (sound + slots), rtol=1e-6)
-    np.testing.assert_allclose(flow.mass[1, 2:, 1], 0.5 * 0.5 / (picture + slots), rtol=1e-6)
+    audio, video, bottlenecks = 9, 13, 3
+    np.testing.assert_allclose(flow.mass[1, 2:, 0], 0.5 * 0.5 / (audio + bottlenecks), rtol=1e-6)
+    np.testing.assert_allclose(flow.mass[1, 2:, 1], 0.5 * 0.5 / (video + bottlenecks), rtol=1e-6)
     held = flow.mass[1, 2].sum()
     np.testing.assert_allclose(
-        flow.mass[0, 0, 2:], held * 0.5 * 0.5 * sound / (sound + slots), rtol=1e-6
+        flow.mass[0, 0, 2:], held * 0.5 * 0.5 * audio / (audio + bottlenecks), rtol=1e-6
     )
 
 
@@ -207,7 +213,13 @@ def test_the_mass_of_a_flow_is_conserved_at_every_node_and_its_maps_sum_to_one(c
 
 def test_sound_goes_into_the_picture_only_through_slots():
     flow = explain.flow(model(), clip_of(), "bee", effects=False)
-    assert flow.groups == ("sound", "picture", "slot 0", "slot 1", "slot 2")
+    assert flow.groups == (
+        "audio",
+        "video",
+        "bottleneck token 0",
+        "bottleneck token 1",
+        "bottleneck token 2",
+    )
     assert (flow.mass[:, 0, 1] == 0).all() and (flow.mass[:, 1, 0] == 0).all()
     assert (flow.mass[-1][:, 2:] == 0).all()  # nobody reads what the last layer writes
     assert (flow.mass[:-1, :2, 2:] > 0).all()
@@ -293,10 +305,10 @@ def test_the_effect_of_an_edge_is_the_difference_of_two_forward_passes():
         np.isfinite(flow.effect[0]), crossings(2, 5) & (np.arange(5) >= 0)
     )
     full = classifier.logits(maps.batched(classifier, clip))[0]
-    written = without_edge(  # layer 1, sound into slot 2: its row sees only slots
+    written = without_edge(  # layer 1, audio into bottleneck token 2: its row sees only bottleneck tokens
         classifier, clip, 1, "spec", lambda w: w.at[:, :, 9 + 2, :9].set(0)
     )
-    read = without_edge(  # layer 2, slot 0 into the picture: no token's row sees it
+    read = without_edge(  # layer 2, bottleneck token 0 into the video: no token's row sees it
         classifier, clip, 2, "rgb", lambda w: w.at[:, :, :13, 13].set(0)
     )
     assert flow.effect[0, 0, 4] == pytest.approx(full[column] - written[column], abs=1e-5)
@@ -373,11 +385,11 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
     )
     assert effects.strongest("bee") == explain.Intervention("zero", 1, 2)
     assert effects.table("bee").splitlines() == [
-        "   -2.00  slot 2 set to zero after layer 1",
-        "   +0.50  slot 0 set to zero after layer 1",
+        "   -2.00  bottleneck token 2 set to zero after layer 1",
+        "   +0.50  bottleneck token 0 set to zero after layer 1",
     ]
     cut = explain.Intervention("cut", reader="rgb")
-    assert cut.words == "sound→picture cut after every layer"
+    assert cut.words == "audio→video cut after every layer"
 
 
 @pytest.mark.parametrize(
@@ -391,7 +403,7 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
         ),
         (
             lambda: explain.intervene(model(), clip_of(), [explain.Intervention("zero", 1, 9)]),
-            "3 slots",
+            "3 bottleneck tokens",
         ),
         (
             lambda: explain.intervene(model(), clip_of(), [explain.Intervention("swap")]),
@@ -448,37 +460,37 @@ def test_a_map_of_attention_is_the_mean_over_layers_heads_and_slots():
 
 def test_swapped_sounds_are_four_answers_whose_effects_add_up():
     classifier, one, two = model(), clip_of(), clip_of(seed=2)
-    swap = explain.swap_sound(classifier, one, two)
+    swap = explain.swap_audio(classifier, one, two)
     mixed = classifier.logits(maps.batched(classifier, Clip(rgb=one.rgb, spec=two.spec)))[0]
     np.testing.assert_allclose(swap.logits[0, 1], mixed, atol=1e-5)
     cells = swap.cells("ant")
     whole = cells[0, 0] - cells[1, 1]
-    assert swap.picture("ant") + swap.sound("ant") == pytest.approx(whole, abs=1e-9)
+    assert swap.video("ant") + swap.audio("ant") == pytest.approx(whole, abs=1e-9)
     assert abs(swap.interaction("ant")) > 1e-3
 
 
 def test_without_fusion_nothing_interacts():
-    swap = explain.swap_sound(model(FUSIONS["late"]), clip_of(), clip_of(seed=2))
+    swap = explain.swap_audio(model(FUSIONS["late"]), clip_of(), clip_of(seed=2))
     assert max(abs(swap.interaction(label)) for label in LABELS) < 1e-5
-    assert max(abs(swap.sound(label)) for label in LABELS) > 1e-2
+    assert max(abs(swap.audio(label)) for label in LABELS) > 1e-2
 
 
 def test_the_share_of_the_sound_is_shapleys_and_none_where_the_senses_disagree():
     logits = np.zeros((2, 2, 5))
-    logits[..., 0] = [[4, 1], [2, 0]]  # both, picture alone; sound alone, none
+    logits[..., 0] = [[4, 1], [2, 0]]  # both, video only; audio only, none
     logits[..., 1] = [[0, 1], [-1, 0]]
     swap = explain.Swap(LABELS, ("the clip", "nothing"), logits)
-    sound = ((4 - 1) + (2 - 0)) / 2  # what it adds, in both orders of entering
-    assert swap.sound("ant") == sound and swap.interaction("ant") == 1
-    assert swap.sound_share("ant") == pytest.approx(sound / 4)
-    assert swap.sound_share("bee") is None and swap.sound_share("cat") is None
+    audio = ((4 - 1) + (2 - 0)) / 2  # what it adds, in both orders of entering
+    assert swap.audio("ant") == audio and swap.interaction("ant") == 1
+    assert swap.audio_share("ant") == pytest.approx(audio / 4)
+    assert swap.audio_share("bee") is None and swap.audio_share("cat") is None
 
 
 def test_probabilities_of_a_softmax_model_sum_to_one_after_every_change():
     heads, clip = make_heads("softmax", LABELS), clip_of()
     soft = Classifier(TINY, model().params, HEAR, LABELS, None, heads)
-    swapped = explain.swap_sound(soft, clip, clip_of(seed=2))
-    for found in (swapped, explain.perturb(soft, clip), explain.shift_sound(soft, clip, (0, 0.5))):
+    swapped = explain.swap_audio(soft, clip, clip_of(seed=2))
+    for found in (swapped, explain.perturb(soft, clip), explain.shift_audio(soft, clip, (0, 0.5))):
         np.testing.assert_allclose(found.probabilities.sum(-1), 1, atol=1e-6)
 
 
@@ -495,10 +507,10 @@ def test_perturbed_clips_are_the_clip_with_one_stream_changed():
     found = explain.perturb(classifier, clip)
     assert len(found.names) == 8 and found.perturbed.shape == (8, 5)
     backwards = classifier.logits(maps.batched(classifier, clip._replace(spec=clip.spec[::-1])))
-    at = found.names.index("sound reversed")
+    at = found.names.index("audio reversed")
     np.testing.assert_allclose(found.perturbed[at], backwards[0], atol=1e-5)
     muted = classifier.logits(maps.batched(classifier, clip), "spec")[0]
-    np.testing.assert_allclose(found.perturbed[found.names.index("sound muted")], muted, atol=1e-5)
+    np.testing.assert_allclose(found.perturbed[found.names.index("audio muted")], muted, atol=1e-5)
 
 
 def test_noise_keeps_the_level_and_the_three_equal_channels_of_a_sound():
@@ -511,7 +523,7 @@ def test_noise_keeps_the_level_and_the_three_equal_channels_of_a_sound():
 
 def test_a_shifted_sound_moves_by_its_seconds_and_silence_moves_in():
     classifier, clip = model(), clip_of()
-    found = explain.shift_sound(classifier, clip, [-0.05, 0.0, 0.1])
+    found = explain.shift_audio(classifier, clip, [-0.05, 0.0, 0.1])
     as_it_is = classifier.logits(maps.batched(classifier, clip))[0]
     np.testing.assert_allclose(found.logits[1], as_it_is, atol=1e-5)
     late = features.blank(maps.batched(classifier, clip), "spec", HEAR.front_end)

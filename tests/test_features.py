@@ -20,7 +20,7 @@ FRONT_ENDS = {
     "fewer bins": FrontEnd(power=2, mels=64, offset=1e-2),
     "centred, emphasised": FrontEnd(centred=True, pre_emphasis=0.9),
 }
-# Four frames at 4 per second, one second of sound, no rescaling.
+# Four frames at 4 per second, one second of audio, no rescaling.
 CLIP = ClipConfig(frames=4, fps=4.0, stride=1, size=16, resize=16, spec_frames=100)
 
 
@@ -92,14 +92,14 @@ def test_mel_filters_are_those_of_librosa(front):
 def test_the_log_mel_is_that_of_librosa(front):
     librosa = pytest.importorskip("librosa")
     wave = speechlike().astype(np.float64)
-    if front.pre_emphasis:  # zi=[0]: silence before the sound
+    if front.pre_emphasis:  # zi=[0]: silence before the audio
         wave = librosa.effects.preemphasis(wave, coef=front.pre_emphasis, zi=[0.0])
     before = (front.fft - front.window_samples) // 2  # librosa centres a window in its FFT
     before += front.window_samples // 2 if front.centred else 0
     spectrum = librosa.stft(
-        front.scale * np.pad(wave, (before, front.fft)),
+        front.amplitude * np.pad(wave, (before, front.fft)),
         n_fft=front.fft, hop_length=front.hop_samples, win_length=front.window_samples,
-        window=front.taper, center=False,
+        window=front.window_fn, center=False,
     )  # fmt: skip
     ours = features.log_mel(speechlike(), front)
     energy = np.abs(spectrum[:, : len(ours)].T) ** front.power @ features.mel_filters(front)
@@ -130,7 +130,7 @@ def test_decibels_are_natural_logarithms_up_to_a_factor():
 
 
 def test_sixteen_bit_scale_is_a_gain_and_a_larger_offset():
-    raised = features.log_mel(speechlike(), FrontEnd(scale=32768.0, offset=1.0))
+    raised = features.log_mel(speechlike(), FrontEnd(amplitude=32768.0, offset=1.0))
     plain = features.log_mel(speechlike(), FrontEnd(offset=1 / 32768))
     np.testing.assert_allclose(raised, plain + math.log(32768), atol=1e-4)
 
@@ -210,7 +210,7 @@ def test_an_unknown_preset_is_answered_with_the_known_ones(name):
 
 
 def test_the_front_end_of_files_written_before_its_newer_fields_is_unchanged():
-    newer = {"compression", "scale", "pre_emphasis", "taper", "centred"}
+    newer = {"compression", "amplitude", "pre_emphasis", "window_fn", "centred"}
     old = {k: v for k, v in to_dict(WORLD_FRONT_END).items() if k not in newer}
     assert from_dict(FrontEnd, old) == WORLD_FRONT_END
 
@@ -247,7 +247,7 @@ def test_a_clip_shorter_than_the_window_is_looped_and_a_note_says_so():
     view = features.make_view(numbered([0, 0.25], 0.5, wave=half), CLIP)
     assert view.rgb[:, 0, 0, 0].tolist() == [0, 1, 0, 1]
     np.testing.assert_array_equal(view.wave, np.tile(half, 2))
-    assert view.notes == ("0.5 s of sound looped to 1 s", "0.5 s of picture looped to 1 s")
+    assert view.notes == ("0.5 s of audio looped to 1 s", "0.5 s of video looped to 1 s")
 
 
 @pytest.fixture
@@ -288,18 +288,18 @@ def test_a_file_without_sound_gives_silence_and_a_note(tmp_path):
     path = tmp_path / "mute.mp4"
     media.write(path, np.full((25, 16, 16, 3), 200, np.uint8), 25)
     view = features.read_views(path, CLIP)[0]
-    assert "no sound" in view.notes
+    assert "no audio" in view.notes
     assert not view.wave.any() and view.rgb.min() > 150
     np.testing.assert_allclose(view.spec, math.log(CLIP.front_end.offset), atol=1e-5)
 
 
 def test_a_file_without_picture_gives_black_frames_and_a_note(tmp_path):
-    path = tmp_path / "sound.wav"
+    path = tmp_path / "audio.wav"
     with wavefile.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", "not compressed"))
         file.writeframes((noise() * 20_000).astype("<i2").tobytes())
     view = features.read_views(path, CLIP)[0]
-    assert "no picture" in view.notes
+    assert "no video" in view.notes
     assert view.rgb.shape == (4, 16, 16, 3) and not view.rgb.any()
     assert np.abs(view.wave).max() > 0.5
 
@@ -307,7 +307,7 @@ def test_a_file_without_picture_gives_black_frames_and_a_note(tmp_path):
 def test_reading_a_clip_warns_of_what_was_unusual(tmp_path):
     path = tmp_path / "mute.mp4"
     media.write(path, np.zeros((25, 16, 16, 3), np.uint8), 25)
-    with pytest.warns(UserWarning, match="mute.mp4: no sound"):
+    with pytest.warns(UserWarning, match="mute.mp4: no audio"):
         clip = features.read_clip(path, CLIP)
     assert clip.rgb.shape == (4, 16, 16, 3) and clip.spec.shape == (100, 128, 3)
 
@@ -331,7 +331,7 @@ def test_the_short_side_is_brought_to_resize_before_the_crop():
     ramp = np.broadcast_to(np.arange(80, dtype=np.uint8)[None, None, :, None], (1, 40, 80, 3))
     found = replace(numbered([0.0], 1.0), frames=ramp.copy())
     view = features.make_view(found, replace(CLIP, size=16, resize=20))  # 20 x 40, then 16 x 16
-    expected = 2 * np.arange(12, 28) + 0.5  # columns of the half-size picture
+    expected = 2 * np.arange(12, 28) + 0.5  # columns of the half-size video
     np.testing.assert_allclose(view.rgb[0, 8, :, 0], expected, atol=1)
 
 
@@ -388,8 +388,8 @@ def test_a_blanked_stream_is_what_black_frames_or_silence_would_give(stream, oth
         ({"std": 0.0}, r"std must be above 0"),
         ({"power": 3}, r"power is 1 or 2"),
         ({"compression": "cube"}, r"compression is one of \('log', 'none'\)"),
-        ({"taper": "kaiser"}, r"taper is one of \('hamming', 'hann'\)"),
-        ({"scale": 0.0}, r"the amplitude scale must be above 0"),
+        ({"window_fn": "kaiser"}, r"window_fn is one of \('hamming', 'hann'\)"),
+        ({"amplitude": 0.0}, r"the amplitude must be above 0"),
         ({"pre_emphasis": 1.0}, r"pre_emphasis must lie in 0..1, 1 left out"),
     ],
 )
@@ -417,4 +417,4 @@ def test_the_lengths_of_a_clip_follow_from_its_counts():
     config = ClipConfig()  # the paper's: 32 frames, every second one of 25 per second
     assert config.frame_step == pytest.approx(0.08)
     assert config.video_seconds == pytest.approx(2.56)
-    assert config.sound_seconds == pytest.approx(8.0)
+    assert config.audio_seconds == pytest.approx(8.0)

@@ -194,7 +194,7 @@ def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, m
     heard = [path.name for path in opened if path.name != "broken.mp4"]
     assert sorted(heard) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "silent.mp4"]
     assert found.clips == 4
-    assert "labels unknown to the model" in found.notes[0]  # those of the picture
+    assert "labels unknown to the model" in found.notes[0]  # those of the video
     assert "silent.mp4 is silent" in found.notes[-2] and "broken.mp4" in found.notes[-1]
 
     items = tables.read(labelled, front_end_recovery.LABELS).items[:4]
@@ -230,15 +230,15 @@ def test_nothing_but_silence_is_refused_in_a_sentence(labelled):
 
 def test_a_model_without_ears_is_refused_in_a_sentence(labelled):
     deaf = untrained(replace(WORLD, streams=("rgb",), depth=1), WORLD_CLIP, world.LABELS)
-    with pytest.raises(ValueError, match="no sound stream"):
+    with pytest.raises(ValueError, match="no audio stream"):
         front_end_match.match_front_end(deaf, labelled, FEW, quiet=True)
 
 
-# --- command and picture -------------------------------------------------------------------------
+# --- command and video -------------------------------------------------------------------------
 
 
 def test_the_command_ranks_says_how_to_go_on_and_draws(labelled, tmp_path, capsys):
-    picture = tmp_path / "c.png"
+    figure = tmp_path / "c.png"
     command = [
         "match-front-end",
         "--model",
@@ -246,13 +246,13 @@ def test_the_command_ranks_says_how_to_go_on_and_draws(labelled, tmp_path, capsy
         "--data",
         str(labelled),
         "--out",
-        str(picture),
+        str(figure),
     ]
     assert cli.main([*command, "--presets", "world", "linear-mel"]) == 0
     out = capsys.readouterr().out
     assert "linear-mel (1.102, 2.762)" in out and "left out: " in out
     assert "Nothing speaks against the front end that the model was loaded with: keep it." in out
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert figure.read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command_ends_with_the_front_end_to_load_the_model_with(labelled, capsys):

@@ -52,7 +52,7 @@ def test_the_log_of_every_run_is_there():
 def test_bottleneck_fusion_beats_late_fusion_and_both_single_streams_beyond_the_intervals():
     fusion = {row["variant"]: row for row in table() if row["group"] == "fusion"}
     best = float(fusion["bottleneck"]["mean"]) - float(fusion["bottleneck"]["half"])
-    for other in ("sound", "picture", "late"):
+    for other in ("audio", "video", "late"):
         assert float(fusion[other]["mean"]) + float(fusion[other]["half"]) < best
 
 
@@ -69,4 +69,4 @@ def test_the_table_of_docs_training_is_that_of_the_runs():
 def test_a_shipped_model_scores_as_its_row_says(name):
     row = next(r for r in table() if f"grid-{r['variant']}" == name)
     scores = loop.evaluate(load(GRID / f"{name}.safetensors"), count=300, quiet=True)
-    assert scores["both streams"]["matched accuracy"] == pytest.approx(seeds(row)[0], abs=0.08)
+    assert scores["both"]["matched accuracy"] == pytest.approx(seeds(row)[0], abs=0.08)

@@ -47,8 +47,8 @@ class Reader(Classifier):
         self.only = only
 
     def attention(self, clip, query="bottleneck", layers=None) -> AttentionMaps:
-        slots = self.config.bottlenecks if query == "bottleneck" else 1
-        shape, random = (self.config.heads, slots), rng()
+        bottlenecks = self.config.bottlenecks if query == "bottleneck" else 1
+        shape, random = (self.config.heads, bottlenecks), rng()
         fused = tuple(range(self.config.fusion_layer, self.config.depth - 1))
 
         def maps(stream):
@@ -64,17 +64,17 @@ def view_of(clip_config: ClipConfig = WORLD_CLIP, start: float = 0.0, silent=Fal
     """Noise to see and to hear, from `start` seconds of a file on."""
     random, config = rng(), clip_config
     rgb = random.integers(0, 256, (config.frames, config.size, config.size, 3), np.uint8)
-    samples = round(config.sound_seconds * 16_000)
-    sound = np.zeros(samples) if silent else random.uniform(-0.5, 0.5, samples)
-    sound = sound.astype(np.float32)
-    spec = features.log_mel(sound, config.front_end)
+    samples = round(config.audio_seconds * 16_000)
+    audio = np.zeros(samples) if silent else random.uniform(-0.5, 0.5, samples)
+    audio = audio.astype(np.float32)
+    spec = features.log_mel(audio, config.front_end)
     times = start + (np.arange(config.frames) + 0.5) * config.frame_step
-    return View(rgb, times, spec, sound, start, (), config.front_end)
+    return View(rgb, times, spec, audio, start, (), config.front_end)
 
 
-def flow_of(layers: int = 3, slots: int = 4, effects: bool = True) -> SimpleNamespace:
+def flow_of(layers: int = 3, bottlenecks: int = 4, effects: bool = True) -> SimpleNamespace:
     """A flow in which what reaches a node leaves it, as an `explain.Flow` does."""
-    random, groups = rng(), 2 + slots
+    random, groups = rng(), 2 + bottlenecks
     mass, held = np.zeros((layers, groups, groups)), np.full(groups, 1 / groups)
     for layer in range(layers):
         ways = random.random((groups, groups))
@@ -82,15 +82,15 @@ def flow_of(layers: int = 3, slots: int = 4, effects: bool = True) -> SimpleName
         mass[layer] = held[:, None] * ways / ways.sum(1, keepdims=True)
         held = mass[layer].sum(0)
     effect = np.full(mass.shape, np.nan)
-    effect[:, :2, 2:] = random.normal(size=(layers, 2, slots))
-    effect[:, 2:, :2] = random.normal(size=(layers, slots, 2))
+    effect[:, :2, 2:] = random.normal(size=(layers, 2, bottlenecks))
+    effect[:, 2:, :2] = random.normal(size=(layers, bottlenecks, 2))
     return SimpleNamespace(
         streams=("spec", "rgb"),
         layers=tuple(range(1, layers + 1)),
         label="circle sings",
         mass=mass,
         effect=effect if effects else None,
-        groups=("sound", "picture", *(f"slot {slot}" for slot in range(slots))),
+        groups=("audio", "video", *(f"bottleneck token {token}" for token in range(bottlenecks))),
     )
 
 
@@ -104,12 +104,19 @@ def chart(label: int, kind: int) -> html.Chart:
         lines = {"attention": [(0, 1), (1, 0.2 * label)], "random": [(0, 1), (1, 0.9)]}
         words = f"{name} falls to {0.2 * label:.1f}"
         return html.Chart(name, "probability", words, lines=lines, across="patches gone")
-    bars = [html.Bar("slot 0", label - 1.5, label - 2, label - 1), html.Bar("slot 1", 0.5)]
-    return html.Chart(name, "logit", f"{name}: slot 0 changes it by {label - 1.5}", bars)
+    bars = [
+        html.Bar("bottleneck token 0", label - 1.5, label - 2, label - 1),
+        html.Bar("bottleneck token 1", 0.5),
+    ]
+    return html.Chart(
+        name, "logit", f"{name}: bottleneck token 0 changes it by {label - 1.5}", bars
+    )
 
 
 def bars_page() -> str:
-    return html.bars_page("Interventions", "What each slot does.", (LABELS, KINDS), chart)
+    return html.bars_page(
+        "Interventions", "What each bottleneck token does.", (LABELS, KINDS), chart
+    )
 
 
 PAGES = {
@@ -200,11 +207,11 @@ def test_the_attention_of_a_full_size_model_to_noise_fits_into_a_page():
 
 
 def test_a_wave_is_heard_as_it_was():
-    sound = rng().uniform(-1, 1, 800).astype(np.float32)
-    with wave.open(io.BytesIO(wav(sound))) as file:
+    audio = rng().uniform(-1, 1, 800).astype(np.float32)
+    with wave.open(io.BytesIO(wav(audio))) as file:
         assert (file.getnchannels(), file.getsampwidth(), file.getframerate()) == (1, 2, 16_000)
         heard = np.frombuffer(file.readframes(800), "<i2") / 32767
-    np.testing.assert_allclose(heard, sound, atol=2e-5)
+    np.testing.assert_allclose(heard, audio, atol=2e-5)
 
 
 def test_the_frames_lie_one_below_the_other_in_one_jpeg():
@@ -234,39 +241,42 @@ def test_a_map_keeps_its_values_to_a_part_of_its_own_highest():
 # ---- the attention explorer ----
 
 
-def peaked(layer: int, head: int, slot: int) -> AttentionMaps:
+def peaked(layer: int, head: int, token: int) -> AttentionMaps:
     """Maps of layers 1 and 2 of which one reads the third frame's top left and 0.5-0.75 s."""
     rgb, spec = np.full((2, 4, 4, 4, 4, 4), 1e-3), np.full((2, 4, 4, 8, 8), 1e-3)
-    rgb[layer, head, slot, 2, 0, 0] = spec[layer, head, slot, 2, 3] = 0.5
+    rgb[layer, head, token, 2, 0, 0] = spec[layer, head, token, 2, 3] = 0.5
     return AttentionMaps((1, 2), "bottleneck", rgb, spec)
 
 
 def test_the_words_name_slot_layer_time_pitch_and_place_on_the_clock_of_the_file():
-    view, maps = view_of(start=10.0), peaked(layer=0, head=1, slot=2)
-    words = plot.explorer_alt(view, maps, WORLD_CLIP, layer=0, slot=2, frame=4)
-    sound, picture, around = re.split(", and |; ", words)
-    assert sound == "slot 2 in layer 1 reads most at 10.5–10.8 s of the sound, near 1509 Hz"
-    assert picture == "in the picture most at 11.12 s, at the top left"
-    assert around.endswith(
-        "of what it reads in the picture lies around 11.12 s, most at the top left"
+    view, maps = view_of(start=10.0), peaked(layer=0, head=1, token=2)
+    words = plot.explorer_alt(view, maps, WORLD_CLIP, layer=0, token=2, frame=4)
+    audio, video, around = re.split(", and |; ", words)
+    assert (
+        audio
+        == "bottleneck token 2 in layer 1 reads most at 10.5–10.8 s of the audio, near 1509 Hz"
     )
-    head = plot.explorer_alt(view, maps, WORLD_CLIP, layer=0, head=1, slot=2)
-    assert head.startswith("head 1 of slot 2 in layer 1 reads most")
+    assert video == "in the video most at 11.12 s, at the top left"
+    assert around.endswith(
+        "of what it reads in the video lies around 11.12 s, most at the top left"
+    )
+    head = plot.explorer_alt(view, maps, WORLD_CLIP, layer=0, head=1, token=2)
+    assert head.startswith("head 1 of bottleneck token 2 in layer 1 reads most")
     even = plot.explorer_alt(view, maps, WORLD_CLIP, layer=1)
-    assert "the bottleneck in layer 2 reads all of the sound alike, and all of the picture" in even
+    assert "the bottleneck in layer 2 reads all of the audio alike, and all of the video" in even
 
 
 def test_the_line_on_the_sound_stands_at_the_time_of_the_frame():
-    view, maps = view_of(start=10.0), peaked(layer=0, head=1, slot=2)
-    figure = plot.explorer(view, maps, WORLD_CLIP, layer=0, slot=2, frame=4)
-    picture, sound = figure.axes[:2]
-    assert picture.get_xlabel() == "11.12 s"
-    assert list(sound.lines[-1].get_xdata()) == [11.125, 11.125]
-    assert sound.get_xlim() == (10.0, 12.0)
+    view, maps = view_of(start=10.0), peaked(layer=0, head=1, token=2)
+    figure = plot.explorer(view, maps, WORLD_CLIP, layer=0, token=2, frame=4)
+    video, audio = figure.axes[:2]
+    assert video.get_xlabel() == "11.12 s"
+    assert list(audio.lines[-1].get_xdata()) == [11.125, 11.125]
+    assert audio.get_xlim() == (10.0, 12.0)
 
 
 def test_all_frames_of_a_state_are_on_one_scale():
-    view, maps = view_of(), peaked(layer=0, head=1, slot=2)
+    view, maps = view_of(), peaked(layer=0, head=1, token=2)
     limits = [
         plot.explorer(view, maps, WORLD_CLIP, 0, 1, 2, frame).axes[0].images[-1].get_clim()
         for frame in (0, 4)
@@ -288,8 +298,8 @@ def test_the_explorer_of_a_trained_model_reads_a_clip():
     found = media.Media(frames, np.arange(50) / 25, world.wave(scene), 0.0, 2.0, 2.0, ())
     view = features.make_view(found, classifier.clip_config)
     panel = html.attention(classifier, view)
-    assert [choice.name for choice in panel.choices] == ["layer", "head", "slot", "frame"]
-    assert panel.alt(slot=3, layer=0).startswith("slot 2 in layer 1 reads most at")
+    assert [choice.name for choice in panel.choices] == ["layer", "head", "token", "frame"]
+    assert panel.alt(token=3, layer=0).startswith("bottleneck token 2 in layer 1 reads most at")
     assert panel.png(frame=1) != panel.png(frame=5)
     asked = html.attention(classifier, view, query="cls")
     assert [choice.name for choice in asked.choices] == ["layer", "head", "frame"]
@@ -302,7 +312,7 @@ def test_the_sound_of_a_panel_lasts_as_long_as_its_frames():
     view = replace(view, times=view.times + 0.5)
     panel = html.attention(Reader(clip_config=clip_config), view)
     assert panel.step == 0.25
-    with wave.open(io.BytesIO(panel.sound)) as file:
+    with wave.open(io.BytesIO(panel.audio)) as file:
         heard = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
     np.testing.assert_allclose(heard, view.wave[8_000:24_000], atol=2e-5)
 
@@ -312,7 +322,7 @@ def test_a_model_of_one_stream_has_the_panel_of_that_stream(only):
     panel = html.attention(Reader(only=only), view_of(), query="cls")
     data, other = data_of(panel.page()), "spec" if only == "rgb" else "rgb"
     assert data[only] and data[other] is None
-    assert ("picture" in panel.alt()) == (only == "rgb")
+    assert ("video" in panel.alt()) == (only == "rgb")
     assert len([ax for ax in panel.draw(**panel.start).axes if len(ax.images) == 2]) == 1
 
 
@@ -377,8 +387,8 @@ def show(browser, tmp_path):
     ]
 
 
-def picture(tab) -> str:
-    """What is drawn: the pixels of the frame or of the sound, or the parts of the chart."""
+def video(tab) -> str:
+    """What is drawn: the pixels of the frame or of the audio, or the parts of the chart."""
     return tab.evaluate(
         "[...document.querySelectorAll('.over canvas')].map(c => c.toDataURL()).join()"
         " + [...document.querySelectorAll('svg')].map(s => s.innerHTML).join()"
@@ -406,9 +416,9 @@ def turn(tab, key: str = "ArrowRight") -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_a_slider_moved_by_keyboard_changes_the_picture_and_the_words_without_a_network(name, show):
     tab = show(PAGES[name]())
-    before = picture(tab), words(tab)
+    before = video(tab), words(tab)
     turn(tab, "Home" if name == "attention" else "ArrowRight")
-    assert picture(tab) != before[0] and words(tab) != before[1]
+    assert video(tab) != before[0] and words(tab) != before[1]
     tab.set_viewport_size({"width": 390, "height": 800})
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -418,9 +428,9 @@ def test_the_page_of_attention_says_what_its_panel_says(show):
     panel = html.attention(Reader(), view_of(start=3.0))
     tab = show(panel.page())
     tab.get_by_label("layer").select_option("layer 1")
-    tab.get_by_label("slot").select_option("slot 2")
+    tab.get_by_label("token").select_option("bottleneck token 2")
     tab.get_by_label("head").select_option("head 3")
-    said = panel.alt(layer=0, slot=3, head=4)
+    said = panel.alt(layer=0, token=3, head=4)
     assert words(tab) == said[0].upper() + said[1:] + "."
 
 
@@ -430,13 +440,13 @@ def test_frame_slider_and_sound_have_one_clock(show):
     line, frame = tab.locator(".cursor"), tab.locator("input[type=range]")
     turn(tab, "Home")
     assert line.evaluate("e => e.style.left") == "6.25%"
-    sound = tab.locator(".heard .over canvas")
-    sound.click(position={"x": sound.bounding_box()["width"] * 0.7, "y": 20})
+    audio = tab.locator(".heard .over canvas")
+    audio.click(position={"x": audio.bounding_box()["width"] * 0.7, "y": 20})
     assert (frame.input_value(), line.evaluate("e => e.style.left")) == ("5", "68.75%")
-    assert tab.locator("#told").inner_text().startswith("sound at 4.2–4.5 s, near ")
+    assert tab.locator("#told").inner_text().startswith("audio at 4.2–4.5 s, near ")
     assert "lies around 4.38 s" in words(tab)
     turn(tab, "Home")
-    tab.get_by_role("button", name="Play the sound").click()
+    tab.get_by_role("button", name="Play the audio").click()
     runs_past(tab, 1)
     tab.get_by_role("button", name="Pause").click()
     shown = float(line.evaluate("e => e.style.left").removesuffix("%")) / 100 * 8 - 0.5
@@ -452,7 +462,7 @@ def test_arrow_keys_read_the_attention_cell_by_cell(show):
         tab.keyboard.press(key)
         told.append(tab.locator("#told").inner_text())
     assert len(set(told)) == 4
-    assert re.fullmatch(r"picture at [\d.]+ s, at the top left: attention [\d.e−]+", told[-1])
+    assert re.fullmatch(r"video at [\d.]+ s, at the top left: attention [\d.e−]+", told[-1])
 
 
 @pytest.mark.full

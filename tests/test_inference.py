@@ -137,7 +137,7 @@ def test_a_stream_without_content_is_not_asked(classifier, tmp_path):
     frames = world.frames(world.scene(1, 3), np.arange(50) / 25, 96)
     media.write(tmp_path / "silent.mp4", frames, 25.0)
     answer = classifier.predict(tmp_path / "silent.mp4")
-    assert set(answer.streams) == {"rgb"} and "no sound" in answer.notes
+    assert set(answer.streams) == {"rgb"} and "no audio" in answer.notes
 
 
 def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
@@ -150,7 +150,7 @@ def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
     assert one.layers == (2,)
     np.testing.assert_allclose(one.rgb[0], maps.rgb[-1], atol=1e-6)
     np.testing.assert_allclose(maps.mean("spec"), maps.spec[-1].mean((0, 1)), rtol=1e-5)
-    np.testing.assert_allclose(maps.mean("rgb", 0, head=1, slot=2), maps.rgb[0, 1, 2])
+    np.testing.assert_allclose(maps.mean("rgb", 0, head=1, token=2), maps.rgb[0, 1, 2])
 
 
 @pytest.mark.full
@@ -161,7 +161,7 @@ def test_one_patch_can_be_asked_and_the_mean_of_all(classifier, path):
     maps = [
         np.asarray(state["intermediates"][f"{s}_block_2"]["attention"]["weights"][0][0])
         for s in ("rgb", "spec")
-    ]  # [H, tokens, tokens], the class token first and the slots last
+    ]  # [H, tokens, tokens], the class token first and the bottleneck tokens last
     one = classifier.attention(clip, ("rgb", 1, 2, 3), layers=(2,))
     assert one.spec is None and one.query == "rgb patch (1, 2, 3)"
     number = 1 + np.ravel_multi_index((1, 2, 3), WORLD.rgb_grid)
@@ -243,7 +243,7 @@ def test_wrong_sources_are_refused_in_a_sentence(classifier, tmp_path):
 def test_a_foreign_model_gets_clips_of_its_own_size():
     clip = _released_clip(BASE)
     assert (clip.frames, clip.stride, clip.size, clip.resize) == (32, 2, 224, 256)
-    assert (clip.spec_frames, clip.video_seconds, clip.sound_seconds) == (800, 2.56, 8.0)
+    assert (clip.spec_frames, clip.video_seconds, clip.audio_seconds) == (800, 2.56, 8.0)
 
 
 def test_a_shared_folder_answers_as_before_and_says_what_it_is(classifier, path, tmp_path):

@@ -139,7 +139,7 @@ def run_all(tab) -> None:
 
 
 def shown(tab) -> tuple[str, str, str]:
-    """The picture's source and description, and the words below it."""
+    """The video's source and description, and the words below it."""
     image = tab.locator(IMAGE)
     words = tab.locator(".jp-OutputArea-output [role=status]")
     return image.get_attribute("src"), image.get_attribute("alt"), words.inner_text()
@@ -166,7 +166,7 @@ def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_play
     tab.screenshot(path=tmp_path / "before.png")
     before = shown(tab)
     assert before[0].startswith("data:image/png;base64,") and before[1] == before[2]
-    assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second picture
+    assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second video
     for _ in range(3):
         tab.get_by_role("slider").press("ArrowRight")
     moved = told(tab, f"around {tab.locator('.widget-readout').inner_text()}")

@@ -1,4 +1,4 @@
-"""Facts about reading video and sound, on small files that the tests make themselves."""
+"""Facts about reading video and audio, on small files that the tests make themselves."""
 
 import io
 import os
@@ -205,7 +205,7 @@ def test_the_sound_is_placed_to_the_sample_at_every_rate(tmp_path):
             assert abs(int(np.argmax(lags)) - 8) <= 1, rate
 
 
-# ---- the picture ----
+# ---- the video ----
 
 
 def corners(height=48, width=64):
@@ -461,11 +461,11 @@ def test_a_change_of_size_and_rate_on_the_way_is_scaled_and_resampled(tmp_path):
     (tmp_path / "c.ts").write_bytes(joined)
     media = read(tmp_path / "c.ts")
     assert media.frames.shape[1:] == (48, 64, 3) and len(media.frames) >= 95
-    assert "the picture changes its size on the way" in media.notes
+    assert "the video changes its size on the way" in media.notes
     assert np.abs(media.wave[round(0.9 * RATE) : round(1.3 * RATE)]).max() > 0.5
 
 
-# ---- the sound ----
+# ---- the audio ----
 
 
 def test_all_channels_are_mixed(tmp_path):
@@ -500,10 +500,10 @@ def test_many_channels_are_mixed_with_the_standard_downmix(layout, weights):
 def test_missing_streams_are_noted(tmp_path):
     write(tmp_path / "silent.mp4", flash(1, 0.5), FPS)
     media = read(tmp_path / "silent.mp4")
-    assert media.wave.shape == (0,) and media.notes == ("no sound",)
+    assert media.wave.shape == (0,) and media.notes == ("no audio",)
     encode(tmp_path / "deaf.m4a", wave=beep(1, 0.5)[None])
     media = read(tmp_path / "deaf.m4a")
-    assert media.frames.shape[0] == media.times.shape[0] == 0 and "no picture" in media.notes
+    assert media.frames.shape[0] == media.times.shape[0] == 0 and "no video" in media.notes
     assert media.wave.shape == (RATE,)
 
 
@@ -527,7 +527,7 @@ def two_tracks(tmp_path_factory):
 def test_another_track_with_sound_is_named_where_the_chosen_one_is_silent(two_tracks):
     assert not read(two_tracks).wave.any()
     said = [note for note in read(two_tracks).notes if "--audio-track 2" in note]
-    assert len(said) == 1 and 'audio track 2 (flac, mono, "On the camera") has sound' in said[0]
+    assert len(said) == 1 and 'audio track 2 (flac, mono, "On the camera") has audio' in said[0]
     assert not any("--audio-track" in note for note in read(two_tracks, audio_track=1).notes)
 
 
@@ -543,7 +543,7 @@ def test_an_audio_track_is_chosen_by_its_number(two_tracks):
 
 
 @pytest.mark.parametrize(
-    "code, kind, name", [(b"avc1", "a video", "picture"), (b"mp4a", "an audio", "sound")]
+    "code, kind, name", [(b"avc1", "a video", "video"), (b"mp4a", "an audio", "audio")]
 )
 def test_a_codec_that_cannot_be_decoded_is_named(clip, tmp_path, code, kind, name):
     path = tmp_path / "a.mp4"
@@ -561,8 +561,8 @@ def test_a_codec_that_cannot_be_decoded_is_named(clip, tmp_path, code, kind, nam
 def test_digital_silence_and_short_sound_are_noted(tmp_path):
     write(tmp_path / "a.mp4", flash(3, 2), FPS, np.zeros(RATE))
     media = read(tmp_path / "a.mp4")
-    assert "the sound is digital silence" in media.notes
-    assert any("the sound ends" in note for note in media.notes)
+    assert "the audio is digital silence" in media.notes
+    assert any("the audio ends" in note for note in media.notes)
     assert media.wave.shape == (3 * RATE,)
 
 
@@ -584,7 +584,7 @@ def test_a_cover_picture_is_not_a_video(tmp_path):
                 out.mux(packet)
     media = read(tmp_path / "b.m4a")
     assert len(media.frames) == 0 and len(media.wave) == pytest.approx(2 * RATE, abs=1100)
-    assert "the picture in the file is a cover, not a video" in media.notes
+    assert "the video in the file is a cover, not a video" in media.notes
     assert not probe(tmp_path / "b.m4a").has_video
 
 
@@ -611,9 +611,9 @@ def remuxed(source, target, since=0.0, by=0.0, kinds=("video", "audio"), **optio
     [
         ("both.ts", 4, ("video", "audio")),
         ("both.mkv", 4, ("video", "audio")),
-        ("sound.mkv", 4, ("audio",)),
+        ("audio.mkv", 4, ("audio",)),
         ("wall clock.mkv", 0, ("audio",)),
-        ("sound.mp4", 4, ("audio",)),
+        ("audio.mp4", 4, ("audio",)),
     ],
 )
 def test_time_stamps_that_jump_are_played_on_without_the_jump(tmp_path, clip, name, since, kinds):
@@ -709,7 +709,7 @@ def test_sound_that_is_sought_by_its_byte_rate_comes_from_the_right_second(tmp_p
 def test_what_has_ended_before_the_window_is_called_so(tmp_path):
     write(tmp_path / "a.mp4", flash(6, 1), FPS, beep(2, 1))
     write(tmp_path / "b.mp4", flash(2, 1), FPS, beep(6, 1))
-    assert read(tmp_path / "a.mp4", 3, 2).notes[0] == "the sound ends before the window"
+    assert read(tmp_path / "a.mp4", 3, 2).notes[0] == "the audio ends before the window"
     notes = read(tmp_path / "b.mp4", 3, 2).notes
     assert any("its last frame stands in" in note for note in notes)
     assert not any("only one frame" in note for note in notes)
@@ -717,9 +717,9 @@ def test_what_has_ended_before_the_window_is_called_so(tmp_path):
 
 def test_only_gaps_within_the_window_are_noted(tmp_path, clip):
     path = remuxed(clip, tmp_path / "a.mkv", 2, 0.5)
-    assert "the sound has gaps" in read(path).notes
-    assert "the sound has gaps" in read(path, 1.5, 2).notes
-    assert "the sound has gaps" not in read(path, 3, 2).notes
+    assert "the audio has gaps" in read(path).notes
+    assert "the audio has gaps" in read(path, 1.5, 2).notes
+    assert "the audio has gaps" not in read(path, 3, 2).notes
 
 
 # ---- names, limits, damage ----
@@ -903,29 +903,27 @@ def test_a_window_has_its_sound_though_the_picture_is_lost(tmp_path):
     wave = (0.3 * np.sin(0.2 * np.arange(6 * 16_000))).astype(np.float32)
     write(tmp_path / "whole.mp4", frames, 25.0, wave)
     damaged = bytearray((tmp_path / "whole.mp4").read_bytes())
-    sizes = damaged.find(b"stsz") + 12  # of the picture's samples, the first track in the file
+    sizes = damaged.find(b"stsz") + 12  # of the video's samples, the first track in the file
     damaged[sizes : sizes + 400] = bytes(400)
     (tmp_path / "lost.mp4").write_bytes(damaged)
     found = read(tmp_path / "lost.mp4", 3, 2)
     assert len(found.frames) == 0 and np.abs(found.wave).max() > 0.25
-    assert any("no picture" in note for note in found.notes)
+    assert any("no video" in note for note in found.notes)
 
 
 def test_one_stream_alone_is_as_it_is_beside_the_other(tmp_path):
     file = tmp_path / "late.mp4"
     frames = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((32, 32, 3), np.uint8)
     wave = np.sin(np.arange(32_000) / 9).astype(np.float32)
-    write(file, frames, 0.3 + np.arange(50) / 25, wave)  # the picture starts later
+    write(file, frames, 0.3 + np.arange(50) / 25, wave)  # the video starts later
     both = read(file, 0.5, 1.0)
-    picture, sound = (read(file, 0.5, 1.0, only=name) for name in ("picture", "sound"))
+    picture, sound = (read(file, 0.5, 1.0, only=name) for name in ("video", "audio"))
     np.testing.assert_array_equal(picture.frames, both.frames)
     np.testing.assert_array_equal(picture.times, both.times)
     np.testing.assert_array_equal(sound.wave, both.wave)
     assert not len(picture.wave) and not len(sound.frames)
-    assert not any(
-        "no sound" in note or "no picture" in note for note in picture.notes + sound.notes
-    )
+    assert not any("no audio" in note or "no video" in note for note in picture.notes + sound.notes)
     silent = tmp_path / "silent.mp4"
     write(silent, frames, 25.0)
-    with pytest.raises(MediaError, match="holds no sound; name a file that does"):
-        read(silent, only="sound")
+    with pytest.raises(MediaError, match="holds no audio; name a file that does"):
+        read(silent, only="audio")

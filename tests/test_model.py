@@ -163,7 +163,7 @@ FUSIONS = {
     "joint": {"fusion": "joint"},
     "shared joint": {"fusion": "joint", "shared_encoder": True},
     "late": {"fusion": "late"},
-    "sound alone": {"streams": ("spec",)},
+    "audio only": {"streams": ("spec",)},
 }
 
 
@@ -295,8 +295,8 @@ COUNTS = {  # REFERENCE: parameters of Scenic's model at full size
     "cross": ({"fusion": "joint"}, 175_005_455),
     "shared": ({"shared_encoder": True}, 89_954_831),
     "vanilla": ({"fusion": "joint", "shared_encoder": True}, 89_950_991),
-    "picture": ({"streams": ("rgb",)}, 89_051_663),
-    "sound": ({"streams": ("spec",)}, 86_360_591),
+    "video": ({"streams": ("rgb",)}, 89_051_663),
+    "audio": ({"streams": ("spec",)}, 86_360_591),
     "309 classes": ({"classes": 309}, 174_841_653),
     "8 frames": (LIGHT, 173_215_247),
 }

@@ -1,4 +1,4 @@
-"""What the pictures show: the numbers that were given, on a clock in seconds."""
+"""What the images show: the numbers that were given, on a clock in seconds."""
 
 import io
 import threading
@@ -159,18 +159,18 @@ def test_the_words_for_attention_name_time_and_place():
     assert "in frame 3 of 4" in plot.attention_on_frames_alt(maps)
     assert "spread evenly" in plot.attention_on_frames_alt(np.ones((4, 3, 3)))
     sound = plot.attention_on_spectrogram_alt(grid((10, 8), peak=(3, 7)), seconds=2.0)
-    assert sound == "attention over 2.0 s of sound, highest near 0.7 s in the high pitches"
+    assert sound == "attention over 2.0 s of audio, highest near 0.7 s in the high pitches"
 
 
 def seen_and_heard(start: float, frames: int = 8):
-    """A `View` with a tone of 1 kHz in the middle of its sound, and the `ClipConfig` it fits."""
+    """A `View` with a tone of 1 kHz in the middle of its audio, and the `ClipConfig` it fits."""
     spec, times = tone(1000, start=1.0), start + np.arange(frames) * 0.25
     rgb, wave = np.zeros((frames, 24, 24, 3), np.uint8), np.zeros(32_000, np.float32)
     return View(rgb, times, spec, wave, start, (), FRONT), ClipConfig(spec_frames=200)
 
 
 def maps_of(**peaks) -> AttentionMaps:
-    """Maps of layers 2 and 3 with two heads and two slots, whose peak is in layer 3, slot 1."""
+    """Maps of layers 2 and 3 with two heads and two bottleneck tokens, whose peak is in layer 3, bottleneck token 1."""
     shapes = {"rgb": (2, 2, 2, 4, 3, 3), "spec": (2, 2, 2, 10, 8)}
     made = {s: grid(shapes[s], (1, slice(None), 1, *peak)) for s, peak in peaks.items()}
     return AttentionMaps((2, 3), "bottleneck", made.get("rgb"), made.get("spec"))
@@ -179,16 +179,16 @@ def maps_of(**peaks) -> AttentionMaps:
 def test_attention_to_frames_and_sound_stand_on_the_clock_of_the_file():
     view, clip_config = seen_and_heard(start=3.0)
     maps = maps_of(rgb=(2, 0, 2), spec=(5, 6))
-    figure = plot.attention(view, maps, clip_config, slot=1)
+    figure = plot.attention(view, maps, clip_config, token=1)
     panels = [ax for ax in figure.axes if ax.images and ax.get_xlabel()]
     starts = [ax.get_xlabel().partition("\N{EN DASH}")[0] for ax in panels[:4]]
     assert starts == ["3.00", "3.50", "4.00", "4.50"]
     assert panels[4].get_xlim() == (3.0, 5.0)
     np.testing.assert_allclose(panels[4].lines[-1].get_xdata(), np.arange(3, 5, 0.25))
-    assert figure.get_suptitle() == "what the bottleneck reads in layer 3, slot 1"
-    assert plot.attention_alt(view, maps, clip_config, slot=1) == (
-        "what the bottleneck reads in layer 3, slot 1; attention over 4 frames, highest at "
-        "4.00\N{EN DASH}4.25 s, at the top right; attention over 2.0 s of sound, highest near "
+    assert figure.get_suptitle() == "what the bottleneck reads in layer 3, bottleneck token 1"
+    assert plot.attention_alt(view, maps, clip_config, token=1) == (
+        "what the bottleneck reads in layer 3, bottleneck token 1; attention over 4 frames, highest at "
+        "4.00\N{EN DASH}4.25 s, at the top right; attention over 2.0 s of audio, highest near "
         "4.1 s and 4724 Hz"
     )
 
@@ -235,8 +235,8 @@ def test_bars_without_a_label_each_are_refused():
 def test_three_predictions_stand_side_by_side_on_the_same_rows():
     predictions = {
         "both": [("bell", 0.9), ("rain", 0.2)],
-        "sound alone": [("bell", 0.8), ("rain", 0.1)],
-        "picture alone": [("ball", 0.7)],
+        "audio only": [("bell", 0.8), ("rain", 0.1)],
+        "video only": [("ball", 0.7)],
     }
     figure = plot.compare_bars(predictions)
     assert [ax.get_title(loc="left") for ax in figure.axes] == list(predictions)
@@ -294,7 +294,7 @@ def test_letters_that_no_font_has_are_warned_of_in_one_sentence():
 
 
 def test_colour_maps_rise_in_lightness_so_that_they_read_without_colour_vision():
-    for name in (plot.SOUND_MAP, plot.ATTENTION_MAP):
+    for name in (plot.AUDIO_MAP, plot.ATTENTION_MAP):
         luma = matplotlib.colormaps[name](np.linspace(0, 1, 32))[:, :3] @ [0.2126, 0.7152, 0.0722]
         assert (np.diff(luma) > 0).all()
 

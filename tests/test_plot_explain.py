@@ -1,4 +1,4 @@
-"""What the pictures of the explanations show: shares, changes of logits, scores and chance."""
+"""What the images of the explanations show: shares, changes of logits, scores and chance."""
 
 from types import SimpleNamespace as Given
 
@@ -9,12 +9,12 @@ import pytest
 from mbt_lite import plot
 
 LABELS = ("bell heard", "circle sings")
-SOUND, PICTURE = 0, 1  # groups of a flow; then three slots
+SOUND, PICTURE = 0, 1  # groups of a flow; then three bottleneck tokens
 
 
 def flow_of(share: float = 0.04, strongest=(0, SOUND, 3), effects: bool = True) -> Given:
-    """A flow through two layers: `share` goes from sound into slot 1 and from there to picture;
-    half as much from the picture to slot 0 and on to the sound."""
+    """A flow through two layers: `share` goes from audio into bottleneck token 1 and from there to video;
+    half as much from the video to bottleneck token 0 and on to the audio."""
     mass = np.zeros((2, 5, 5))
     mass[:, SOUND, SOUND], mass[:, PICTURE, PICTURE] = 0.6 - share, 0.4 - share / 2
     mass[0, SOUND, 3], mass[1, 3, PICTURE] = share, share
@@ -25,7 +25,7 @@ def flow_of(share: float = 0.04, strongest=(0, SOUND, 3), effects: bool = True) 
     effect = np.full_like(mass, np.nan)
     effect[:, :2, 2:], effect[:, 2:, :2] = 0.1, -0.1
     effect[strongest] = 2.0
-    groups = ("sound", "picture", "slot 0", "slot 1", "slot 2")
+    groups = ("audio", "video", "bottleneck token 0", "bottleneck token 1", "bottleneck token 2")
     told = {"streams": ("spec", "rgb"), "layers": (2, 3), "label": "bell heard", "groups": groups}
     return Given(mass=mass, effect=effect if effects else None, **told)
 
@@ -46,8 +46,11 @@ def said(ax) -> list[str]:
 
 def test_a_band_between_stream_and_slot_is_as_wide_as_its_share_at_both_ends():
     drawn = bands(plot.flow(flow_of(share=0.04)))
-    written, read = drawn["sound to slot 1 in layer 2"], drawn["slot 1 to picture in layer 3"]
-    other = drawn["picture to slot 0 in layer 2"]
+    written, read = (
+        drawn["audio to bottleneck token 1 in layer 2"],
+        drawn["bottleneck token 1 to video in layer 3"],
+    )
+    other = drawn["video to bottleneck token 0 in layer 2"]
     np.testing.assert_allclose([*ends(written), *ends(read)], ends(written)[0])
     np.testing.assert_allclose(ends(other), np.array(ends(written)) / 2)
 
@@ -56,7 +59,9 @@ def test_a_band_between_stream_and_slot_is_as_wide_as_its_share_at_both_ends():
 def test_bands_that_touch_a_slot_are_widened_by_the_factor_that_the_figure_names(share, factor):
     figure = plot.flow(flow_of(share))
     drawn = bands(figure)
-    stays, written = (ends(drawn[f"sound to {to} in layer 2"])[0] for to in ("sound", "slot 1"))
+    stays, written = (
+        ends(drawn[f"audio to {to} in layer 2"])[0] for to in ("audio", "bottleneck token 1")
+    )
     assert written / stays == pytest.approx(factor * share / (0.6 - share), rel=1e-4)
     words = figure.axes[0].get_xlabel()
     assert (f"drawn {factor} times as wide" in words) == (factor > 1)
@@ -65,18 +70,18 @@ def test_bands_that_touch_a_slot_are_widened_by_the_factor_that_the_figure_names
 def test_a_band_too_thin_to_see_is_a_hairline_and_what_carries_nothing_has_no_band():
     figure = plot.flow(flow_of())
     drawn = bands(figure)
-    assert ends(drawn["sound to slot 2 in layer 2"])[0] == pytest.approx(0.003)
+    assert ends(drawn["audio to bottleneck token 2 in layer 2"])[0] == pytest.approx(0.003)
     assert "hairlines: less than 0.03 %" in figure.axes[0].get_xlabel()
-    assert "picture to slot 1 in layer 2" not in drawn
-    assert "sound to picture in layer 2" not in drawn
+    assert "video to bottleneck token 1 in layer 2" not in drawn
+    assert "audio to video in layer 2" not in drawn
 
 
 def test_bands_meet_their_bars_without_running_into_each_other():
     drawn = bands(plot.flow(flow_of()))
-    bar = drawn["sound, column 0"]
+    bar = drawn["audio, column 0"]
     edges = []
-    for to in ("sound", "slot 2", "slot 1"):
-        across, up = drawn[f"sound to {to} in layer 2"].get_path().vertices.T
+    for to in ("audio", "bottleneck token 2", "bottleneck token 1"):
+        across, up = drawn[f"audio to {to} in layer 2"].get_path().vertices.T
         edges += sorted({*up[across == across.min()]})
     np.testing.assert_allclose(edges[1::2][:-1], edges[2::2])
     np.testing.assert_allclose([edges[0], edges[-1]], [bar.get_y(), bar.get_y() + bar.get_height()])
@@ -84,11 +89,11 @@ def test_bands_meet_their_bars_without_running_into_each_other():
 
 def test_the_sound_is_below_the_picture_above_and_every_slot_stands_between_in_every_column():
     drawn = bands(plot.flow(flow_of()))
-    groups = ("picture", "slot 0", "slot 1", "slot 2", "sound")
+    groups = ("video", "bottleneck token 0", "bottleneck token 1", "bottleneck token 2", "audio")
     for column in range(3):
         heights = [drawn[f"{group}, column {column}"].get_y() for group in groups]
         assert heights == sorted(heights, reverse=True)
-    assert drawn["slot 2, column 2"].get_height() > 0
+    assert drawn["bottleneck token 2, column 2"].get_height() > 0
 
 
 def test_the_shares_of_bars_and_of_what_stays_are_written():
@@ -101,8 +106,8 @@ def test_the_shares_of_bars_and_of_what_stays_are_written():
 
 def test_attention_takes_the_colours_of_the_streams():
     drawn = bands(plot.flow(flow_of()))
-    colours = [drawn[f"{group}, column 0"].get_facecolor() for group in ("sound", "picture")]
-    written = drawn["sound to slot 1 in layer 2"].get_facecolor()
+    colours = [drawn[f"{group}, column 0"].get_facecolor() for group in ("audio", "video")]
+    written = drawn["audio to bottleneck token 1 in layer 2"].get_facecolor()
     assert written[:3] == colours[0][:3] != colours[1][:3]
 
 
@@ -111,11 +116,11 @@ def test_cause_colours_a_band_by_the_change_when_it_is_cut_and_leaves_the_others
     drawn, bar = bands(figure), figure.axes[1]
     assert bar.get_ylabel() == "change of the logit of “bell heard” when cut"
     np.testing.assert_allclose(bar.get_ylim(), (-2, 2))
-    red, green, blue, _ = drawn["sound to slot 1 in layer 2"].get_facecolor()
+    red, green, blue, _ = drawn["audio to bottleneck token 1 in layer 2"].get_facecolor()
     assert green < min(red, blue)  # purple: the logit falls by 2 when it is cut
-    red, green, blue, _ = drawn["slot 0 to sound in layer 3"].get_facecolor()
+    red, green, blue, _ = drawn["bottleneck token 0 to audio in layer 3"].get_facecolor()
     assert green > max(red, blue)
-    stays = {drawn[f"{s} to {s} in layer 2"].get_facecolor() for s in ("sound", "picture")}
+    stays = {drawn[f"{s} to {s} in layer 2"].get_facecolor() for s in ("audio", "video")}
     assert len(stays) == 1
     assert "−2.00" in said(figure.axes[0])
 
@@ -151,9 +156,9 @@ def test_a_flow_without_effects_cannot_be_coloured_by_cause():
 
 def test_the_words_for_a_flow_name_the_slot_that_carries_most_each_way():
     words = plot.flow_alt(flow_of(share=0.04))
-    assert "60 % in the sound and 40 % in the picture before" in words
-    assert "from sound to picture most through slot 1 (4.0 % of the reading)" in words
-    assert "from picture to sound most through slot 0 (2.0 % of the reading)" in words
+    assert "60 % in the audio and 40 % in the video before" in words
+    assert "from audio to video most through bottleneck token 1 (4.0 % of the reading)" in words
+    assert "from video to audio most through bottleneck token 0 (2.0 % of the reading)" in words
 
 
 def test_a_single_fused_layer_carries_nothing_from_one_sense_to_the_other():
@@ -161,15 +166,17 @@ def test_a_single_fused_layer_carries_nothing_from_one_sense_to_the_other():
     given.mass, given.layers = given.mass[1:], (3,)
     words = plot.flow_alt(given)
     assert "1 fused layer:" in words
-    assert "from sound to picture nothing through any slot" in words
+    assert "from audio to video nothing through any bottleneck token" in words
 
 
 def test_the_words_for_a_flow_say_whether_attention_and_cause_agree():
     agree = plot.flow_alt(flow_of(strongest=(0, SOUND, 3)))
-    assert "largest attention edge: sound to slot 1 in layer 2 (4.0 %)" in agree
+    assert "largest attention edge: audio to bottleneck token 1 in layer 2 (4.0 %)" in agree
     assert agree.endswith("attention and cause agree: these are the same edge")
     differ = plot.flow_alt(flow_of(strongest=(1, 2, SOUND)))
-    assert "largest causal edge: slot 0 to sound in layer 3 (cutting it changes" in differ
+    assert (
+        "largest causal edge: bottleneck token 0 to audio in layer 3 (cutting it changes" in differ
+    )
     assert differ.endswith(
         "attention and cause disagree: cutting the largest attention edge changes the logit of "
         "bell heard by −0.10"
@@ -178,10 +185,16 @@ def test_the_words_for_a_flow_say_whether_attention_and_cause_agree():
 
 
 def effects_of(*changes: float, kind: str = "zero") -> Given:
-    """Each of two slots after each of two layers, and the change of the second label's logit."""
-    places = [(layer, slot) for layer in (1, 2) for slot in (0, 1)]
+    """Each of two bottleneck tokens after each of two layers, and the change of the second label's logit."""
+    places = [(layer, token) for layer in (1, 2) for token in (0, 1)]
     operations = tuple(
-        Given(kind=kind, layer=i, slot=k, reader=None, words=f"slot {k} emptied after layer {i}")
+        Given(
+            kind=kind,
+            layer=i,
+            token=k,
+            reader=None,
+            words=f"bottleneck token {k} emptied after layer {i}",
+        )
         for i, k in places
     )
     change = np.stack([np.zeros(len(changes)), np.array(changes)], 1)
@@ -196,7 +209,10 @@ def test_operations_are_bars_in_the_order_given_or_the_largest_on_top():
     ax = plot.effects(effects, "circle sings", top=2)
     assert [bar.get_width() for bar in ax.patches] == [-3.0, 1.5]
     names = [text.get_text() for text in ax.get_yticklabels()]
-    assert names == ["slot 1 emptied after layer 1", "slot 1 emptied after layer 2"]
+    assert names == [
+        "bottleneck token 1 emptied after layer 1",
+        "bottleneck token 1 emptied after layer 2",
+    ]
     assert said(ax) == ["−3.00", "+1.50"]
     assert ax.get_xlabel() == "change of the logit of “circle sings”"
     below, above = ax.get_ylim()
@@ -213,14 +229,14 @@ def test_rounding_errors_are_not_blown_up_to_effects():
     ax = plot.effects(effects_of(1e-7, -1e-7), "circle sings")
     assert said(ax) == ["+0.00", "+0.00"]
     assert ax.get_xlim()[1] > 1e-3
-    low, high = plot.slots(effects_of(1e-7, 0.0), "circle sings").images[0].get_clim()
+    low, high = plot.bottleneck_tokens(effects_of(1e-7, 0.0), "circle sings").images[0].get_clim()
     assert -low == high > 1e-3
 
 
 def test_the_words_for_effects_list_the_logit_and_its_changes():
     words = plot.effects_alt(effects_of(0.5, -3.0), "circle sings", top=1)
     assert words == (
-        "logit of circle sings: +3.00 as it is; changed by: slot 1 emptied after layer 1 −3.00"
+        "logit of circle sings: +3.00 as it is; changed by: bottleneck token 1 emptied after layer 1 −3.00"
     )
 
 
@@ -230,39 +246,41 @@ def test_an_unknown_label_is_answered_with_the_known_ones():
 
 
 def test_slots_are_a_table_of_layers_and_slots_around_a_colourless_zero():
-    ax = plot.slots(effects_of(0.5, -3.0, 0.0, 1.5), "circle sings")
+    ax = plot.bottleneck_tokens(effects_of(0.5, -3.0, 0.0, 1.5), "circle sings")
     np.testing.assert_array_equal(ax.images[0].get_array(), [[0.5, -3.0], [0.0, 1.5]])
     assert ax.images[0].get_clim() == (-3, 3)
     assert said(ax) == ["+0.50", "−3.00", "+0.00", "+1.50"]
     down, across = ax.get_yticklabels(), ax.get_xticklabels()
     assert [text.get_text() for text in down] == ["after layer 1", "after layer 2"]
-    assert [text.get_text() for text in across] == ["slot 0", "slot 1"]
+    assert [text.get_text() for text in across] == ["bottleneck token 0", "bottleneck token 1"]
 
 
 def test_a_slot_that_was_left_alone_is_said_to_be():
-    ax = plot.slots(effects_of(0.5, -3.0, 1.0), "circle sings")
+    ax = plot.bottleneck_tokens(effects_of(0.5, -3.0, 1.0), "circle sings")
     assert said(ax)[-1] == "not done"
-    assert "after layer 1 (−3.00); then" in plot.slots_alt(effects_of(0.5, -3.0, 1), "circle sings")
+    assert "after layer 1 (−3.00); then" in plot.bottleneck_tokens_alt(
+        effects_of(0.5, -3.0, 1), "circle sings"
+    )
 
 
 def test_the_words_for_slots_name_the_one_that_matters_most():
-    words = plot.slots_alt(effects_of(0.5, -3.0, 0.1, 1.5), "circle sings")
+    words = plot.bottleneck_tokens_alt(effects_of(0.5, -3.0, 0.1, 1.5), "circle sings")
     assert words == (
-        "logit of circle sings: most changed by slot 1 emptied after layer 1 (−3.00); then by "
-        "slot 1 emptied after layer 2 (+1.50), slot 0 emptied after layer 1 (+0.50)"
+        "logit of circle sings: most changed by bottleneck token 1 emptied after layer 1 (−3.00); then by "
+        "bottleneck token 1 emptied after layer 2 (+1.50), bottleneck token 0 emptied after layer 1 (+0.50)"
     )
 
 
 def test_cuts_of_one_reader_are_a_table_of_their_own():
     effects = effects_of(0.5, -3.0, kind="cut")
     for operation, reader in zip(effects.operations, ("rgb", "spec"), strict=True):
-        operation.reader, operation.slot = reader, None
-    ax = plot.slots(effects, "circle sings", "cut", "spec")
+        operation.reader, operation.token = reader, None
+    ax = plot.bottleneck_tokens(effects, "circle sings", "cut", "spec")
     np.testing.assert_array_equal(ax.images[0].get_array(), [[-3.0]])
-    assert ax.get_xticklabels()[0].get_text() == "all slots"
-    assert ax.get_xlabel() == "operation: cut, for the sound"
+    assert ax.get_xticklabels()[0].get_text() == "all bottleneck tokens"
+    assert ax.get_xlabel() == "operation: cut, for the audio"
     with pytest.raises(ValueError, match="no operation is 'zero'"):
-        plot.slots(effects, "circle sings")
+        plot.bottleneck_tokens(effects, "circle sings")
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
@@ -273,7 +291,7 @@ def swap_of(share: float | None) -> Given:
     logits = np.zeros((2, 2, 2))
     logits[..., 1] = [[4.0, -1.0], [2.0, -3.0]]
     told = {"labels": LABELS, "names": ("bell.mp4", "a $rain$ with a very long name.mp4")}
-    effects = {"picture": 2.0, "sound": 5.0, "interaction": 0.0, "sound_share": share}
+    effects = {"video": 2.0, "audio": 5.0, "interaction": 0.0, "sound_share": share}
     methods = {name: (lambda label, size=size: size) for name, size in effects.items()}
     return Given(logits=logits, probabilities=sigmoid(logits), **told, **methods)
 
@@ -286,20 +304,20 @@ def test_swapped_clips_are_a_table_with_pictures_down_and_sounds_across():
     assert ax.images[0].get_clim() == (0, 1)
     assert said(ax)[::2] == ["98 %", "27 %", "88 %", "5 %"]
     assert said(ax)[1] == "logit +4.00"
-    assert ax.get_yticklabels()[0].get_text() == "picture of\nbell.mp4"
-    assert ax.get_xticklabels()[1].get_text() == "sound of\na $rain$ with a very lo…"
+    assert ax.get_yticklabels()[0].get_text() == "video of\nbell.mp4"
+    assert ax.get_xticklabels()[1].get_text() == "audio of\na $rain$ with a very lo…"
 
 
 def test_below_the_table_stands_what_the_answer_owes_to_picture_and_sound():
     first, second = plot.swap(swap_of(share=0.71), "circle sings").get_xlabel().split("\n")
     assert first == "logit with the first clip instead of the second:"
-    assert second == "picture +2.00, sound +5.00, interaction +0.00; 71 % sound"
+    assert second == "video +2.00, audio +5.00, interaction +0.00; 71 % audio"
     assert "%" not in plot.swap(swap_of(share=None), "circle sings").get_xlabel()
 
 
 def test_the_words_for_swapped_clips_have_all_four_probabilities():
     words = plot.swap_alt(swap_of(share=0.71), "circle sings")
-    assert words.startswith("probability of circle sings: picture of bell.mp4 with sound of bell.m")
+    assert words.startswith("probability of circle sings: video of bell.mp4 with audio of bell.m")
     assert [f"{p} %" in words for p in (98, 27, 88, 5, 71)] == [True] * 5
 
 
@@ -318,7 +336,7 @@ def test_a_late_sound_is_a_line_over_seconds_with_a_mark_where_it_is_in_place():
     np.testing.assert_array_equal(line.get_xdata(), SECONDS)
     np.testing.assert_allclose(line.get_ydata(), [0.119, 0.731, 0.953, 0.5], atol=0.001)
     assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (0, line.get_ydata()[2])
-    assert ax.get_xlabel().startswith("sound later than the picture by (s)")
+    assert ax.get_xlabel().startswith("audio later than the video by (s)")
 
 
 def test_labels_are_told_apart_without_colour():
@@ -329,7 +347,7 @@ def test_labels_are_told_apart_without_colour():
 
 def test_the_words_for_a_late_sound_say_how_probable_it_is_in_place():
     assert plot.shift_alt(shift_of(), "bell heard") == (
-        "probability with the sound −1 s to 0.5 s late: bell heard 95 % at 0 s, "
+        "probability with the audio −1 s to 0.5 s late: bell heard 95 % at 0 s, "
         "highest 95 % at 0 s, lowest 12 % at −1 s"
     )
 

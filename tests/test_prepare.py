@@ -51,7 +51,7 @@ def film(path, seconds=1.0, fps=25.0, size=(32, 48), hum=440.0):
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
-    """Eight clips of 1 s, one of 2.6 s, one without sound, one that is no video, and a table."""
+    """Eight clips of 1 s, one of 2.6 s, one without audio, one that is no video, and a table."""
     folder = tmp_path_factory.mktemp("videos")
     for i in range(8):
         film(folder / f"v{i}.mp4", hum=200.0 + 40 * i)
@@ -85,7 +85,7 @@ def test_records_of_one_stream_hold_nothing_of_the_other(capsys, tmp_path, strea
         assert kept == {stream: seconds, other: 0}
     if stream == "spec":
         assert "1 clips could not be prepared" in shown.err
-        assert "no sound" in (tmp_path / "out" / "failures.csv").read_text()
+        assert "no audio" in (tmp_path / "out" / "failures.csv").read_text()
 
 
 def contents(folder):
@@ -212,7 +212,7 @@ def test_all_clips_are_in_the_records_or_in_the_failures(made):
     with (made / "failures.csv").open() as file:
         failures = {row["id"]: row["reason"] for row in csv.DictReader(file)}
     assert failures.keys() == {"silent", "broken", "gone"}
-    assert "has no sound in the window; a clip needs both" in failures["silent"]
+    assert "has no audio in the window; a clip needs both" in failures["silent"]
     assert failures["broken"].endswith("header is lost; get it again.")
     assert failures["gone"] == "the file is missing"
 

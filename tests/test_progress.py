@@ -32,7 +32,7 @@ def told_by(work) -> list[tuple[float, str]]:
 def test_a_prediction_tells_its_stages(asked):
     classifier, clip = asked
     told = told_by(lambda tell: classifier.predict(clip, progress=tell))
-    words = ["compiling", "audio alone", "video alone", "both streams", "done"]
+    words = ["compiling", "audio alone", "video alone", "both", "done"]
     assert [desc for _, desc in told] == words
     assert [share for share, _ in told] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1])
 
@@ -41,8 +41,8 @@ def test_a_prediction_tells_its_stages(asked):
 def test_a_flow_counts_its_cuts(asked):
     classifier, clip = asked
     told = told_by(lambda tell: explain.flow(classifier, clip, progress=tell))
-    edges = 3 * 2 * 2 * 4  # fused layers, streams, ways, slots
-    assert [desc for _, desc in told[:3]] == ["both streams", "attention maps", "compiling"]
+    edges = 3 * 2 * 2 * 4  # fused layers, streams, ways, bottleneck tokens
+    assert [desc for _, desc in told[:3]] == ["both", "attention maps", "compiling"]
     assert told[3] == (0, f"cut 1 of {edges}")
     assert all(0 <= share < 1 and desc.endswith(f" of {edges}") for share, desc in told[3:])
 
@@ -65,9 +65,9 @@ def test_time_left_is_estimated_from_what_came_after_the_preparation(monkeypatch
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     told = []
     tell = progress.estimated(lambda share, desc: told.append(desc))
-    for share, desc in ((0, "reading"), (0, "both streams"), (0.25, "video alone")):
+    for share, desc in ((0, "reading"), (0, "both"), (0.25, "video alone")):
         tell(share, desc=desc)
-    assert told == ["reading", "both streams", "video alone, about 30 s left"]
+    assert told == ["reading", "both", "video alone, about 30 s left"]
 
 
 def test_a_part_of_the_work_is_told_as_its_share():

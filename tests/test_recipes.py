@@ -93,8 +93,8 @@ def test_the_two_recipes_of_audioset_differ_as_text_and_code_do():
     )  # one bottleneck less than the light model
     assert model_cost(released.model).parameters == 175_009_295
     assert (paper.augment, released.augment) == (PAPER, RELEASED)
-    assert paper.clip.video_seconds == paper.clip.sound_seconds == 8
-    assert (released.clip.video_seconds, released.clip.sound_seconds) == (2.56, 8)
+    assert paper.clip.video_seconds == paper.clip.audio_seconds == 8
+    assert (released.clip.video_seconds, released.clip.audio_seconds) == (2.56, 8)
     assert (paper.train.label_smoothing, released.train.label_smoothing) == (0, 0.3)
     assert (paper.start.bottleneck, released.start.bottleneck) == ("normal", "positions")
     assert {(e.train.steps, e.train.warmup_steps) for e in (paper, released)} == {(15900, 795)}

@@ -178,7 +178,7 @@ def test_the_index_of_a_shard_is_that_of_grain(folder):
 
 def test_frames_are_decoded_only_where_asked_for():
     clip = example()
-    broken = dataclasses.replace(clip, jpegs=[*clip.jpegs[:5], b"no picture"])
+    broken = dataclasses.replace(clip, jpegs=[*clip.jpegs[:5], b"no video"])
     assert broken.frames([4, 0]).shape == (2, 8, 12, 3)
     np.testing.assert_array_equal(broken.frames([4, 0])[1], clip.frames()[0])
 

@@ -18,7 +18,7 @@ LIFE = [row for row in ROWS if row["kind"] == "life"]
 
 
 def loudness(found, half_window=0.02):
-    """Level [T] of the sound around the middle of each frame's time on show."""
+    """Level [T] of the audio around the middle of each frame's time on show."""
     middles = ((found.times + 0.02) * found.rate).astype(int)
     half = round(half_window * found.rate)
     pieces = [found.wave[max(0, middle - half) : middle + half] for middle in middles]

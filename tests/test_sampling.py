@@ -21,9 +21,9 @@ def drawn(clip, pairing, count=500, frames=250, rows=1000):
 
 
 def middles(window, clip=RELEASED):
-    """Of picture and sound, in s."""
-    picture = window.frame / clip.fps + clip.video_seconds / 2
-    return picture, window.row * clip.front_end.hop + clip.sound_seconds / 2
+    """Of video and audio, in s."""
+    frame_size = window.frame / clip.fps + clip.video_seconds / 2
+    return frame_size, window.row * clip.front_end.hop + clip.audio_seconds / 2
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def test_by_ratio_picture_and_sound_begin_at_the_same_share_of_the_clip():
 
 def test_synchronised_picture_and_sound_have_the_same_middle():
     for window in drawn(RELEASED, "synchronised"):
-        picture, sound = middles(window)
-        assert abs(picture - sound) <= 0.5 / FPS + 0.5 / ROW_RATE
+        frame_size, sound = middles(window)
+        assert abs(frame_size - sound) <= 0.5 / FPS + 0.5 / ROW_RATE
     apart = [np.subtract(*middles(window)) for window in drawn(RELEASED, "ratio")]
     assert np.abs(apart).max() > 2.5  # s
 
@@ -63,8 +63,8 @@ def test_synchronised_pictures_at_a_low_rate_do_not_wait_for_the_next_whole_fram
 
 
 def test_a_frame_stands_for_the_middle_of_its_step_but_by_ratio_for_its_beginning():
-    assert sampling.Sampling(SHORT).within == 6.0
-    assert sampling.Sampling(SHORT, pairing="ratio").within == 0
+    assert sampling.Sampling(SHORT).frame_offset == 6.0
+    assert sampling.Sampling(SHORT, pairing="ratio").frame_offset == 0
 
 
 def test_synchronised_draws_use_all_the_instants_around_which_both_windows_fit():
@@ -87,8 +87,8 @@ def test_four_synchronised_test_windows_share_their_middles_and_reach_both_ends(
     windows = sampling.spread_windows(**TEN_SECONDS, clip=RELEASED, views=4)
     assert [window.row for window in windows] == [0, 67, 133, 200]
     for window in windows:
-        picture, sound = middles(window)
-        assert abs(picture - sound) <= 0.5 / FPS + 0.5 / ROW_RATE
+        frame_size, sound = middles(window)
+        assert abs(frame_size - sound) <= 0.5 / FPS + 0.5 / ROW_RATE
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
@@ -106,9 +106,9 @@ def test_a_clip_of_one_stream_is_sampled_over_all_of_it(pairing):
     sound = drawn(RELEASED, pairing, frames=0)
     assert min(w.row for w in sound) < 10 and max(w.row for w in sound) > 190
     assert {w.frame for w in sound} == {0}
-    picture = drawn(RELEASED, pairing, rows=0)
-    assert {w.row for w in picture} == {0}
-    assert min(w.frame for w in picture) < 5 and max(w.frame for w in picture) > 180
+    frame_size = drawn(RELEASED, pairing, rows=0)
+    assert {w.row for w in frame_size} == {0}
+    assert min(w.frame for w in frame_size) < 5 and max(w.frame for w in frame_size) > 180
 
 
 def test_what_cannot_be_sampled_is_refused_in_a_sentence():
@@ -119,9 +119,9 @@ def test_what_cannot_be_sampled_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match="take one or both of spec, rgb"):
         sampling.Sampling(RELEASED, streams=("video",))
     with pytest.raises(ValueError, match="does not hold a crop of 224"):
-        sampling.Sampling(RELEASED, training=True, canvas=(200, 400))
+        sampling.Sampling(RELEASED, training=True, padded_size=(200, 400))
 
 
 def test_a_training_canvas_holds_a_wide_picture_and_evaluation_the_crop():
-    assert sampling.Sampling(RELEASED, training=True).picture == (256, 455)
-    assert sampling.Sampling(RELEASED).picture == (224, 224)
+    assert sampling.Sampling(RELEASED, training=True).frame_size == (256, 455)
+    assert sampling.Sampling(RELEASED).frame_size == (224, 224)

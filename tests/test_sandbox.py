@@ -101,7 +101,7 @@ def test_a_path_may_be_relative(reader, good, monkeypatch):
 def test_what_was_unusual_is_told_in_sentences_without_lines_for_a_shell(reader, tmp_path):
     path = clip(tmp_path / "faint.mp4", light=1)
     notes = reader.read(path).notes
-    assert any("The sound is very faint" in note for note in notes)
+    assert any("The audio is very faint" in note for note in notes)
     assert all(note.endswith((".", "!")) and "ffmpeg" not in note for note in notes)
     assert not any(str(tmp_path) in note or "mbt-lite" in note for note in notes)
 
@@ -121,8 +121,8 @@ def test_the_doctor_may_look_at_the_middle_alone_and_says_where_that_is(tmp_path
     one, five = (doctor.examine(tmp_path / "long.mkv", looks=looks) for looks in (1, 5))
     np.testing.assert_array_equal(one.view.rgb, five.view.rgb)
     assert (len(one.looks), len(five.looks)) == (1, 5)
-    assert "The sound is silent where the model looks (5.5-7.5 s)." in said(one)
-    assert "The sound is silent in all 5 places that were tried." in said(five)
+    assert "The audio is silent where the model looks (5.5-7.5 s)." in said(one)
+    assert "The audio is silent in all 5 places that were tried." in said(five)
 
 
 def said(report: doctor.Report) -> list[str]:
@@ -150,7 +150,7 @@ ODD = {
     "old.avi": None,
     "mpeg4.mkv": None,
     "loop.gif": None,
-    "sound.ogg": None,
+    "audio.ogg": None,
     "wide.mp4": ("libx264", "yuv444p", "aac"),
     "part2.mp4": ("mpeg4", "yuv420p", "aac"),
     "camera.mov": ("libx264", "yuv420p", "pcm_s16le"),
@@ -168,7 +168,7 @@ def test_what_a_browser_may_not_play_has_a_small_h264_copy(reader, tmp_path, nam
         audio = container.streams.audio
         assert (video.codec_context.name, video.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert [stream.codec_context.name for stream in audio] == ["aac"] * (name != "loop.gif")
-        assert min(video.width, video.height) == (90 if name == "sound.ogg" else 360)
+        assert min(video.width, video.height) == (90 if name == "audio.ogg" else 360)
     (tmp_path / "copy.mp4").write_bytes(reading.playable)
     assert media.probe(tmp_path / "copy.mp4").duration == pytest.approx(3, abs=0.25)
     assert reading.playable_start == 0
@@ -311,7 +311,7 @@ def test_many_tracks_and_channels_are_refused(reader, tmp_path):
     body += np.ones(40_000, "<i2").tobytes()
     riff = b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WAVE" + body
     (tmp_path / "choir.wav").write_bytes(riff)
-    assert "200 channels of sound at 8,000 Hz" in refusal(reader, tmp_path / "choir.wav")
+    assert "200 channels of audio at 8,000 Hz" in refusal(reader, tmp_path / "choir.wav")
 
 
 def test_a_file_that_takes_too_much_memory_is_refused(good, tmp_path):

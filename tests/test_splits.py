@@ -232,7 +232,7 @@ def test_a_loader_takes_what_the_model_sees_and_hears():
     source = datasets.open_split(experiment.data, "train", clips=8)
     batch = next(datasets.make_loader(experiment, source, training=True))
     assert batch["rgb"].shape == (4, 2, 16, 16, 3) and "spec" not in batch
-    assert batch["extent"].tolist() == [[16, 16]] * 4
+    assert batch["valid_size"].tolist() == [[16, 16]] * 4
 
 
 def test_files_are_scored_in_views_and_a_clip_of_the_world_in_one(tmp_path):
@@ -358,7 +358,7 @@ def test_an_audio_track_is_chosen_for_files_and_refused_for_prepared_clips(tmp_p
 
 
 def test_two_runs_at_once_share_what_one_of_them_makes(tmp_path, counted):
-    source, sampling = sources.World(20, 0), Sampling(SMALL, True, canvas=(16, 16))
+    source, sampling = sources.World(20, 0), Sampling(SMALL, True, padded_size=(16, 16))
     found = []
     runs = [
         threading.Thread(target=lambda: found.append(cache.cached(source, sampling, tmp_path)))

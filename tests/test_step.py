@@ -36,7 +36,7 @@ def batch():
         "spec": rng.normal(-1, 1.7, (8, *TINY.spec_shape)).astype(np.float32),
         "labels": (rng.random((8, 6)) < 0.3).astype(np.float32),
         "mask": np.float32([1, 1, 1, 1, 1, 1, 1, 0]),
-        "extent": np.full((8, 2), 48, np.int32),
+        "valid_size": np.full((8, 2), 48, np.int32),
     }
 
 

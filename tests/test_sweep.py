@@ -1,4 +1,4 @@
-"""Grids: which runs there are, what they start from, the table, the picture, what is given away."""
+"""Grids: which runs there are, what they start from, the table, the video, what is given away."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def few():
     """(grid, starts): two groups of the real grid, two variants in all, and their start."""
     whole = fusion_grid.grid()
     grid = {
-        "fusion": {name: small(whole["fusion"][name]) for name in ("sound", "bottleneck")},
+        "fusion": {name: small(whole["fusion"][name]) for name in ("audio", "bottleneck")},
         "bottlenecks": {"4": small(whole["bottlenecks"]["4"])},  # the same bottleneck once more
     }
     return grid, {"late": small(fusion_grid.starts()["late"])}
@@ -59,9 +59,9 @@ def test_a_variant_is_trained_once_a_seed_and_starts_from_a_run_of_the_same_fold
         assert plan.data.keep == str(tmp_path / "clips")
     seeds = [plan.train.seed for plan in plans.values()]
     assert seeds == sorted(seeds)  # an interrupted grid has whole seeds
-    sound, other = grid["fusion"]["sound"], grid["fusion"]["bottleneck"]
+    sound, other = grid["fusion"]["audio"], grid["fusion"]["bottleneck"]
     twice = {"a": {"x": sound, "y": replace(sound, model=other.model)}}
-    with pytest.raises(ValueError, match="two different variants are called grid-sound"):
+    with pytest.raises(ValueError, match="two different variants are called grid-audio"):
         sweep.plans(twice, tmp_path, 1)
 
 
@@ -84,28 +84,28 @@ def test_a_grid_is_trained_told_drawn_and_given_away(tmp_path):
 
     found = sweep.outcomes(grid, tmp_path, 1, "matched accuracy")
     assert [(o.group, o.variant) for o in found] == [
-        ("fusion", "sound"),
+        ("fusion", "audio"),
         ("fusion", "bottleneck"),
         ("bottlenecks", "4"),
     ]
-    scores = json.loads((tmp_path / "grid-sound" / "seed_0" / "scores.json").read_text())
-    assert found[0].values == (scores["sound alone"]["matched accuracy"],)
-    table, _, picture = sweep.write_tables(found, tmp_path, "matched accuracy")
+    scores = json.loads((tmp_path / "grid-audio" / "seed_0" / "scores.json").read_text())
+    assert found[0].values == (scores["audio only"]["matched accuracy"],)
+    table, _, image = sweep.write_tables(found, tmp_path, "matched accuracy")
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert float(rows[0]["mean"]) == pytest.approx(found[0].mean, abs=1e-6)
-    assert picture.stat().st_size > 5000
+    assert image.stat().st_size > 5000
     assert "bottlenecks: 4 " in plot.sweep_alt(found, "matched accuracy")
 
     written = sweep.publish(grid, tmp_path, 1, tmp_path / "out")
     assert len(written) == 3 and load(written[0]).labels
     logs = [json.loads(line) for line in written[-1].read_text().splitlines()]
-    assert {row["run"] for row in logs} == {"grid-sound", "grid-bottleneck"}
+    assert {row["run"] for row in logs} == {"grid-audio", "grid-bottleneck"}
 
 
 @pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path):
     grid, _ = few()
-    lost = replace(grid["fusion"]["sound"], name="lost")
+    lost = replace(grid["fusion"]["audio"], name="lost")
     lost = replace(lost, start=replace(lost.start, model="nowhere.safetensors"))
     with pytest.raises(ValueError, match="these runs failed, .*: lost/seed_0"):
         sweep.sweep({"a": {"lost": lost}}, tmp_path, seeds=1)

@@ -171,7 +171,7 @@ def test_a_class_folder_without_clips_is_refused_and_what_is_left_out_is_said(tm
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    said = ("no video or sound by their suffix, left out (1): bell/3.doc",)
+    said = ("no video or audio by their suffix, left out (1): bell/3.doc",)
     classes, notes = found(tmp_path)
     assert classes == {"1.MTS": ([1], None), "2.m2ts": ([1], None), "1.Aif": ([0], None)}
     assert notes == said

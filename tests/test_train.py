@@ -60,7 +60,7 @@ def finished(experiment, tmp_path_factory):
 
 @pytest.fixture
 def brief(experiment):
-    """Nothing but four steps: no scores, no pictures."""
+    """Nothing but four steps: no scores, no images."""
     quiet = changed(experiment, evaluate_every=0, samples=0)
     return replace(quiet, data=replace(quiet.data, validation=None, test=None))
 
@@ -77,9 +77,9 @@ def test_a_finished_run_is_a_model_to_load(finished):
     assert "4 steps, sigmoid loss" in card and "![loss from" in card
     scores = json.loads((run.folder / "scores.json").read_text())
     again_scored = evaluate(again, "world:test", count=10, quiet=True)
-    assert scores["both streams"] == again_scored["both streams"]
-    for picture in ("curves.png", "samples/samples_000004.png"):
-        assert np.asarray(Image.open(run.folder / picture)).std() > 5
+    assert scores["both"] == again_scored["both"]
+    for figure in ("curves.png", "samples/samples_000004.png"):
+        assert np.asarray(Image.open(run.folder / figure)).std() > 5
 
 
 def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(finished):
@@ -107,8 +107,8 @@ def test_tensorboard_can_read_the_scores_and_the_pictures(finished):
     events = [Event.FromString(record) for record in records]
     values = [(event.step, value) for event in events for value in event.summary.value]
     losses = [step for step, value in values if value.tag == "loss"]
-    pictures = [step for step, value in values if value.HasField("image")]
-    assert losses == [1, 2, 3, 4] and pictures == [2, 4]
+    figures = [step for step, value in values if value.HasField("image")]
+    assert losses == [1, 2, 3, 4] and figures == [2, 4]
 
 
 def test_a_run_goes_on_with_other_logging_but_not_with_other_weights(
@@ -143,7 +143,7 @@ def test_one_batch_is_learnt_by_heart(experiment, tmp_path):
 
 
 def poisoned(monkeypatch, at):
-    """The data's batches number `at` have sound that is no number."""
+    """The data's batches number `at` have audio that is no number."""
     follow = loop._next
     numbers = iter(range(10**6))
 
@@ -204,7 +204,7 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
     run = loop.fit(replace(recipe, data=data, train=settings), tmp_path / "run", quiet=True)
     assert run.classifier.labels == ("blue", "red")
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert 2 <= scores["clips"] <= 5 and scores["both streams"]["top-1"] == 1.0
+    assert 2 <= scores["clips"] <= 5 and scores["both"]["top-1"] == 1.0
     assert run.records[-1]["step"] == np.ceil(10 * (10 - scores["clips"]) / 4)  # in 10 epochs
 
 

@@ -66,7 +66,7 @@ def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(in
     assert names["label"] == ("ring sings", "bell heard")
     assert len(names["kind"]) == 4  # no means were given
     cut, swapped = interventions.alt(kind=0), interventions.alt(kind=3)
-    assert "sound→picture cut after every layer" in cut and "from the other clip" in swapped
+    assert "audio→video cut after every layer" in cut and "from the other clip" in swapped
     assert interventions.alt(label=1, kind=0) != cut
     assert interventions.png(kind=0) != interventions.png(kind=3)
 
@@ -74,14 +74,14 @@ def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(in
 def test_the_page_of_surgery_holds_all_its_states(interventions):
     page = interventions.page()
     assert whole(page)
-    for operation in ("picture cut after layer 1", "slot 3 set to zero after layer 2"):
+    for operation in ("video cut after layer 1", "bottleneck token 3 set to zero after layer 2"):
         assert operation in page
 
 
 def test_counterfactuals_are_three_questions_about_two_clips(counterfactual):
     said = [counterfactual.alt(question=i) for i in range(3)]
-    assert "picture of ring with sound of circle" in said[0]
-    assert "sound muted" in said[1] and "late" in said[2]
+    assert "video of ring with audio of circle" in said[0]
+    assert "audio muted" in said[1] and "late" in said[2]
     assert len({counterfactual.png(question=i) for i in range(3)}) == 3
     assert whole(counterfactual.page())
 
@@ -89,9 +89,9 @@ def test_counterfactuals_are_three_questions_about_two_clips(counterfactual):
 def test_the_sound_decides_the_bell_and_both_senses_decide_the_singer(
     counterfactual, classifier, views
 ):
-    swap = explain.swap_sound(classifier, *views)
-    assert swap.sound("bell heard") > 10 * abs(swap.picture("bell heard"))
-    assert abs(swap.interaction("ring sings")) > abs(swap.sound("ring sings"))
+    swap = explain.swap_audio(classifier, *views)
+    assert swap.audio("bell heard") > 10 * abs(swap.video("bell heard"))
+    assert abs(swap.interaction("ring sings")) > abs(swap.audio("ring sings"))
 
 
 @pytest.mark.parametrize(("group", "count"), [("fusion layer", 5), ("bottlenecks", 4)])
@@ -122,12 +122,12 @@ def test_maps_stand_row_by_row_with_what_is_known_of_them(classifier, views):
     first, second = figure.subfigs
     assert first.get_suptitle() == "attention: seldom right"
     assert second.get_suptitle() == "occlusion for “ring sings”"
-    frames, sound = first.axes[:4], first.axes[4]
+    frames, audio = first.axes[:4], first.axes[4]
     first, second = views[0].times[::2], views[0].times[1::2]
     spans = [f"{a:.2f}\N{EN DASH}{b:.2f} s" for a, b in zip(first, second, strict=True)]
     assert [ax.get_xlabel() for ax in frames] == spans
     drawn = frames[0].images[-1].get_array()
-    assert drawn.min() >= 0 and sound.images[-1].get_array().min() >= 0
+    assert drawn.min() >= 0 and audio.images[-1].get_array().min() >= 0
     (patch,) = frames[0].patches
     assert patch.get_bbox().bounds == (11.5, 23.5, 12, 12)  # of 48 pixels
     said = plot.saliencies_alt(views[0], found, classifier.clip_config)

@@ -1,4 +1,4 @@
-"""A panel in a notebook: what its controls do to the picture, the words and the sound."""
+"""A panel in a notebook: what its controls do to the video, the words and the audio."""
 
 import asyncio
 import base64
@@ -30,11 +30,11 @@ def toy(**changes) -> Panel:
     """A panel of a dot that moves over eight frames, high or low, with a rising tone."""
     choices = (
         Choice("frame", "time", tuple(f"{i * STEP:.2f} s" for i in range(FRAMES)), slider=True),
-        Choice("stream", "stream", ("sound", "picture")),
+        Choice("stream", "stream", ("audio", "video")),
         Choice("height", "height of the dot", ("low", "middle", "high"), start=1),
     )
     about = dict(title="A dot", lead="It moves.", choices=choices, draw=draw, words=words)
-    about |= dict(page=lambda: "", sound=tone(), step=STEP)
+    about |= dict(page=lambda: "", audio=tone(), step=STEP)
     return Panel(**about | changes)
 
 
@@ -42,27 +42,27 @@ def draw(frame: int, stream: int, height: int):
     ax = new_figure(6.4, 2.8).subplots()
     ax.plot(frame * STEP, height, "o", ms=12, color=COLOURS[("spec", "rgb")[stream]])
     ax.set(xlim=(-0.1, 2), ylim=(-1, 3), xlabel="time (s)", ylabel="height")
-    return finish(ax, ("sound", "picture")[stream]).figure
+    return finish(ax, ("audio", "video")[stream]).figure
 
 
 def words(frame: int, stream: int, height: int) -> str:
     where = ("low", "middle", "high")[height]
-    return f"A dot & its {('sound', 'picture')[stream]} at {frame * STEP:.2f} s, {where}."
+    return f"A dot & its {('audio', 'video')[stream]} at {frame * STEP:.2f} s, {where}."
 
 
 def tone() -> bytes:
     time = np.arange(round(FRAMES * STEP * RATE)) / RATE
     samples = (8000 * np.sin(2 * np.pi * (200 + 100 * time) * time)).astype("<i2")
     file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setparams((1, 2, RATE, 0, "NONE", ""))
-        sound.writeframes(samples.tobytes())
+    with wave.open(file, "wb") as audio:
+        audio.setparams((1, 2, RATE, 0, "NONE", ""))
+        audio.writeframes(samples.tobytes())
     return file.getvalue()
 
 
-def picture(explorer) -> np.ndarray:
+def image(explorer) -> np.ndarray:
     """The pixels on show."""
-    found = re.search(r'src="data:image/png;base64,([^"]+)"', explorer.picture.value)[1]
+    found = re.search(r'src="data:image/png;base64,([^"]+)"', explorer.image.value)[1]
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(found))))
 
 
@@ -72,20 +72,20 @@ def said(explorer) -> str:
 
 def test_turning_a_control_turns_the_picture_its_description_and_the_words():
     explorer = explore(toy())
-    before = picture(explorer)
-    assert said(explorer) == "A dot & its sound at 0.00 s, middle."
+    before = image(explorer)
+    assert said(explorer) == "A dot & its audio at 0.00 s, middle."
     explorer.controls["frame"].index = 4
     explorer.controls["height"].label = "high"
     assert explorer.state == {"frame": 4, "stream": 0, "height": 2}
-    assert said(explorer) == "A dot & its sound at 1.00 s, high."
-    assert f'alt="{html.escape(said(explorer))}"' in explorer.picture.value
-    assert picture(explorer).shape == before.shape and (picture(explorer) != before).any()
+    assert said(explorer) == "A dot & its audio at 1.00 s, high."
+    assert f'alt="{html.escape(said(explorer))}"' in explorer.image.value
+    assert image(explorer).shape == before.shape and (image(explorer) != before).any()
 
 
 def test_the_size_of_the_picture_is_known_before_it_is_there():
     explorer = explore(toy())
-    height, width = picture(explorer).shape[:2]
-    assert f'width="{width}" height="{height}"' in explorer.picture.value
+    height, width = image(explorer).shape[:2]
+    assert f'width="{width}" height="{height}"' in explorer.image.value
 
 
 def test_every_control_has_a_label_an_explanation_and_the_options_of_its_choice():
@@ -173,10 +173,10 @@ def test_what_goes_wrong_with_a_picture_is_said_in_its_place():
 
     explorer = explore(toy(draw=broken))
     explorer.controls["frame"].index = 2
-    assert said(explorer) == "This picture could not be drawn. ValueError: no <frame> at 0.50 s"
-    assert 'role="alert"' in explorer.words.value and explorer.picture.value == ""
+    assert said(explorer) == "This video could not be drawn. ValueError: no <frame> at 0.50 s"
+    assert 'role="alert"' in explorer.words.value and explorer.image.value == ""
     explorer.controls["frame"].index = 3
-    assert said(explorer).endswith("at 0.75 s, middle.") and picture(explorer).std() > 0
+    assert said(explorer).endswith("at 0.75 s, middle.") and image(explorer).std() > 0
 
 
 def output_of(explorer):
@@ -188,12 +188,12 @@ def output_of(explorer):
 
 def test_a_notebook_keeps_the_widgets_the_picture_of_the_start_and_its_words():
     explorer = explore(toy())
-    start = picture(explorer)
+    start = image(explorer)
     explorer.controls["frame"].index = 5
     output = output_of(explorer)
     view = output.data["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == explorer.box.model_id
-    assert output.data["text/plain"] == "A dot & its sound at 0.00 s, middle."
+    assert output.data["text/plain"] == "A dot & its audio at 0.00 s, middle."
     assert output.metadata["image/png"]["alt"] == output.data["text/plain"]
     kept = Image.open(io.BytesIO(base64.b64decode(output.data["image/png"])))
     np.testing.assert_array_equal(np.asarray(kept), start)
@@ -201,12 +201,12 @@ def test_a_notebook_keeps_the_widgets_the_picture_of_the_start_and_its_words():
 
 def test_a_notebook_keeps_the_sentence_where_there_is_no_picture_to_keep():
     output = output_of(explore(toy(draw=lambda **state: 1 / 0)))
-    assert output.data["text/plain"].startswith("This picture could not be drawn. ZeroDivision")
+    assert output.data["text/plain"].startswith("This video could not be drawn. ZeroDivision")
     assert "image/png" not in output.data
 
 
 def test_a_menu_takes_one_of_several_clips_which_keep_their_state():
-    shelf = explore({"a dot": toy(), "a silent dot": toy(sound=None)})
+    shelf = explore({"a dot": toy(), "a silent dot": toy(audio=None)})
     first = shelf.explorer
     first.controls["frame"].index = 4
     shelf.menu.value = "a silent dot"
@@ -217,7 +217,7 @@ def test_a_menu_takes_one_of_several_clips_which_keep_their_state():
     output = output_of(shelf)
     view = output.data["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == shelf.box.model_id and "image/png" in output.data
-    assert output.data["text/plain"] == "A dot & its sound at 0.00 s, middle."
+    assert output.data["text/plain"] == "A dot & its audio at 0.00 s, middle."
     with pytest.raises(ValueError, match="no panel to explore"):
         explore({})
 
@@ -233,16 +233,16 @@ def test_a_reader_without_widgets_sees_the_picture_of_the_start(template):
     images = re.findall("<img[^>]*>", page[page.index("<body") :])
     assert len(images) == 1 and output.data["image/png"] in images[0]
     if template == "classic":  # the other one knows no descriptions
-        assert 'alt="A dot &amp; its sound at 0.00 s, middle."' in images[0]
+        assert 'alt="A dot &amp; its audio at 0.00 s, middle."' in images[0]
 
 
 def seconds_heard(explorer) -> float:
-    """How long the sound is that the browser was given to play."""
+    """How long the audio is that the browser was given to play."""
     found = re.fullmatch(
-        r'<audio autoplay src="data:audio/wav;base64,([^"]+)"></audio>', explorer.player.sound.value
+        r'<audio autoplay src="data:audio/wav;base64,([^"]+)"></audio>', explorer.player.audio.value
     )
-    with wave.open(io.BytesIO(base64.b64decode(found[1]))) as sound:
-        return sound.getnframes() / sound.getframerate()
+    with wave.open(io.BytesIO(base64.b64decode(found[1]))) as audio:
+        return audio.getnframes() / audio.getframerate()
 
 
 def press(player) -> None:
@@ -272,7 +272,7 @@ def test_play_sounds_from_the_frame_on_show_and_the_frames_follow_the_clock():
         player.clock.value += 1
         assert frames.index == tick and said(explorer).endswith(f"at {tick * STEP:.2f} s, middle.")
     player.playing = False
-    assert player.sound.value == ""
+    assert player.audio.value == ""
 
 
 def test_the_button_says_what_it_will_do():
@@ -306,13 +306,13 @@ def test_a_frame_that_is_chosen_by_hand_stops_the_sound():
     explorer = explore(toy())
     press(explorer.player)
     explorer.controls["frame"].index = 5
-    assert not explorer.player.playing and explorer.player.sound.value == ""
+    assert not explorer.player.playing and explorer.player.audio.value == ""
     explorer.player.clock.value += 1  # was on its way
     assert explorer.controls["frame"].index == 5
 
 
 def test_a_panel_without_sound_has_no_play_button():
-    explorer = explore(toy(sound=None, step=None))
+    explorer = explore(toy(audio=None, step=None))
     assert explorer.player is None
     assert explorer.box.children[0] is explorer.controls["frame"]
 

@@ -1,4 +1,4 @@
-"""Facts about the micro-world: what is true of its clips, and what one sense alone cannot tell."""
+"""Facts about the micro-world: what is true of its clips, and what one modality alone cannot tell."""
 
 import csv
 import json
@@ -129,7 +129,8 @@ def test_every_label_occurs_in_1_to_40_of_100_scenes():
     assert share.min() > 0.01 and share.max() < 0.40
 
 
-# --- the matched answer needs both senses --------------------------------------------------------
+# --- the matched answer needs both modalities
+# --------------------------------------------------------
 
 
 def other_singers(scene):
@@ -176,7 +177,7 @@ def test_one_sound_goes_with_every_answer_depending_on_the_picture(scene):
     assert len({world.frames(v, TIMES, 48).tobytes() for v in variants}) == len(scene.things)
 
 
-PICTURE = {
+VIDEO = {
     "place from the left": lambda thing: thing.x,
     "size": lambda thing: thing.radius,
     "brightness": lambda thing: sum(thing.colour),
@@ -189,14 +190,14 @@ PICTURE = {
 
 
 @pytest.mark.parametrize("visible", [2, 3])
-@pytest.mark.parametrize("attribute", PICTURE)
+@pytest.mark.parametrize("attribute", VIDEO)
 @pytest.mark.full
 def test_the_picture_leaves_each_visible_shape_equally_likely_to_sing(many, attribute, visible):
     # Shapes are put in order by what is seen of them; the chance level is 1 / visible.
     ranks = Counter()
     for scene in many:
         if len(scene.things) == visible:
-            order = sorted(scene.things, key=PICTURE[attribute])
+            order = sorted(scene.things, key=VIDEO[attribute])
             ranks[order.index(scene.things[scene.singer])] += 1
     counts = [ranks[k] for k in range(visible)]
     assert sum(counts) > 1000
@@ -205,7 +206,7 @@ def test_the_picture_leaves_each_visible_shape_equally_likely_to_sing(many, attr
     assert best < 1 / visible + 0.05
 
 
-SOUND = {
+AUDIO = {
     "nothing": lambda scene: 0,
     "motion of the pitch": lambda scene: scene.tone.contour.motion,
     "bend of the pitch": lambda scene: round(np.log2(scene.tone.contour.bend) * 2),
@@ -218,12 +219,12 @@ SOUND = {
 }
 
 
-@pytest.mark.parametrize("attribute", SOUND)
+@pytest.mark.parametrize("attribute", AUDIO)
 def test_the_sound_leaves_each_kind_of_shape_equally_likely_to_sing(many, attribute):
     # The chance level is 1 / 4, whatever is heard.
-    table = {SOUND[attribute](scene): np.zeros(len(SHAPES)) for scene in many}
+    table = {AUDIO[attribute](scene): np.zeros(len(SHAPES)) for scene in many}
     for scene in many:
-        table[SOUND[attribute](scene)][SHAPES.index(scene.things[scene.singer].shape)] += 1
+        table[AUDIO[attribute](scene)][SHAPES.index(scene.things[scene.singer].shape)] += 1
     counts = np.array([row for row in table.values() if row.sum() >= 40])
     uniform = np.repeat(counts.mean(1, keepdims=True), len(SHAPES), axis=1)
     squares = ((counts - uniform) ** 2 / uniform).sum()
@@ -305,13 +306,13 @@ def loudest(wave):
     return spectrum.reshape(len(pieces), 32, 5).mean(2).max(0)
 
 
-@pytest.mark.parametrize("sound", [*EVENTS, *BOTH])
-def test_each_event_is_heard_above_the_noise(sound):
-    part = "events" if sound in EVENTS else "both"
+@pytest.mark.parametrize("audio", [*EVENTS, *BOTH])
+def test_each_event_is_heard_above_the_noise(audio):
+    part = "events" if audio in EVENTS else "both"
     for scene in scenes(20):
         quiet = bare(scene, tone=None, singer=None)
         noise = loudest(world.wave(quiet))
-        heard = loudest(world.wave(replace(quiet, **{part: (sound,)})))
+        heard = loudest(world.wave(replace(quiet, **{part: (audio,)})))
         assert (heard / noise).max() > 2  # 6 dB in some band at some time
 
 
@@ -321,7 +322,7 @@ def test_siren_thunder_and_rain_are_seen(event):
         before = world.frames(bare(scene), TIMES, 48).astype(int)
         after = world.frames(bare(scene, both=(event,)), TIMES, 48).astype(int)
         changed = np.abs(after - before).max(-1) > 30  # of 255
-        assert changed.any(axis=0).mean() > 0.005  # of the picture, at some time
+        assert changed.any(axis=0).mean() > 0.005  # of the video, at some time
 
 
 def test_the_flash_of_lightning_and_the_onset_of_thunder_coincide():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mbt_lite.config import BASE
 
-TINY = replace(  # 12 picture patches, 8 sound patches
+TINY = replace(  # 12 video patches, 8 audio patches
     BASE,
     classes=5,
     width=16,

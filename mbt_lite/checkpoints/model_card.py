@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from mbt_lite.config import ClipConfig, MBTConfig
 from mbt_lite.model.flops import model_cost
 
-CONDITIONS = ("both streams", "sound alone", "picture alone")  # as `evaluate` calls them
-STREAM_NAMES = {"rgb": "picture", "spec": "sound"}
+CONDITIONS = ("both", "audio only", "video only")  # as `evaluate` calls them
+STREAM_NAMES = {"rgb": "video", "spec": "audio"}
 
 
 def model_card(
@@ -42,7 +42,7 @@ def _lead(config: MBTConfig, about: Mapping) -> str:
 
 
 def _use(config: MBTConfig) -> str:
-    streams = '\nclf.predict("clip.mp4").streams["spec"].top(3)  # what the sound alone says'
+    streams = '\nclf.predict("clip.mp4").streams["spec"].top(3)  # what the audio only says'
     return (
         "## Use\n\n```python\nimport mbt_lite as mbt\n\n"
         'clf = mbt.load("path/of/this/folder")  # or hf://user/repo\n'
@@ -59,10 +59,10 @@ def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str, about: Mapping) -
         rows.append(("fusion", fused + bottled * (config.fusion == "bottleneck")))
     if "rgb" in config.streams:
         size = f"{clip.frames} frames of {clip.size} x {clip.size} in {clip.video_seconds:g} s"
-        rows.append(("picture", f"{size}, patches {config.rgb_patch}"))
+        rows.append(("video", f"{size}, patches {config.rgb_patch}"))
     if "spec" in config.streams:
-        size = f"log-mel {config.spec_shape[0]} x {config.spec_shape[1]}, {clip.sound_seconds:g} s"
-        rows.append(("sound", f"{size}, patches {config.spec_patch}"))
+        size = f"log-mel {config.spec_shape[0]} x {config.spec_shape[1]}, {clip.audio_seconds:g} s"
+        rows.append(("audio", f"{size}, patches {config.spec_patch}"))
         rows.append(("front end", f"{front.name}, mean {front.mean:g}, std {front.std:g}"))
     if about.get("probabilities"):
         rows.append(("probabilities", about["probabilities"]))

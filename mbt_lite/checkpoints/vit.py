@@ -64,8 +64,8 @@ def from_vit(
 
     Always, as Scenic's code: every stream gets a copy of all blocks, of the patch embedding's bias
     and of the class token; the final norm is copied; the ViT's head is left behind and ours starts
-    at zero; `pre_logits` is copied if both have it. The sound reads three equal channels, so that
-    its patch kernel is the picture's. The rest is open:
+    at zero; `pre_logits` is copied if both have it. The audio reads three equal channels, so that
+    its patch kernel is the video's. The rest is open:
 
     `inflate`, from a patch kernel of one image to one of t frames:
         "central": at frame t // 2, zero elsewhere (the released configs);
@@ -74,12 +74,12 @@ def from_vit(
         weights sum to zero, so that the patches see change only. With t = 1 all are copies.
     `positions`:
         "resize_tile": the ViT's grid, bilinear between its corners, resized to one frame's grid and
-        repeated over time; to time x mel for the sound; the class token's in front (the code);
+        repeated over time; to time x mel for the audio; the class token's in front (the code);
         "fresh": our own initialisation.
     `bottleneck`:
         "positions": the class token's position and the grid resized to B places (the code);
         "normal": Gaussian with standard deviation 0.02 (the paper, section 3.2).
-    `audio_cls`, the class token of the sound beside the picture:
+    `audio_cls`, the class token of the audio beside the video:
         "copy": the ViT's, as the code means to;
         "zeros": as the code does, since it asks for a name that no model has.
     What starts fresh depends on `seed`.

@@ -34,13 +34,13 @@ LABELS_SIZE = 15_000  # bytes, about
 AUDIOSET = "AudioSet's 527 names, fetched when they are first needed"
 SIZES = {"float32": 4, "bfloat16": 2}  # bytes a parameter
 LIKELIEST = {0: "Speech", 137: "Music"}  # what most clips of AudioSet are labelled with
-SOUND = (
+UNCERTAIN_FRONT_END = (
     "How the released weights' spectrograms were made was never published: the front end "
     '"linear-mel" with Scenic\'s mean 1.102 and deviation 2.762 is the likeliest guess, so scores '
     "may be too low; `mbt-lite match-front-end` ranks the alternatives on your clips."
 )
 ORDER = "Their classes are taken to be in AudioSet's official order, which nobody documented."
-CAUTION = f"{SOUND} {ORDER}"
+CAUTION = f"{UNCERTAIN_FRONT_END} {ORDER}"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Entry:
 
 
 def released_clip() -> ClipConfig:
-    """What the released models eat: 2.56 s of picture, 8 s of sound, and the likeliest front end.
+    """What the released models eat: 2.56 s of video, 8 s of audio, and the likeliest front end.
 
     Frames, crop and statistics are those of Scenic's AudioSet config; see `CAUTION`.
     """

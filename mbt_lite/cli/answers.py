@@ -20,7 +20,7 @@ class Predict:
     example: ClassVar[str] = "mbt-lite predict data_samples/*.mp4 --top 3"
 
     clips: Positional[tuple[Path, ...]]
-    """Video or sound files, or folders of them."""
+    """Video or audio files, or folders of them."""
     model: Model = "world-tiny"
     top: int = 5
     """How many labels to print."""
@@ -80,7 +80,7 @@ class Predict:
             print(f"  {probability:5.1%}  {label}")
         for name, one in answer.streams.items():
             best = ", ".join(f"{label} {p:.0%}" for label, p in one.top(3))
-            print(f"  {'sound' if name == 'spec' else 'picture'} alone: {best}")
+            print(f"  {'audio' if name == 'spec' else 'video'} only: {best}")
         for note in answer.notes:
             print(f"  note: {note}")
         sys.stdout.flush()

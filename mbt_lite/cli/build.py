@@ -28,7 +28,7 @@ class Build:
     out: Path
     """The folder of datasets; also what tfds takes as data_dir."""
     config: Literal["noisy", "clean"] = "noisy"
-    """Of av_digits. noisy: sound at -10 dB, pixels at deviation 1.5. clean: without noise."""
+    """Of av_digits. noisy: audio at -10 dB, pixels at deviation 1.5. clean: without noise."""
     manual: Path | None = None
     """Of av_digits: a folder with the published files, where there is no network."""
     videos: Path | None = None

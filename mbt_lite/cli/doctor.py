@@ -21,7 +21,7 @@ class Doctor:
     example: ClassVar[str] = "mbt-lite doctor data_samples/bell.mp4 --out bell.png"
 
     clips: Positional[tuple[Path, ...]]
-    """Video or sound files, or folders of them."""
+    """Video or audio files, or folders of them."""
     model: Model = "world-tiny"
     audio_track: AudioTrack = None
     out: Path | None = None
@@ -39,7 +39,7 @@ class Doctor:
         if not self.clips:
             raise ValueError("no clip given; try: " + self.example)
         clips = media_files(self.clips)
-        pictures = _pictures(clips, self.out)
+        figures = _figures(clips, self.out)
         known = zoo.find(self.model)  # then its weights are not needed
         model = known or load_model(self.model)
         clip_config = known.clip if known else model.clip_config
@@ -51,21 +51,21 @@ class Doctor:
             text = json.dumps(doctor.to_dict(report)) if self.json else doctor.note(report)
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
-            if path in pictures:
-                _draw(report, pictures[path])
+            if path in figures:
+                _draw(report, figures[path])
         return int(sick > 0)
 
 
-def _pictures(clips: list[Path], out: Path | None) -> dict[Path, Path]:
-    """The picture of each clip: `out` itself, or in that folder, `bell.mp4.png` for `bell.mp4`."""
+def _figures(clips: list[Path], out: Path | None) -> dict[Path, Path]:
+    """The video of each clip: `out` itself, or in that folder, `bell.mp4.png` for `bell.mp4`."""
     if out is None:
         return {}
     if out.suffix.lower() == ".png":
         if len(clips) > 1:
-            raise ValueError(f"--out {out} is one picture for {len(clips)} clips; name a folder.")
+            raise ValueError(f"--out {out} is one video for {len(clips)} clips; name a folder.")
         return {clips[0]: out}
     if out.suffix.lower() in (".jpg", ".jpeg", ".svg", ".pdf"):
-        raise ValueError(f"--out {out}: only .png pictures can be written.")
+        raise ValueError(f"--out {out}: only .png images can be written.")
     names = [clip.name for clip in clips]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice and len(set(clips)) == len(clips):
@@ -75,7 +75,7 @@ def _pictures(clips: list[Path], out: Path | None) -> dict[Path, Path]:
 
 
 def _draw(report, path: Path) -> None:
-    """Save the picture of a report, if there was anything to see or to hear."""
+    """Save the video of a report, if there was anything to see or to hear."""
     from tqdm import tqdm
 
     from mbt_lite import plot

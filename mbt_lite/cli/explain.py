@@ -1,4 +1,4 @@
-"""Commands that explain a clip: attention, flow and others, as a picture, a page or a film."""
+"""Commands that explain a clip: attention, flow and others, as a video, a page or a film."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg
 
 from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model
 
-Out = Annotated[Path, arg(help="Where it goes: a picture (.png) or a page to turn (.html).")]
+Out = Annotated[Path, arg(help="Where it goes: a video (.png) or a page to turn (.html).")]
 Label = Annotated[str | None, arg(help="The answer to explain; without it the likeliest.")]
 Map = Literal["occlusion", "gradient", "attention", "rollout", "flow"]
 Start = Annotated[float | None, arg(help="Take the window from this second on, not the middle.")]
@@ -20,7 +20,7 @@ Start = Annotated[float | None, arg(help="Take the window from this second on, n
 
 @dataclass(frozen=True)
 class Attention:
-    """Show what a model attends to in a clip, or what its answer rests on, as picture or page."""
+    """Show what a model attends to in a clip, or what its answer rests on, as video or page."""
 
     example: ClassVar[str] = (
         "mbt-lite attention data_samples/circle_sings.mp4 --map occlusion gradient --out map.html"
@@ -29,7 +29,7 @@ class Attention:
     clip: Positional[Path]
     """A video file."""
     out: Path
-    """Where it goes: a picture (.png), a page to turn (.html) or a film with its sound (.mp4)."""
+    """Where it goes: a video (.png), a page to turn (.html) or a film with its audio (.mp4)."""
     map: tuple[Map, ...] = ("attention",)
     """Kinds of maps, the most believable first: occlusion hides patches (slow), gradient weighs
     attention, attention shows the layers' own, rollout and flow trace it through all layers."""
@@ -38,7 +38,7 @@ class Attention:
     query: str = "bottleneck"
     """Whose attention: bottleneck, cls or mean."""
     layer: int | None = None
-    """Whose attention, in a picture or film: the layer, counted from 0; without it the last one
+    """Whose attention, in a video or film: the layer, counted from 0; without it the last one
     whose reading matters."""
     start: Start = None
     audio_track: AudioTrack = None
@@ -98,7 +98,7 @@ class Flow:
     example: ClassVar[str] = "mbt-lite flow data_samples/ring_sings_with_bell.mp4 --out flow.png"
 
     clip: Positional[Path]
-    """A video file with sound."""
+    """A video file with audio."""
     out: Out
     label: Label = None
     colour: str = "cause"
@@ -121,8 +121,8 @@ class Flow:
         view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"
         with bar(self.clip.name) as progress:
             found = explain.flow(classifier, view, self.label, cut, progress)
-        page, picture = lambda: html.flow_page(found), lambda: plot.flow(found, self.colour)
-        code = _finish(classifier, self.out, page if kind == ".html" else picture)
+        page, figure = lambda: html.flow_page(found), lambda: plot.flow(found, self.colour)
+        code = _finish(classifier, self.out, page if kind == ".html" else figure)
         print(plot.flow_alt(found))
         return code
 
@@ -137,7 +137,7 @@ class Swap:
     )
 
     clip: Positional[Path]
-    """A video file with sound."""
+    """A video file with audio."""
     other: Positional[Path]
     """Another one."""
     out: Out
@@ -161,16 +161,16 @@ class Swap:
             label = self.label or explain.best_label(classifier, one)
             label_index(classifier, label)  # refuses one that is not known
             progress(0, desc="each video with each audio")
-            found = explain.swap_sound(classifier, one, two, names)
+            found = explain.swap_audio(classifier, one, two, names)
         labels = None if self.label is None else [self.label]
 
         def page() -> str:
             return html.counterfactual(classifier, one, two, names, labels).page()
 
-        def picture():
+        def figure():
             return plot.swap(found, label).figure
 
-        code = _finish(classifier, self.out, page if kind == ".html" else picture)
+        code = _finish(classifier, self.out, page if kind == ".html" else figure)
         print(plot.swap_alt(found, label))
         return code
 
@@ -188,7 +188,7 @@ class Faithfulness:
     methods: tuple[str, ...] = ("attention", "rollout", "gradient", "flow", "occlusion")
     """Which maps; occlusion takes most of the time."""
     out: Path | None = None
-    """A picture (.png) of the scores; the curves go beside it, as NAME_curves.png."""
+    """A video (.png) of the scores; the curves go beside it, as NAME_curves.png."""
     json: bool = False
     """One JSON object instead of a table."""
     debug: Debug = False
@@ -243,7 +243,7 @@ def _view(classifier, path: Path, start: float | None):
 
 
 def _film(out: Path, classifier, view, maps) -> None:
-    """The explorer's frames as an mp4 file with the sound that goes with them."""
+    """The explorer's frames as an mp4 file with the audio that goes with them."""
     from mbt_lite import media, plot
     from mbt_lite.explain.html.attention import during_frames
 

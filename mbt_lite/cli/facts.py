@@ -143,8 +143,10 @@ def _geometry(config: dict) -> list[str]:
         f"{config['mlp_dim']}, pool {config['pool']}, {config['classes']} classes"
     ]
     if len(config["streams"]) > 1:
-        slots = f", {config['bottlenecks']} bottlenecks" * (config["fusion"] == "bottleneck")
-        lines.append(f"fusion {config['fusion']} from block {config['fusion_layer']} on{slots}")
+        bottlenecks = f", {config['bottlenecks']} bottlenecks" * (config["fusion"] == "bottleneck")
+        lines.append(
+            f"fusion {config['fusion']} from block {config['fusion_layer']} on{bottlenecks}"
+        )
     for stream in config["streams"]:
         shape, patch = (" x ".join(map(str, config[f"{stream}_{of}"])) for of in ("shape", "patch"))
         lines.append(f"{stream} {shape} in patches of {patch}")

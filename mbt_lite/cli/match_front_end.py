@@ -26,7 +26,7 @@ class MatchFrontEnd:
     presets: tuple[str, ...] = ()
     """Only these; without it, all. With --prove: which to hide."""
     out: Path | None = None
-    """Where the picture goes (PNG)."""
+    """Where the video goes (PNG)."""
     prove: bool = False
     """Hide each preset in a small model and look for it; needs neither --model nor --data."""
     json: bool = False
@@ -39,7 +39,7 @@ class MatchFrontEnd:
         for name in self.presets:
             front_end(name)
         if self.out is not None and self.out.suffix.lower() != ".png":
-            raise ValueError(f"--out {self.out}: only .png pictures can be written.")
+            raise ValueError(f"--out {self.out}: only .png images can be written.")
         return self._prove() if self.prove else self._match()
 
     def _match(self) -> int:

@@ -35,7 +35,7 @@ def benchmark(name: str):
 
 
 def media_files(paths: Iterable[Path]) -> list[Path]:
-    """The paths, each folder replaced by the video and sound files in it, if it has some."""
+    """The paths, each folder replaced by the video and audio files in it, if it has some."""
     from mbt_lite.data.formats import is_clip
 
     files = []

@@ -45,7 +45,7 @@ class Prepare:
     streams: tuple[str, ...] = ("spec", "rgb")
     """What each clip must have and is kept of it: audio (spec), video (rgb) or both."""
     front_end: str = "linear-mel"
-    """The preset that makes the spectrograms; the sound itself is kept too."""
+    """The preset that makes the spectrograms; the audio itself is kept too."""
     audio_track: AudioTrack = None
     runner: str | None = None
     """Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""

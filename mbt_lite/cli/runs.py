@@ -68,7 +68,7 @@ class Bench:
     """all, data: a Python that has what this one lacks: OpenCV, decord, TorchCodec, torchaudio,
     TensorFlow."""
     out: Path | None = None
-    """all, growth: a folder where the figures are kept, as JSON, table and picture."""
+    """all, growth: a folder where the figures are kept, as JSON, table and video."""
     clips: int = 64
     """data: how many a round."""
     long: int = 0

@@ -110,7 +110,7 @@ def read_function(config: Path, name: str):
 
 @dataclass(frozen=True)
 class Sweep:
-    """Train a grid of variants, each with several seeds, and write one table and one picture.
+    """Train a grid of variants, each with several seeds, and write one table and one video.
 
     Interrupted, the same command goes on; runs that are there are kept.
     """

@@ -4,7 +4,7 @@
 
 The recipe is `audioset_mini`'s over more clips; that the number of epochs is the same, the text we
 have does not say. Hardware as there, with many more of them. Expected: mAP 52.1 for both streams,
-44.3 for sound, 32.3 for pictures (paper); 52.3, 44.0 and 33.9 (Scenic README). Not run by us.
+44.3 for audio, 32.3 for images (paper); 52.3, 44.0 and 33.9 (Scenic README). Not run by us.
 """
 
 from dataclasses import replace

@@ -6,12 +6,12 @@
 
 `paper` is what the text says, `released` what Scenic's configuration does; `experiment` is `paper`.
 They differ in frames (8 over 8 s, or 32 over 2.56 s), mixup (one share per stream and 0.3, or one
-for both and 0.5), time masks, label smoothing, the start of bottlenecks and of the sound's class
-token, and the pairing of sound and picture.
+for both and 0.5), time masks, label smoothing, the start of bottlenecks and of the audio's class
+token, and the pairing of audio and video.
 
 Hardware: made for accelerators with 16 GB or more and --model.dtype bfloat16; on fewer of them
 --train.accumulate 4. Expected: mAP 43.9 for both streams (paper; Scenic README 43.9), 31.3 for
-sound and 27.7 for pictures alone (paper). Not run to its end by us.
+audio and 27.7 for video only (paper). Not run to its end by us.
 """
 
 from dataclasses import replace

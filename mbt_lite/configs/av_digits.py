@@ -3,7 +3,7 @@
     mbt-lite build av_digits --out tfds
     mbt-lite train --config av_digits --workdir runs/digits --data.path tfds/av_digits/noisy/1.0.0
 
-Hardware: two CPU cores. The picture stands still, so that two frames suffice. The published files
+Hardware: two CPU cores. The video stands still, so that two frames suffice. The published files
 could not be fetched where this was written: no score of theirs is claimed.
 """
 

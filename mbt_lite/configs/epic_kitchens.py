@@ -4,7 +4,7 @@
     mbt-lite train --config epic_kitchens --workdir runs/epic --start.vit ViT-B_16.npz
 
 Two heads, a softmax each, whose losses are averaged; the action is right when verb and noun are.
-32 frames in a row as the paper has it; how much sound goes with them, the text we have does not
+32 frames in a row as the paper has it; how much audio goes with them, the text we have does not
 say, so that it is 8 s as for AudioSet. Expected: action top-1 43.4, verb 64.8, noun 58.0 (paper).
 Not run by us.
 """

@@ -1,12 +1,12 @@
-"""Where should sound and picture meet? A grid of small models on the micro-world.
+"""Where should audio and video meet? A grid of small models on the micro-world.
 
     mbt-lite sweep --config fusion_grid --workdir runs/grid --jobs 2
 
-As every model of the paper starts from one ViT that saw pictures alone, every variant here starts
+As every model of the paper starts from one ViT that saw video only, every variant here starts
 from one model whose streams never met: `late`, or for one encoder of both streams `late_shared`.
 All go on for as many steps on the same clips, so that only the fusion differs. The micro-world's
-matched classes need both senses; see docs/training.md for what came out, and where the paper says
-otherwise.
+matched classes need both modalities; see docs/training.md for what came out, and where the paper
+says otherwise.
 
 Hardware: two CPU cores, about 2 minutes of one core for a run, 6 for a start. Expected: measured,
 see docs/training.md.
@@ -84,8 +84,8 @@ def grid() -> dict[str, dict[str, Experiment]]:
     late = _variant("late", fusion="late")
     return {
         "fusion": {
-            "sound": _variant("sound", streams=("spec",)),
-            "picture": _variant("picture", streams=("rgb",)),
+            "audio": _variant("audio", streams=("spec",)),
+            "video": _variant("video", streams=("rgb",)),
             "late": late,
             "joint": _variant("joint", "late_shared", fusion="joint", shared_encoder=True),
             "cross": _variant("cross", fusion="joint"),

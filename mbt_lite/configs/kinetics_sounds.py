@@ -4,7 +4,7 @@
     mbt-lite train --config kinetics_sounds --workdir runs/ks --start.vit ViT-B_16.npz
 
 The table is your own (path, start, end, labels, split). Recipe as `vggsound`. Expected: top-1 85.0
-and top-5 96.8 for both streams, 52.6 and 71.5 for sound, 80.7 and 94.9 for pictures (paper). Not
+and top-5 96.8 for both streams, 52.6 and 71.5 for audio, 80.7 and 94.9 for images (paper). Not
 run by us.
 """
 

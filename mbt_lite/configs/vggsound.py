@@ -5,8 +5,8 @@
     mbt-lite train --config vggsound --workdir runs/vggsound --start.vit ViT-B_16.npz
 
 One softmax over the classes instead of a sigmoid for each; all else as `audioset_mini.paper`.
-Expected: top-1 64.1 and top-5 85.6 for both streams, 52.3 and 78.1 for sound, 51.2 and 72.6 for
-pictures (paper). Not run by us.
+Expected: top-1 64.1 and top-5 85.6 for both streams, 52.3 and 78.1 for audio, 51.2 and 72.6 for
+images (paper). Not run by us.
 """
 
 from dataclasses import replace

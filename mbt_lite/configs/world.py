@@ -6,7 +6,7 @@ Hardware: two CPU cores, 17 minutes by the log of the run whose weights are embe
 mAP 0.999 or more of every kind of class, matched accuracy 0.999 (measured, see its card).
 
 In training it also answers for shapes and motions by themselves (`world.PARTS`): the pairs that
-the sound must be matched with are found much sooner so. The columns are cut off afterwards.
+the audio must be matched with are found much sooner so. The columns are cut off afterwards.
 """
 
 from dataclasses import replace

@@ -185,5 +185,5 @@ def sampled(experiment: Experiment, source: Source, training: bool) -> Sampling:
         views=1 if training or whole else config.views,
         pairing=config.pairing,
         streams=experiment.model.streams,
-        canvas=(size, size) if whole else None,
+        padded_size=(size, size) if whole else None,
     )

@@ -1,8 +1,8 @@
 """Extract the clip that a record stores from a labeled window of a video file.
 
 A clip lasts whole seconds: the window, cut where the file ends and rounded, 1 s at least. What is
-missing of its last second (half a second at most) is silence and the last frame again. So sound and
-picture have exactly the same length, and the spectrogram is that of the wave stored beside it.
+missing of its last second (half a second at most) is silence and the last frame again. So audio and
+video have exactly the same length, and the spectrogram is that of the wave stored beside it.
 """
 
 import io
@@ -22,7 +22,7 @@ from mbt_lite.data.records import (
     Example,
 )
 
-NAMES = {"rgb": "picture", "spec": "sound"}  # as `media` calls the streams
+NAMES = {"rgb": "video", "spec": "audio"}  # as `media` calls the streams
 
 
 @dataclass(frozen=True)

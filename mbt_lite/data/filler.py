@@ -76,9 +76,9 @@ class BatchMaker:
         clip = sampling.clip
         fields = {"labels": ((rows, len(self.source.labels)), "f4"), "mask": ((rows,), "f4")}
         if "rgb" in sampling.streams:
-            fields["rgb"] = ((rows, clip.frames, *sampling.picture, 3), "u1")
+            fields["rgb"] = ((rows, clip.frames, *sampling.frame_size, 3), "u1")
             if sampling.training:
-                fields["extent"] = ((rows, 2), "i4")
+                fields["valid_size"] = ((rows, 2), "i4")
         if "spec" in sampling.streams:
             fields["spec"] = ((rows, clip.spec_frames, clip.front_end.mels), "f4")
         return fields

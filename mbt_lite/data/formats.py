@@ -27,7 +27,7 @@ START_COLUMNS = ("start", "start_seconds")
 END_COLUMNS = ("end", "end_seconds")
 SEPARATORS = "|;"
 VGGSOUND_SECONDS = 10.0  # every clip of VGGSound is so long
-SUFFIXES = frozenset(  # of everything that container.py opens, but for still pictures
+SUFFIXES = frozenset(  # of everything that container.py opens, but for still images
     ".mp4 .m4v .mov .qt .f4v .ismv .psp .3gp .3g2 .3gpp .mj2 .mkv .mk3d .webm .avi .divx .flv .swf "
     ".mpg .mpeg .mpe .m1v .m2v .vob .ts .mts .m2ts .m2t .tod .trp .wmv .asf .rm .rmvb .ogv .ogm "
     ".mxf .gxf .dv .dif .nut .nsv .wtv .y4m .ivf .obu .mjpeg .mjpg .gif .apng .flc .fli .vc1 "
@@ -82,7 +82,7 @@ def read(source: Path) -> AnnotationTable:
 
 
 def _folders(folder: Path) -> AnnotationTable:
-    """One line per video or sound file in the folders of a folder, whose names are the labels.
+    """One line per video or audio file in the folders of a folder, whose names are the labels.
 
     ValueError that names the folders in which there is none: a class would be lost in silence.
     """
@@ -97,7 +97,7 @@ def _folders(folder: Path) -> AnnotationTable:
     empty = [f"{path.name} ({_holding(path)})" for path, files in clips.items() if not files]
     if empty:
         raise ValueError(
-            f"{folder}: no video or sound file lies in the class folder {', '.join(empty)}; put "
+            f"{folder}: no video or audio file lies in the class folder {', '.join(empty)}; put "
             "clips there, or take the folder away."
         )
     lines = []
@@ -113,7 +113,7 @@ def _folders(folder: Path) -> AnnotationTable:
         if file not in files and file.suffix.lower() not in BESIDE
     ]
     more = " ..." if len(left) > 5 else ""
-    said = f"no video or sound by their suffix, left out ({len(left)}): {', '.join(left[:5])}{more}"
+    said = f"no video or audio by their suffix, left out ({len(left)}): {', '.join(left[:5])}{more}"
     return AnnotationTable("folders", folder, lines, [], (said,) if left else ())
 
 
@@ -137,7 +137,7 @@ def _holding(folder: Path) -> str:
 
 
 def is_clip(path: Path) -> bool:
-    """Whether a file is video or sound by its suffix."""
+    """Whether a file is video or audio by its suffix."""
     return path.suffix.lower() in SUFFIXES and path.is_file()
 
 

@@ -75,7 +75,7 @@ class WorldClips:
         sample = world.sample(self.scene(index), self.clip)
         return Windows(sample["rgb"][None], sample["spec"][None])
 
-    def picture(self, index: int) -> np.ndarray | None:
+    def thumbnail(self, index: int) -> np.ndarray | None:
         """A frame from the middle, uint8 [H, W, 3]."""
         return world.frames(self.scene(index), np.array([world.SECONDS / 2]), THUMBNAIL)[0]
 
@@ -119,11 +119,11 @@ class Files:
         if item.start is not None:
             return 1
         seconds = media.seconds(item.path, self.clip.audio_track)
-        window = max(self.clip.video_seconds, self.clip.sound_seconds)
+        window = max(self.clip.video_seconds, self.clip.audio_seconds)
         return 1 if seconds is not None and seconds <= window else self.views
 
-    def picture(self, index: int) -> np.ndarray | None:
-        """A frame from the middle, uint8 [H, W, 3]; None where the file has no picture."""
+    def thumbnail(self, index: int) -> np.ndarray | None:
+        """A frame from the middle, uint8 [H, W, 3]; None where the file has no video."""
         item = self.items[index]
         start = item.start
         if start is None:
@@ -168,8 +168,8 @@ class Drawn:
         views = 1 if same else self.sampling.views
         return Windows(out["rgb"][:views], out["spec"][:views])
 
-    def picture(self, index: int) -> np.ndarray | None:
-        """A frame from the middle, uint8 [H, W, 3]; None where the clip has no picture."""
+    def thumbnail(self, index: int) -> np.ndarray | None:
+        """A frame from the middle, uint8 [H, W, 3]; None where the clip has no video."""
         views = self.read(index).rgb  # [V, T, H, W, 3]
         frame = views[len(views) // 2, views.shape[1] // 2]
         return frame if frame.any() else None

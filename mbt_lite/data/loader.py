@@ -28,7 +28,7 @@ class Loader:
     Each is a dictionary: rgb uint8 [R, T, H, W, 3], spec float32 [R, N, M] (log-mel, not
     standardised), labels float32 [R, C], mask float32 [R], 1 for clips and 0 for what only fills
     the batch, id, a list of R names; in training also extent int32 [R, 2], the height and width of
-    the picture in the upper left of its canvas. R is `batch`, times the views of each clip.
+    the video in the upper left of its canvas. R is `batch`, times the views of each clip.
 
     Each of `hosts` processes gets its own part of every epoch: together each clip once, and each
     the same number of batches. With `workers`, so many processes read ahead; they do not change

@@ -1,6 +1,6 @@
 """Prepared clips as `tf.SequenceExample`s in TFRecord shards, as Scenic's loader reads them.
 
-    S seconds of a clip   N samples of its sound
+    S seconds of a clip   N samples of its audio
 
     place          key                        holds
     feature list   image/encoded              a JPEG per frame, 25 a second
@@ -79,15 +79,15 @@ class Example:
 
 
 def _decoded(jpeg: bytes, into: np.ndarray | None) -> np.ndarray:
-    """A picture uint8 [H, W, 3]; Pillow sees to the rare kinds, in twice the time."""
+    """A video uint8 [H, W, 3]; Pillow sees to the rare kinds, in twice the time."""
     try:
         return simplejpeg.decode_jpeg(jpeg, "RGB", buffer=into)
     except ValueError:
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as image:
-            picture = np.asarray(image.convert("RGB"))
-    if into is not None and into.shape == picture.shape:
-        into[:] = picture
-    return picture
+            image = np.asarray(image.convert("RGB"))
+    if into is not None and into.shape == image.shape:
+        into[:] = image
+    return image
 
 
 # ---- bytes ----
@@ -117,7 +117,7 @@ def to_bytes(example: Example) -> bytes:
 def from_bytes(data: bytes, source: str = "") -> Example:
     """The clip of a SequenceExample; `RecordError`, naming `source`, where it is damaged.
 
-    JPEGs are not decoded here. Sound, names and times may be absent, as other writers leave them
+    JPEGs are not decoded here. Audio, names and times may be absent, as other writers leave them
     out.
     """
     try:

@@ -1,6 +1,6 @@
 """Choose the frames and the audio of a clip in training, validation and test.
 
-Two ways to pair sound with picture. "synchronised": both windows lie around the same instant, which
+Two ways to pair audio with video. "synchronised": both windows lie around the same instant, which
 is drawn in training, the clip's middle in validation, and evenly spread in test. "ratio" is the
 reference's (google-deepmind/dmvr, processors.py): in training both begin at the same share of the
 clip, so that the longer window runs past the end and goes on at the beginning; in test each stream
@@ -16,7 +16,7 @@ import numpy as np
 
 from mbt_lite.config import PAIRINGS, STREAMS, ClipConfig
 
-WIDEST = 16 / 9  # width over height of a picture that fits the canvas whole
+WIDEST = 16 / 9  # width over height of a video that fits the canvas whole
 
 
 class Window(NamedTuple):
@@ -39,7 +39,7 @@ class Sampling:
     views: int = 1
     pairing: str = "synchronised"
     streams: tuple[str, ...] = STREAMS
-    canvas: tuple[int, int] | None = None  # pixels, height and width; None: a wide picture's
+    padded_size: tuple[int, int] | None = None  # pixels, height and width; None: a wide video's
 
     def __post_init__(self):
         if self.pairing not in PAIRINGS:
@@ -48,18 +48,20 @@ class Sampling:
             raise ValueError(f"views={self.views}: one in training, one or more otherwise.")
         if not self.streams or not set(self.streams) <= set(STREAMS):
             raise ValueError(f"streams={self.streams}: take one or both of {', '.join(STREAMS)}.")
-        if min(self.picture) < self.clip.size:
-            raise ValueError(f"a canvas of {self.canvas} does not hold a crop of {self.clip.size}.")
+        if min(self.frame_size) < self.clip.size:
+            raise ValueError(
+                f"a canvas of {self.padded_size} does not hold a crop of {self.clip.size}."
+            )
 
     @property
-    def picture(self) -> tuple[int, int]:
+    def frame_size(self) -> tuple[int, int]:
         """Height and width of the frames in a batch."""
         if not self.training:
             return self.clip.size, self.clip.size
-        return self.canvas or (self.clip.resize, round(self.clip.resize * WIDEST))
+        return self.padded_size or (self.clip.resize, round(self.clip.resize * WIDEST))
 
     @property
-    def within(self) -> float:
+    def frame_offset(self) -> float:
         """Frames from the beginning of a step to the one that is shown of it.
 
         The middle, as `features.read_views` has it; the reference takes the beginning.
@@ -106,7 +108,7 @@ def _middles(frames: int, rows: int, clip: ClipConfig) -> tuple[float, float]:
     """The first and the last instant, in s, around which the windows of the streams there fit."""
     windows = (
         (frames / clip.fps, clip.video_seconds),
-        (rows * clip.front_end.hop, clip.sound_seconds),
+        (rows * clip.front_end.hop, clip.audio_seconds),
     )
     there = [pair for pair in windows if pair[0]]
     total, longest = (min(there)[0], max(pair[1] for pair in there)) if there else (0.0, 0.0)
@@ -116,7 +118,7 @@ def _middles(frames: int, rows: int, clip: ClipConfig) -> tuple[float, float]:
 
 def _around(middle: float, frames: int, rows: int, clip: ClipConfig) -> Window:
     frame = (middle - clip.video_seconds / 2) * clip.fps  # whole ones may be 1/4 s apart
-    row = round((middle - clip.sound_seconds / 2) / clip.front_end.hop)
+    row = round((middle - clip.audio_seconds / 2) / clip.front_end.hop)
     return Window(
         max(min(frame, frames - clip.frames * clip.stride), 0),
         max(min(row, rows - clip.spec_frames), 0),

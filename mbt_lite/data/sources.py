@@ -80,13 +80,13 @@ class Scenes:
 
 
 def _put(made: dict, out: Rows, size: int) -> None:
-    """Write a clip that is one window, its picture [T, size, size, 3] whole on the canvas."""
-    if "extent" in out:
-        out["extent"][:] = size
+    """Write a clip that is one window, its video [T, size, size, 3] whole on the canvas."""
+    if "valid_size" in out:
+        out["valid_size"][:] = size
     for name in out.keys() & made.keys():
         view = out[name]
         if name == "rgb":
-            view[:] = 0  # of the canvas, what the picture does not fill
+            view[:] = 0  # of the canvas, what the video does not fill
             view = view[:, :, :size, :size]
         view[:] = made[name]
 
@@ -127,7 +127,7 @@ class Records:
         return example.id
 
     def _spectrogram(self, example: records.Example, front: FrontEnd) -> np.ndarray:
-        """float32 [rows, M]: the stored one, or that of the sound where the model hears otherwise.
+        """float32 [rows, M]: the stored one, or that of the audio where the model hears otherwise.
 
         Where nobody says how the stored ones were made, they are taken as they are.
         """
@@ -139,7 +139,7 @@ class Records:
             return log_mel(example.wave, front)
         raise ValueError(
             f"{example.source or example.id}: its spectrogram is made otherwise than front end "
-            f"{front.name!r} would, and there is no sound to make it anew; prepare the clips again."
+            f"{front.name!r} would, and there is no audio to make it anew; prepare the clips again."
         )
 
 
@@ -158,7 +158,7 @@ class Digits:
         return len(self.stored)
 
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
-        """Write one pair, picture and sound whole; its id."""
+        """Write one pair, video and audio whole; its id."""
         from mbt_lite.data.tfds import av_digits
 
         made = av_digits.sample(self.stored[index], sampling.clip)

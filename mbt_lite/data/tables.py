@@ -311,7 +311,7 @@ def _length(line: Annotation) -> float | None:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Name without suffix → file, of all video and sound files under a folder."""
+    """Name without suffix → file, of all video and audio files under a folder."""
     found: dict[str, Path] = {}
     for place, folders, names in os.walk(folder):
         folders.sort()

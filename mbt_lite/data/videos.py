@@ -58,7 +58,7 @@ class Table:
         def rows(chosen: np.ndarray) -> np.ndarray:
             begin, rate = int(chosen.min()) * hop, clip.front_end.rate
             end = (int(chosen.max()) + 1) * hop
-            thin = {"only": "sound", "audio_track": clip.audio_track}
+            thin = {"only": "audio", "audio_track": clip.audio_track}
             found = media.read(row.path, start + begin / rate, (end - begin) / rate, **thin)
             wave = np.zeros(end - begin, np.float32)
             wave[: len(found.wave)] = found.wave[: len(wave)]
@@ -97,7 +97,7 @@ def _run(path: Path, instants: np.ndarray, clip: ClipConfig) -> np.ndarray:
         float(earlier[-1] - earlier[0]) + clip.frame_step,
         fps=1 / clip.frame_step if even else None,
         short_side=clip.resize,
-        only="picture",
+        only="video",
     )
     nearest = np.abs(found.times + earlier[0] - earlier[:, None]).argmin(1)
     return found.frames[nearest]

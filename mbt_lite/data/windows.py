@@ -34,47 +34,47 @@ def multi_hot(labels: np.ndarray, numbers: Sequence[int]) -> None:
 
 
 def write(
-    out: Rows, sampling: Sampling, rng: np.random.Generator, picture: Stream, sound: Stream
+    out: Rows, sampling: Sampling, rng: np.random.Generator, video: Stream, audio: Stream
 ) -> None:
     """Write the windows that are drawn of a clip; a stream that it lacks is black or silent."""
     clip = sampling.clip
-    rgb, spec = ("rgb" in out) * picture.count, ("spec" in out) * sound.count
+    rgb, spec = ("rgb" in out) * video.count, ("spec" in out) * audio.count
     windows = sampling.draw(rgb, spec, rng)
     if "rgb" in out:
-        extent = write_picture(out["rgb"], windows, picture, sampling, rng)
-        out.get("extent", np.zeros((1, 2)))[:] = extent
+        valid_size = write_frames(out["rgb"], windows, video, sampling, rng)
+        out.get("valid_size", np.zeros((1, 2)))[:] = valid_size
     if "spec" in out:
         out["spec"][:] = clip.front_end.silence
         for view, window in enumerate(windows if spec else []):
-            out["spec"][view] = sound.read(indices(window.row, clip.spec_frames, 1, spec))
+            out["spec"][view] = audio.read(indices(window.row, clip.spec_frames, 1, spec))
 
 
-def write_picture(
-    out: np.ndarray, windows: Sequence[Window], picture: Stream, sampling: Sampling, rng
+def write_frames(
+    out: np.ndarray, windows: Sequence[Window], video: Stream, sampling: Sampling, rng
 ) -> tuple[int, int]:
     """Write the frames [V, T, H, W, 3] of all windows, each decoded once; the extent on the canvas.
 
-    What a canvas does not hold of a picture is cut off at a place that is drawn.
+    What a canvas does not hold of a video is cut off at a place that is drawn.
     """
-    clip, (height, width) = sampling.clip, sampling.picture
-    if not picture.count:
+    clip, (height, width) = sampling.clip, sampling.frame_size
+    if not video.count:
         out[:] = 0
         return height, width
-    first = [window.frame + sampling.within for window in windows]
-    chosen = [indices(place, clip.frames, clip.stride, picture.count) for place in first]
+    first = [window.frame + sampling.frame_offset for window in windows]
+    chosen = [indices(place, clip.frames, clip.stride, video.count) for place in first]
     wanted, places = np.unique(np.stack(chosen), return_inverse=True)
     places, size = places.reshape(out.shape[:2]), None
-    for number, frame in enumerate(picture.read(wanted)):
+    for number, frame in enumerate(video.read(wanted)):
         if size is None:
             size = _scaled(frame.shape[:2], clip)
             top, left = (_begin(r, sampling, rng) for r in (size[0] - height, size[1] - width))
-            extent = min(size[0], height), min(size[1], width)
+            valid_size = min(size[0], height), min(size[1], width)
         part = _resized(frame, size)[top : top + height, left : left + width]
         for view, step in zip(*np.nonzero(places == number), strict=True):
-            out[view, step, : extent[0], : extent[1]] = part
-    out[:, :, extent[0] :] = 0
-    out[:, :, :, extent[1] :] = 0
-    return extent
+            out[view, step, : valid_size[0], : valid_size[1]] = part
+    out[:, :, valid_size[0] :] = 0
+    out[:, :, :, valid_size[1] :] = 0
+    return valid_size
 
 
 def _begin(room: int, sampling: Sampling, rng: np.random.Generator) -> int:
@@ -84,7 +84,7 @@ def _begin(room: int, sampling: Sampling, rng: np.random.Generator) -> int:
 
 
 def _scaled(size: tuple[int, int], clip: ClipConfig) -> tuple[int, int]:
-    """Height and width of a picture when its short side is `clip.resize`."""
+    """Height and width of a video when its short side is `clip.resize`."""
     scale = clip.resize / min(size)
     return tuple(max(round(side * scale), clip.size) for side in size)
 

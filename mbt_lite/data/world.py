@@ -2,15 +2,15 @@
 
 Shapes move over a textured ground while sounds are heard. Four kinds of classes, one head:
 
-    seen     "circle rises"     a shape and how it moves: only the picture tells
-    heard    "pitch rises", "bell heard"      a source out of sight: only the sound tells
+    seen     "circle rises"     a shape and how it moves: only the video tells
+    heard    "pitch rises", "bell heard"      a source out of sight: only the audio tells
     both     "siren", "thunder", "rain"       lamp and wail, flash and rumble: either tells
     matched  "circle sings"     the tone's pitch follows the height of one shape: which one?
 
-The last kind needs both senses. Picture, sound and the choice of the singer are drawn from three
+The last kind needs both modalities. Video, audio and the choice of the singer are drawn from three
 independent random streams; the tone copies the chosen shape's contour, and contours are dealt to
-shapes by a uniform shuffle. So the picture leaves every visible shape equally likely to sing
-(1 / number of shapes) and the sound leaves every kind of shape equally likely (1 / 4).
+shapes by a uniform shuffle. So the video leaves every visible shape equally likely to sing
+(1 / number of shapes) and the audio leaves every kind of shape equally likely (1 / 4).
 
 Everything follows from (seed, index). A `Scene` is a description without resolution: training
 renders it small and at once, `render` makes large mp4 files of it.
@@ -103,7 +103,7 @@ class Tone:
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip, fully described; `picture_seed` and `sound_seed` fix texture and noise."""
+    """One clip, fully described; `video_seed` and `audio_seed` fix texture and noise."""
 
     things: tuple[Thing, ...]
     singer: int | None  # which thing the tone follows
@@ -111,8 +111,8 @@ class Scene:
     events: tuple[str, ...]  # heard only
     both: tuple[str, ...]  # seen and heard
     beat: float  # where in the clip the flash falls and how fast the lamp turns, 0..1
-    picture_seed: int
-    sound_seed: int
+    video_seed: int
+    audio_seed: int
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -139,8 +139,8 @@ class Scene:
 
 def scene(seed: int, index: int) -> Scene:
     """The scene number `index` of the world `seed`."""
-    picture, sound, link = (np.random.default_rng([seed, index, part]) for part in range(3))
-    things = _things(picture)
+    video, audio, link = (np.random.default_rng([seed, index, part]) for part in range(3))
+    things = _things(video)
     fate = link.random()
     singer = int(link.integers(len(things))) if fate < 0.8 else None
     if fate < 0.8:
@@ -151,12 +151,12 @@ def scene(seed: int, index: int) -> Scene:
     return Scene(
         things=things,
         singer=singer,
-        tone=_tone(sound, contour) if fate < 0.9 else None,
-        events=tuple(e for e in EVENTS if sound.random() < 0.2),
+        tone=_tone(audio, contour) if fate < 0.9 else None,
+        events=tuple(e for e in EVENTS if audio.random() < 0.2),
         both=tuple(b for b in BOTH if link.random() < 0.2),
         beat=float(link.random()),
-        picture_seed=int(picture.integers(2**31)),
-        sound_seed=int(sound.integers(2**31)),
+        video_seed=int(video.integers(2**31)),
+        audio_seed=int(audio.integers(2**31)),
     )
 
 
@@ -194,7 +194,7 @@ def _tone(rng: np.random.Generator, contour: Contour) -> Tone:
     )
 
 
-# --- picture -----------------------------------------------------------------------------------
+# --- video -----------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=8)
@@ -277,8 +277,8 @@ def _rain(rng: np.random.Generator, times: np.ndarray, size: int) -> np.ndarray:
 
 
 def frames(scene: Scene, times: np.ndarray, size: int) -> np.ndarray:
-    """The picture, uint8 [T, size, size, 3], at the given seconds."""
-    rng = np.random.default_rng(scene.picture_seed)
+    """The video, uint8 [T, size, size, 3], at the given seconds."""
+    rng = np.random.default_rng(scene.video_seed)
     video = np.broadcast_to(_ground(rng, size), (len(times), size, size, 3)).copy()
     for thing in scene.things:
         _paint(video, _coverage(thing, times, size), np.float32(thing.colour))
@@ -295,7 +295,7 @@ def _paint(video: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> None:
     video += coverage[..., None].astype(np.float32) * (colour - video)
 
 
-# --- sound -------------------------------------------------------------------------------------
+# --- audio -------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -393,21 +393,21 @@ def _rumble(scene: Scene, rng: np.random.Generator) -> np.ndarray:
 
 
 def wave(scene: Scene) -> np.ndarray:
-    """The sound, float32 [2 s at 16 kHz] in [-1, 1]."""
-    rng = np.random.default_rng(scene.sound_seed)
-    sound = 10 ** rng.uniform(-3.0, -1.7) * _cut(rng, rng.choice(["white", "pink"]))
+    """The audio, float32 [2 s at 16 kHz] in [-1, 1]."""
+    rng = np.random.default_rng(scene.audio_seed)
+    audio = 10 ** rng.uniform(-3.0, -1.7) * _cut(rng, rng.choice(["white", "pink"]))
     if scene.tone:
-        sound = sound + _sing(scene.tone)
+        audio = audio + _sing(scene.tone)
     makers = {"bell": _bell, "hiss": _hiss, "knocking": _knocking, "chirping": _chirping}
     for event in scene.events:
-        sound = sound + 10 ** rng.uniform(-0.2, 0.2) * makers[event](rng)
+        audio = audio + 10 ** rng.uniform(-0.2, 0.2) * makers[event](rng)
     if "siren" in scene.both:
-        sound = sound + _wail(scene)
+        audio = audio + _wail(scene)
     if "thunder" in scene.both:
-        sound = sound + _rumble(scene, rng)
+        audio = audio + _rumble(scene, rng)
     if "rain" in scene.both:
-        sound = sound + 0.08 * _cut(rng, "rain")
-    return np.clip(sound * 10 ** rng.uniform(-0.4, 0.1), -1, 1).astype(np.float32)
+        audio = audio + 0.08 * _cut(rng, "rain")
+    return np.clip(audio * 10 ** rng.uniform(-0.4, 0.1), -1, 1).astype(np.float32)
 
 
 # --- clips -------------------------------------------------------------------------------------
@@ -444,7 +444,7 @@ def sample(
     """What the loader hands on: rgb uint8 [T, H, W, 3], spec float32 [N, M], labels.
 
     With `rng` the clip is roughened as cameras and codecs do, and now and then a stream is blanked
-    (black frames, digital silence) so that the model learns what one sense alone can tell; the
+    (black frames, digital silence) so that the model learns what one modality alone can tell; the
     labels [31] are then followed by the parts [8]. Without all `streams` the others stay the same.
     """
     times = (np.arange(clip.frames) + 0.5) * clip.frame_step
@@ -452,15 +452,15 @@ def sample(
     if rng:
         times = times + rng.uniform(-0.06, 0.06)
     shown, heard = "rgb" in streams and blank > 0.08, not 0.08 < blank < 0.16
-    picture = frames(scene, times, clip.size) if shown else _black(clip)
-    sound = wave(scene) if "spec" in streams and heard else np.zeros_like(_clock())
+    video = frames(scene, times, clip.size) if shown else _black(clip)
+    audio = wave(scene) if "spec" in streams and heard else np.zeros_like(_clock())
     if rng:
-        picture, sound = _roughen(picture, sound, rng)
+        video, audio = _roughen(video, audio, rng)
     made = {"labels": np.concatenate([scene.labels, scene.parts]) if rng else scene.labels}
     if "rgb" in streams:
-        made["rgb"] = picture
+        made["rgb"] = video
     if "spec" in streams:
-        made["spec"] = log_mel(sound, clip.front_end)[: clip.spec_frames]
+        made["spec"] = log_mel(audio, clip.front_end)[: clip.spec_frames]
     return made
 
 
@@ -468,15 +468,15 @@ def _black(clip: ClipConfig) -> np.ndarray:
     return np.zeros((clip.frames, clip.size, clip.size, 3), np.uint8)
 
 
-def _roughen(picture: np.ndarray, sound: np.ndarray, rng: np.random.Generator):
-    """Blur, grain and contrast of the picture, and a gain of the sound, drawn at random."""
-    video = picture.astype(np.float32)
+def _roughen(video: np.ndarray, audio: np.ndarray, rng: np.random.Generator):
+    """Blur, grain and contrast of the video, and a gain of the audio, drawn at random."""
+    video = video.astype(np.float32)
     soft = np.float32(rng.uniform(0, 0.6))
     video[:, 1:-1] += soft / 4 * (video[:, :-2] - 2 * video[:, 1:-1] + video[:, 2:])
     video[:, :, 1:-1] += soft / 4 * (video[:, :, :-2] - 2 * video[:, :, 1:-1] + video[:, :, 2:])
     grain = rng.standard_normal(video.shape[1:], dtype=np.float32) * np.float32(rng.uniform(0, 5))
     video = video * np.float32(rng.uniform(0.9, 1.1)) + grain + np.float32(rng.uniform(-8, 8))
-    return np.clip(video, 0, 255).astype(np.uint8), sound * np.float32(10 ** rng.uniform(-0.3, 0.0))
+    return np.clip(video, 0, 255).astype(np.uint8), audio * np.float32(10 ** rng.uniform(-0.3, 0.0))
 
 
 def render_samples(folder) -> Path:

@@ -11,10 +11,10 @@ from mbt_lite.model.label_heads import in_words
 BOTTLENECK = """<p>A <b>transformer</b> cuts its input into small patches and lets all of them look
 at each other, layer after layer, until it knows what there is. The <b>Multimodal Bottleneck
 Transformer</b> (MBT) has two of them side by side, one for the video and one for the audio. In the
-first layers each is by itself; later they may talk, but only through a few slots, the
+first layers each is by itself; later they may talk, but only through a few bottleneck tokens, the
 <b>bottleneck</b>: each side writes there what it found, and reads what the other side wrote. Only
 little gets through, so both have to say what matters.</p><p>Layers are numbered from 0. What the
-slots read in the last layer nobody reads any more, so it is not shown.</p>"""
+bottleneck tokens read in the last layer nobody reads any more, so it is not shown.</p>"""
 KNOWN = "How sound was heard in its training is known, and it hears the same way here."
 MORE = """The released models of one sense only have no bottleneck to show; <code>mbt-lite predict
 --model NAME</code> asks them. A model that is not here yet is downloaded first, once."""
@@ -45,7 +45,7 @@ def model(engine: Engine, name: str) -> str:
         "looks at": f"{classifier.clip_config.video_seconds:g} s, "
         f"{classifier.clip_config.frames} frames of {classifier.clip_config.size} x "
         f"{classifier.clip_config.size} pixels",
-        "listens to": f"{classifier.clip_config.sound_seconds:g} s, through the front end "
+        "listens to": f"{classifier.clip_config.audio_seconds:g} s, through the front end "
         f"“{front.name}” (mean {front.mean:g}, deviation {front.std:g})",
     }
     rows = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())

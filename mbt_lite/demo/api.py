@@ -14,7 +14,7 @@ def endpoints(engine: Engine) -> None:
     def predict(video: str) -> dict:
         """What the model sees and hears in the middle of a video.
 
-        Probabilities by label, best first, for "both", "sound alone" and "picture alone" (a sense
+        Probabilities by label, best first, for "both", "audio only" and "video only" (a modality
         in which there is nothing is left out), "probabilities" (sigmoid: any label can be true, or
         softmax: one is), "notes" on the file, and a "caution" on the model.
         """
@@ -28,7 +28,7 @@ def endpoints(engine: Engine) -> None:
     def windows(video: str) -> list[dict]:
         """What the model sees and hears, window by window, over the whole of a video.
 
-        A list of windows with "start" and "end" in seconds, and per sense the probabilities by
+        A list of windows with "start" and "end" in seconds, and per modality the probabilities by
         label, best first, as /predict has them.
         """
         found = engine.ask(video).windows
@@ -36,10 +36,10 @@ def endpoints(engine: Engine) -> None:
 
     @show_errors
     def attention(video: str) -> dict:
-        """What each slot of the bottleneck reads in the middle of a video, the mean over heads.
+        """What each bottleneck token reads in the middle of a video, the mean over heads.
 
-        "picture" is [layer][slot][time][y][x], "sound" is [layer][slot][time][pitch]; "layers" are
-        their numbers, "start" and "seconds" say where in the file the sound's times lie.
+        "video" is [layer][bottleneck token][time][y][x], "audio" is [layer][bottleneck token][time][pitch]; "layers" are
+        their numbers, "start" and "seconds" say where in the file the audio's times lie.
         """
         view = engine.read(video).views[0]
         return engine.attention(view)

@@ -26,8 +26,8 @@ from mbt_lite.progress import Progress, estimated, part, silent
 
 NAMES = {
     "both": "Sound and picture",
-    "sound alone": "Sound alone",
-    "picture alone": "Picture alone",
+    "audio only": "Audio only",
+    "video only": "Video only",
 }
 LIKELY = 0.5  # from which probability on a label counts as said
 SMALL = 10_000_000  # parameters, up to which many forward passes are no matter
@@ -141,7 +141,7 @@ class Engine:
         windows = []
         for i, view in enumerate(views):
             told = part(progress, i / len(views), (i + 1) / len(views))
-            end = min(view.start + self.classifier.clip_config.sound_seconds, reading.duration)
+            end = min(view.start + self.classifier.clip_config.audio_seconds, reading.duration)
             windows.append(Window(view.start, max(end, view.start + 0.1), self.answers(view, told)))
         return Asked(Path(path), title or titled(path), model, reading, tuple(windows))
 
@@ -150,13 +150,13 @@ class Engine:
         prediction = self.classifier.predict(view.clip, progress=progress)
         found = {"both": prediction}
         if view.wave.any():
-            found["sound alone"] = prediction.streams["spec"]
+            found["audio only"] = prediction.streams["spec"]
         if view.rgb.any():
-            found["picture alone"] = prediction.streams["rgb"]
+            found["video only"] = prediction.streams["rgb"]
         return {name: dict(one.top(len(one.labels))) for name, one in found.items()}
 
     def attention(self, view: View) -> dict:
-        """What the slots read, the mean over heads, as lists; a sense without anything is None."""
+        """What the bottleneck tokens read, the mean over heads, as lists; a sense without anything is None."""
         maps = html.present(view, self.classifier.attention(view.clip))
         length = len(view.spec) * view.front_end.hop
         return {

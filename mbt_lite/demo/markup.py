@@ -8,7 +8,7 @@ from mbt_lite.demo.engine import LIKELY, NAMES
 from mbt_lite.explain.html.page import data_uri
 from mbt_lite.plot.style import to_png
 
-HUES = {"both": "var(--both)", "sound alone": "var(--spec)", "picture alone": "var(--rgb)"}
+HUES = {"both": "var(--both)", "audio only": "var(--spec)", "video only": "var(--rgb)"}
 BLOCK = 24  # px, of a layer in the figure of the model
 
 
@@ -58,7 +58,7 @@ def lesson(answers: Mapping[str, Mapping[str, float]], label: str) -> str:
         return ""
     audio, video, both = (
         f'<b style="color:{HUES[name]}">{percent(answers[name][label])}</b>'
-        for name in ("sound alone", "picture alone", "both")
+        for name in ("audio only", "video only", "both")
     )
     return (
         f'<p class="lesson">“{escape(label)}”: audio alone {audio}, video alone {video}, '

@@ -45,10 +45,10 @@ def build(engine: Engine, name: str) -> Page:
             with gr.Tab("Look") as look_here:
                 look_tab(look_here, asked)
             with gr.Tab("Play") as play_here:
-                slots = play_tab(play_here, model, asked, clips, engine)
+                bottlenecks = play_tab(play_here, model, asked, clips, engine)
                 quiz_part(model, clips)
             with gr.Tab("About"):
-                about_tab(engine, name, clips, (model, asked, picked, found, slots))
+                about_tab(engine, name, clips, (model, asked, picked, found, bottlenecks))
         endpoints(engine)
     return page.queue(max_size=20)
 
@@ -155,21 +155,21 @@ def look_tab(tab: gr.Tab, asked: gr.State) -> None:
 
 
 def play_tab(tab: gr.Tab, model: gr.State, asked: gr.State, clips, engine) -> gr.CheckboxGroup:
-    """What can be changed, and beside it what the model then says; the slots come back."""
+    """What can be changed, and beside it what the model then says; the bottleneck tokens come back."""
 
     @show_errors
-    def show(clip: Asked | None, other: tuple, sound, later, picture, emptied, cut):
+    def show(clip: Asked | None, other: tuple, audio, later, video, emptied, cut):
         if clip is None:
             return play.NOTHING
-        if sound == play.SOUNDS[2] and not play.fits(other[0], clip.view):
+        if audio == play.AUDIO_CHOICES[2] and not play.fits(other[0], clip.view):
             raise ValueError("Choose the other clip first: a sample, or upload one.")
-        change = play.Change(sound, later, picture, tuple(emptied), tuple(cut), *other)
+        change = play.Change(audio, later, video, tuple(emptied), tuple(cut), *other)
         return play.report(Engine.of(clip.model), clip, change)
 
     @show_errors
     def take(name: str, path: str):
         reading = Engine.of(name).read(path)
-        return (reading.views[0], titled(path)), play.SOUNDS[2]
+        return (reading.views[0], titled(path)), play.AUDIO_CHOICES[2]
 
     def take_sample(name: str, index: int):
         return take(name, str(clips[index].path))
@@ -178,32 +178,34 @@ def play_tab(tab: gr.Tab, model: gr.State, asked: gr.State, clips, engine) -> gr
     other = gr.State((None, ""))
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
-            sound = gr.Radio(play.SOUNDS, value=play.SOUNDS[0], label="Sound")
+            audio = gr.Radio(play.AUDIO_CHOICES, value=play.AUDIO_CHOICES[0], label="Sound")
             titles = [(one.title, i) for i, one in enumerate(clips)]
             sample = gr.Dropdown(titles, value=None, label="The other clip: a sample")
             upload = gr.UploadButton("or upload one", file_types=["video", "audio"], size="sm")
             later = gr.Slider(-1, 1, 0, step=0.1, label="Sound comes later by (s)")
-            picture = gr.Radio(play.PICTURES, value=play.PICTURES[0], label="Picture")
-            numbers = slot_choices(engine)
-            emptied = gr.CheckboxGroup(numbers, label="Slots of the bottleneck kept empty")
+            video = gr.Radio(play.VIDEO_CHOICES, value=play.VIDEO_CHOICES[0], label="Picture")
+            numbers = token_choices(engine)
+            emptied = gr.CheckboxGroup(
+                numbers, label="Bottleneck tokens of the bottleneck kept empty"
+            )
             cut = gr.CheckboxGroup(list(play.CUTS), label="Ways through the bottleneck cut")
         with gr.Column(scale=3, min_width=300):
             result = gr.HTML(play.NOTHING, elem_id="changed")
-    inputs = [asked, other, sound, later, picture, emptied, cut]
-    touched = [one.input for one in (sound, later, picture, emptied, cut)]
+    inputs = [asked, other, audio, later, video, emptied, cut]
+    touched = [one.input for one in (audio, later, video, emptied, cut)]
     run = {"trigger_mode": "always_last", **MODEL_RUN, **NO_PROGRESS}
     gr.on([tab.select, *touched], show, inputs, result, **run)
     for event, work, source in (
         (sample.input, take_sample, sample),
         (upload.upload, take, upload),
     ):
-        taken = event(work, [model, source], [other, sound], **MODEL_RUN, **NO_PROGRESS)
+        taken = event(work, [model, source], [other, audio], **MODEL_RUN, **NO_PROGRESS)
         taken.success(show, inputs, result, **run)
     return emptied
 
 
-def slot_choices(engine: Engine) -> list[tuple[str, int]]:
-    return [(f"slot {i}", i) for i in range(engine.classifier.config.bottlenecks)]
+def token_choices(engine: Engine) -> list[tuple[str, int]]:
+    return [(f"bottleneck token {i}", i) for i in range(engine.classifier.config.bottlenecks)]
 
 
 def quiz_part(model: gr.State, clips: list[Sample]) -> None:
@@ -255,7 +257,7 @@ def about_tab(engine: Engine, name: str, clips: list[Sample], others: tuple) -> 
             answer(wanted, clip.path, clip.title, progress) if clip else (None, gr.skip())
         )
         offered = cards(clips, engine.classifier.labels)
-        kept = gr.CheckboxGroup(slot_choices(engine), value=[])
+        kept = gr.CheckboxGroup(token_choices(engine), value=[])
         return wanted, again, offered, found, kept, *told_about(engine, wanted)
 
     def told_about(engine: Engine, name: str) -> tuple[str, str, str]:

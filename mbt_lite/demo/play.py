@@ -20,8 +20,8 @@ from mbt_lite.explain.html.page import data_uri, wav
 from mbt_lite.features import View
 from mbt_lite.media import RATE
 
-SOUNDS = ("as it is", "muted", "of another clip")
-PICTURES = ("as it is", "black")
+AUDIO_CHOICES = ("as it is", "muted", "of another clip")
+VIDEO_CHOICES = ("as it is", "black")
 CUTS = {"sound to picture": "rgb", "picture to sound": "spec"}  # who reads no more
 SHOWN = 6  # labels
 NOTHING = hint("Choose a clip in the tab Ask first; then you can change it here.")
@@ -31,27 +31,27 @@ NOTHING = hint("Choose a clip in the tab Ask first; then you can change it here.
 class Change:
     """What a person wants to be different."""
 
-    sound: str = SOUNDS[0]
+    audio: str = AUDIO_CHOICES[0]
     later: float = 0.0  # s
-    picture: str = PICTURES[0]
-    emptied: tuple[int, ...] = ()  # slots
+    video: str = VIDEO_CHOICES[0]
+    emptied: tuple[int, ...] = ()  # bottleneck tokens
     cut: tuple[str, ...] = ()  # keys of CUTS
     other: View | None = None  # whose sound it is instead
     other_name: str = ""
 
     def words(self) -> Iterator[str]:
         """What is different, piece by piece."""
-        if self.sound == SOUNDS[1]:
+        if self.audio == AUDIO_CHOICES[1]:
             yield "the sound is muted"
-        if self.sound == SOUNDS[2]:
+        if self.audio == AUDIO_CHOICES[2]:
             yield f"the sound is that of {self.other_name}"
-        if self.later and self.sound != SOUNDS[1]:
+        if self.later and self.audio != AUDIO_CHOICES[1]:
             side = "later" if self.later > 0 else "earlier"
             yield f"the sound comes {abs(self.later):.1f} s {side}"
-        if self.picture == PICTURES[1]:
+        if self.video == VIDEO_CHOICES[1]:
             yield "the picture is black"
-        for slot in self.emptied:
-            yield f"slot {slot} is kept empty"
+        for token in self.emptied:
+            yield f"bottleneck token {token} is kept empty"
         for direction in self.cut:
             yield f"nothing goes from {direction.replace(' to ', ' to the ')}"
 
@@ -62,15 +62,15 @@ def fits(other: View | None, view: View) -> bool:
 
 
 def changed_view(view: View, change: Change) -> View:
-    """The view as the model gets it after a change; of slots and cuts it knows nothing."""
+    """The view as the model gets it after a change; of bottleneck tokens and cuts it knows nothing."""
     wave = view.wave
-    if change.sound == SOUNDS[1]:
+    if change.audio == AUDIO_CHOICES[1]:
         wave = np.zeros_like(wave)
-    elif change.sound == SOUNDS[2] and change.other is not None:
+    elif change.audio == AUDIO_CHOICES[2] and change.other is not None:
         wave = change.other.wave
     wave = later(wave, change.later)
     spec = features.log_mel(wave, view.front_end)[: len(view.spec)]
-    rgb = np.zeros_like(view.rgb) if change.picture == PICTURES[1] else view.rgb
+    rgb = np.zeros_like(view.rgb) if change.video == VIDEO_CHOICES[1] else view.rgb
     return replace(view, wave=wave, spec=spec, rgb=rgb)
 
 
@@ -95,7 +95,7 @@ def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
 
 def operation(config, change: Change) -> interventions.Edits:
     """All interventions of a change as one `Edits`."""
-    wanted = [Intervention("zero", slot=slot) for slot in change.emptied]
+    wanted = [Intervention("zero", token=token) for token in change.emptied]
     wanted += [Intervention("cut", reader=CUTS[direction]) for direction in change.cut]
     parts = [
         interventions.untouched(config),
@@ -108,7 +108,7 @@ def operation(config, change: Change) -> interventions.Edits:
 def report(engine: Engine, asked: Asked, change: Change) -> str:
     """The changed clip to see and hear, and bars of what changed."""
     before, after = asked.answers["both"], ask_changed(engine, asked.view, change)
-    seconds = engine.classifier.clip_config.sound_seconds
+    seconds = engine.classifier.clip_config.audio_seconds
     bars = _bars(before, after, list(change.words()), asked.label)
     return grid([_screen(asked, change, seconds), bars], 300)
 
@@ -116,13 +116,13 @@ def report(engine: Engine, asked: Asked, change: Change) -> str:
 def _screen(asked: Asked, change: Change, seconds: float) -> str:
     """The part of the clip that the model gets, changed."""
     view = changed_view(asked.view, change)
-    black = " black" * (change.picture == PICTURES[1])
-    sound = data_uri(wav(view.wave), "audio/wav")
+    black = " black" * (change.video == VIDEO_CHOICES[1])
+    audio = data_uri(wav(view.wave), "audio/wav")
     return (
         f'<clip-player data-offset="{asked.reading.playable_start}" data-from="{view.start:.3f}"'
         f' data-to="{view.start + seconds:.3f}"><div class="screen{black}">'
         f'<video controls playsinline muted data-mute preload="auto" src="{escape(address(asked))}"'
-        f' aria-label="the changed clip"></video><audio src="{sound}"></audio></div>'
+        f' aria-label="the changed clip"></video><audio src="{audio}"></audio></div>'
         f'<p class="small">Press play: this is what the model now sees and hears.</p></clip-player>'
     )
 

@@ -118,14 +118,14 @@ def spectrogram(asked: Asked, front: FrontEnd) -> str:
     if not views:
         return ""
     length = asked.length
-    uri = picture(heard(views, front, length), front)
+    uri = spectrogram_png(heard(views, front, length), front)
     words = plot.spectrogram_alt(asked.view.spec, front, asked.view.start)
     marks = "".join(
         f'<span class="mark" style="bottom:{up:.1%}">{hertz} Hz</span>'
         for hertz, up in hertz_marks(front)[1:]
     )
     image = f'<img src="{uri}" alt="{escape(words)}">{marks}'
-    return f'<div class="sound">{lane("What it heard", image, HUES["sound alone"])}</div>'
+    return f'<div class="sound">{lane("What it heard", image, HUES["audio only"])}</div>'
 
 
 def heard(views: Sequence[View], front: FrontEnd, length: float) -> np.ndarray:
@@ -140,7 +140,7 @@ def heard(views: Sequence[View], front: FrontEnd, length: float) -> np.ndarray:
     return strip
 
 
-def picture(spec: np.ndarray, front: FrontEnd) -> str:
+def spectrogram_png(spec: np.ndarray, front: FrontEnd) -> str:
     """The address of a spectrogram as a picture without any margin."""
     ax = plot.spectrogram(spec, front, colorbar=False)
     figure = ax.figure

@@ -17,7 +17,7 @@ from mbt_lite.demo.engine import NAMES, Engine
 from mbt_lite.demo.markup import grid
 from mbt_lite.explain.html.page import data_uri
 
-STEPS = ("sound alone", "picture alone", "both")
+STEPS = ("audio only", "video only", "both")
 TASKS = ("Only listen", "Now only watch: the same clip without its sound", "Now watch and listen")
 RULES = """<h2>Guess first</h2><p>You get a clip in three steps: only its sound, only its picture,
 then both. Guess each time; then see what the model said. Can you beat it?</p>"""
@@ -97,8 +97,8 @@ def stage(one: Round) -> str:
     """What may be heard or seen at this step; all of it when the round is over."""
     step = min(len(one.guesses), len(STEPS) - 1)
     head = "The answers" if one.over else f"Step {step + 1} of {len(STEPS)}: {TASKS[step]}"
-    tag = "audio" if STEPS[step] == "sound alone" else "video"
-    quiet = " muted data-mute" * (STEPS[step] == "picture alone")
+    tag = "audio" if STEPS[step] == "audio only" else "video"
+    quiet = " muted data-mute" * (STEPS[step] == "video only")
     shown = (
         f'<{tag} controls playsinline preload="auto"{quiet} src="{one.video}"'
         f' aria-label="{TASKS[step]}"></{tag}>'

@@ -213,7 +213,7 @@ def _read(name: str, windows: int, bounds: Limits) -> Reading:
         views = tuple(features.read_views(name, bounds.clip_config, windows))
     if not any(view.rgb.any() or view.wave.any() for view in views):
         raise MediaError(f"{name} shows nothing but black and is silent; try another one.")
-    ends = [s.end for s in (report.survey.picture, report.survey.sound) if s]
+    ends = [s.end for s in (report.survey.video, report.survey.audio) if s]
     duration = report.info.duration or max(ends, default=0.0)
     start, copy = 0.0, None
     if not played:

@@ -39,7 +39,7 @@ class Row:
     """
 
     front_end: FrontEnd  # with the mean and the deviation that were used
-    own_statistics: bool  # measured on the given sound; False: as the preset has them
+    own_statistics: bool  # measured on the given audio; False: as the preset has them
     log_likelihood: float  # nats per clip
     log_likelihood_behind: tuple[float, float]
     mean_average_precision: float
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def label(self) -> str:
-        """The preset's name; with its statistics where they are not those of the given sound."""
+        """The preset's name; with its statistics where they are not those of the given audio."""
         front = self.front_end
         stored = "" if self.own_statistics else f" ({front.mean:g}, {front.std:g})"
         return f"{front.name}{stored}"
@@ -148,12 +148,12 @@ def match_front_end(
     `source` is a table, a folder (see `tables.read`) or its items. A file is decoded once; what it
     shows waits in a temporary file. Of a clip, `views` windows are heard and their logits averaged,
     or the one at the item's start. Files that cannot be read and silent ones are left out, which
-    `notes` says. With `own_statistics` presets are standardised over the given sound, else as they
+    `notes` says. With `own_statistics` presets are standardised over the given audio, else as they
     are stored. What the model was loaded with and "linear-mel", which has Scenic's own numbers, are
     tried as they are stored too.
     """
     if "spec" not in classifier.config.streams:
-        raise ValueError("this model has no sound stream, so it has no front end to find.")
+        raise ValueError("this model has no audio stream, so it has no front end to find.")
     named = isinstance(source, str | Path)
     table = tables.read(source, classifier.labels) if named else tables.Table(list(source))
     items = table.items
@@ -184,7 +184,7 @@ def match_front_end_waves(
     notes: tuple[str, ...] = (),
     quiet: bool = False,
 ) -> FrontEndMatch:
-    """The `FrontEndMatch` on windows of sound [K, S], floats in [-1, 1] or 16-bit integers.
+    """The `FrontEndMatch` on windows of audio [K, S], floats in [-1, 1] or 16-bit integers.
 
     `truth` [N, C] is 0 or 1; `owner` [K] is the clip of each window (None: one window each);
     `frames` uint8 [K, T, H, W, 3] go with them if the model sees.

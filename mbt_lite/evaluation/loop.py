@@ -24,10 +24,14 @@ from mbt_lite.inference import Classifier
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import comparable, in_words
 
-BOTH, SOUND, PICTURE = "both streams", "sound alone", "picture alone"
-ALONE = {"spec": SOUND, "rgb": PICTURE}
+BOTH, AUDIO_ONLY, VIDEO_ONLY = "both", "audio only", "video only"
+ALONE = {"spec": AUDIO_ONLY, "rgb": VIDEO_ONLY}
 LARGE = 10_000_000  # parameters
-MISSING = {BOTH: None, SOUND: "rgb", PICTURE: "spec"}  # condition: the stream that is blanked
+MISSING = {
+    BOTH: None,
+    AUDIO_ONLY: "rgb",
+    VIDEO_ONLY: "spec",
+}  # condition: the stream that is blanked
 
 
 def evaluate(
@@ -257,10 +261,10 @@ def _scores(found: Found, clips: Clips, labels: Sequence[str]) -> dict:
 
 
 def _chance(truth: np.ndarray, visible: np.ndarray) -> dict[str, float]:
-    """What the best guess of the singer reaches by the picture alone and by the sound alone."""
+    """What the best guess of the singer reaches by the video only and by the audio only."""
     sung = truth[:, world.KINDS["matched"]].any(1)
-    by_picture = float((1 / visible[sung]).mean()) if sung.any() else float("nan")
-    return {PICTURE: by_picture, SOUND: 1 / len(world.SHAPES)}
+    by_video = float((1 / visible[sung]).mean()) if sung.any() else float("nan")
+    return {VIDEO_ONLY: by_video, AUDIO_ONLY: 1 / len(world.SHAPES)}
 
 
 def _absent(labels: Sequence[str], present: np.ndarray, each: dict[str, np.ndarray]) -> dict:
@@ -298,7 +302,7 @@ def modality_confusion(
             "became wrong": listed(right[alone] & ~right[BOTH], alone),
             "became right": listed(~right[alone] & right[BOTH], alone),
         }
-        for added, alone in (("picture", SOUND), ("sound", PICTURE))
+        for added, alone in (("video", AUDIO_ONLY), ("audio", VIDEO_ONLY))
     }
 
 

@@ -1,6 +1,6 @@
 """Store predictions clip by clip, so that an interrupted evaluation can be resumed.
 
-    S conditions (both streams, sound alone, picture alone)   C classes
+    S conditions (both streams, audio only, video only)   C classes
 
 The first line says which model answered; each further line is one clip: JSON with the logits as
 base64 of little-endian float32. A line that an interruption tore is cut off and asked again.

@@ -20,10 +20,10 @@ from mbt_lite.paths import replacing, write_text
 from mbt_lite.plot.style import render
 
 UNBROKEN = "\N{NON-BREAKING HYPHEN}"
-WORST = 12  # clips with a picture
+WORST = 12  # clips with a video
 LISTED = 200  # rows of a list of clips; scores.json has all
 DRAWN = 40  # classes in the comparison of the streams
-CURVES = 4  # classes in one picture of precision and recall
+CURVES = 4  # classes in one video of precision and recall
 
 
 class Evidence(NamedTuple):
@@ -57,7 +57,7 @@ def write(folder: Path, scores: dict, evidence: Evidence, command: str) -> Path:
 
 
 def page(scores: dict, evidence: Evidence, command: str) -> str:
-    """The HTML of the report; pictures lie in it, and it asks for nothing from elsewhere."""
+    """The HTML of the report; images lie in it, and it asks for nothing from elsewhere."""
     sections = [
         _headline(scores, evidence),
         _streams(scores),
@@ -117,7 +117,7 @@ def _streams(scores: dict) -> str:
         told = f"All {len(labels)} classes that a clip has"
     values = {name: [each[label][name] for label in labels] for name in each[labels[0]]}
     figure = plot.conditions(labels, values).figure
-    return f"<h2>What each sense knows</h2><p>{told}, best first.</p>" + _figure(
+    return f"<h2>What each modality knows</h2><p>{told}, best first.</p>" + _figure(
         figure, plot.conditions_alt(labels, values)
     )
 
@@ -200,7 +200,7 @@ def _confusion(scores: dict) -> str:
         if clips
     ]
     return (
-        "<h2>When the other sense joins</h2><p>A clip is right when its first answer is true. "
+        "<h2>When the other modality joins</h2><p>A clip is right when its first answer is true. "
         "These change when a stream is added to the one that was alone.</p>"
         f"{figure}{''.join(lists)}"
     )
@@ -246,11 +246,11 @@ def _top(logits: np.ndarray, evidence: Evidence, count: int = 3) -> str:
 def _thumbnail(clips: Clips, number: int) -> str:
     """A frame from the middle of a clip; words where there is none."""
     try:
-        frame = clips.picture(number)
+        frame = clips.thumbnail(number)
     except (ValueError, OSError):
         frame = None
     if frame is None:
-        return '<div class="none">no picture</div>'
+        return '<div class="none">no video</div>'
     jpeg = io.BytesIO()
     Image.fromarray(frame).save(jpeg, "JPEG", quality=70)
     alt = f"a frame from the middle of {clips.name(number)}"

@@ -6,9 +6,9 @@
     explain.rollout(clf, clip)                   # Saliency: from the answer to the patches
     explain.relevance(clf, clip, "ring sings")   # the same, weighted by the gradient
     explain.occlusion(clf, clip, "ring sings")   # what happens when a patch is gone
-    explain.flow(clf, clip)                      # Flow: sound → slot → picture and back
+    explain.flow(clf, clip)                      # Flow: audio → bottleneck token → video and back
     explain.intervene(clf, clip)                 # Effects: cut, zero, freeze, mean, swap
-    explain.swap_sound(clf, clip, other)         # Swap: the 2x2 table of two clips
+    explain.swap_audio(clf, clip, other)         # Swap: the 2x2 table of two clips
     explain.faithfulness(clf)                    # Faithfulness: which map can be believed
 
 A clip is a file, of which the middle is taken, a `features.View`, or a `Clip` without batch axis.
@@ -21,8 +21,8 @@ from mbt_lite.explain.counterfactual import (
     Swap,
     modality_shapley,
     perturb,
-    shift_sound,
-    swap_sound,
+    shift_audio,
+    swap_audio,
 )
 from mbt_lite.explain.faithfulness import (
     Curves,
@@ -77,9 +77,9 @@ __all__ = [
     "rollout",
     "saliency",
     "modality_shapley",
-    "shift_sound",
+    "shift_audio",
     "bottleneck_means",
     "bottleneck_interventions",
-    "swap_sound",
+    "swap_audio",
     "perturb",
 ]

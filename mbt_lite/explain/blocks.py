@@ -1,11 +1,11 @@
 """Attention of the whole model as one matrix per layer, stored in blocks, and mass along it.
 
 The tokens of all streams and the bottleneck are the rows and columns. Tokens of a stream read their
-stream and, in fused layers, the bottleneck (joint fusion: the other streams). A slot of the
-bottleneck is written by every stream and averaged, so its row is the mean of its rows in the
+stream and, in fused layers, the bottleneck (joint fusion: the other streams). A bottleneck token of
+the bottleneck is written by every stream and averaged, so its row is the mean of its rows in the
 streams' maps; it sums to one, as all others do.
 
-B clips   Q queries   N tokens   Z slots   H heads
+B clips   Q queries   N tokens   Z bottleneck tokens   H heads
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.model.mbt import MBT, Clip, Output
 from mbt_lite.model.observe import apply_with_hooks
 
-SLOTS = "bottleneck"  # the name of the group that is no stream
+BOTTLENECK = "bottleneck"  # the name of the group that is no stream
 Rows = dict[str, dict[str, Array]]  # {reading group: {group that is read: [B, readers, N]}}
 
 
@@ -58,11 +58,11 @@ def split(config: MBTConfig, weights: dict, lengths: dict[str, int], layer: int)
     if config.fusion == "joint":  # the others come first among the keys
         return {s: _beside(weights[s], s, lengths) for s in streams}
     rows = {s: {s: w[:, : lengths[s], : lengths[s]]} for s, w in weights.items()}
-    slots = {s: w[:, lengths[s] :, : lengths[s]] / len(streams) for s, w in weights.items()}
+    bottlenecks = {s: w[:, lengths[s] :, : lengths[s]] / len(streams) for s, w in weights.items()}
     for s, w in weights.items():
-        rows[s][SLOTS] = w[:, : lengths[s], lengths[s] :]
+        rows[s][BOTTLENECK] = w[:, : lengths[s], lengths[s] :]
     carried = sum(w[:, lengths[s] :, lengths[s] :] for s, w in weights.items()) / len(streams)
-    return {**rows, SLOTS: {**slots, SLOTS: carried}}
+    return {**rows, BOTTLENECK: {**bottlenecks, BOTTLENECK: carried}}
 
 
 def _beside(full: Array, stream: str, lengths: dict[str, int]) -> dict[str, Array]:

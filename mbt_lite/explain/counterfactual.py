@@ -26,7 +26,7 @@ class Swap:
 
     labels: tuple[str, ...]
     names: tuple[str, str]  # what the clips are called
-    logits: np.ndarray  # [2, 2, C]: picture of clip i, sound of clip j
+    logits: np.ndarray  # [2, 2, C]: video of clip i, audio of clip j
     label_heads: tuple[Head, ...] = ()  # how probabilities are made of logits
 
     @property
@@ -38,32 +38,32 @@ class Swap:
         """The label's logits [2, 2]."""
         return self.logits[..., column(self.labels, label)].astype(np.float64)
 
-    def picture(self, label: str) -> float:
-        """How much the first picture, instead of the second, adds to the label's logit."""
+    def video(self, label: str) -> float:
+        """How much the first video, instead of the second, adds to the label's logit."""
         cells = self.cells(label)
         return float((cells[0] - cells[1]).mean())
 
-    def sound(self, label: str) -> float:
-        """How much the first sound, instead of the second, adds to the label's logit."""
+    def audio(self, label: str) -> float:
+        """How much the first audio, instead of the second, adds to the label's logit."""
         cells = self.cells(label)
         return float((cells[:, 0] - cells[:, 1]).mean())
 
     def interaction(self, label: str) -> float:
         """How much the two streams of the first clip do together beyond their single effects."""
-        (both, picture), (sound, none) = self.cells(label)
-        return float(both - picture - sound + none)
+        (both, video), (audio, none) = self.cells(label)
+        return float(both - video - audio + none)
 
-    def sound_share(self, label: str) -> float | None:
-        """The sound's part of the difference between the clips, 0..1.
+    def audio_share(self, label: str) -> float | None:
+        """The audio's part of the difference between the clips, 0..1.
 
-        None where picture and sound pull in opposite directions, or nothing differs: then there
+        None where video and audio pull in opposite directions, or nothing differs: then there
         is no whole to have a part of.
         """
-        picture, sound = self.picture(label), self.sound(label)
-        whole = picture + sound
-        if picture * sound < 0 or abs(whole) < 1e-6:
+        video, audio = self.video(label), self.audio(label)
+        whole = video + audio
+        if video * audio < 0 or abs(whole) < 1e-6:
             return None
-        return sound / whole
+        return audio / whole
 
 
 @dataclass(frozen=True)
@@ -103,21 +103,19 @@ class Shift:
         return probabilities(self.logits, self.label_heads)
 
     def table(self, label: str) -> str:
-        """Lines with the label's logit by the seconds that the sound comes late."""
+        """Lines with the label's logit by the seconds that the audio comes late."""
         logits = self.logits[:, column(self.labels, label)]
         pairs = zip(self.seconds, logits, strict=True)
         return "\n".join(f"{logit:+8.2f}  {seconds:+.2f} s" for seconds, logit in pairs)
 
 
-def swap_sound(
+def swap_audio(
     classifier: Classifier, clip, other, names: tuple[str, str] = ("first", "second")
 ) -> Swap:
     """Swap the audio of two clips, each a file (its middle), a `View` or a `Clip`."""
     one, two = batched(classifier, clip), batched(classifier, other)
     if any(x is None for x in (*one, *two)):
-        raise ValueError(
-            "swapping sounds needs two clips with picture and sound, and such a model."
-        )
+        raise ValueError("swapping sounds needs two clips with video and audio, and such a model.")
     pairs = [Clip(rgb=a.rgb, spec=b.spec) for a in (one, two) for b in (one, two)]
     logits = classifier.logits(_together(pairs))
     return Swap(classifier.labels, names, logits.reshape(2, 2, -1), classifier.label_heads)
@@ -128,7 +126,7 @@ def modality_shapley(classifier: Classifier, clip) -> Swap:
     one, nothing = batched(classifier, clip), batched(classifier, clip)
     for stream in ("rgb", "spec"):
         if getattr(one, stream) is None:
-            raise ValueError("sharing an answer among the senses needs picture and sound.")
+            raise ValueError("sharing an answer among the modalities needs video and audio.")
         nothing = features.blank(nothing, stream, classifier.clip_config.front_end)
     pairs = [Clip(rgb=a.rgb, spec=b.spec) for a in (one, nothing) for b in (one, nothing)]
     logits = classifier.logits(_together(pairs)).reshape(2, 2, -1)
@@ -139,16 +137,16 @@ def perturb(classifier: Classifier, clip, seed: int = 0) -> Perturbations:
     """Perturb a file's middle, a `View` or a `Clip` in each way, and classify it.
 
     Muted and blanked are digital silence and black frames; noise has the stream's own mean and
-    deviation; reversed and shuffled are its frames (those of the spectrogram: a sound played
+    deviation; reversed and shuffled are its frames (those of the spectrogram: an audio played
     backwards has nearly the same magnitudes) in another order.
     """
     one = batched(classifier, clip)
     done = {}
-    for stream, word in (("spec", "sound"), ("rgb", "picture")):
+    for stream, word in (("spec", "audio"), ("rgb", "video")):
         if getattr(one, stream) is None:
             continue
         blank = features.blank(one, stream, classifier.clip_config.front_end)
-        done[{"sound": "sound muted", "picture": "picture black"}[word]] = blank
+        done[{"audio": "audio muted", "video": "video black"}[word]] = blank
         for name, change in _changes(seed).items():
             changed = change(np.asarray(getattr(one, stream)[0]))
             done[f"{word} {name}"] = one._replace(**{stream: jnp.asarray(changed)[None]})
@@ -158,7 +156,7 @@ def perturb(classifier: Classifier, clip, seed: int = 0) -> Perturbations:
 
 
 def _changes(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
-    """What can be done to one stream [time, ...]; the three channels of a sound stay equal."""
+    """What can be done to one stream [time, ...]; the three channels of an audio stay equal."""
     rng = np.random.default_rng(seed)
 
     def noise(x: np.ndarray) -> np.ndarray:
@@ -173,13 +171,13 @@ def _changes(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     }
 
 
-def shift_sound(
+def shift_audio(
     classifier: Classifier, clip, seconds: Sequence[float] = tuple(np.linspace(-2, 2, 17))
 ) -> Shift:
     """Shift the audio of a file's middle, a `View` or a `Clip`; the gap is silent."""
     one, front = batched(classifier, clip), classifier.clip_config.front_end
     if one.spec is None:
-        raise ValueError("there is no sound to shift.")
+        raise ValueError("there is no audio to shift.")
     silent = np.asarray(features.blank(one, "spec", front).spec)
     spec, moved = np.asarray(one.spec), []
     for rows in np.round(np.asarray(seconds) / front.hop).astype(int):

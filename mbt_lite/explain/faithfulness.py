@@ -51,7 +51,7 @@ class Curves:
 class Faithfulness:
     """Scores of each method on clips of the micro-world, with half widths of 95 % intervals.
 
-    "mass on the singer": share of the picture's map inside the singer's box; "pointing": how often
+    "mass on the singer": share of the video's map inside the singer's box; "pointing": how often
     the map's highest point lies in it; "right shape": how often the singer's box has more mass a
     cell than any other shape's; "deletion" and "insertion": mean probability along the curves of
     `Curves` (low is good, high is good); "random weights": rank correlation with the map of a
@@ -128,7 +128,7 @@ def faithfulness(
     Raises ValueError where the classifier does not know the world's labels, or hears nothing.
     """
     if not set(world.LABELS) <= set(classifier.labels) or len(classifier.config.streams) < 2:
-        raise ValueError("these scores need a model of picture and sound with the world's labels.")
+        raise ValueError("these scores need a model of video and audio with the world's labels.")
     if not methods or not set(methods) <= set(METHODS):
         raise ValueError(f"methods {', '.join(methods)}: there are {', '.join(METHODS)}.")
     anew, rng = randomised(classifier), np.random.default_rng(0)
@@ -197,7 +197,7 @@ class Question:
         return {s: np.asarray(x) for s, x in maps.items()}
 
     def on_singer(self, maps: np.ndarray) -> np.ndarray:
-        """[3, B] of picture maps [B, t, y, x]: mass on the singer, pointing, right shape."""
+        """[3, B] of video maps [B, t, y, x]: mass on the singer, pointing, right shape."""
         rows = []
         for cover, scene, one in zip(self.covers, self.scenes, maps, strict=True):
             singer, mass = cover[scene.singer], np.maximum(one, 0)
@@ -255,7 +255,7 @@ def _logits(config: MBTConfig, params, clips: Clip, hidden) -> jax.Array:
 
 
 def covers(classifier: Classifier, scene: world.Scene) -> np.ndarray:
-    """The share of each cell of the picture's grid [shapes, t, y, x] in each shape's box."""
+    """The share of each cell of the video's grid [shapes, t, y, x] in each shape's box."""
     clip, config = classifier.clip_config, classifier.config
     times, side = (np.arange(clip.frames) + 0.5) * clip.frame_step, clip.size
     pixels = (np.arange(side) + 0.5) / side

@@ -1,6 +1,6 @@
 """Information flow between modalities, by layer and bottleneck token, and whether it matters.
 
-G groups: the streams, then the slots   L fused layers   N tokens   Z slots
+G groups: the streams, then the bottleneck tokens   L fused layers   N tokens   Z bottleneck tokens
 """
 
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ import numpy as np
 from jax import Array
 
 from mbt_lite.config import MBTConfig
-from mbt_lite.explain.blocks import SLOTS, back, first_rows, mean_maps, token_counts
+from mbt_lite.explain.blocks import BOTTLENECK, back, first_rows, mean_maps, token_counts
 from mbt_lite.explain.interventions import (
-    SENSES,
+    MODALITIES,
     Edits,
     fused_layers,
     operated,
@@ -30,10 +30,11 @@ from mbt_lite.progress import Progress, silent
 class Flow:
     """Attention mass between groups of tokens, and the effect of each edge on a label's logit.
 
-    `write`, `carry` and `read` are attention, the mean over the heads: what a slot takes from the
-    tokens of a stream in that stream's block, what it takes from the old slots (the mean over the
-    streams' blocks), and what the tokens take from the slots. The mean over the streams of what is
-    written into a slot, and what is carried, sum to one.
+    `write`, `carry` and `read` are attention, the mean over the heads: what a bottleneck token
+    takes from the tokens of a stream in that stream's block, what it takes from the old bottleneck
+    tokens (the mean over the streams' blocks), and what the tokens take from the bottleneck tokens.
+    The mean over the streams of what is written into a bottleneck token, and what is carried, sum
+    to one.
     """
 
     streams: tuple[str, ...]
@@ -49,15 +50,18 @@ class Flow:
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """The names of the groups: "sound", "picture", "slot 0", ..."""
-        slots = self.mass.shape[-1] - len(self.streams)
-        return (*(SENSES[s] for s in self.streams), *(f"slot {k}" for k in range(slots)))
+        """The names of the groups: "audio", "video", "bottleneck token 0", ..."""
+        bottlenecks = self.mass.shape[-1] - len(self.streams)
+        return (
+            *(MODALITIES[s] for s in self.streams),
+            *(f"bottleneck token {k}" for k in range(bottlenecks)),
+        )
 
     def through(self, reader: str, layer: int) -> dict[str, np.ndarray]:
-        """Where what `reader` takes from the slots came from: {source: [N of reader, N of source]}.
+        """Where what `reader` takes from the bottleneck tokens came from: {source: [N of reader, N of source]}.
 
         Written in `layer`, averaged over the streams, read in the next: the exact product of the
-        three steps. The sources are the streams and "bottleneck", what the slots held before; all
+        three steps. The sources are the streams and "bottleneck", what the bottleneck tokens held before; all
         of a token's row together sum to one.
         """
         if reader not in self.streams or layer not in self.layers[:-1]:
@@ -66,7 +70,7 @@ class Flow:
         read = self.read[reader][i + 1]
         shares = read / read.sum(-1, keepdims=True)  # [N, Z]
         written = {s: x[i] / len(self.streams) for s, x in self.write.items()}  # {s: [Z, N]}
-        return {source: shares @ x for source, x in {**written, SLOTS: self.carry[i]}.items()}
+        return {source: shares @ x for source, x in {**written, BOTTLENECK: self.carry[i]}.items()}
 
     def edges(self) -> list[tuple[str, str, int, float, float]]:
         """(from, to, layer, mass, effect) of the edges that write or read, most mass first."""
@@ -90,14 +94,15 @@ def flow(
 
     Mass starts at the class tokens, where the answer is read, and runs back through the layers as
     in a rollout: half of a token is kept, half is what its attention reads. With `effects` every
-    edge between a stream and a slot is also cut on its own, one forward pass each: the attention
-    along it is taken out and the rest of the row scaled up to one; `progress` is told which.
+    edge between a stream and a bottleneck token is also cut on its own, one forward pass each: the
+    attention along it is taken out and the rest of the row scaled up to one; `progress` is told
+    which.
     """
     config, one = classifier.config, batched(classifier, clip)
     layers = fused_layers(config)
     if any(getattr(one, s) is None for s in config.streams):
-        raise ValueError("a flow needs a clip with both picture and sound.")
-    progress(0, desc="both streams")
+        raise ValueError("a flow needs a clip with both video and audio.")
+    progress(0, desc="both")
     label = best_label(classifier, clip) if label is None else label
     column = label_index(classifier, label)
     progress(0, desc="attention maps")
@@ -111,7 +116,7 @@ def flow_maps(config: MBTConfig, params: dict, clip: Clip):
     """The mass [L, G, G] and {"write", "carry", "read": {stream: ...}} of a batch of one."""
     _, maps = mean_maps(config, params, clip)
     lengths, fused = token_counts(config, clip), fused_layers(config)
-    rows = {**first_rows(config, lengths), SLOTS: jnp.zeros((1, 1, config.bottlenecks))}
+    rows = {**first_rows(config, lengths), BOTTLENECK: jnp.zeros((1, 1, config.bottlenecks))}
     mass = []
     for layer in reversed(fused):
         mass.append(_edges(rows, maps[layer], list(lengths)))
@@ -119,18 +124,18 @@ def flow_maps(config: MBTConfig, params: dict, clip: Clip):
     blocks = [maps[layer] for layer in fused]
     share = len(lengths)
     found = {
-        "write": {s: jnp.stack([share * b[SLOTS][s][0] for b in blocks]) for s in lengths},
-        "carry": jnp.stack([b[SLOTS][SLOTS][0] for b in blocks]),
-        "read": {s: jnp.stack([b[s][SLOTS][0] for b in blocks]) for s in lengths},
+        "write": {s: jnp.stack([share * b[BOTTLENECK][s][0] for b in blocks]) for s in lengths},
+        "carry": jnp.stack([b[BOTTLENECK][BOTTLENECK][0] for b in blocks]),
+        "read": {s: jnp.stack([b[s][BOTTLENECK][0] for b in blocks]) for s in lengths},
     }
     return jnp.stack(mass[::-1]), found
 
 
 def _edges(rows: dict[str, Array], layer, streams: list[str]) -> Array:
     """[G, G]: the mass of a layer's edges, from rows [1, 1, N] at its output."""
-    groups = len(streams) + rows[SLOTS].shape[-1]
+    groups = len(streams) + rows[BOTTLENECK].shape[-1]
     places = {s: slice(i, i + 1) for i, s in enumerate(streams)} | {
-        SLOTS: slice(len(streams), groups)
+        BOTTLENECK: slice(len(streams), groups)
     }
     mass = jnp.zeros((groups, groups))
     for reader, row in rows.items():
@@ -145,12 +150,12 @@ def _edges(rows: dict[str, Array], layer, streams: list[str]) -> Array:
 
 
 def _summed(values: Array, group: str) -> Array:
-    """The last axis summed where the group is a stream, which is one node; slots stay apart."""
-    return values if group == SLOTS else values.sum(-1, keepdims=True)
+    """The last axis summed where the group is a stream, which is one node; bottleneck tokens stay apart."""
+    return values if group == BOTTLENECK else values.sum(-1, keepdims=True)
 
 
 def crossings(streams: int, groups: int) -> np.ndarray:
-    """bool [G, G]: the edges from a stream into a slot and from a slot into a stream."""
+    """bool [G, G]: the edges from a stream into a bottleneck token and from a bottleneck token into a stream."""
     stream = np.arange(groups) < streams
     return stream[:, None] != stream[None]
 

@@ -3,7 +3,7 @@
 An operation is a few small arrays, so that one compiled forward pass serves all of them and many
 run side by side.
 
-K operations   L fused layers   R streams   Z slots
+K operations   L fused layers   R streams   Z bottleneck tokens
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,18 +23,22 @@ from mbt_lite.model.mbt import MBT, Clip, Output
 from mbt_lite.model.observe import apply_with_hooks
 from mbt_lite.progress import Progress, compiling, silent
 
-SENSES = {"spec": "sound", "rgb": "picture"}
+MODALITIES = {"spec": "audio", "rgb": "video"}
 KINDS = ("zero", "mean", "freeze", "swap", "cut")
 
 
 class Edits(NamedTuple):
     """Arrays of changes per fused layer; where all is False nothing changes."""
 
-    write: np.ndarray  # bool [L, R, Z]: the slot reads no token of the stream in this layer
-    read: np.ndarray  # bool [L, R, Z]: the stream's tokens do not read the slot in this layer
+    write: (
+        np.ndarray
+    )  # bool [L, R, Z]: the bottleneck token reads no token of the stream in this layer
+    read: (
+        np.ndarray
+    )  # bool [L, R, Z]: the stream's tokens do not read the bottleneck token in this layer
     cut: np.ndarray  # bool [L, R]: after this layer the stream gets only what it wrote itself
-    hold: np.ndarray  # bool [L, Z]: after this layer the slot holds what it held before
-    put: np.ndarray  # bool [L, Z]: after this layer the slot holds `value`
+    hold: np.ndarray  # bool [L, Z]: after this layer the bottleneck token holds what it held before
+    put: np.ndarray  # bool [L, Z]: after this layer the bottleneck token holds `value`
     value: np.ndarray  # [L, Z, D]
 
 
@@ -42,14 +46,14 @@ class Edits(NamedTuple):
 class Intervention:
     """One change of the bottleneck; a layer or token of None means all of them.
 
-    "zero", "mean", "freeze" and "swap" say what a slot holds after the layer: nothing, its mean
+    "zero", "mean", "freeze" and "swap" say what a bottleneck token holds after the layer: nothing, its mean
     over data, what it held before the layer, what it holds in another clip. "cut" keeps from the
     stream `reader` what the other one wrote in that layer, so that it gets only its own.
     """
 
     kind: str
     layer: int | None = None
-    slot: int | None = None
+    token: int | None = None
     reader: str | None = None
 
     def __post_init__(self):
@@ -63,11 +67,11 @@ class Intervention:
         """Describe the intervention as a person would."""
         where = "after every layer" if self.layer is None else f"after layer {self.layer}"
         if self.kind == "cut":
-            writer = next(s for s in SENSES if s != self.reader)
-            return f"{SENSES[writer]}→{SENSES[self.reader]} cut {where}"
+            writer = next(s for s in MODALITIES if s != self.reader)
+            return f"{MODALITIES[writer]}→{MODALITIES[self.reader]} cut {where}"
         done = {"zero": "set to zero", "mean": "set to the mean over data"}
         done |= {"freeze": "frozen", "swap": "taken from the other clip"}
-        who = "all slots" if self.slot is None else f"slot {self.slot}"
+        who = "all bottleneck tokens" if self.token is None else f"bottleneck token {self.token}"
         return f"{who} {done[self.kind]} {where}"
 
 
@@ -86,7 +90,7 @@ class Effects:
         return self.operated - self.logits
 
     def strongest(self, label: str) -> Intervention:
-        """The operation that changes this label's logit most; among slots, the one it hangs on."""
+        """The operation that changes this label's logit most; among bottleneck tokens, the one it hangs on."""
         return self.operations[int(np.abs(self.change[:, column(self.labels, label)]).argmax())]
 
     def table(self, label: str) -> str:
@@ -107,14 +111,14 @@ def fused_layers(config: MBTConfig) -> tuple[int, ...]:
     """Return the layers that exchange bottleneck tokens; raise ValueError if there are none."""
     layers = tuple(i for i in range(config.depth) if config.fuses(i, training=False))
     if config.fusion != "bottleneck" or not layers:
-        raise ValueError("this model has no bottleneck between sound and picture to look into.")
+        raise ValueError("this model has no bottleneck between audio and video to look into.")
     return layers
 
 
 def bottleneck_interventions(config: MBTConfig, kind: str) -> tuple[Intervention, ...]:
     """One kind of intervention on each bottleneck token after each layer that is still read."""
-    slots = range(config.bottlenecks)
-    return tuple(Intervention(kind, i, k) for i in fused_layers(config)[:-1] for k in slots)
+    bottlenecks = range(config.bottlenecks)
+    return tuple(Intervention(kind, i, k) for i in fused_layers(config)[:-1] for k in bottlenecks)
 
 
 def knockouts(config: MBTConfig) -> tuple[Intervention, ...]:
@@ -159,16 +163,18 @@ def edits(config: MBTConfig, operation: Intervention, values: dict | None = None
     made, layers = untouched(config), fused_layers(config)
     if operation.layer is not None and operation.layer not in layers:
         raise ValueError(f"{operation.words}: the streams meet in layers {layers} only.")
-    if operation.slot is not None and not 0 <= operation.slot < config.bottlenecks:
-        raise ValueError(f"{operation.words}: there are {config.bottlenecks} slots, from 0.")
+    if operation.token is not None and not 0 <= operation.token < config.bottlenecks:
+        raise ValueError(
+            f"{operation.words}: there are {config.bottlenecks} bottleneck tokens, from 0."
+        )
     layer = slice(None) if operation.layer is None else layers.index(operation.layer)
-    slot = slice(None) if operation.slot is None else operation.slot
+    token = slice(None) if operation.token is None else operation.token
     if operation.kind == "cut":
         made.cut[layer, config.streams.index(operation.reader)] = True
     elif operation.kind == "freeze":
-        made.hold[layer, slot] = True
+        made.hold[layer, token] = True
     else:
-        made.put[layer, slot] = True
+        made.put[layer, token] = True
         if operation.kind != "zero":
             made.value[:] = values[operation.kind]
     return made
@@ -176,11 +182,18 @@ def edits(config: MBTConfig, operation: Intervention, values: dict | None = None
 
 def untouched(config: MBTConfig) -> Edits:
     """Return `Edits` that change nothing, to be filled in."""
-    layers, streams, slots = len(fused_layers(config)), len(config.streams), config.bottlenecks
-    edges, slot = np.zeros((layers, streams, slots), bool), np.zeros((layers, slots), bool)
-    value = np.zeros((layers, slots, config.width), np.float32)
+    layers, streams, bottlenecks = (
+        len(fused_layers(config)),
+        len(config.streams),
+        config.bottlenecks,
+    )
+    edges, token = (
+        np.zeros((layers, streams, bottlenecks), bool),
+        np.zeros((layers, bottlenecks), bool),
+    )
+    value = np.zeros((layers, bottlenecks, config.width), np.float32)
     cut = np.zeros((layers, streams), bool)
-    return Edits(edges, edges.copy(), cut, slot, slot.copy(), value)
+    return Edits(edges, edges.copy(), cut, token, token.copy(), value)
 
 
 def operated(
@@ -226,23 +239,24 @@ def apply_edits(config: MBTConfig, params: dict, clip: Clip, edits: Edits) -> Ou
 def knocked_out(weights: Array, write: Array, read: Array) -> Array:
     """Remove edges from weights [B, H, N + Z, N + Z] and renormalize each row.
 
-    `write` [Z]: the slot's row sees no token; `read` [Z]: no token's row sees the slot.
+    `write` [Z]: the bottleneck token's row sees no token; `read` [Z]: no token's row sees the
+    bottleneck token.
     """
-    tokens, slots = weights.shape[-1] - len(write), len(write)
+    tokens, bottlenecks = weights.shape[-1] - len(write), len(write)
     seen = jnp.ones(weights.shape[-2:], weights.dtype)
-    seen = seen.at[tokens:, :tokens].set(jnp.broadcast_to(~write[:, None], (slots, tokens)))
-    seen = seen.at[:tokens, tokens:].set(jnp.broadcast_to(~read, (tokens, slots)))
+    seen = seen.at[tokens:, :tokens].set(jnp.broadcast_to(~write[:, None], (bottlenecks, tokens)))
+    seen = seen.at[:tokens, tokens:].set(jnp.broadcast_to(~read, (tokens, bottlenecks)))
     left = weights * seen
     return left / left.sum(-1, keepdims=True)
 
 
 def bottlenecks_of(classifier: Classifier, clips: Clip) -> np.ndarray:
     """Bottleneck tokens after each fused layer, averaged over the batched clips [L, Z, D]."""
-    return np.asarray(_slots(classifier.config, classifier.params, clips).mean(1))
+    return np.asarray(_bottlenecks(classifier.config, classifier.params, clips).mean(1))
 
 
 @partial(jax.jit, static_argnames="config")
-def _slots(config: MBTConfig, params: dict, clips: Clip) -> Array:
+def _bottlenecks(config: MBTConfig, params: dict, clips: Clip) -> Array:
     """[L, B, Z, D] after each fused layer."""
     found = []
 

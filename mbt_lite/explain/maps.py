@@ -1,7 +1,7 @@
 """Importance maps: how much of an answer depends on each patch of video and audio.
 
-Five ways to draw one, from what a slot looked at to what happens when the patch is gone. They need
-not agree; `faithfulness` measures which of them can be believed.
+Five ways to draw one, from what a bottleneck token looked at to what happens when the patch is
+gone. They need not agree; `faithfulness` measures which of them can be believed.
 """
 
 import math
@@ -75,8 +75,8 @@ def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
     """Compute attention rollout from the class token of stream `query`, or of both.
 
     Every layer counts half as what it reads and half as what it keeps, heads are averaged, and a
-    slot's row is the mean of its rows in the two streams (paper, figure 6; Abnar and Zuidema,
-    2020). A stream reaches the other one only through the bottleneck.
+    bottleneck token's row is the mean of its rows in the two streams (paper, figure 6; Abnar and
+    Zuidema, 2020). A stream reaches the other one only through the bottleneck.
     """
     one = batched(classifier, clip)
     maps = rollout_maps(classifier.config, classifier.params, one, query)
@@ -177,7 +177,8 @@ def relevance_maps(config, params, clips: Clip, labels: Array) -> Grids:
 def crossing_maps(config, params, clips: Clip) -> Grids:
     """{stream: [B, *grid]}: rollout into each stream from the class tokens of the others only.
 
-    With a bottleneck all of it has passed the slots, so this is the flow of `explain.flow`.
+    With a bottleneck all of it has passed the bottleneck tokens, so this is the flow of
+    `explain.flow`.
     """
     maps = {s: rollout_maps(config, params, clips, query=s) for s in token_counts(config, clips)}
     reached = {s: [maps[o][s] for o in maps if o != s and s in maps[o]] for s in maps}
@@ -186,7 +187,7 @@ def crossing_maps(config, params, clips: Clip) -> Grids:
 
 
 def bottleneck_maps(config, params, clips: Clip) -> Grids:
-    """{stream: [B, *grid]}: what the slots, else the class tokens or patches, read on average."""
+    """{stream: [B, *grid]}: what the bottleneck tokens, else the class tokens or patches, read on average."""
     fused = config.fusion == "bottleneck" and config.fuses(config.depth - 1, training=False)
     query = "bottleneck" if fused else "cls" if config.pool == "token" else "mean"
     _, rows = attention_rows(MBT(config), params, clips, query)
@@ -260,7 +261,7 @@ def _hidden_logits(config, params, clips: Clip, labels: Array, windows: Grids) -
 def hide(config: MBTConfig, clips: Clip, cells: Grids) -> Clip:
     """Replace cells of the grid {stream: bool [B, *grid]} by the mean of the clip.
 
-    That of the picture is one colour, that of the sound one spectrum: its level at each pitch.
+    That of the video is one colour, that of the audio one spectrum: its level at each pitch.
     """
     changed = {}
     for s, mask in cells.items():

@@ -1,4 +1,4 @@
-"""Show an interactive view in a notebook with ipywidgets: controls, picture, alt text, audio.
+"""Show an interactive view in a notebook with ipywidgets: controls, video, alt text, audio.
 
 Plain ipywidgets, so that JupyterLab, VS Code and Colab show them.
 """
@@ -16,34 +16,34 @@ from threading import RLock
 
 from mbt_lite.explain.html.panel import Choice, Panel
 
-PAUSE = 0.02  # seconds for further changes to arrive before a picture is drawn
-KEPT = 128  # pictures that need not be drawn again
+PAUSE = 0.02  # seconds for further changes to arrive before a video is drawn
+KEPT = 128  # images that need not be drawn again
 WIDTH = {"width": "32em", "max_width": "calc(100% - 4px)"}  # but for the margins
 
 
 def explore(panel: "Panel | Mapping[str, Panel]") -> "Explorer | Shelf":
     """A panel to look into with sliders and menus; the last line of a cell shows it.
 
-    Of several, {name of a clip: its panel}, a menu takes one. The output also holds the picture of
+    Of several, {name of a clip: its panel}, a menu takes one. The output also holds the video of
     the start, for readers who run nothing.
     """
     return Explorer(panel) if isinstance(panel, Panel) else Shelf(panel)
 
 
 class Explorer:
-    """The widgets of a panel: `controls` by the names of its choices, `picture`, `words`, `box`.
+    """The widgets of a panel: `controls` by the names of its choices, `image`, `words`, `box`.
 
-    `player` starts the sound and lets the frames follow; it is None where there is none to hear.
+    `player` starts the audio and lets the frames follow; it is None where there is none to hear.
     """
 
     def __init__(self, panel: Panel):
         widgets = _ipywidgets()
         self.panel = panel
         self.controls = {choice.name: _control(choice, panel) for choice in panel.choices}
-        self.player = Player(panel, self.controls["frame"]) if panel.sound else None
-        self.picture, self.words = widgets.HTML(), widgets.HTML()
+        self.player = Player(panel, self.controls["frame"]) if panel.audio else None
+        self.image, self.words = widgets.HTML(), widgets.HTML()
         rows = self.controls | ({"frame": self.player.box} if self.player else {})
-        self.box = widgets.VBox([*rows.values(), self.picture, self.words])
+        self.box = widgets.VBox([*rows.values(), self.image, self.words])
         self._drawn = lru_cache(KEPT)(self._draw)
         self._waiting, self._turn = False, RLock()
         self._show()
@@ -73,9 +73,9 @@ class Explorer:
             try:
                 png, words = self._drawn(*self.state.values())
             except Exception as error:  # whatever it is, it would be lost behind the widget
-                self.picture.value, self.words.value = "", _spoken(_sentence(error), "alert")
+                self.image.value, self.words.value = "", _spoken(_sentence(error), "alert")
             else:
-                self.picture.value = _image(png, words)
+                self.image.value = _image(png, words)
                 self.words.value = _spoken(words, "status")
 
     def _draw(self, *state: int) -> tuple[bytes, str]:
@@ -83,7 +83,7 @@ class Explorer:
         return self.panel.png(**named), self.panel.alt(**named)
 
     def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
-        """The widgets, and for viewers without them the picture of the start and its words."""
+        """The widgets, and for viewers without them the video of the start and its words."""
         bundle = _live(self.box)
         try:
             png, words = self._drawn(*self.panel.start.values())
@@ -120,9 +120,9 @@ class Shelf:
 
 
 class Player:
-    """Beside `frames`, the control of the frames, a button that plays the sound from there on.
+    """Beside `frames`, the control of the frames, a button that plays the audio from there on.
 
-    `clock` ticks in the browser, as the sound does; a frame that is chosen by hand stops both. The
+    `clock` ticks in the browser, as the audio does; a frame that is chosen by hand stops both. The
     clock of ipywidgets 7 starts by its own buttons only: there it is shown, and `button` is None.
     """
 
@@ -131,16 +131,16 @@ class Player:
         self.panel, self.frames = panel, frames
         self.clock = widgets.Play(min=-1, max=len(frames.options) - 1, show_repeat=False)
         self.clock.interval = round(1000 * panel.step)
-        self.sound, self.button = widgets.HTML(), None
+        self.audio, self.button = widgets.HTML(), None
         self._running = "playing" if self.clock.has_trait("playing") else "_playing"
         if self._running == "playing":
-            self.button = widgets.Button(tooltip="Play the sound; the frames follow")
+            self.button = widgets.Button(tooltip="Play the audio; the frames follow")
             self.button.layout.width, self.clock.layout.display = "7em", "none"
             self.button.on_click(self._pressed)
             self._say()
         else:
             self._rewind()
-        row = [frames, *filter(None, [self.button]), self.clock, self.sound]
+        row = [frames, *filter(None, [self.button]), self.clock, self.audio]
         self.box = widgets.HBox(row, layout={"flex_flow": "row wrap"})
         self.clock.observe(self._ran, self._running)
         self.clock.observe(self._ticked, "value")
@@ -171,7 +171,7 @@ class Player:
     def _ran(self, change) -> None:
         first = max(0, self.clock.value + bool(self.button))  # our button starts before the tick
         start = first * self.panel.step
-        self.sound.value = _audio(_later(self.panel.sound, start)) if change.new else ""
+        self.audio.value = _audio(_later(self.panel.audio, start)) if change.new else ""
         if self.button:
             self._say()
 
@@ -228,7 +228,7 @@ def _live(box) -> dict:
 
 
 def _image(png: bytes, alt: str) -> str:
-    """HTML of a picture; its size is said beforehand, so that nothing jumps when it changes."""
+    """HTML of a video; its size is said beforehand, so that nothing jumps when it changes."""
     width, height = struct.unpack(">2I", png[16:24])
     style = "display:block;max-width:100%;height:auto;background:white"
     return (
@@ -249,7 +249,7 @@ def _spoken(words: str, role: str) -> str:
 
 
 def _sentence(error: Exception) -> str:
-    return f"This picture could not be drawn. {type(error).__name__}: {error}"
+    return f"This video could not be drawn. {type(error).__name__}: {error}"
 
 
 def _base64(content: bytes) -> str:

@@ -1,7 +1,7 @@
 """Open a media file safely, choose its streams, and define their common clock.
 
-Nothing but the named file is ever opened. t = 0 of a file is the earliest time stamp of the picture
-and the sound that are used (a run-in of less than 0.1 s before 0 is hidden, as players do).
+Nothing but the named file is ever opened. t = 0 of a file is the earliest time stamp of the video
+and the audio that are used (a run-in of less than 0.1 s before 0 is hidden, as players do).
 """
 
 import contextlib
@@ -19,7 +19,7 @@ RATE = 16_000  # Hz, of every wave
 MAX_PIXELS = 8192 * 8192  # of one frame; more is refused before it is decoded
 
 # Containers that hold what they play. Play lists and descriptions (hls, dash, concat, sdp, ...),
-# devices and numbered pictures are absent: they would make libav open something else.
+# devices and numbered images are absent: they would make libav open something else.
 CONTAINERS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,ivf,obu,av1,h261,h263,h264,"
     "hevc,vvc,m4v,vc1,mjpeg,dv,gxf,mxf,nut,rm,swf,wtv,nsv,yuv4mpegpipe,smjpeg,flic,wav,w64,aiff,"
@@ -88,7 +88,7 @@ def _container(path, file, head: bytes) -> av.container.InputContainer:
         if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(REFERENCES):
             cause = "points to other files, which are never opened; give the video itself"
         else:
-            cause = "is no video or sound that can be read, or its header is lost; get it again"
+            cause = "is no video or audio that can be read, or its header is lost; get it again"
         raise MediaError(f"{path} {cause}.") from None
 
 
@@ -100,7 +100,7 @@ def _refuse(url, flags, options):
 
 
 def chosen(container, audio_track: int | None = None):
-    """The picture and the sound to use, each None where there is none; a cover is not a video.
+    """The video and the audio to use, each None where there is none; a cover is not a video.
 
     `audio_track` counts from 1; `MediaError` where there is no such track, or no decoder for it.
     """
@@ -180,7 +180,7 @@ def _codec(listing: str, index: int) -> str:
 
 
 def is_cover(stream) -> bool:
-    """Whether a stream is the cover picture of a sound file."""
+    """Whether a stream is the cover image of an audio file."""
     return bool(stream.disposition & type(stream.disposition).attached_pic)
 
 

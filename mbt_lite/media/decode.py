@@ -28,8 +28,8 @@ MAX_BYTES = 2 << 30  # of the frames and the wave of one read
 SLACK = 10.0  # s that one stream may be stored behind the other; a longer jump is doubted
 SAME = 1e-6  # s that an instant may lie before the frame which is on show then, for rounding
 NEAR = 1e-3  # s within which two instants are the same: containers round to a millisecond
-GAP = 0.03  # s of missing sound that are taken for rounding
-OVERLAP = 0.1  # s that sound may run ahead of its time stamps before they win
+GAP = 0.03  # s of missing audio that are taken for rounding
+OVERLAP = 0.1  # s that audio may run ahead of its time stamps before they win
 MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}  # from YUV to RGB, that libswscale knows (ITU-T H.273)
 
 
@@ -107,7 +107,7 @@ class Track:
         return self.first is not None and not scrambled
 
     def finish_at(self, total: float | None, start: float) -> float:
-        """Where the stream ends in the window, s; a codec's padding after the end is no sound."""
+        """Where the stream ends in the window, s; a codec's padding after the end is no audio."""
         padding = self.until + start - (total or math.inf)
         return self.until - padding if 0 < padding < self.padding else self.until
 
@@ -269,7 +269,7 @@ class VideoDecoder(Track):
         self.frames = frames
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Frames uint8 [T, H, W, 3] and times [T]; a picture that ended earlier gives its last."""
+        """Frames uint8 [T, H, W, 3] and times [T]; a video that ended earlier gives its last."""
         with contextlib.suppress(av.FFmpegError):
             if self.held:
                 self.settle(min(self.length, self.held[0] + self.step) - NEAR)
@@ -282,7 +282,7 @@ class SparseVideoDecoder(VideoDecoder):
     """The frames on show at some instants only, and no more decoded than they need.
 
     Packets are kept, and counted by their time stamps, until `show` names the instants. What the
-    stamps cannot tell for certain makes it `odd`: then the picture must be decoded as a whole.
+    stamps cannot tell for certain makes it `odd`: then the video must be decoded as a whole.
     """
 
     def __init__(self, *args, **thin):
@@ -349,7 +349,7 @@ class SparseVideoDecoder(VideoDecoder):
 
 
 class AudioDecoder(Track):
-    """Runs of unbroken sound at 16 kHz, each with the time it starts at."""
+    """Runs of unbroken audio at 16 kHz, each with the time it starts at."""
 
     padding = 0.2
 
@@ -364,7 +364,7 @@ class AudioDecoder(Track):
         return frame.samples / frame.sample_rate
 
     def take(self, frame, time: float) -> None:
-        """Go on with the run of sound, or begin another after a gap or a change of rate."""
+        """Go on with the run of audio, or begin another after a gap or a change of rate."""
         if frame.sample_rate != self.rate or not -OVERLAP < time - self.cursor < GAP:
             self.flush()
             self.changes += self.rate not in (None, frame.sample_rate)
@@ -389,13 +389,13 @@ class AudioDecoder(Track):
             self.push(None)
 
     def gaps(self, length: float) -> int:
-        """How often sound is missing within a window of this length, s."""
+        """How often audio is missing within a window of this length, s."""
         ends = [time + len(data) / (4 * RATE) for time, data in self.runs]
         pairs = zip(ends, [time for time, _ in self.runs[1:]], strict=False)
         return sum(begin - end > GAP and begin > 0 and end < length for end, begin in pairs)
 
     def finish(self, length: float) -> np.ndarray:
-        """Wave float32 [S] of `length` seconds, silent where there is no sound."""
+        """Wave float32 [S] of `length` seconds, silent where there is no audio."""
         self.flush()
         wave = np.zeros(round(length * RATE), np.float32)
         for time, data in self.runs:
@@ -471,7 +471,7 @@ def downmix(layout: str, channels: int) -> np.ndarray:
     """The weight of each channel in mono, float32 [C], as `ffmpeg -ac 1` mixes them.
 
     libswresample says what speakers count, in a sum of 1 at most. All channels count the same where
-    it knows no speakers; of ambisonic sound the first one is the whole.
+    it knows no speakers; of ambisonic audio the first one is the whole.
     """
     if layout.startswith("ambisonic"):
         return np.eye(1, channels, dtype=np.float32)[0]
@@ -486,7 +486,7 @@ def downmix(layout: str, channels: int) -> np.ndarray:
 
 
 def samples(frame) -> np.ndarray:
-    """The channels of a frame of sound, float32 [C, n], full scale at 1."""
+    """The channels of a frame of audio, float32 [C, n], full scale at 1."""
     if frame.format.is_planar and frame.layout.nb_channels > 8:
         frame = av.AudioResampler("flt").resample(frame)[0]  # PyAV miscounts so many planes
     values = frame.to_ndarray()

@@ -78,8 +78,8 @@ def _encode(file, images: Iterable, size, step: float, wave, rate: int, options:
             container.mux(video.encode(frame))
         container.mux(video.encode(None))
         if audio:
-            sound = np.ascontiguousarray(wave, np.float32)[None]  # [1, S]
-            frame = av.AudioFrame.from_ndarray(sound, "fltp", "mono")
+            samples = np.ascontiguousarray(wave, np.float32)[None]  # [1, S]
+            frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
             frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
             container.mux(audio.encode(frame))
             container.mux(audio.encode(None))

@@ -49,16 +49,15 @@ from mbt_lite.media.timeline import (
 
 PREROLL = 1.0  # s before the window that are decoded; the first audio frame after a seek is lost
 LISTEN = 600.0  # s, of another audio track
-KINDS = {"picture": "video", "sound": "audio"}  # as libav calls them
-SILENCE = 1e-4  # of full scale: sound that stays below is silent
+SILENCE = 1e-4  # of full scale: audio that stays below is silent
 ASK_LESS = "ask for a window with start= and duration=, or for less with fps= and short_side=."
 
 
 @dataclass(frozen=True)
 class Media:
-    """What a window of a file holds, picture and sound on one clock."""
+    """What a window of a file holds, video and audio on one clock."""
 
-    frames: np.ndarray  # uint8 [T, H, W, 3], upright; T = 0 without picture
+    frames: np.ndarray  # uint8 [T, H, W, 3], upright; T = 0 without video
     times: np.ndarray  # float64 [T], s after the window's start; times[0] may be a little below 0
     wave: np.ndarray  # float32 [S], mono (`decode.downmix`); wave[0] is at time 0
     start: float  # s, of the window on the file's clock
@@ -136,9 +135,9 @@ def read(
 
     Without `start` and `duration` the whole file is read, up to 2 GiB. `fps` keeps only the frames
     nearest to start, start + 1/fps, ...; `short_side` reduces frames to that many pixels (area
-    mean, never enlarged); `only` "picture" or "sound" leaves the other stream alone; `at` names,
+    mean, never enlarged); `only` "video" or "audio" leaves the other stream alone; `at` names,
     for the length of the window, instants in s after its start: frames that are on show at
-    none of them are left out, where the file is sound enough to tell. All four act while decoding,
+    none of them are left out, where the file is audio enough to tell. All four act while decoding,
     so that long or large videos cost little. `audio_track` counts from 1; without it, the track
     that players choose.
     The frame on show at `start` is included, hence `times[0]` may lie a little below 0. What a
@@ -190,8 +189,8 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Decoded:
-    picture: VideoDecoder | None
-    sound: AudioDecoder | None
+    video: VideoDecoder | None
+    audio: AudioDecoder | None
     line: Timeline
     cover: bool
     undecodable: dict[str, str]  # by kind, "video" or "audio", why there is nothing of it
@@ -204,7 +203,7 @@ class _Decoded:
 
     @property
     def tracks(self) -> list[Track]:
-        return [track for track in (self.picture, self.sound) if track]
+        return [track for track in (self.video, self.audio) if track]
 
 
 # ---- decoding ----
@@ -214,7 +213,7 @@ def _sparse(path, window: _Window, line: Timeline, thin: dict) -> Media | None:
     """`Media` with the frames on show at some instants; None where a full read must tell."""
     with contextlib.suppress(MediaError):
         decoded = _tracks(path, window, line, thin)
-        if decoded.picture and decoded.picture.settled:
+        if decoded.video and decoded.video.settled:
             return _media(path, window, decoded)
 
 
@@ -232,32 +231,35 @@ def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     """The two tracks (or None), read up to the end of the window."""
     streams, lost = chosen(container, window.audio_track), undecodable(container)
     if not any(streams):
-        _refuse_missing(path, list(lost.values()), "neither picture nor sound; name a video file")
-    video = streams[0] if window.wants("picture") else None
-    audio = streams[1] if window.wants("sound") else None
-    if not (video or audio):
-        why = lost.get(KINDS[window.only])
+        _refuse_missing(path, list(lost.values()), "neither video nor audio; name a video file")
+    wanted = tuple(
+        stream if window.wants(kind) else None
+        for stream, kind in zip(streams, ("video", "audio"), strict=True)
+    )
+    if not any(wanted):
+        why = lost.get(window.only)
         _refuse_missing(path, [why] if why else [], f"no {window.only}; name a file that does")
     ahead = min(window.length, max(0.0, (line.total or 0.0) - window.start))  # s
-    promised = 0 if at else _count(video, ahead, fps)
-    _refuse_large(path, video, promised, 4 * RATE * ahead if audio else 0, short_side)
-    packets, sought = _packets(container, streams, (video, audio), window, line, preroll)
+    promised = 0 if at else _count(wanted[0], ahead, fps)
+    _refuse_large(path, wanted[0], promised, 4 * RATE * ahead if wanted[1] else 0, short_side)
+    packets, sought = _packets(container, streams, wanted, window, line, preroll)
     shared = window.length, line.zero + window.start, sought, (line.total or 0.0) - window.start
     thin = {"fps": fps, "short_side": short_side, "promised": promised, "ordered": line.ordered}
-    picture = video and (SparseVideoDecoder if at else VideoDecoder)(video, *shared, **thin)
-    sound = audio and AudioDecoder(audio, *shared)
-    tracks = [track for track in (picture, sound) if track]
+    decoder = SparseVideoDecoder if at else VideoDecoder
+    video = wanted[0] and decoder(wanted[0], *shared, **thin)
+    audio = wanted[1] and AudioDecoder(wanted[1], *shared)
+    tracks = [track for track in (video, audio) if track]
     pump(packets, tracks, window.length)
     tracks[0].damaged += packets.failed
     cover = not streams[0] and any(map(is_cover, container.streams))
     others = {}
     if audio and len(container.streams.audio) > 1:
         others = audio_tracks(container)
-        others.pop(list(container.streams.audio).index(audio) + 1)
-    decoded = _Decoded(picture, sound, line, cover, lost, others)
+        others.pop(list(container.streams.audio).index(wanted[1]) + 1)
+    decoded = _Decoded(video, audio, line, cover, lost, others)
     length = _length(window, decoded)
-    if picture and at and length > 0:
-        picture.show(at(length))
+    if video and at and length > 0:
+        video.show(at(length))
     return decoded
 
 
@@ -317,13 +319,13 @@ def _media(path, window: _Window, decoded: _Decoded) -> Media:
     if length <= 0 or not used:
         cause = f"it is damaged, encrypted, or its frames exceed {MAX_PIXELS} pixels"
         raise MediaError(f"{path}: nothing in it could be decoded, {cause}; get a good copy.")
-    picture, sound = decoded.picture, decoded.sound
+    video, audio = decoded.video, decoded.audio
     frames, times = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
     wave = np.zeros(0, np.float32)
-    if picture in used:
-        frames, times = picture.finish()
-    if sound in used:
-        wave = sound.finish(length)
+    if video in used:
+        frames, times = video.finish()
+    if audio in used:
+        wave = audio.finish(length)
     notes = (*_notes(window, decoded, length, times, wave), *_louder(path, window, decoded, wave))
     return Media(frames, times, wave, window.start, length, decoded.total, notes)
 
@@ -336,28 +338,28 @@ def _length(window: _Window, decoded: _Decoded) -> float:
 
 
 def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[str]:
-    picture, sound, line = decoded.picture, decoded.sound, decoded.line
+    video, audio, line = decoded.video, decoded.audio, decoded.line
     if decoded.cover:
-        yield "the picture in the file is a cover, not a video"
-    if not len(times) and window.wants("picture"):
-        yield _absent("picture", picture, decoded)
+        yield "the video in the file is a cover, not a video"
+    if not len(times) and window.wants("video"):
+        yield _absent("video", video, decoded)
     if len(wave):
-        yield from _silence(sound, wave)
-    elif window.wants("sound"):
-        yield _absent("sound", sound, decoded)
+        yield from _silence(audio, wave)
+    elif window.wants("audio"):
+        yield _absent("audio", audio, decoded)
     if len(times):
-        yield from _picture_notes(picture, times)
+        yield from _video_notes(video, times)
     if len(times) and len(wave):
-        yield from _sync_notes(picture, sound)
-    for name, track in (("picture", picture), ("sound", sound)):
+        yield from _sync_notes(video, audio)
+    for name, track in (("video", video), ("audio", audio)):
         if track and (track.damaged or track.corrupt):
             yield f"damaged: parts of the {name} could not be decoded"
         if track and (track.jumps or track.index in line.jumps):
             yield f"the time stamps of the {name} jump; it is played on without the jump"
         if track and track.changes:
-            yield f"the {name} changes its {'size' if name == 'picture' else 'rate'} on the way"
-    if len(wave) and sound.gaps(length):
-        yield "the sound has gaps"
+            yield f"the {name} changes its {'size' if name == 'video' else 'rate'} on the way"
+    if len(wave) and audio.gaps(length):
+        yield "the audio has gaps"
     yield from _end_notes(window, line, length)
 
 
@@ -371,54 +373,54 @@ def _end_notes(window, line: Timeline, length: float) -> Iterator[str]:
         yield f"the file ends {window.length - length:.2f} s before the window does"
 
 
-def _silence(sound: AudioDecoder, wave) -> Iterator[str]:
-    if sound.until < GAP:
-        yield "the sound ends before the window"
+def _silence(audio: AudioDecoder, wave) -> Iterator[str]:
+    if audio.until < GAP:
+        yield "the audio ends before the window"
     elif not wave.any():
-        yield "the sound is digital silence"
+        yield "the audio is digital silence"
 
 
 def _louder(path, window: _Window, decoded: _Decoded, wave) -> Iterator[str]:
-    """Another audio track that has sound, where the one that was chosen unasked is silent."""
+    """Another audio track that has audio, where the one that was chosen unasked is silent."""
     if window.audio_track or not decoded.others or np.abs(wave).max(initial=0) > SILENCE:
         return
     for number, words in decoded.others.items():
         with contextlib.suppress(MediaError):
             length = min(window.length, LISTEN)
-            other = read(path, window.start, length, only="sound", audio_track=number).wave
+            other = read(path, window.start, length, only="audio", audio_track=number).wave
             if np.abs(other).max(initial=0) > 10 * SILENCE:
-                found = f"audio track {number} ({words}) has sound; choose it with"
+                found = f"audio track {number} ({words}) has audio; choose it with"
                 yield f"{found} --audio-track {number}, in Python audio_track={number}"
                 return
 
 
 def _absent(name: str, track, decoded: _Decoded) -> str:
     if track is None:
-        return decoded.undecodable.get(KINDS[name], f"no {name}")
+        return decoded.undecodable.get(name, f"no {name}")
     return f"no {name} in the window" if track.usable else f"no {name} could be decoded"
 
 
-def _picture_notes(picture: VideoDecoder, times) -> Iterator[str]:
-    if not np.array_equal(picture.matrix, np.eye(2)):
-        yield "the picture was turned or mirrored upright, as its metadata asks"
-    if picture.hdr in ("HLG", "PQ"):
-        yield f"the video is HDR ({picture.hdr}); its colors were tone-mapped to BT.709"
-    elif picture.hdr:
-        yield f"the video has {picture.hdr} colors; they were converted to BT.709"
-    if picture.steps and max(picture.steps) > 1.5 * min(picture.steps) + 2 * NEAR:
+def _video_notes(video: VideoDecoder, times) -> Iterator[str]:
+    if not np.array_equal(video.matrix, np.eye(2)):
+        yield "the video was turned or mirrored upright, as its metadata asks"
+    if video.hdr in ("HLG", "PQ"):
+        yield f"the video is HDR ({video.hdr}); its colors were tone-mapped to BT.709"
+    elif video.hdr:
+        yield f"the video has {video.hdr} colors; they were converted to BT.709"
+    if video.steps and max(video.steps) > 1.5 * min(video.steps) + 2 * NEAR:
         yield "the frame rate varies"
-    if picture.until < -GAP:
-        yield "the picture ends before the window; its last frame stands in"
+    if video.until < -GAP:
+        yield "the video ends before the window; its last frame stands in"
     elif len(times) == 1:
-        yield "only one frame" + ("" if picture.good == 1 else " in the window")
+        yield "only one frame" + ("" if video.good == 1 else " in the window")
 
 
-def _sync_notes(picture: VideoDecoder, sound: AudioDecoder) -> Iterator[str]:
-    apart = picture.first - sound.first
-    if abs(apart) > 0.1 and not picture.sought:
-        names = ("picture", "sound") if apart > 0 else ("sound", "picture")
+def _sync_notes(video: VideoDecoder, audio: AudioDecoder) -> Iterator[str]:
+    apart = video.first - audio.first
+    if abs(apart) > 0.1 and not video.sought:
+        names = ("video", "audio") if apart > 0 else ("audio", "video")
         yield f"the {names[0]} starts {abs(apart):.2f} s after the {names[1]}"
-    shorter = picture.until - sound.until
-    if abs(shorter) > 0.25 and not (picture.done or sound.done):
-        names = ("sound", "picture") if shorter > 0 else ("picture", "sound")
+    shorter = video.until - audio.until
+    if abs(shorter) > 0.25 and not (video.done or audio.done):
+        names = ("audio", "video") if shorter > 0 else ("video", "audio")
         yield f"the {names[0]} ends {abs(shorter):.2f} s before the {names[1]}"

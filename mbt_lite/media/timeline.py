@@ -26,7 +26,7 @@ APART = 10.0  # s between the beginnings of two streams, beyond which the header
 CUT = 1.0  # s that a file may end before its header says so
 REORDERED = 16  # frames that a packet may be stored before others which are shown earlier
 RETRIES = 32  # failed reads in a row after which the rest of a file is given up
-THIN = 10_000  # bits per second of picture and sound, under which a length is doubted
+THIN = 10_000  # bits per second of video and audio, under which a length is doubted
 LARGE = 1 << 30  # bytes, from which on a guessed length is believed: reading takes seconds
 
 # Containers without a length: libav guesses it from the bit rate or the last time stamp.
@@ -46,7 +46,7 @@ class Timeline:
     total: float | None  # s that can be read; None: unknown
     promised: float | None = None  # s in the header of a file that is cut off
     jumps: frozenset[int] = frozenset()  # indices of the streams whose time stamps jump
-    ordered: bool = False  # whether the picture's stamps tell only the order of decoding
+    ordered: bool = False  # whether the video's stamps tell only the order of decoding
     walked: bool = False  # whether the file was read through
     seekable: bool = True  # whether seeking leads to the right place
 
@@ -88,9 +88,9 @@ def _walked(container, streams: list, clock: "Clock", promised: float | None) ->
     wrong = promised is None or abs(promised - (total or 0.0)) > CUT
     # a length may count from time stamp 0 on
     short = promised is not None and promised - (total or 0.0) > CUT + max(clock.zero, 0.0)
-    sound = all(stream.type == "audio" for stream in streams)
-    pipe = container.format.name.endswith("pipe")  # pictures in a row
-    doubt = clock.jumps or clock.counted or pipe or (guessed and wrong and sound)
+    audio_only = all(stream.type == "audio" for stream in streams)
+    pipe = container.format.name.endswith("pipe")  # images in a row
+    doubt = clock.jumps or clock.counted or pipe or (guessed and wrong and audio_only)
     return Timeline(
         zero=clock.zero,
         total=total,
@@ -111,8 +111,8 @@ def _formats(container) -> set[str]:
 
 def _is_avi(container, streams: list) -> bool:
     """Whether frames are stored in the order of decoding and stamped in that order, too."""
-    pictures = [stream for stream in streams if stream.type == "video"]
-    return "avi" in _formats(container) and any(s.codec_context.has_b_frames for s in pictures)
+    videos = [stream for stream in streams if stream.type == "video"]
+    return "avi" in _formats(container) and any(s.codec_context.has_b_frames for s in videos)
 
 
 def _seeks_by_byte_rate(container, streams: list) -> bool:
@@ -162,7 +162,7 @@ def _reaches(container, streams: list, ends: list[float]) -> bool:
 
 
 def _step(stream) -> float:
-    """Seconds from one frame of a picture to the next, where packets do not say it; 1 at most."""
+    """Seconds from one frame of a video to the next, where packets do not say it; 1 at most."""
     return min(1 / frame_rate(stream), 1.0) if stream.type == "video" else 0.0
 
 

@@ -2,13 +2,20 @@
 
 A function here draws: it does not decode, predict or show. One panel comes back as `Axes`, a strip
 of panels as `Figure`. Without `ax` the figure is made outside pyplot, so that threads of a server
-do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Every picture has a
+do not meet; in a notebook, end a cell with `plot.spectrogram(spec).figure`. Every video has a
 function `..._alt` beside it that says in words what the data shows.
 """
 
+from mbt_lite.plot.audio import AUDIO_MAP, spectrogram, spectrogram_alt
 from mbt_lite.plot.cost import cost, cost_alt
 from mbt_lite.plot.doctor import doctor, doctor_alt
-from mbt_lite.plot.effects import CHANGE_MAP, effects, effects_alt, slots, slots_alt
+from mbt_lite.plot.effects import (
+    CHANGE_MAP,
+    bottleneck_tokens,
+    bottleneck_tokens_alt,
+    effects,
+    effects_alt,
+)
 from mbt_lite.plot.evaluation import (
     conditions,
     conditions_alt,
@@ -45,7 +52,6 @@ from mbt_lite.plot.scores import (
     curves_alt,
 )
 from mbt_lite.plot.scrubber import scrubber, scrubber_alt
-from mbt_lite.plot.sound import SOUND_MAP, spectrogram, spectrogram_alt
 from mbt_lite.plot.style import COLOURS, CYCLE, save
 from mbt_lite.plot.swap import perturbations, perturbations_alt, shift, shift_alt, swap, swap_alt
 from mbt_lite.plot.sweep import sweep, sweep_alt
@@ -56,7 +62,7 @@ __all__ = [
     "CHANGE_MAP",
     "COLOURS",
     "CYCLE",
-    "SOUND_MAP",
+    "AUDIO_MAP",
     "attention",
     "attention_alt",
     "attention_on_frames",
@@ -100,8 +106,8 @@ __all__ = [
     "scrubber_alt",
     "shift",
     "shift_alt",
-    "slots",
-    "slots_alt",
+    "bottleneck_tokens",
+    "bottleneck_tokens_alt",
     "spectrogram",
     "spectrogram_alt",
     "swap",

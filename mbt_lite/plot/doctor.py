@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Rectangle
 
-from mbt_lite.plot.sound import SOUND_MAP, draw_sound
+from mbt_lite.plot.audio import AUDIO_MAP, draw_spectrogram
 from mbt_lite.plot.style import COLOURS, CYCLE, FAINT, INK, drawable, finish, hide_frame, new_figure
 
 MARKS = {"fault": CYCLE[1], "warning": CYCLE[5], "note": CYCLE[4]}
@@ -80,12 +80,12 @@ def doctor_alt(report) -> str:
     ]
     if len(report.found.frames):
         across, down = report.kept
-        parts.append(f"it sees {across * down:.0%} of the picture, its middle")
+        parts.append(f"it sees {across * down:.0%} of the video, its middle")
     parts += [finding.found.rstrip(".") for finding in report.findings]
     return "; ".join(parts)
 
 
-# Picture
+# Video
 
 
 def _strip_height(report) -> float:
@@ -115,7 +115,7 @@ def _frames(figure: Figure, report, place) -> None:
         hide_frame(ax)
         across, down = report.kept
         seen = "all of it" if across * down > 0.98 else f"the middle {across * down:.0%} of it"
-        finish(ax, None if column else f"picture: the model sees {seen}")
+        finish(ax, None if column else f"video: the model sees {seen}")
 
 
 def _veil(ax: Axes, size: tuple[int, int], kept: tuple[float, float]) -> None:
@@ -138,9 +138,9 @@ def _veil(ax: Axes, size: tuple[int, int], kept: tuple[float, float]) -> None:
 
 
 def _timeline(figure: Figure, report, place) -> None:
-    """Bars of picture and sound on the clock of the file, and boxes where the model looks."""
+    """Bars of video and audio on the clock of the file, and boxes where the model looks."""
     ax, survey = _axes(figure, place), report.survey
-    tracks = {"picture": (survey.picture, "rgb"), "sound": (survey.sound, "spec")}
+    tracks = {"video": (survey.video, "rgb"), "audio": (survey.audio, "spec")}
     end = max([track.end for track, _ in tracks.values() if track] + [survey.total or 0.0])
     for row, (name, (track, stream)) in enumerate(tracks.items()):
         ax.barh(row, end, 0.6, color="white", edgecolor=FAINT, hatch="///", linewidth=0.8)
@@ -159,7 +159,7 @@ def _timeline(figure: Figure, report, place) -> None:
     finish(ax, "file: the model looks in the boxes").tick_params(axis="y", length=0)
 
 
-# Sound
+# Audio
 
 
 def _wave(figure: Figure, report, place) -> None:
@@ -175,13 +175,13 @@ def _wave(figure: Figure, report, place) -> None:
     ax.set(xlim=(view.start, end), ylim=(-1, 1), yticks=[-1, 0, 1], ylabel="wave")
     loudness = report.statistics["loudness"]
     said = f"{loudness:.0f} dB" if math.isfinite(loudness) else "silence"
-    finish(ax, f"sound: {said}{', clipped at the marks' if len(hits) else ''}")
+    finish(ax, f"audio: {said}{', clipped at the marks' if len(hits) else ''}")
 
 
 def _spectrogram(figure: Figure, report, place) -> None:
-    """The spectrogram as the model gets it, with lines where a short sound begins again."""
+    """The spectrogram as the model gets it, with lines where a short audio begins again."""
     ax, view, front = _axes(figure, place), report.view, report.config.front_end
-    draw_sound(ax, view.spec, front, SOUND_MAP, view.start)
+    draw_spectrogram(ax, view.spec, front, AUDIO_MAP, view.start)
     end, length = view.start + len(view.spec) * front.hop, max(report.found.duration, 0.02)
     for start in np.arange(view.start + length, end - 0.05, length):
         ax.axvline(start, color="white", linewidth=1.2, linestyle=(0, (4, 2)))

@@ -11,7 +11,7 @@ from mbt_lite.plot.style import FAINT, INK, add_colorbar, finish, hide_frame, ne
 
 CHANGE_MAP = "PRGn"  # purple falls, green rises: no colour of a stream, told apart by any eye
 FALLS, RISES = (colormaps[CHANGE_MAP](place) for place in (0.12, 0.88))
-SENSES = {"rgb": "picture", "spec": "sound"}
+MODALITIES = {"rgb": "video", "spec": "audio"}
 LEAST = 0.01  # of a logit; scales of changes reach at least so far
 
 
@@ -55,7 +55,7 @@ def _rows(effects, label: str, top: int | None) -> list[tuple[str, float]]:
     return [(effects.operations[k].words, float(changes[k])) for k in order][:top]
 
 
-def slots(
+def bottleneck_tokens(
     effects,
     label: str,
     kind: str = "zero",
@@ -63,7 +63,7 @@ def slots(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Axes with a table, layers down and slots across, of the change of the label's logit by the
+    """Axes with a table, layers down and bottleneck tokens across, of the change of the label's logit by the
     operations of one kind (and, of cuts, one reader) in an `explain.Effects`.
     """
     layers, places, changes = _table(effects, label, kind, reader)
@@ -74,17 +74,19 @@ def slots(
         words = "not done" if np.isnan(change) else signed(change)
         ink = "white" if abs(change) > 0.55 * scale.vmax else INK
         ax.text(x, y, words, color=ink, size=9, ha="center", va="center")
-    ax.set_xticks(range(len(places)), [_slot(slot) for slot in places])
+    ax.set_xticks(range(len(places)), [_token(token) for token in places])
     ax.set_yticks(range(len(layers)), [_layer(layer) for layer in layers])
-    ax.set_xlabel(f"operation: {kind}" + (f", for the {SENSES[reader]}" if reader else ""))
+    ax.set_xlabel(f"operation: {kind}" + (f", for the {MODALITIES[reader]}" if reader else ""))
     add_colorbar(ax, image, f"change of the logit\nof “{label}”")
     hide_frame(ax)
     finish(ax, title).tick_params(length=0)
     return ax
 
 
-def slots_alt(effects, label: str, kind: str = "zero", reader: str | None = None) -> str:
-    """A sentence that names the slot that matters most to the label, and the next two."""
+def bottleneck_tokens_alt(
+    effects, label: str, kind: str = "zero", reader: str | None = None
+) -> str:
+    """A sentence that names the bottleneck token that matters most to the label, and the next two."""
     done = sorted(_done(effects, label, kind, reader), key=lambda pair: -abs(pair[1]))
     most, *others = (f"{operation.words} ({signed(change)})" for operation, change in done[:3])
     words = f"logit of {label}: most changed by {most}"
@@ -104,10 +106,10 @@ def _done(effects, label: str, kind: str, reader: str | None) -> list:
 
 
 def _table(effects, label: str, kind: str, reader: str | None):
-    """Layers, slots, and the changes [layers, slots] with nan where nothing was done."""
-    found = {(one.layer, one.slot): x for one, x in _done(effects, label, kind, reader)}
+    """Layers, bottleneck tokens, and the changes [layers, bottleneck tokens] with nan where nothing was done."""
+    found = {(one.layer, one.token): x for one, x in _done(effects, label, kind, reader)}
     layers, places = (_in_order({where[axis] for where in found}) for axis in (0, 1))
-    changes = [[found.get((layer, slot), np.nan) for slot in places] for layer in layers]
+    changes = [[found.get((layer, token), np.nan) for token in places] for layer in layers]
     return layers, places, np.array(changes)
 
 
@@ -116,8 +118,8 @@ def _in_order(numbers: set) -> list:
     return sorted(numbers, key=lambda number: (number is None, number or 0))
 
 
-def _slot(number: int | None) -> str:
-    return "all slots" if number is None else f"slot {number}"
+def _token(number: int | None) -> str:
+    return "all bottleneck tokens" if number is None else f"bottleneck token {number}"
 
 
 def _layer(number: int | None) -> str:

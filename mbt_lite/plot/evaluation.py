@@ -11,7 +11,7 @@ from mbt_lite.plot.style import COLOURS, CYCLE, FAINT, INK, finish, hide_frame, 
 
 STEPS = 200  # points of a curve that are drawn
 LINES = ("-", "--", "-.", ":")  # told apart without any colour
-MARKS = {"sound alone": ("^", -0.22), "picture alone": ("s", 0.22)}  # and how far below the row
+MARKS = {"audio only": ("^", -0.22), "video only": ("s", 0.22)}  # and how far below the row
 NAMED = 30  # letters of a label that are shown
 
 
@@ -56,7 +56,7 @@ def conditions(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Axes with a row per label and a mark per condition ("both streams", "sound alone", ...).
+    """Axes with a row per label and a mark per condition ("both", "audio only", ...).
 
     Scores lie in 0..1; a thin line joins the marks of a row, the first label is on top.
     """
@@ -104,7 +104,7 @@ def turned(
 ) -> Axes:
     """Axes with, per stream that was added, how many clips became wrong and how many right.
 
-    `counts` is {"picture added": (wrong, right), ...}; wrong goes to the left, hatched.
+    `counts` is {"video added": (wrong, right), ...}; wrong goes to the left, hatched.
     """
     ax = ax or new_figure(5.4, 0.6 * len(counts) + 0.4).subplots()
     heights = np.arange(len(counts))

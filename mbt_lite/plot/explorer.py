@@ -13,6 +13,7 @@ from matplotlib.patheffects import withStroke
 
 from mbt_lite.config import ClipConfig, FrontEnd
 from mbt_lite.features import View
+from mbt_lite.plot.audio import HERTZ, mel_bin, peak, pitch
 from mbt_lite.plot.maps import (
     ATTENTION_MAP,
     IMPORTANCE,
@@ -27,7 +28,6 @@ from mbt_lite.plot.maps import (
     unit_of,
     upsample,
 )
-from mbt_lite.plot.sound import HERTZ, mel_bin, peak, pitch
 from mbt_lite.plot.style import INK, add_colorbar, hide_frame, new_figure
 
 WIDTHS = {"rgb": 3.3, "spec": 5.6}  # inches
@@ -39,15 +39,15 @@ def explorer(
     clip_config: ClipConfig,
     layer: int = -1,
     head: int | None = None,
-    slot: int | None = None,
+    token: int | None = None,
     frame: int = 0,
 ) -> Figure:
-    """A figure of one frame and of the sound under what `maps`, an `inference.AttentionMaps`, read.
+    """A figure of one frame and of the audio under what `maps`, an `inference.AttentionMaps`, read.
 
-    A line stands on the sound at the frame's time. The colours of the frame are on the scale of
-    all frames. `head` and `slot` as in `AttentionMaps.mean`.
+    A line stands on the audio at the frame's time. The colours of the frame are on the scale of
+    all frames. `head` and `token` as in `AttentionMaps.mean`.
     """
-    shown = {stream: maps.mean(stream, layer, head, slot) for stream in streams(maps)}
+    shown = {stream: maps.mean(stream, layer, head, token) for stream in streams(maps)}
     widths = [WIDTHS[stream] for stream in shown]
     figure = new_figure(sum(widths), 3.1)
     axes = figure.subplots(1, len(shown), squeeze=False, width_ratios=widths)[0]
@@ -60,7 +60,7 @@ def explorer(
             look = {"start": view.start, "unit": unit_of(maps)}
             attention_on_spectrogram(view.spec, values, front, ax, **look)
             _cursor(ax, time)
-    figure.suptitle(reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
+    figure.suptitle(reading(maps, layer, head, token), x=0.01, ha="left", color=INK, size=11)
     return figure
 
 
@@ -70,15 +70,15 @@ def film(
     clip_config: ClipConfig,
     layer: int = -1,
     head: int | None = None,
-    slot: int | None = None,
+    token: int | None = None,
 ) -> np.ndarray:
-    """The pictures of `explorer` for every frame, uint8 [T, H, W, 3] with even H and W.
+    """The images of `explorer` for every frame, uint8 [T, H, W, 3] with even H and W.
 
     For `media.write`, with the view's wave, or for `mediapy.show_video`.
     """
     shots = []
     for frame in range(len(view.rgb)):
-        canvas = FigureCanvasAgg(explorer(view, maps, clip_config, layer, head, slot, frame))
+        canvas = FigureCanvasAgg(explorer(view, maps, clip_config, layer, head, token, frame))
         canvas.draw()
         height, width, _ = canvas.buffer_rgba().shape
         shots.append(np.array(canvas.buffer_rgba())[: height // 2 * 2, : width // 2 * 2, :3])
@@ -97,7 +97,7 @@ def _frame(ax: Axes, frame: np.ndarray, maps, index: int, time: float, unit: str
 
 
 def _cursor(ax: Axes, time: float) -> None:
-    """A line that is seen on dark and on light; none where the sound is over."""
+    """A line that is seen on dark and on light; none where the audio is over."""
     left, right = ax.get_xlim()
     if left <= time <= right:
         edge = withStroke(linewidth=3.2, foreground="black")
@@ -107,7 +107,7 @@ def _cursor(ax: Axes, time: float) -> None:
 def moments(view: View, clip_config: ClipConfig) -> np.ndarray:
     """When each frame is on show, [T] in seconds on the file's clock.
 
-    Where a short file is looped, the clock goes on; where it has no picture, it is the sound's.
+    Where a short file is looped, the clock goes on; where it has no video, it is the audio's.
     """
     step, count = clip_config.frame_step, len(view.times)
     without = count > 1 and np.ptp(view.times) == 0
@@ -125,16 +125,16 @@ def reads_most(
     clip_config: ClipConfig,
     layer: int = -1,
     head: int | None = None,
-    slot: int | None = None,
+    token: int | None = None,
 ) -> str:
-    """A sentence such as "slot 2 in layer 1 reads most at 3.1\N{EN DASH}3.6 s of the sound, near
-    800 Hz, and in the picture at 3.20 s, at the top left"."""
+    """A sentence such as "bottleneck token 2 in layer 1 reads most at 3.1\N{EN DASH}3.6 s of the audio, near
+    800 Hz, and in the video at 3.20 s, at the top left"."""
     parts = []
     if maps.spec is not None:
-        parts += [_heard(maps.mean("spec", layer, head, slot), view, clip_config.front_end)]
+        parts += [_heard(maps.mean("spec", layer, head, token), view, clip_config.front_end)]
     if maps.rgb is not None:
-        parts += [_seen(maps.mean("rgb", layer, head, slot), moments(view, clip_config))]
-    return f"{_reader(maps, layer, head, slot)} {', and '.join(parts)}"
+        parts += [_seen(maps.mean("rgb", layer, head, token), moments(view, clip_config))]
+    return f"{_reader(maps, layer, head, token)} {', and '.join(parts)}"
 
 
 def explorer_alt(
@@ -143,15 +143,15 @@ def explorer_alt(
     clip_config: ClipConfig,
     layer: int = -1,
     head: int | None = None,
-    slot: int | None = None,
+    token: int | None = None,
     frame: int = 0,
 ) -> str:
-    """The sentence of `reads_most`, and how much of the picture's reading lies over the frame."""
-    most = reads_most(view, maps, clip_config, layer, head, slot)
+    """The sentence of `reads_most`, and how much of the video's reading lies over the frame."""
+    most = reads_most(view, maps, clip_config, layer, head, token)
     time = moments(view, clip_config)[frame]
     if maps.rgb is None:
         return f"{most}; the cursor is at {time:.2f} s"
-    values = maps.mean("rgb", layer, head, slot)
+    values = maps.mean("rgb", layer, head, token)
     here = values[map_of(frame, view, values)]
     share = round(100 * float(here.sum()) / (float(values.sum()) or 1.0))
     where = f", most {place(*peak(here), here.shape)}" if np.ptp(here) > 1e-9 else ""
@@ -161,32 +161,32 @@ def explorer_alt(
 def part_of_video(maps) -> str:
     """What the values over all frames are together, in words."""
     found = maps.query == IMPORTANCE
-    return "what it finds in the video" if found else "what it reads in the picture"
+    return "what it finds in the video" if found else "what it reads in the video"
 
 
-def _reader(maps, layer: int, head: int | None, slot: int | None) -> str:
-    """Who reads, such as "head 3 of slot 2 in layer 1 reads"."""
+def _reader(maps, layer: int, head: int | None, token: int | None) -> str:
+    """Who reads, such as "head 3 of bottleneck token 2 in layer 1 reads"."""
     if maps.query == IMPORTANCE:
         return f"by {maps.layers[layer]}, the answer rests"
-    who = QUERIES.get(maps.query, maps.query) if slot is None else f"slot {slot}"
+    who = QUERIES.get(maps.query, maps.query) if token is None else f"bottleneck token {token}"
     who = who if head is None else f"head {head} of {who}"
     return f"{who} in layer {maps.layers[layer]} reads"
 
 
 def _heard(values: np.ndarray, view: View, front: FrontEnd) -> str:
     if np.ptp(values) < 1e-9:
-        return "all of the sound alike"
+        return "all of the audio alike"
     row, mel = peak(values)
     span, near = spans(len(values), view, front)[row], pitches(values.shape[1], front)[mel]
-    return f"most at {span} of the sound, near {near}"
+    return f"most at {span} of the audio, near {near}"
 
 
 def _seen(values: np.ndarray, times: np.ndarray) -> str:
     if np.ptp(values) < 1e-9:
-        return "all of the picture alike"
+        return "all of the video alike"
     index, y, x = peak(values)
     time = times[index * (len(times) // len(values))]
-    return f"in the picture most at {time:.2f} s, {place(y, x, values.shape[1:])}"
+    return f"in the video most at {time:.2f} s, {place(y, x, values.shape[1:])}"
 
 
 def spans(count: int, view: View, front: FrontEnd) -> list[str]:

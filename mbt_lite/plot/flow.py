@@ -1,6 +1,6 @@
 """Plot the flow between modalities, layer by layer, as bands whose width is their share.
 
-L fused layers   G groups: the streams, then the slots of the bottleneck
+L fused layers   G groups: the streams, then the bottleneck tokens
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ from matplotlib.patheffects import withStroke
 from mbt_lite.plot.effects import CHANGE_MAP, change_scale, signed
 from mbt_lite.plot.style import COLOURS, FAINT, INK, add_colorbar, finish, hide_frame, new_figure
 
-ANCHORS = {"spec": 0.0, "rgb": 1.0}  # sound stands on the ground, the picture hangs from the top
-SLOTS = 0.9  # height for all slots together; the streams have 1
+ANCHORS = {"spec": 0.0, "rgb": 1.0}  # audio stands on the ground, the video hangs from the top
+BOTTLENECK = 0.9  # height for all bottleneck tokens together; the streams have 1
 NODE, HAIR = 0.015, 0.003  # least height of a node and of a band
 GAP = 0.09  # between nodes
 WIDTH = 0.045  # of a node; columns are 1 apart
@@ -32,11 +32,13 @@ TITLES = {
 
 def flow(flow, colour_by: str = "attention", layer: int | None = None) -> Figure:
     """A figure of an `explain.Flow`: columns before and after each fused layer, in each a bar per
-    stream and per slot, and between them bands as wide as their share of the answer's reading.
+    stream and per bottleneck token, and between them bands as wide as their share of the answer's
+    reading.
 
-    Bands that touch a slot are widened by a factor that the figure names. With `colour_by`
-    "attention" a band has the colour of where it comes from; with "cause" that of the change of
-    the label's logit when it is cut. The bands of other layers than `layer`, if given, are faded.
+    Bands that touch a bottleneck token are widened by a factor that the figure names. With
+    `colour_by` "attention" a band has the colour of where it comes from; with "cause" that of the
+    change of the label's logit when it is cut. The bands of other layers than `layer`, if given,
+    are faded.
     """
     if layer is not None and layer not in flow.layers:
         raise ValueError(f"layer={layer}: the streams meet in layers {tuple(flow.layers)}.")
@@ -66,7 +68,7 @@ def _fade(ax: Axes, kept: str) -> None:
 class _Layout:
     """Where everything stands, in heights of the streams."""
 
-    factor: int  # how much wider bands are drawn that touch a slot
+    factor: int  # how much wider bands are drawn that touch a bottleneck token
     widths: np.ndarray  # [L, G, G] of bands
     lows: np.ndarray  # [L + 1, G] lower edge of nodes
     heights: np.ndarray  # [L + 1, G]
@@ -99,37 +101,37 @@ def _stacked(bands: np.ndarray, floors: np.ndarray, order: list[int]) -> np.ndar
 
 
 def _order(flow) -> list[int]:
-    """Groups from the ground up: the sound, the slots, the picture."""
+    """Groups from the ground up: the audio, the bottleneck tokens, the video."""
     streams = len(flow.streams)
-    slots = range(len(flow.groups) - 1, streams - 1, -1)
-    return [flow.streams.index("spec"), *slots, flow.streams.index("rgb")]
+    bottlenecks = range(len(flow.groups) - 1, streams - 1, -1)
+    return [flow.streams.index("spec"), *bottlenecks, flow.streams.index("rgb")]
 
 
 def _anchors(flow) -> np.ndarray:
     """Where in its lane a node stands, from 0, the ground, to 1."""
-    slots = len(flow.groups) - len(flow.streams)
-    return np.array([*(ANCHORS[stream] for stream in flow.streams), *[0.5] * slots])
+    bottlenecks = len(flow.groups) - len(flow.streams)
+    return np.array([*(ANCHORS[stream] for stream in flow.streams), *[0.5] * bottlenecks])
 
 
-def _slots(flow) -> np.ndarray:
-    """Which groups are slots, [G] of bool."""
+def _bottlenecks(flow) -> np.ndarray:
+    """Which groups are bottleneck tokens, [G] of bool."""
     return np.arange(len(flow.groups)) >= len(flow.streams)
 
 
 def _stays(flow) -> np.ndarray:
     """Which edges stay in a stream, [G, G]."""
-    return ~_slots(flow)[:, None] & ~_slots(flow)
+    return ~_bottlenecks(flow)[:, None] & ~_bottlenecks(flow)
 
 
 def _passes(flow) -> np.ndarray:
-    """Which edges write a slot or read one, [G, G]."""
-    return _slots(flow)[:, None] != _slots(flow)
+    """Which edges write a bottleneck token or read one, [G, G]."""
+    return _bottlenecks(flow)[:, None] != _bottlenecks(flow)
 
 
 def _factor(flow) -> int:
-    """A round number by which bands are widened so that the fullest column of slots is seen."""
+    """A round number by which bands are widened so that the fullest column of bottleneck tokens is seen."""
     fullest = (flow.mass * ~_stays(flow)).sum((1, 2)).max()
-    wanted = SLOTS / max(fullest, 1e-3)
+    wanted = BOTTLENECK / max(fullest, 1e-3)
     return max(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if step <= max(wanted, 1))
 
 
@@ -213,13 +215,13 @@ def _nodes(ax: Axes, flow, layout: _Layout) -> None:
 
 
 def _percent(ax: Axes, flow, place: tuple[float, float, float], group: int, share: float) -> None:
-    """A node's share: below the sound, above all others; nothing where there is none."""
+    """A node's share: below the audio, above all others; nothing where there is none."""
     column, low, height = place
     if share == 0:
         return
     down = group == flow.streams.index("spec")
     y, side = (low - 0.012, "top") if down else (low + height + 0.008, "bottom")
-    size = 7.5 if _slots(flow)[group] else 9.5
+    size = 7.5 if _bottlenecks(flow)[group] else 9.5
     look = {"color": INK, "size": size, "ha": "center", "va": side, "path_effects": HALO}
     ax.text(column, y, _share(share), zorder=4, **look)
 
@@ -241,11 +243,11 @@ def _scale_words(factor: int) -> str:
     hair = f"hairlines: less than {100 * HAIR / factor:.1g} %"
     if factor == 1:
         return f"{width}; {hair}"
-    return f"{width};\nbands that touch a slot are drawn {factor} times as wide; {hair}"
+    return f"{width};\nbands that touch a bottleneck token are drawn {factor} times as wide; {hair}"
 
 
 def flow_alt(flow) -> str:
-    """Sentences that say which slot carries most from stream to stream, through which edge most
+    """Sentences that say which bottleneck token carries most from stream to stream, through which edge most
     flows, which one matters most to the label, and whether these are the same.
     """
     shares = zip(flow.groups, _shares(flow)[0, : len(flow.streams)], strict=False)
@@ -263,24 +265,24 @@ def _layers(flow) -> str:
 
 
 def _carrier(flow, source: str, target: str) -> str:
-    """Such as "from sound to picture most through slot 2 (1.4 % of the reading)"."""
+    """Such as "from audio to video most through bottleneck token 2 (1.4 % of the reading)"."""
     carried = _carried(flow, flow.streams.index(source), flow.streams.index(target))
     ways = [flow.groups[flow.streams.index(stream)] for stream in (source, target)]
     start = f"from {ways[0]} to {ways[1]}"
     if not carried.any():
-        return f"{start} nothing through any slot"
-    slot = len(flow.streams) + int(carried.argmax())
-    return f"{start} most through {flow.groups[slot]} ({_share(carried.max())} of the reading)"
+        return f"{start} nothing through any bottleneck token"
+    token = len(flow.streams) + int(carried.argmax())
+    return f"{start} most through {flow.groups[token]} ({_share(carried.max())} of the reading)"
 
 
 def _carried(flow, source: int, target: int) -> np.ndarray:
-    """Shares [Z] that each slot takes up from one stream and hands to another, at its own place."""
-    slots = np.flatnonzero(_slots(flow))
-    held = handed = np.zeros(len(slots))
+    """Shares [Z] that each bottleneck token takes up from one stream and hands to another, at its own place."""
+    bottlenecks = np.flatnonzero(_bottlenecks(flow))
+    held = handed = np.zeros(len(bottlenecks))
     for mass in flow.mass:
-        total = np.maximum(mass.sum(1)[slots], 1e-12)
-        handed = handed + held * mass[slots, target] / total
-        held = held * mass[slots, slots] / total + mass[source, slots]
+        total = np.maximum(mass.sum(1)[bottlenecks], 1e-12)
+        handed = handed + held * mass[bottlenecks, target] / total
+        held = held * mass[bottlenecks, bottlenecks] / total + mass[source, bottlenecks]
     return handed
 
 
@@ -301,7 +303,7 @@ def _verdict(flow) -> list[str]:
 
 
 def _largest(flow, values: np.ndarray) -> tuple[int, int, int]:
-    """The edge to or from a slot (layer's place, from, to) whose value is largest in size."""
+    """The edge to or from a bottleneck token (layer's place, from, to) whose value is largest in size."""
     sizes = np.where(_passes(flow), np.nan_to_num(np.abs(values)), -1)
     return tuple(int(n) for n in np.unravel_index(sizes.argmax(), sizes.shape))
 

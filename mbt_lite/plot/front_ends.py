@@ -106,6 +106,6 @@ def front_end_recovery_alt(trials) -> str:
 
 
 def _row(trial, name: str):
-    """The row of a front end with the statistics of the given sound."""
+    """The row of a front end with the statistics of the given audio."""
     rows = (row for row in trial.match.rows if row.own_statistics)
     return next(row for row in rows if row.front_end.name == name)

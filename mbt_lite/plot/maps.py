@@ -16,7 +16,7 @@ from PIL import Image
 
 from mbt_lite.config import ClipConfig, FrontEnd
 from mbt_lite.features import View
-from mbt_lite.plot.sound import draw_sound, one_channel, peak, pitch, sound_extent
+from mbt_lite.plot.audio import draw_spectrogram, one_channel, peak, pitch, spectrogram_extent
 from mbt_lite.plot.style import INK, add_colorbar, finish, hide_frame, new_figure
 
 ATTENTION_MAP = "inferno"
@@ -33,16 +33,16 @@ def attention(
     clip_config: ClipConfig,
     layer: int = -1,
     head: int | None = None,
-    slot: int | None = None,
+    token: int | None = None,
     colorbar: bool = True,
 ) -> Figure:
     """A figure of what `maps`, an `inference.AttentionMaps`, read in one layer of `view`'s clip.
 
     One row of at most four frames, the one with the highest value among them, above the
     spectrogram, on the file's clock; small triangles mark on the spectrogram when these frames
-    were on show. `head` and `slot` (query token) as in `AttentionMaps.mean`.
+    were on show. `head` and `token` (query token) as in `AttentionMaps.mean`.
     """
-    shown = {s: maps.mean(s, layer, head, slot) for s in streams(maps)}
+    shown = {s: maps.mean(s, layer, head, token) for s in streams(maps)}
     picked = spread(shown["rgb"], SHOWN) if "rgb" in shown else []
     side = (WIDTH - 1.0) / max(len(picked), 2)  # inches, of a frame
     heights = {"rgb": side * view.rgb.shape[1] / view.rgb.shape[2] + 0.35, "spec": 3.0}
@@ -58,7 +58,7 @@ def attention(
         attention_on_spectrogram(view.spec, values, clip_config.front_end, ax, **look)
         if times is not None:
             _mark(ax, times)
-    figure.suptitle(reading(maps, layer, head, slot), x=0.01, ha="left", color=INK, size=11)
+    figure.suptitle(reading(maps, layer, head, token), x=0.01, ha="left", color=INK, size=11)
     return figure
 
 
@@ -68,14 +68,14 @@ def attention_alt(
     clip_config: ClipConfig,
     layer: int = -1,
     head: int | None = None,
-    slot: int | None = None,
+    token: int | None = None,
 ) -> str:
-    """A sentence that says what is read, and where in the frames and in the sound most."""
-    parts = [reading(maps, layer, head, slot)]
+    """A sentence that says what is read, and where in the frames and in the audio most."""
+    parts = [reading(maps, layer, head, token)]
     if "rgb" in streams(maps):
-        parts.append(attention_on_frames_alt(maps.mean("rgb", layer, head, slot), view.times))
+        parts.append(attention_on_frames_alt(maps.mean("rgb", layer, head, token), view.times))
     if "spec" in streams(maps):
-        front, values = clip_config.front_end, maps.mean("spec", layer, head, slot)
+        front, values = clip_config.front_end, maps.mean("spec", layer, head, token)
         seconds = len(view.spec) * front.hop
         parts.append(attention_on_spectrogram_alt(values, seconds, front, view.start))
     return "; ".join(parts)
@@ -90,19 +90,19 @@ def unit_of(maps) -> str:
     return IMPORTANCE if maps.query == IMPORTANCE else "attention"
 
 
-def reading(maps, layer: int, head: int | None, slot: int | None) -> str:
-    """Whose attention it is, such as "what the bottleneck reads in layer 4, slot 0"."""
+def reading(maps, layer: int, head: int | None, token: int | None) -> str:
+    """Whose attention it is, such as "what the bottleneck reads in layer 4, bottleneck token 0"."""
     if maps.query == IMPORTANCE:
         return f"what the answer rests on, by {maps.layers[layer]}"
     who = QUERIES.get(maps.query, maps.query)
     parts = [f"what {who} reads in layer {maps.layers[layer]}"]
     parts += [f"head {head}"] if head is not None else []
-    parts += [f"slot {slot}"] if slot is not None else []
+    parts += [f"bottleneck token {token}"] if token is not None else []
     return ", ".join(parts)
 
 
 def _mark(ax: Axes, times: Sequence[float]) -> None:
-    """Small triangles along the top edge at these times; those beyond the sound are left out."""
+    """Small triangles along the top edge at these times; those beyond the audio are left out."""
     left, right = ax.get_xlim()
     inside = [time for time in times if left <= time <= right]
     top = ax.get_xaxis_transform()
@@ -175,7 +175,7 @@ def spread(maps: Real[Any, "t y x"], count: int) -> list[int]:
 def attention_on_frames_alt(
     maps: Real[Any, "t y x"], times: Sequence[float] | np.ndarray | None = None
 ) -> str:
-    """A sentence that says when and where on the picture the attention is highest."""
+    """A sentence that says when and where on the video the attention is highest."""
     maps = np.asarray(maps, np.float32)
     start = f"attention over {len(maps)} frames"
     if np.ptp(maps) < 1e-9:
@@ -203,7 +203,7 @@ def attention_on_spectrogram(
     The clock shows `start` (seconds) at the left edge; `unit` is what stands at the color bar.
     """
     ax = ax or new_figure(6.4, 2.8).subplots()
-    draw_sound(ax, spec, front_end, "gray", start)
+    draw_spectrogram(ax, spec, front_end, "gray", start)
     values, maps = one_channel(spec), np.asarray(maps, np.float32)
     image = overlay(
         ax,
@@ -211,7 +211,7 @@ def attention_on_spectrogram(
         common_scale(maps),
         origin="lower",
         aspect="auto",
-        extent=sound_extent(values, front_end, start),
+        extent=spectrogram_extent(values, front_end, start),
     )
     if colorbar:
         add_colorbar(ax, ScalarMappable(image.norm, ATTENTION_MAP), unit)
@@ -224,9 +224,9 @@ def attention_on_spectrogram_alt(
     front_end: FrontEnd | None = None,
     start: float = 0.0,
 ) -> str:
-    """A sentence that says when, and near which pitch, the attention to the sound is highest."""
+    """A sentence that says when, and near which pitch, the attention to the audio is highest."""
     maps = np.asarray(maps, np.float32)
-    length = f"attention over {seconds:.1f} s of sound"
+    length = f"attention over {seconds:.1f} s of audio"
     if np.ptp(maps) < 1e-9:
         return f"{length}, spread evenly"
     row, mel = peak(maps)
@@ -239,7 +239,7 @@ def attention_on_spectrogram_alt(
 
 
 def upsample(attention: Real[Any, "y x"], size: tuple[int, int]) -> np.ndarray:
-    """A map stretched bilinearly to `size` (rows, columns), as if it covered the whole picture."""
+    """A map stretched bilinearly to `size` (rows, columns), as if it covered the whole video."""
     image = Image.fromarray(np.asarray(attention, np.float32))
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
 

@@ -11,6 +11,7 @@ from matplotlib.patches import Rectangle
 
 from mbt_lite.config import ClipConfig
 from mbt_lite.features import View
+from mbt_lite.plot.audio import draw_spectrogram, one_channel, spectrogram_extent
 from mbt_lite.plot.maps import (
     attention_on_frames_alt,
     attention_on_spectrogram_alt,
@@ -22,7 +23,6 @@ from mbt_lite.plot.maps import (
     under_maps,
     upsample,
 )
-from mbt_lite.plot.sound import draw_sound, one_channel, sound_extent
 from mbt_lite.plot.style import INK, finish, hide_frame, new_figure
 
 MOST = 5  # frames in a row
@@ -37,7 +37,7 @@ def saliencies(
     captions: Mapping[str, str] | None = None,
     box: Real[Any, "T 4"] | None = None,
 ) -> Figure:
-    """A figure with a row for each `explain.Saliency` of one clip: frames, then the sound.
+    """A figure with a row for each `explain.Saliency` of one clip: frames, then the audio.
 
     Every map has a scale of its own, from zero to its highest value; what speaks against the label
     is not drawn. `captions` {method: what is known of it} stand above the rows; `box` (left, top,
@@ -54,7 +54,7 @@ def saliencies(
         for ax, index in zip(axes, shown, strict=False):
             _frame(ax, view, one.rgb, index, box)
         if "spec" in streams:
-            _sound(axes[-1], view, one.spec, clip_config)
+            _audio(axes[-1], view, one.spec, clip_config)
         note = (captions or {}).get(one.method)
         title = f"{one.title}: {note}" if note else one.title
         part.suptitle(title, x=0.01, ha="left", color=INK, size=9.5)
@@ -77,11 +77,11 @@ def saliencies_alt(view: View, found: Sequence, clip_config: ClipConfig) -> str:
 
 def _frame(ax: Axes, view: View, maps: np.ndarray, index: int, box) -> None:
     group, maps = under_maps(len(view.rgb), len(maps))[index], np.maximum(maps, 0)
-    picture = view.rgb[group].mean(0)
-    ax.imshow(grey(picture), interpolation="nearest")
-    overlay(ax, upsample(maps[index], picture.shape[:2]), common_scale(maps))
+    image = view.rgb[group].mean(0)
+    ax.imshow(grey(image), interpolation="nearest")
+    overlay(ax, upsample(maps[index], image.shape[:2]), common_scale(maps))
     if box is not None:
-        sides = np.asarray(box[group]) * len(picture) - 0.5
+        sides = np.asarray(box[group]) * len(image) - 0.5
         (left, top), (right, bottom) = sides[:, :2].min(0), sides[:, 2:].max(0)
         edge = {"fill": False, "edgecolor": BOX, "lw": 1.6}
         ax.add_patch(Rectangle((left, top), right - left, bottom - top, **edge))
@@ -90,11 +90,11 @@ def _frame(ax: Axes, view: View, maps: np.ndarray, index: int, box) -> None:
     hide_frame(ax)
 
 
-def _sound(ax: Axes, view: View, maps: np.ndarray, clip_config: ClipConfig) -> None:
+def _audio(ax: Axes, view: View, maps: np.ndarray, clip_config: ClipConfig) -> None:
     front, maps = clip_config.front_end, np.maximum(maps, 0)
-    draw_sound(ax, view.spec, front, "gray", view.start)
+    draw_spectrogram(ax, view.spec, front, "gray", view.start)
     values = one_channel(view.spec)
     where = {"origin": "lower", "aspect": "auto"}
-    extent = sound_extent(values, front, view.start)
+    extent = spectrogram_extent(values, front, view.start)
     overlay(ax, upsample(maps, values.shape).T, common_scale(maps), extent=extent, **where)
     finish(ax, None)

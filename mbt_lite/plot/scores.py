@@ -37,7 +37,7 @@ def bars(
 
 def compare_bars(predictions: Mapping[str, Iterable[tuple[str, float]]], top: int = 5) -> Figure:
     """A figure with the bars of several predictions side by side, such as
-    {"both": [("bell heard", 0.97), ...], "sound alone": [...], "picture alone": [...]}."""
+    {"both": [("bell heard", 0.97), ...], "audio only": [...], "video only": [...]}."""
     panels = {name: list(pairs) for name, pairs in predictions.items()}
     rows = max(min(top, len(pairs)) for pairs in panels.values())
     figure = new_figure(3.1 * len(panels), 0.5 * rows + 0.6)

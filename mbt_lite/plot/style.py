@@ -16,12 +16,12 @@ from mbt_lite.paths import replacing
 
 INK = "#33363d"
 FAINT = "#d9dbe0"
-COLOURS = {  # sound and picture in Okabe and Ito's palette, told apart with any colour vision
+COLOURS = {  # audio and video in Okabe and Ito's palette, told apart with any colour vision
     "both": "#4b5a8a",
     "spec": "#d55e00",
-    "sound alone": "#d55e00",
+    "audio only": "#d55e00",
     "rgb": "#0072b2",
-    "picture alone": "#0072b2",
+    "video only": "#0072b2",
 }
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 # Families with Chinese, Japanese and Korean letters: all of them, or those of one script; the first
@@ -70,7 +70,7 @@ def render(figure: Figure, file, kind: str = "png", **options) -> None:
     words = {text.get_text() for text in texts}
     if any(not word.isascii() and drawable(word) != word for word in words):
         warnings.warn(
-            "no font on this machine has all letters of the names in this picture, which shows "
+            "no font on this machine has all letters of the names in this video, which shows "
             "boxes instead; install one, such as Noto Sans CJK, and start again (Debian, Ubuntu, "
             "Colab: apt-get install fonts-noto-cjk).",
             stacklevel=2,
@@ -125,7 +125,7 @@ def add_colorbar(axes, image, label: str) -> None:
 def save(figure: Figure, path: Path) -> Path:
     """The path of a new PNG, whole or not there at all; other endings are refused."""
     if path.suffix.lower() != ".png":
-        raise ValueError(f"--out {path}: only .png pictures can be written.")
+        raise ValueError(f"--out {path}: only .png images can be written.")
     with replacing(path) as temporary:
         render(figure, temporary)
     return path

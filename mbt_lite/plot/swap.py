@@ -23,8 +23,8 @@ LINES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"))  # told apart without
 
 
 def swap(swap, label: str, ax: Axes | None = None, title: str | None = None) -> Axes:
-    """Axes with the label's probability for each picture (down) with each sound (across) of an
-    `explain.Swap`, and below it how much of the logit follows the picture and how much the sound.
+    """Axes with the label's probability for each video (down) with each audio (across) of an
+    `explain.Swap`, and below it how much of the logit follows the video and how much the audio.
     """
     column = place_of(swap.labels, label)
     logits, chances = swap.logits[:, :, column], swap.probabilities[:, :, column]
@@ -36,8 +36,8 @@ def swap(swap, label: str, ax: Axes | None = None, title: str | None = None) -> 
         ax.text(x, y - 0.06, percent(chances[y, x]), size=15, **place)
         ax.text(x, y + 0.16, f"logit {signed(logit)}", size=9, **place)
     names = [_short(name) for name in swap.names]
-    ax.set_xticks((0, 1), [f"sound of\n{name}" for name in names], parse_math=False)
-    ax.set_yticks((0, 1), [f"picture of\n{name}" for name in names], parse_math=False)
+    ax.set_xticks((0, 1), [f"audio of\n{name}" for name in names], parse_math=False)
+    ax.set_yticks((0, 1), [f"video of\n{name}" for name in names], parse_math=False)
     ax.set_xlabel("\n".join(_parts(swap, label)))
     add_colorbar(ax, image, f"probability of “{label}”")
     hide_frame(ax)
@@ -46,22 +46,22 @@ def swap(swap, label: str, ax: Axes | None = None, title: str | None = None) -> 
 
 
 def swap_alt(swap, label: str) -> str:
-    """A sentence with the four probabilities, and what they owe to the picture and the sound."""
+    """A sentence with the four probabilities, and what they owe to the video and the audio."""
     chances = swap.probabilities[:, :, place_of(swap.labels, label)]
     cells = [
-        f"picture of {picture} with sound of {sound} {percent(chances[y, x])}"
-        for y, picture in enumerate(swap.names)
-        for x, sound in enumerate(swap.names)
+        f"video of {video} with audio of {audio} {percent(chances[y, x])}"
+        for y, video in enumerate(swap.names)
+        for x, audio in enumerate(swap.names)
     ]
     return f"probability of {label}: {', '.join(cells)}; " + " ".join(_parts(swap, label))
 
 
 def _parts(swap, label: str) -> list[str]:
-    """Whose effects follow, and they; the share of the sound where there is one to speak of."""
-    names = ("picture", "sound", "interaction")
+    """Whose effects follow, and they; the share of the audio where there is one to speak of."""
+    names = ("video", "audio", "interaction")
     sizes = ", ".join(f"{name} {signed(getattr(swap, name)(label))}" for name in names)
-    share = swap.sound_share(label)
-    sizes += "" if share is None else f"; {percent(share)} sound"
+    share = swap.audio_share(label)
+    sizes += "" if share is None else f"; {percent(share)} audio"
     return ["logit with the first clip instead of the second:", sizes]
 
 
@@ -72,7 +72,7 @@ def _short(name: str) -> str:
 def shift(
     shift, labels: str | Sequence[str], ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Axes with a line per label: its probability over the seconds by which the sound of an
+    """Axes with a line per label: its probability over the seconds by which the audio of an
     `explain.Shift` comes later than it should. A ring marks where it is in place.
     """
     ax = ax or new_figure(6.4, 3.2).subplots()
@@ -84,7 +84,7 @@ def shift(
         ax.plot(shift.seconds, up, line, marker=mark, color=colour, lw=1.6, ms=4, label=label)
         ax.plot(shift.seconds[home], up[home], "o", mfc="none", mec=INK, ms=10)
     ax.set(ylim=(-0.04, 1.04), ylabel="probability")
-    ax.set_xlabel("sound later than the picture by (s); 0: in place")
+    ax.set_xlabel("audio later than the video by (s); 0: in place")
     ax.grid(axis="y", color=FAINT, lw=0.7)
     ax.set_axisbelow(True)
     ax.legend(edgecolor="none", labelcolor=INK, fontsize=9.5, loc="best")
@@ -102,7 +102,7 @@ def shift_alt(shift, labels: str | Sequence[str]) -> str:
         )
         parts.append(f"{label} {here}, highest {most}, lowest {least}")
     ends = [_clock(end) for end in (np.min(shift.seconds), np.max(shift.seconds))]
-    return f"probability with the sound {' to '.join(ends)} late: " + "; ".join(parts)
+    return f"probability with the audio {' to '.join(ends)} late: " + "; ".join(parts)
 
 
 def _clock(seconds: float | np.floating) -> str:
@@ -110,7 +110,7 @@ def _clock(seconds: float | np.floating) -> str:
 
 
 def _home(shift) -> int:
-    """Where the sound is in place, or nearest to it."""
+    """Where the audio is in place, or nearest to it."""
     return int(np.abs(shift.seconds).argmin())
 
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mbt_lite.plot.scores import curves, curves_alt
 from mbt_lite.plot.style import COLOURS, FAINT, INK, finish, hide_frame, new_figure
 
-NAMES = {"rgb": "picture", "spec": "sound"}
+NAMES = {"rgb": "video", "spec": "audio"}
 FEW = 5  # lines in one panel
 LEGEND = {"frameon": False, "labelcolor": INK, "fontsize": 9.5, "borderaxespad": 0}
 TICK = " ✓"
@@ -75,7 +75,7 @@ def samples(clips: Sequence) -> Figure:
         if clip.frame is not None:
             ax.imshow(clip.frame)
         else:
-            ax.text(0.5, 0.5, "sound only", color=INK, ha="center", transform=ax.transAxes)
+            ax.text(0.5, 0.5, "audio only", color=INK, ha="center", transform=ax.transAxes)
             ax.set_facecolor(FAINT)
         finish(ax, None)
         ax.set_title(_lines(clip), color=INK, size=8, loc="left")

@@ -8,7 +8,7 @@ B clips   T frames   H, W canvas   S side of the crop
 N spectrogram frames   M mel bins   C classes   G groups
 
 It differs from Scenic in three ways. Pixels are not rounded down to whole numbers after the change
-of scale, which darkens there by half a grey level on average. A picture that the draw would make
+of scale, which darkens there by half a grey level on average. A video that the draw would make
 smaller than the crop stops at the size of the crop, where Scenic's loader fails. Padding is not
 mixed into clips.
 """
@@ -22,7 +22,7 @@ from jaxtyping import Float, Integer, Num, PRNGKeyArray, Scalar, UInt8
 
 from mbt_lite.config import AugmentConfig, ClipConfig
 
-LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a grey picture (ITU-R BT.601)
+LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a grey image (ITU-R BT.601)
 Colour = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
 
 
@@ -32,23 +32,23 @@ def augment(
     """The batch as the model eats it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardised.
 
     Takes rgb uint8 [B, T, H, W, 3], already at short side `clip.resize`; extent int [B, 2], the
-    height and width of each picture in the upper left of its canvas (without it, all of it); spec
+    height and width of each video in the upper left of its canvas (without it, all of it); spec
     log-mel [B, N, M]; labels [B, C]; mask [B], 1 for clips and 0 for padding. A stream may be
     absent. Labels come back as {stream: [B, C]}, everything else as it was. Clips are mixed within
     `groups` equal parts of the batch, one per device in Scenic. Raises ValueError for shapes that
     do not fit. The order of changes is Scenic's (scenic/projects/mbt/datasets, dmvr/processors).
     """
-    frames_key, sound_key, mix_key = jax.random.split(key, 3)
-    out = {name: value for name, value in batch.items() if name != "extent"}
+    frames_key, spec_key, mix_key = jax.random.split(key, 3)
+    out = {name: value for name, value in batch.items() if name != "valid_size"}
     labels = jnp.asarray(batch["labels"])
     out["labels"] = {stream: labels for stream in _streams(batch)}
     if "rgb" in batch:
-        frames, extent = jnp.asarray(batch["rgb"]), _extent(batch, clip)
-        out["rgb"] = augment_frames(frames, extent, frames_key, config, clip)
+        frames, valid_size = jnp.asarray(batch["rgb"]), _extent(batch, clip)
+        out["rgb"] = augment_frames(frames, valid_size, frames_key, config, clip)
     if "spec" in batch:
         front = clip.front_end
         standardised = (jnp.asarray(batch["spec"], jnp.float32) - front.mean) / front.std
-        out["spec"] = spec_augment(standardised, sound_key, config)
+        out["spec"] = spec_augment(standardised, spec_key, config)
     return mixup(out, mix_key, config, groups) if config.mixup else out
 
 
@@ -57,37 +57,37 @@ def _streams(batch: dict) -> list[str]:
 
 
 def _extent(batch: dict, clip: ClipConfig) -> Array:
-    """Height and width [B, 2] of each picture on its canvas, at least one pixel."""
+    """Height and width [B, 2] of each video on its canvas, at least one pixel."""
     rgb = batch["rgb"]
     if rgb.ndim != 5 or rgb.shape[-1] != 3 or rgb.dtype != jnp.uint8:
         raise ValueError(
             f"frames are {rgb.dtype} {list(rgb.shape)}; they must be uint8 [clips, frames, height, "
             "width, 3]."
         )
-    canvas = rgb.shape[2:4]
-    if min(canvas) < clip.size:
+    padded_size = rgb.shape[2:4]
+    if min(padded_size) < clip.size:
         raise ValueError(
-            f"a crop of {clip.size} pixels does not fit a canvas of {canvas[0]} x {canvas[1]}; "
+            f"a crop of {clip.size} pixels does not fit a canvas of {padded_size[0]} x {padded_size[1]}; "
             f"bring the frames to a short side of {clip.resize} first."
         )
-    whole = jnp.broadcast_to(jnp.array(canvas), (len(rgb), 2))
-    return jnp.clip(batch.get("extent", whole), 1, whole)  # a padded row may say 0
+    whole = jnp.broadcast_to(jnp.array(padded_size), (len(rgb), 2))
+    return jnp.clip(batch.get("valid_size", whole), 1, whole)  # a padded row may say 0
 
 
-# --- picture -------------------------------------------------------------------------------------
+# --- video -------------------------------------------------------------------------------------
 
 
 class Window(NamedTuple):
-    """Where to cut: the picture is brought to `scaled`, cut at `corner`, and turned over."""
+    """Where to cut: the video is brought to `scaled`, cut at `corner`, and turned over."""
 
     scaled: Array  # int [2], height and width
-    corner: Array  # int [2], top and left, in the scaled picture
+    corner: Array  # int [2], top and left, in the scaled video
     flipped: Array  # bool, left and right change places
 
 
 def augment_frames(
     frames: UInt8[Array, "B T H W 3"],
-    extent: Integer[Array, "B 2"],
+    valid_size: Integer[Array, "B 2"],
     key: PRNGKeyArray,
     config: AugmentConfig,
     clip: ClipConfig,
@@ -95,48 +95,48 @@ def augment_frames(
     """Frames [B, T, S, S, 3] in [-1, 1]: scale jitter, crop, flip, colour, grey, in this order."""
     uncut = frames.shape[2:4] == (clip.size, clip.size) and config.scale == (1, 1)
 
-    def one(frames, extent, key):
+    def one(frames, valid_size, key):
         window_key, light_key, grey_key = jax.random.split(key, 3)
         if uncut and not config.flip:  # nothing to sample: pixels stay where they are
-            picture = frames.astype(jnp.float32) / 127.5 - 1
+            pixels = frames.astype(jnp.float32) / 127.5 - 1
         else:
-            window = draw_window(window_key, extent, config, clip.size)
-            picture = cut(frames, extent, window, clip.size) / 127.5 - 1
-        picture = random_light(picture, light_key, config)
-        return jnp.clip(random_grey(picture, grey_key, config), -1, 1)
+            window = draw_window(window_key, valid_size, config, clip.size)
+            pixels = cut(frames, valid_size, window, clip.size) / 127.5 - 1
+        pixels = random_light(pixels, light_key, config)
+        return jnp.clip(random_grey(pixels, grey_key, config), -1, 1)
 
-    return jax.vmap(one)(frames, extent, jax.random.split(key, len(frames)))
+    return jax.vmap(one)(frames, valid_size, jax.random.split(key, len(frames)))
 
 
 def draw_window(
-    key: PRNGKeyArray, extent: Integer[Array, " 2"], config: AugmentConfig, size: int
+    key: PRNGKeyArray, valid_size: Integer[Array, " 2"], config: AugmentConfig, size: int
 ) -> Window:
     """The `Window` of one clip: drawn for training, in the middle for evaluation."""
     draws = jax.random.uniform(key, (5,))
     low, high = config.scale
     factors = low + (high - low) * draws[:2]
-    scaled = jnp.maximum((factors * extent).astype(jnp.int32), size)
+    scaled = jnp.maximum((factors * valid_size).astype(jnp.int32), size)
     room = scaled - size
     drawn = (draws[2:4] * (room + 1)).astype(jnp.int32)  # 0 to room
     return Window(scaled, drawn if config.random_crop else room // 2, draws[4] < config.flip)
 
 
 def cut(
-    frames: UInt8[Array, "T H W 3"], extent: Integer[Array, " 2"], window: Window, size: int
+    frames: UInt8[Array, "T H W 3"], valid_size: Integer[Array, " 2"], window: Window, size: int
 ) -> Float[Array, "T S S 3"]:
     """The frames [T, S, S, 3] of a window, 0 to 255: rescaled, cropped and flipped in one sampling.
 
     Bilinear between pixel centres and without antialiasing, as TensorFlow resizes; samples beyond
-    the picture's last pixel take that pixel, so what lies outside `extent` is never seen.
+    the video's last pixel take that pixel, so what lies outside `valid_size` is never seen.
     """
     along = jnp.arange(size)
     across = jnp.where(window.flipped, size - 1 - along, along)
 
     def one(frame):
         for axis, steps in enumerate((along, across)):
-            per_pixel = extent[axis] / window.scaled[axis]
+            per_pixel = valid_size[axis] / window.scaled[axis]
             places = (window.corner[axis] + steps + 0.5) * per_pixel - 0.5
-            frame = _between(frame, places, extent[axis] - 1, axis)
+            frame = _between(frame, places, valid_size[axis] - 1, axis)
         return frame
 
     return jax.lax.map(one, frames)  # unrolled, each use of a pixel would sample anew
@@ -227,7 +227,7 @@ def _lowest(colour: Colour) -> Array:
     return jnp.minimum(jnp.minimum(*colour[:2]), colour[2])
 
 
-# --- sound ---------------------------------------------------------------------------------------
+# --- audio ---------------------------------------------------------------------------------------
 
 
 def spec_augment(

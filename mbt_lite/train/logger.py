@@ -1,4 +1,4 @@
-"""Log a run: a progress line, metrics.jsonl, TensorBoard, pictures."""
+"""Log a run: a progress line, metrics.jsonl, TensorBoard, images."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ class MetricLogger:
         live: Callable[[list[Row]], None] | None = None,
     ):
         self.path, self.leads, self.live = folder / "metrics.jsonl", leads, live or live_plot()
-        self.pictures = folder / "samples"
+        self.figures = folder / "samples"
         self.rows = _read(self.path, step)
         self.latest: Row = {}
         self.bar = tqdm(
@@ -69,10 +69,10 @@ class MetricLogger:
             self.live(self.rows)
 
     def draw(self, step: int, figure, name: str) -> None:
-        """A picture of this step: samples/NAME_STEP.png, and in TensorBoard."""
+        """A video of this step: samples/NAME_STEP.png, and in TensorBoard."""
         if self.leads:
-            self.pictures.mkdir(exist_ok=True)
-            path = plot.save(figure, self.pictures / f"{name}_{step:06d}.png")
+            self.figures.mkdir(exist_ok=True)
+            path = plot.save(figure, self.figures / f"{name}_{step:06d}.png")
             pixels = np.asarray(Image.open(path).convert("RGB"))
             self.board.add_image(name, pixels, step, dataformats="HWC")
 

@@ -29,7 +29,7 @@ from mbt_lite.paths import write_text
 Grid = Mapping[str, Mapping[str, Experiment]]
 Starts = Mapping[str, Experiment]
 NO_STARTS: Starts = {}
-BOTH = "both streams"
+BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def outcomes(grid: Grid, workdir: str | Path, seeds: int, score: str) -> list[Ou
 def _score(run: Path, name: str) -> float:
     """A score of a run's test: with both streams, or with the one that the model has."""
     scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    conditions = [BOTH, "sound alone", "picture alone"]
+    conditions = [BOTH, "audio only", "video only"]
     known = next(scores[condition] for condition in conditions if condition in scores)
     if name not in known:
         raise ValueError(f"{run} has no score {name!r}; it has {', '.join(known)}.")
@@ -189,8 +189,8 @@ def write_tables(found: Sequence[Outcome], workdir: str | Path, score: str) -> l
     csv_path, table_path = folder / "sweep.csv", folder / "sweep.md"
     write_text(csv_path, _csv(found, score))
     write_text(table_path, table(found, score) + "\n")
-    picture = plot.save(plot.sweep(found, score), folder / "sweep.png")
-    return [csv_path, table_path, picture]
+    image = plot.save(plot.sweep(found, score), folder / "sweep.png")
+    return [csv_path, table_path, image]
 
 
 def _csv(found: Iterable[Outcome], score: str) -> str:

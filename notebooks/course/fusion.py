@@ -18,9 +18,9 @@ def _wirings() -> list[tuple]:
 READING = """
 import numpy as np
 
-def parts(sounds, pictures, slots):
+def parts(sounds, pictures, bottlenecks):
     s, p, z = slice(0, sounds), slice(sounds, sounds + pictures), slice(sounds + pictures, None)
-    return np.zeros([sounds + pictures + slots] * 2, bool), s, p, z
+    return np.zeros([sounds + pictures + bottlenecks] * 2, bool), s, p, z
 """
 
 MAY_READ = Exercise(
@@ -30,45 +30,45 @@ MAY_READ = Exercise(
     minutes=10,
     task=(
         "Draw the mask of one layer: `True` where the token of a row may read the token of a "
-        "column. The order is sound, picture, slots. `fusion` is `'late'` (the streams never "
+        "column. The order is sound, picture, bottleneck tokens. `fusion` is `'late'` (the streams never "
         "meet), `'joint'` (from `fusion_layer` on everybody reads everybody) or `'bottleneck'` "
-        "(from `fusion_layer` on a stream also reads the slots, and the slots read all). Before "
-        "that layer nobody reads a slot, and a slot reads nobody. Layers count from 0; only "
-        "`'bottleneck'` has slots."
+        "(from `fusion_layer` on a stream also reads the bottleneck tokens, and the bottleneck tokens read all). Before "
+        "that layer nobody reads a bottleneck token, and a bottleneck token reads nobody. Layers count from 0; only "
+        "`'bottleneck'` has bottleneck tokens."
     ),
     hint=(
         "Begin with `np.zeros(..., bool)`, allow each stream to itself, and add the rest only if "
         "`layer >= fusion_layer`; a slice for each group keeps it short."
     ),
     start='''
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    """bool [n, n] with n = sounds + pictures + slots: may the row's token read the column's?"""
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    """bool [n, n] with n = sounds + pictures + bottlenecks: may the row's token read the column's?"""
     raise NotImplementedError
 ''',
     solution='''
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    """bool [n, n] with n = sounds + pictures + slots: may the row's token read the column's?"""
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    """bool [n, n] with n = sounds + pictures + bottlenecks: may the row's token read the column's?"""
     n = sounds + pictures
-    mask = np.zeros([n + slots] * 2, bool)
+    mask = np.zeros([n + bottlenecks] * 2, bool)
     mask[:sounds, :sounds] = mask[sounds:n, sounds:n] = True  # each stream itself
     if layer >= fusion_layer and fusion == "joint":
         mask[:] = True
     if layer >= fusion_layer and fusion == "bottleneck":
-        mask[:, n:] = mask[n:, :] = True  # the slots are read by all, and read all
+        mask[:, n:] = mask[n:, :] = True  # the bottleneck tokens are read by all, and read all
     return mask
 ''',
     mistakes={
-        "the bottleneck leaks: slots read and are read before the fusion layer": """
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    mask, s, p, z = parts(sounds, pictures, slots)
+        "the bottleneck leaks: bottleneck tokens read and are read before the fusion layer": """
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = mask[:, z] = mask[z] = True
     if layer >= fusion_layer and fusion == "joint":
         mask[:] = True
     return mask
 """,
         "fusion begins one layer late: the fusion layer is the first that fuses": """
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    mask, s, p, z = parts(sounds, pictures, slots)
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
     if layer > fusion_layer and fusion == "joint":
         mask[:] = True
@@ -77,16 +77,16 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
     return mask
 """,
         "with a bottleneck the streams read each other directly, too; then it is none": """
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    mask, s, p, z = parts(sounds, pictures, slots)
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
     if layer >= fusion_layer and fusion != "late":
         mask[:] = True
     return mask
 """,
         "late fusion fuses, too: it never should": """
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    mask, s, p, z = parts(sounds, pictures, slots)
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
     if layer >= fusion_layer and fusion != "bottleneck":
         mask[:] = True
@@ -94,9 +94,9 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
         mask[:, z] = mask[z] = True
     return mask
 """,
-        "rows and columns are only half done: the slots are read, but they read no token": """
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    mask, s, p, z = parts(sounds, pictures, slots)
+        "rows and columns are only half done: the bottleneck tokens are read, but they read no token": """
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
     if layer >= fusion_layer and fusion == "joint":
         mask[:] = True
@@ -104,9 +104,9 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
         mask[:, z] = True
     return mask
 """,
-        "rows and columns are only half done: the slots read all, but no token reads them": """
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    mask, s, p, z = parts(sounds, pictures, slots)
+        "rows and columns are only half done: the bottleneck tokens read all, but no token reads them": """
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
     if layer >= fusion_layer and fusion == "joint":
         mask[:] = True
@@ -114,9 +114,9 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
         mask[z] = True
     return mask
 """,
-        "the slots do not read one another; in a block every token of the sequence reads all": """
-def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
-    mask, s, p, z = parts(sounds, pictures, slots)
+        "the bottleneck tokens do not read one another; in a block every token of the sequence reads all": """
+def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
+    mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
     if layer >= fusion_layer and fusion == "joint":
         mask[:] = True
@@ -129,7 +129,7 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
     probes=_wirings,
     praise=(
         "between sound and picture the mask of a bottleneck is empty. All that one ever learns of "
-        "the other has to be written into a slot first, and read from it a layer later."
+        "the other has to be written into a bottleneck token first, and read from it a layer later."
     ),
     given=READING,
 )
@@ -138,11 +138,11 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, slots):
 def _streams() -> list[tuple]:
     rng = np.random.default_rng(0)
     probes = []
-    for sound, picture, slots in ((4, 3, 2), (2, 5, 1)):
+    for sound, picture, bottlenecks in ((4, 3, 2), (2, 5, 1)):
         w, u = rng.normal(size=(2, 3, 3))
         blocks = {"spec": _block(w), "rgb": _block(u)}
         tokens = {"spec": rng.normal(size=(sound, 3)), "rgb": rng.normal(size=(picture, 3))}
-        probes.append((blocks, tokens, rng.normal(size=(slots, 3))))
+        probes.append((blocks, tokens, rng.normal(size=(bottlenecks, 3))))
     return probes
 
 
@@ -163,85 +163,85 @@ EXCHANGE = Exercise(
     task=(
         "Write one fused layer. `blocks` and `tokens` are dictionaries by stream, in the order "
         "`'spec'`, `'rgb'`; a block takes a sequence `[n, D]` and gives one of the same shape. "
-        "Each stream's block runs over its tokens `[N, D]` with the slots `[Z, D]` after them. "
-        "Both streams read the *same old* slots; the new ones are the mean of what the two wrote. "
-        "Give back the new tokens, a dictionary like `tokens`, and the new slots."
+        "Each stream's block runs over its tokens `[N, D]` with the bottleneck tokens `[Z, D]` after them. "
+        "Both streams read the *same old* bottleneck tokens; the new ones are the mean of what the two wrote. "
+        "Give back the new tokens, a dictionary like `tokens`, and the new bottleneck tokens."
     ),
     hint=(
-        "`blocks[s](np.concatenate([tokens[s], slots]))`; the first `len(tokens[s])` rows are "
+        "`blocks[s](np.concatenate([tokens[s], bottlenecks]))`; the first `len(tokens[s])` rows are "
         "tokens, the rest is what this stream wrote. Collect what was written, and average after "
         "the loop."
     ),
     start='''
-def exchange(blocks, tokens, slots):
-    """New tokens {stream: [N, D]} and new slots [Z, D] after one fused layer."""
+def exchange(blocks, tokens, bottlenecks):
+    """New tokens {stream: [N, D]} and new bottleneck tokens [Z, D] after one fused layer."""
     raise NotImplementedError
 ''',
     solution='''
-def exchange(blocks, tokens, slots):
-    """New tokens {stream: [N, D]} and new slots [Z, D] after one fused layer."""
+def exchange(blocks, tokens, bottlenecks):
+    """New tokens {stream: [N, D]} and new bottleneck tokens [Z, D] after one fused layer."""
     new, written = {}, []
     for s, x in tokens.items():
-        y = blocks[s](np.concatenate([x, slots]))
+        y = blocks[s](np.concatenate([x, bottlenecks]))
         new[s] = y[: len(x)]
         written.append(y[len(x) :])
     return new, np.mean(written, axis=0)
 ''',
     mistakes={
-        "the second stream reads the slots that the first has already written; both should read "
+        "the second stream reads the bottleneck tokens that the first has already written; both should read "
         "the old ones": """
-def exchange(blocks, tokens, slots):
+def exchange(blocks, tokens, bottlenecks):
     new, written = {}, []
     for s, x in tokens.items():
-        y = blocks[s](np.concatenate([x, slots]))
-        new[s], slots = y[: len(x)], y[len(x) :]
-        written.append(slots)
+        y = blocks[s](np.concatenate([x, bottlenecks]))
+        new[s], bottlenecks = y[: len(x)], y[len(x) :]
+        written.append(bottlenecks)
     return new, np.mean(written, axis=0)
 """,
-        "the new slots are those of the last stream alone, not the mean of both": """
-def exchange(blocks, tokens, slots):
+        "the new bottleneck tokens are those of the last stream alone, not the mean of both": """
+def exchange(blocks, tokens, bottlenecks):
     new = {}
     for s, x in tokens.items():
-        y = blocks[s](np.concatenate([x, slots]))
+        y = blocks[s](np.concatenate([x, bottlenecks]))
         new[s], written = y[: len(x)], y[len(x) :]
     return new, written
 """,
-        "the new slots are the sum of what was written, not the mean": """
-def exchange(blocks, tokens, slots):
+        "the new bottleneck tokens are the sum of what was written, not the mean": """
+def exchange(blocks, tokens, bottlenecks):
     new, written = {}, 0
     for s, x in tokens.items():
-        y = blocks[s](np.concatenate([x, slots]))
+        y = blocks[s](np.concatenate([x, bottlenecks]))
         new[s], written = y[: len(x)], written + y[len(x) :]
     return new, written
 """,
-        "the mean is taken over the wrong axis: over the slots, not over the streams": """
-def exchange(blocks, tokens, slots):
+        "the mean is taken over the wrong axis: over the bottleneck tokens, not over the streams": """
+def exchange(blocks, tokens, bottlenecks):
     new, written = {}, []
     for s, x in tokens.items():
-        y = blocks[s](np.concatenate([x, slots]))
+        y = blocks[s](np.concatenate([x, bottlenecks]))
         new[s] = y[: len(x)]
         written.append(y[len(x) :])
     return new, np.mean(written, axis=1)
 """,
-        "the old slots are handed on: nothing that was written arrives": """
-def exchange(blocks, tokens, slots):
-    new = {s: blocks[s](np.concatenate([x, slots]))[: len(x)] for s, x in tokens.items()}
-    return new, slots
+        "the old bottleneck tokens are handed on: nothing that was written arrives": """
+def exchange(blocks, tokens, bottlenecks):
+    new = {s: blocks[s](np.concatenate([x, bottlenecks]))[: len(x)] for s, x in tokens.items()}
+    return new, bottlenecks
 """,
-        "the slots are still at the end of the new tokens: cut them off": """
-def exchange(blocks, tokens, slots):
-    new = {s: blocks[s](np.concatenate([x, slots])) for s, x in tokens.items()}
-    return new, np.mean([y[-len(slots) :] for y in new.values()], axis=0)
+        "the bottleneck tokens are still at the end of the new tokens: cut them off": """
+def exchange(blocks, tokens, bottlenecks):
+    new = {s: blocks[s](np.concatenate([x, bottlenecks])) for s, x in tokens.items()}
+    return new, np.mean([y[-len(bottlenecks) :] for y in new.values()], axis=0)
 """,
-        "only the new tokens come back; the new slots are asked for, too": """
-def exchange(blocks, tokens, slots):
-    return {s: blocks[s](np.concatenate([x, slots]))[: len(x)] for s, x in tokens.items()}
+        "only the new tokens come back; the new bottleneck tokens are asked for, too": """
+def exchange(blocks, tokens, bottlenecks):
+    return {s: blocks[s](np.concatenate([x, bottlenecks]))[: len(x)] for s, x in tokens.items()}
 """,
-        "the slots come first in the sequence, but were cut off at its end": """
-def exchange(blocks, tokens, slots):
+        "the bottleneck tokens come first in the sequence, but were cut off at its end": """
+def exchange(blocks, tokens, bottlenecks):
     new, written = {}, []
     for s, x in tokens.items():
-        y = blocks[s](np.concatenate([slots, x]))
+        y = blocks[s](np.concatenate([bottlenecks, x]))
         new[s] = y[: len(x)]
         written.append(y[len(x) :])
     return new, np.mean(written, axis=0)
@@ -249,8 +249,8 @@ def exchange(blocks, tokens, slots):
     },
     probes=_streams,
     praise=(
-        "as both read the same old slots, it makes no difference which stream comes first. In the "
-        "new slots sound and picture are mixed for the first time; who reads them reads both."
+        "as both read the same old bottleneck tokens, it makes no difference which stream comes first. In the "
+        "new bottleneck tokens sound and picture are mixed for the first time; who reads them reads both."
     ),
 )
 

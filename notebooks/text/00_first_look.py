@@ -49,23 +49,23 @@ Video(clip_path, embed=True, width=256, html_attributes="controls aria-label='a 
 # to one: how each shape moves (it *rises*, *falls*, *arcs*: up and down again, *dips*: down and up
 # again), how the pitch moves, what else is there (a bell, a siren, rain ...), and who *sings*.
 #
-# `predict` answers three times: with both streams, with the picture blanked (sound alone), and with
-# the sound muted (picture alone).
+# `predict` answers three times: with both streams, with the picture blanked (audio only), and with
+# the sound muted (video only).
 
 # %%
 answer = clf.predict(clip_path)
-bars = {"both": answer.top(5), "sound alone": answer.streams["spec"].top(5)}
-plot.compare_bars(bars | {"picture alone": answer.streams["rgb"].top(5)})
+bars = {"both": answer.top(5), "audio only": answer.streams["spec"].top(5)}
+plot.compare_bars(bars | {"video only": answer.streams["rgb"].top(5)})
 
 # %% [markdown]
-# Notice that the sound alone knows how the pitch moves, and the picture alone knows how the shapes
+# Notice that audio only knows how the pitch moves, and video only knows how the shapes
 # move, but only both together know who sings.
 
 # %%
 sings = [label for label in clf.labels if label.endswith("sings")]
 for name, one in {"both": answer, **answer.streams}.items():
     chances = dict(one.top(len(clf.labels)))
-    alone = {"both": "both", "spec": "sound alone", "rgb": "picture alone"}[name]
+    alone = {"both": "both", "spec": "audio only", "rgb": "video only"}[name]
     print(f"{alone:14}", {label: round(chances[label], 2) for label in sings})
 
 # %% [markdown]
@@ -87,17 +87,18 @@ display(plot.spectrogram(view.spec, clf.clip_config.front_end, title=clip_path.s
 #
 # ## 4. What goes through the bottleneck
 #
-# From the fusion layer on the streams share a few **bottleneck** tokens, also called *slots*. All
+# From the fusion layer on the streams share a few **bottleneck tokens**. All
 # that the picture ever learns of the sound has been read by one of them. Layers count from 0: of 0
-# to 3, those from 1 on share the bottleneck. Here is where the slots looked in layer 2. (In layer
-# 3, the last, they look as well, but no layer comes after it that could use what they found.)
+# to 3, those from 1 on share the bottleneck. Here is where the bottleneck tokens looked in layer 2.
+# (In layer 3, the last, they look as well, but no layer comes after it that could use what they
+# found.)
 #
 # A token looks in four ways at a time, called *heads*; the figure shows the mean over heads and
-# slots. [02](02_tokens_and_attention.ipynb) explains all of it.
+# bottleneck tokens. [02](02_tokens_and_attention.ipynb) explains all of it.
 
 # %%
 maps = clf.attention(view.clip, query="bottleneck")
-print("over frames", maps.rgb.shape, "= layers, heads, slots, time, y, x")
+print("over frames", maps.rgb.shape, "= layers, heads, bottleneck tokens, time, y, x")
 plot.attention(view, maps, clf.clip_config, layer=-1)
 
 # %% [markdown]
@@ -111,13 +112,13 @@ plot.attention(view, maps, clf.clip_config, layer=-1)
 # known.
 #
 # How much of all reading is that? What a token reads sums to one, over everything that it can read.
-# What is missing here went to the slots themselves and to the *class token*, which stands for no
-# patch and gathers the answer:
+# What is missing here went to the bottleneck tokens themselves and to the *class token*, which
+# stands for no patch and gathers the answer:
 
 # %%
 shares = maps.rgb.sum((-3, -2, -1))
 assert (shares > 0).all() and (shares < 1).all()
-print("share of the picture's patches, mean over heads and slots, by layer:")
+print("share of the picture's patches, mean over heads and bottleneck tokens, by layer:")
 print(dict(zip(maps.layers, np.round(shares.mean((1, 2)).astype(float), 2).tolist(), strict=True)))
 instants = maps.mean("rgb", layer=-1).sum((1, 2)).astype(float)
 print("and in layer 2, by instant (two frames each):", instants.round(2).tolist())

@@ -234,7 +234,7 @@ for half, where in {"louder": loud, "quieter": ~loud}.items():
 truth = ["ring arcs", "ladder dips", "pitch arcs", "bell heard", "ring sings"]
 view = features.read_views(clip_path, clf.clip_config)[0]
 SCALES = {"log of magnitude": {}, "log of power": {"power": 2}}
-SCALES |= {"no logarithm": {"compression": "none"}, "log, 16-bit samples": {"scale": 32768.0}}
+SCALES |= {"no logarithm": {"compression": "none"}, "log, 16-bit samples": {"amplitude": 32768.0}}
 TURNS = {"window": (0.0125, 0.025, 0.05), "hop": (0.005, 0.01, 0.02), "fft": (400, 512, 1024)}
 TURNS |= {"mels": (64, 128, 256), "offset": (1e-6, 1e-3, 1e-1)}
 units = {"window": (1e3, " ms"), "hop": (1e3, " ms")}

@@ -57,8 +57,8 @@ Video(paths["ladder_sings_with_siren"], embed=True, width=224, html_attributes=a
 # %%
 answer = clf.predict(paths["ladder_sings_with_siren"])
 sings = [label for label in clf.labels if label.endswith("sings")]
-asked = {"both": answer, "sound alone": answer.streams["spec"]}
-asked |= {"picture alone": answer.streams["rgb"]}
+asked = {"both": answer, "audio only": answer.streams["spec"]}
+asked |= {"video only": answer.streams["rgb"]}
 for who, one in asked.items():
     chances = dict(one.top(len(clf.labels)))
     print(f"{who:14}", *(f"{label} {chances[label]:.2f}  " for label in sings))
@@ -73,12 +73,13 @@ for who, one in asked.items():
 # - **joint**: from some layer on all tokens go through one encoder, in one long sequence.
 # - **cross**: the same, but each stream keeps an encoder of its own, which reads the other's
 #   tokens, too.
-# - **bottleneck**: a stream reads itself and a few shared tokens, the *slots*. Each stream writes
-#   into its copy of the slots, and the mean of the copies goes on.
+# - **bottleneck**: a stream reads itself and a few shared tokens, the *bottleneck tokens*. Each
+# stream writes
+#   into its copy of the bottleneck tokens, and the mean of the copies goes on.
 #
 # So that a picture fits, here are small models: 5 tokens of sound (a class token and 4 patches), 5
-# of picture, 2 slots, 4 layers, of which layers 2 and 3 fuse. We do not draw what *should* be read:
-# we let each model run, and look which weights of its attention exist.
+# of picture, 2 bottleneck tokens, 4 layers, of which layers 2 and 3 fuse. We do not draw what
+# *should* be read: we let each model run, and look which weights of its attention exist.
 
 # %%
 patches = {"rgb_shape": (2, 24, 24), "spec_shape": (50, 32)}
@@ -116,11 +117,11 @@ for column, (way, layers) in enumerate(who_reads.items()):
     axes[3, column].set_xlabel("is read")
     for ax, mask in zip(axes[:, column], layers, strict=True):
         ax.imshow(mask * (4 if way == "joint" else encoder), colours, vmin=0, vmax=4)
-        ax.set(xticks=[2, 7, 10.5], xticklabels=["sound", "pict.", "slots"], yticks=[])
+        ax.set(xticks=[2, 7, 10.5], xticklabels=["sound", "pict.", "bottleneck tokens"], yticks=[])
         ax.hlines(between, -0.5, 11.5, shades, lw=0.8)
         ax.vlines(between, -0.5, 11.5, shades, lw=0.8)
 for layer, ax in enumerate(axes[:, 0]):
-    ax.set_yticks([2, 7, 10.5], ["sound", "picture", "slots"])
+    ax.set_yticks([2, 7, 10.5], ["sound", "picture", "bottleneck tokens"])
     ax.set_ylabel(f"layer {layer}: who reads")
 plt.close(figure)  # so that it is shown once
 figure
@@ -155,11 +156,11 @@ def observe(made, clip):
 
 
 _, seen = observe(clf.config, clip)
-tokens, slots = seen["tokens"][0], seen["bottleneck"][0]["spec"]  # after layer 0
+tokens, bottlenecks = seen["tokens"][0], seen["bottleneck"][0]["spec"]  # after layer 0
 new, written = {}, {}
 for stream, x in tokens.items():
     block = {"params": params[f"{stream}_block_1"]}
-    y = Block(clf.config, 1).apply(block, np.concatenate([x, slots], axis=1), False)
+    y = Block(clf.config, 1).apply(block, np.concatenate([x, bottlenecks], axis=1), False)
     new[stream], written[stream] = y[:, : x.shape[1]], y[:, x.shape[1] :]
 mean = (written["spec"] + written["rgb"]) / 2
 
@@ -167,15 +168,20 @@ mean = (written["spec"] + written["rgb"]) / 2
 for stream in tokens:
     np.testing.assert_allclose(new[stream], seen["tokens"][1][stream], atol=1e-4)
 np.testing.assert_allclose(mean, seen["bottleneck"][1]["rgb"], atol=1e-4)
-print("tokens", {stream: x.shape[1] for stream, x in tokens.items()}, "slots", slots.shape[1])
+print(
+    "tokens",
+    {stream: x.shape[1] for stream, x in tokens.items()},
+    "bottleneck tokens",
+    bottlenecks.shape[1],
+)
 unit = [one[0] / np.linalg.norm(one[0], axis=-1, keepdims=True) for one in written.values()]
 cosine = (unit[0] * unit[1]).sum(-1)
-print("cosine of what the two wrote, slot by slot:", cosine.round(2))
+print("cosine of what the two wrote, bottleneck token by bottleneck token:", cosine.round(2))
 
 # %% [markdown]
 # Notice that by hand and in the model the layer is the same, and that the two streams write quite
-# different things into the same slot: a cosine of 1 would be one direction, near 0 are right
-# angles. The mean of both is all that either will hear of the other.
+# different things into the same bottleneck token: a cosine of 1 would be one direction, near 0 are
+# right angles. The mean of both is all that either will hear of the other.
 
 # %%
 # exercise: exchange
@@ -198,7 +204,7 @@ for way, layers in who_reads.items():
 
 # %% [markdown]
 # Notice the last line: with a bottleneck it takes one layer more. In layer 2 the sound is written
-# into the slots, and only in layer 3 does the picture read them.
+# into the bottleneck tokens, and only in layer 3 does the picture read them.
 #
 # Is that so? We keep the picture, take the sound of another clip, and look which of the picture's
 # tokens change. The model is the embedded one, wired anew: to fuse from any layer is a setting, and
@@ -236,10 +242,11 @@ figure
 # fusion layer itself, through a bottleneck one layer later.
 #
 # So fusing from layer 3 of 4 through a bottleneck is no fusion at all: what is written into the
-# slots in the last layer nobody reads. It is worth knowing when you read a plot over fusion layers:
-# its last two points, "from the last layer" and "never", are the same as far as the senses are
-# concerned. In neither does one hear of the other. (From the last layer a few learned numbers are
-# read besides, what the slots start with; they are the same for every clip.)
+# bottleneck tokens in the last layer nobody reads. It is worth knowing when you read a plot over
+# fusion layers: its last two points, "from the last layer" and "never", are the same as far as the
+# senses are concerned. In neither does one hear of the other. (From the last layer a few learned
+# numbers are read besides, what the bottleneck tokens start with; they are the same for every
+# clip.)
 
 # %%
 made = replace(clf.config, fusion_layer=3)
@@ -253,7 +260,7 @@ print("fused from the last layer: the picture answers the same, whatever is hear
 # A block over `n` tokens pays for every token (its matrices: those of attention, and the two of
 # the *MLP*, the small network that ends a block) and for every *pair* of tokens (who reads whom).
 # Let us count multiply-adds for the geometry of the released checkpoints: 400 patches of sound and
-# 3,136 of picture, a class token each, 5 slots from layer 8 of 12 on.
+# 3,136 of picture, a class token each, 5 bottleneck tokens from layer 8 of 12 on.
 
 # %%
 base = config.BASE
@@ -296,8 +303,8 @@ print(f"operations: {model_cost(base).gflops:.0f} billion by the package, {xla /
 # %% [markdown]
 # ## 6. The meter
 #
-# Now turn it. Where to meet, how many slots, how much video: what do the four ways cost? (The next
-# three cells only build the meter; skip them at first.)
+# Now turn it. Where to meet, how many bottleneck tokens, how much video: what do the four ways
+# cost? (The next three cells only build the meter; skip them at first.)
 
 # %%
 SIZES = {"8 frames, 4 s": replace(base, rgb_shape=(8, 224, 224), rgb_patch=(1, 16, 16))}
@@ -306,40 +313,44 @@ SIZES |= {
     "32 frames, 8 s": base,
     "32 frames, 8 s, 448 pixels": replace(base, rgb_shape=(32, 448, 448)),
 }
-SLOTS = (1, 4, 16, 64, 256, 1024)
+COUNTS = (1, 4, 16, 64, 256, 1024)
 choices = (
     html.Choice("size", "video", tuple(SIZES)),
     html.Choice("first", "fusion layer", tuple(map(str, range(13))), start=0, slider=True),
-    html.Choice("slots", "bottlenecks", tuple(map(str, SLOTS)), start=1, slider=True),
+    html.Choice("bottleneck tokens", "bottlenecks", tuple(map(str, COUNTS)), start=1, slider=True),
 )
 
 
-def paid(size, first, slots):
-    made = replace(list(SIZES.values())[size], fusion_layer=first, bottlenecks=SLOTS[slots])
+def paid(size, first, bottlenecks):
+    made = replace(list(SIZES.values())[size], fusion_layer=first, bottlenecks=COUNTS[bottlenecks])
     return {way: model_cost(replace(made, **changes)).gmacs for way, changes in ways.items()}
 
 
 # %%
-def words(size, first, slots):
-    costs = paid(size, first, slots)
+def words(size, first, bottlenecks):
+    costs = paid(size, first, bottlenecks)
     said = ", ".join(f"{way} {cost:,.0f}" for way, cost in costs.items())
     share = costs["bottleneck"] / costs["cross"]
     return f"Billion multiply-adds a clip: {said}. The bottleneck pays {share:.0%} of cross."
 
 
-def chart(size, first, slots):
-    bars = [html.Bar(way, cost) for way, cost in paid(size, first, slots).items()]
-    return html.Chart("Cost of a clip", "billion multiply-adds", words(size, first, slots), bars)
+def chart(size, first, bottlenecks):
+    bars = [html.Bar(way, cost) for way, cost in paid(size, first, bottlenecks).items()]
+    return html.Chart(
+        "Cost of a clip", "billion multiply-adds", words(size, first, bottlenecks), bars
+    )
 
 
 # %%
-def draw(size, first, slots):
-    costs = paid(size, first, slots)
+def draw(size, first, bottlenecks):
+    costs = paid(size, first, bottlenecks)
     figure, ax = plt.subplots(figsize=(7, 2.1), dpi=100, layout="constrained")
     bars = ax.barh(list(costs), costs.values(), color=[inks[way] for way in costs])
     ax.bar_label(bars, fmt=" {:,.0f}")
     ax.set(xlabel="billion multiply-adds a clip", xlim=(0, 1.15 * max(costs.values())))
-    ax.set_title(f"{choices[0].options[size]}, fused from layer {first}, {SLOTS[slots]} slots")
+    ax.set_title(
+        f"{choices[0].options[size]}, fused from layer {first}, {COUNTS[bottlenecks]} bottleneck tokens"
+    )
     ax.invert_yaxis()
     plt.close(figure)
     return figure
@@ -361,19 +372,19 @@ for size, (name, made) in enumerate(SIZES.items()):
     own = ((picture + 1) / (picture + sound + 2)) ** 2  # with the class tokens
     print(f"{name}: joint costs {costs['joint'] / costs['late'] - 1:.0%} more than late;", end=" ")
     print(f"of all pairs {own:.0%} are the picture's own")
-print("with 1,024 slots, 8 frames:", words(0, 0, 5))
+print("with 1,024 bottleneck tokens, 8 frames:", words(0, 0, 5))
 
 # %% [markdown]
-# Notice that a bottleneck of a few slots costs as much as not to meet at all, wherever it begins.
-# Cross attention from layer 0 on pays more than twice that: here each encoder goes over all tokens
-# and throws away what it made of the other's, as the authors' code does. That fusing early through
-# a bottleneck takes less than half the computation of cross attention, as the paper says (paper),
-# the count confirms.
+# Notice that a bottleneck of a few bottleneck tokens costs as much as not to meet at all, wherever
+# it begins. Cross attention from layer 0 on pays more than twice that: here each encoder goes over
+# all tokens and throws away what it made of the other's, as the authors' code does. That fusing
+# early through a bottleneck takes less than half the computation of cross attention, as the paper
+# says (paper), the count confirms.
 #
 # Joint attention is far less dear than one might fear: the picture is so much longer than the sound
 # that most pairs are its own, and those are paid for in any case. At 448 pixels everything gets
-# dear, joint no more than the rest. And with 1,024 slots a bottleneck is none: it costs more than
-# cross attention.
+# dear, joint no more than the rest. And with 1,024 bottleneck tokens a bottleneck is none: it costs
+# more than cross attention.
 #
 # ## 7. What does it buy?
 #
@@ -421,11 +432,13 @@ figure
 #   cross attention, and both beat 0 and 12 (paper, figure 3). Here every seed of layers 0, 1 and 2
 #   is above every seed of 3 and 4, which do not fuse, as we saw. *That never is worst, agrees; that
 #   the middle beats the beginning, these runs cannot say.*
-# - **Never to meet.** Worse (paper); here late fusion is no better than the picture alone.
+# - **Never to meet.** Worse (paper); here late fusion is no better than video only.
 #   *Agrees.*
-# - **How many slots.** From 4 to 1,024 the scores lie within 0.5 mAP (paper); here the means for 1
+# - **How many bottleneck tokens.** From 4 to 1,024 the scores lie within 0.5 mAP (paper); here the
+# means for 1
 #   to 64 are close, and all the intervals overlap. *Agrees.*
-# - **Slots or all tokens.** Bottlenecks are as good as cross attention or better, at every layer
+# - **Bottleneck tokens or all tokens.** Bottlenecks are as good as cross attention or better, at
+# every layer
 #   (paper). Here the means of joint and cross are ahead after the same steps, and all three seeds
 #   of the bottleneck lie below all of theirs; but its interval still reaches over both means. *Not
 #   settled: these runs lean the other way, and three seeds are too few to say more.*
@@ -451,12 +464,12 @@ figure
 # %% [markdown]
 # Notice that the bottleneck's lines (one for each seed) still climb where the runs end. Whether
 # they would arrive where the others are, these runs do not say. The embedded model, which is larger
-# and was trained longer, names 0.999 of the singers through 4 slots (docs/training.md).
+# and was trained longer, names 0.999 of the singers through 4 bottleneck tokens (docs/training.md).
 #
 # ## 8. Ask them yourself
 #
 # The models of the grid (seed 0) come along, 0.5 MB each. First over the fusion layer, then over
-# the number of slots: take a clip, move the slider, and see who is said to sing.
+# the number of bottleneck tokens: take a clip, move the slider, and see who is said to sing.
 
 # %%
 shown = list(reversed(list(paths.items())))[: pick(2, 1)]
@@ -480,8 +493,8 @@ widgets.explore(scrub)
 #
 # **The answer.** Sound and picture should meet before the answer, and in time: through a bottleneck
 # news takes one layer to be written and another to be read. In the micro-world every layer that is
-# early enough will do, and one slot is nearly as good as 64; the paper found the middle best. A
-# bottleneck costs next to nothing more than not to meet at all, and less than half of cross
+# early enough will do, and one bottleneck token is nearly as good as 64; the paper found the middle
+# best. A bottleneck costs next to nothing more than not to meet at all, and less than half of cross
 # attention where that begins early. Here the means of joint and cross were ahead of it after 1,200
 # steps; whether that is more than luck, three seeds do not settle. What it buys besides: all that
 # one sense tells the other passes a few tokens, and there one can watch it.

@@ -462,7 +462,7 @@ chance = np.mean([1 / len(one.things) for one in sung])
 print(f"guessing: {chance:.2f} by the picture (one of the shapes in it), 0.25 by the sound")
 
 # %% [markdown]
-# Notice: sound alone and picture alone are where guessing is. *Late* fusion, which has both but
+# Notice: audio only and video only are where guessing is. *Late* fusion, which has both but
 # lets them meet only in the answer, does no better than the picture. What compares the two in
 # time does; there the intervals do not touch. Whether `joint` and `cross` are better than the
 # bottleneck, three seeds do not settle: all three of its seeds lie below all of theirs, but its bar
@@ -477,7 +477,7 @@ print(f"guessing: {chance:.2f} by the picture (one of the shapes in it), 0.25 by
 # So one looks at how they got there, first those that differ in their fusion:
 
 # %%
-colours = {"sound": plot.COLOURS["spec"], "picture": plot.COLOURS["rgb"], "late": "#999999"}
+colours = {"audio": plot.COLOURS["spec"], "video": plot.COLOURS["rgb"], "late": "#999999"}
 colours |= {"joint": "#33363d", "cross": "#009e73", "bottleneck": "#cc79a7"}  # as in 03
 shown = {}
 for row in logged:
@@ -499,10 +499,10 @@ ax.figure
 
 # %%
 count, found = pick(300, 30), {}
-for name in pick(("sound", "picture", "late", "bottleneck"), ("picture", "bottleneck")):
+for name in pick(("audio", "video", "late", "bottleneck"), ("video", "bottleneck")):
     model = mbt.load(GRID / f"grid-{name}.safetensors")
     scores = mbt.evaluate(model, "world:test", count=count, quiet=True)
-    first = next(scores[c] for c in ("both streams", "sound alone", "picture alone") if c in scores)
+    first = next(scores[c] for c in ("both", "audio only", "video only") if c in scores)
     found[name] = first["matched accuracy"]
     error = 1.96 * np.sqrt(found[name] * (1 - found[name]) / (0.8 * count))  # 80 % have a singer
     print(f"{name:11} {found[name]:.2f} ± {error:.2f}, one seed, {count} clips")

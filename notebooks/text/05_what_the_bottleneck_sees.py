@@ -7,11 +7,12 @@
 #
 # - five ways to draw where an answer comes from, one of them written by you, and what each costs;
 # - how a beautiful map can tell you nothing, and three ways to find out;
-# - what passes between sound and picture, slot by slot, and which of it matters;
+# - what passes between sound and picture, bottleneck token by bottleneck token, and which of it
+# matters;
 # - how to ask by experiment: cut, exchange, shift.
 #
 # You need [03](03_fusion_through_a_bottleneck.ipynb), or to know what a bottleneck (its tokens are
-# called *slots*) and a row of attention are. Nothing is downloaded.
+# called *bottleneck tokens*) and a row of attention are. Nothing is downloaded.
 
 # %%
 # set-up
@@ -45,8 +46,9 @@ view, other = (
 # ## 1. Where does it look?
 #
 # In this clip a ring and a ladder move, and a tone follows the ring; a bell rings out of sight.
-# The model, whose streams meet from layer 1 on in four slots, is sure of the ring. Here is what its
-# slots read, of frames and of sound: turn layer, head, slot and time.
+# The model, whose streams meet from layer 1 on in four bottleneck tokens, is sure of the ring. Here
+# is what its bottleneck tokens read, of frames and of sound: turn layer, head, bottleneck token and
+# time.
 
 # %%
 explorer = widgets.explore(html.attention(clf, view))
@@ -65,8 +67,8 @@ explorer
 # has been read before. **Attention rollout** follows the shares back to the patches: half of a
 # token is what it was, half is what it read. The paper draws its figure 6 so.
 #
-# For it each layer is one square matrix over all tokens: sound, picture and slots. A slot has two
-# rows, one in each stream, and the model takes their mean; so do we.
+# For it each layer is one square matrix over all tokens: sound, picture and bottleneck tokens. A
+# bottleneck token has two rows, one in each stream, and the model takes their mean; so do we.
 
 # %%
 clip = Clip(rgb=view.clip.rgb[None], spec=view.clip.spec[None])
@@ -99,8 +101,8 @@ print(f"patches of the sound {rollout.spec.sum():.2f}, of the picture {rollout.r
 # %% [markdown]
 # Notice that the shares sum to one. Of what the model answers, says the rollout, four parts in ten
 # come from patches of the sound and a quarter from those of the picture (the rest are class tokens
-# and slots). And notice what was *not* used: no label. The rollout is the same map for "ring
-# sings", for "ladder sings" and for "bell heard".
+# and bottleneck tokens). And notice what was *not* used: no label. The rollout is the same map for
+# "ring sings", for "ladder sings" and for "bell heard".
 
 # %%
 # exercise: roll_out
@@ -284,13 +286,13 @@ for name, key in {"widest": 3, "what matters most": 4}.items():
 
 # %% [markdown]
 # Notice that the two lists hardly meet. The widest band changes the score by next to nothing; what
-# the answer needs comes out of the sound through slot 0, by thin bands. Much is read that is not
-# needed, and little that is.
+# the answer needs comes out of the sound through bottleneck token 0, by thin bands. Much is read
+# that is not needed, and little that is.
 #
 # ## 7. Intervene
 #
-# A slot can be operated on: set to zero, frozen, given the content that it has for another clip. Or
-# a direction is cut: what the sound wrote, the picture no longer gets.
+# A bottleneck token can be operated on: set to zero, frozen, given the content that it has for
+# another clip. Or a direction is cut: what the sound wrote, the picture no longer gets.
 
 # %%
 explorer = widgets.explore(html.interventions(clf, view, other, labels=(label, "bell heard")))
@@ -299,7 +301,7 @@ explorer
 
 # %% [markdown]
 # Notice that "ring sings" falls with either direction, and most with sound to picture. Now choose
-# "bell heard". The sound alone knows of the bell; yet the answer loses even more when the *picture*
+# "bell heard". Audio only knows of the bell; yet the answer loses even more when the *picture*
 # no longer hears of it, and nothing in the other direction. For the answer is the mean of what both
 # streams say (03), and the picture's stream says "bell", too: it has been told.
 
@@ -309,7 +311,7 @@ for name in (label, "bell heard"):
     print(name)
     lines = effects.table(name).splitlines()
     print(*[line for line in lines if "cut after every layer" in line], sep="\n")
-    print(*[line for line in lines if "slot" in line][:2], sep="\n")
+    print(*[line for line in lines if "token" in line][:2], sep="\n")
 
 # %% [markdown]
 # ## 8. What if?
@@ -324,11 +326,11 @@ print(explorer.panel.alt())
 explorer
 
 # %%
-swap = explain.swap_sound(clf, view, other, names)
+swap = explain.swap_audio(clf, view, other, names)
 print(np.round(swap.cells(label), 2), "rows: picture of, columns: sound of")
 print(f"the picture adds {swap.picture(label):+.2f}, the sound {swap.sound(label):+.2f},")
 print(f"and together {swap.interaction(label):+.2f} that neither adds alone")
-shift = explain.shift_sound(clf, view, seconds=(-1, -0.5, -0.25, 0, 0.25, 0.5, 1))
+shift = explain.shift_audio(clf, view, seconds=(-1, -0.5, -0.25, 0, 0.25, 0.5, 1))
 print(shift.table(label))
 
 # %% [markdown]
@@ -364,11 +366,11 @@ plot.saliencies(yours, rows, clf.clip_config)
 # answer falls; spoil a stream, and see whether it was needed. The table above the figure does the
 # second: a logit that does not care whether the sound is muted was not made of sound.
 #
-# **The answer.** The slots look at shapes and at tones: at *things*. Which thing the answer rests
-# on, attention does not show, nor does rollout: they stay the same when another one sings. Gradient
-# and occlusion do show it, in this model, by scores that were measured. So believe a map as far as
-# it was tested, and rather ask what happens *if*: cut a band, exchange a sound, shift it. There the
-# bottleneck is a gift: all that one sense tells the other passes four slots, and there each of them
-# can be held shut.
+# **The answer.** The bottleneck tokens look at shapes and at tones: at *things*. Which thing the
+# answer rests on, attention does not show, nor does rollout: they stay the same when another one
+# sings. Gradient and occlusion do show it, in this model, by scores that were measured. So believe
+# a map as far as it was tested, and rather ask what happens *if*: cut a band, exchange a sound,
+# shift it. There the bottleneck is a gift: all that one sense tells the other passes four
+# bottleneck tokens, and there each of them can be held shut.
 #
 # Next: [how do I train it on my own videos?](06_your_own_videos.ipynb)

@@ -248,7 +248,7 @@ print("asked for:", asked.round(3), f"least loss: {-(asked * np.log(asked)).sum(
 # %%
 scores = mbt.evaluate(run.classifier, table, split="test", folder=FOLDER / "report", quiet=True)
 total = scores["clips"]
-for condition in ("both streams", "sound alone", "picture alone"):
+for condition in ("both", "audio only", "video only"):
     right = round(scores[condition]["top-1"] * total)
     print(f"{condition:14} {right:2} of {total} right, mAP {scores[condition]['mAP']:.2f}")
 print("report:", FOLDER / "report" / "report.html")
@@ -257,7 +257,7 @@ print("report:", FOLDER / "report" / "report.html")
 # Notice the two lower rows. Guessing would give about 4 of 15 by the sound (a quarter), and about 7
 # by the picture (0.45, docs/weights.md), since only two or three shapes are in it. Neither sense is
 # above that: only both together know. That both are below it may be the luck of 15 clips, as we
-# shall see. For your videos it may be otherwise, and it is worth knowing. If sound alone is as good
+# shall see. For your videos it may be otherwise, and it is worth knowing. If audio only is as good
 # as both, the picture adds nothing, and the model can be half as large.
 
 # %% [markdown]
@@ -278,17 +278,17 @@ def wilson(right, n):
     return stats.binomtest(round(right), n).proportion_ci(method="wilson")
 
 
-print("{:.2f} to {:.2f}".format(*wilson(scores["both streams"]["top-1"] * total, total)))
+print("{:.2f} to {:.2f}".format(*wilson(scores["both"]["top-1"] * total, total)))
 
 
 # %%
 figure, ax = plt.subplots(figsize=(6.5, 1.9), dpi=100, layout="constrained")
-for place, name in enumerate(("picture alone", "sound alone", "both streams")):
+for place, name in enumerate(("video only", "audio only", "both")):
     share = scores[name]["top-1"]
     colour = plot.COLOURS.get(name, plot.COLOURS["both"])
     ax.plot(wilson(share * total, total), [place] * 2, lw=3, color=colour, alpha=0.5)
     ax.plot(share, place, "o", color=colour)
-ax.set(yticks=range(3), yticklabels=["picture alone", "sound alone", "both"])
+ax.set(yticks=range(3), yticklabels=["video only", "audio only", "both"])
 ax.set(xlim=(0, 1), ylim=(-0.6, 2.6))
 ax.set(xlabel=f"share of {total} held-out clips that are right, with 95 % interval")
 ax.axvline(1 / len(read.labels), color="grey", ls=":")
@@ -314,7 +314,7 @@ truth = np.array([read.labels.index(row.labels[0]) for row in test])
 said = np.array([answer.probabilities.argmax() for answer in answers])
 counts = np.zeros((len(read.labels),) * 2, int)
 np.add.at(counts, (truth, said), 1)
-assert (truth == said).sum() == round(scores["both streams"]["top-1"] * total)
+assert (truth == said).sum() == round(scores["both"]["top-1"] * total)
 
 # %%
 figure, ax = plt.subplots(figsize=(4.6, 3.6), dpi=100, layout="constrained")
@@ -388,7 +388,7 @@ for title, model in {"fine-tuned": run.classifier, "world-tiny": mbt.load()}.ite
     right, many = share_right(model)
     low, high = wilson(right, many)
     print(f"{title:11} {right / many:.3f}, interval {low:.3f} to {high:.3f} ({many} new clips)")
-sixth = wilson(scores["both streams"]["top-1"] * total, total)
+sixth = wilson(scores["both"]["top-1"] * total, total)
 print("section 6 said {:.2f} to {:.2f}".format(*sixth))
 
 # %% [markdown]

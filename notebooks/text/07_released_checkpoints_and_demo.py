@@ -214,15 +214,15 @@ large = clf.config.classes == mbt.BASE.classes
 clip_path = samples() / ("guitar.mp4" if large else "ring_sings_with_bell.mp4")
 print(clf, "is asked about", clip_path.name)
 answer = clf.predict(clip_path)
-bars = {"both": answer.top(5), "sound alone": answer.streams["spec"].top(5)}
-plot.compare_bars(bars | {"picture alone": answer.streams["rgb"].top(5)})
+bars = {"both": answer.top(5), "audio only": answer.streams["spec"].top(5)}
+plot.compare_bars(bars | {"video only": answer.streams["rgb"].top(5)})
 
 # %% [markdown]
 # The released files come without two things that one needs to believe such a picture. The package
 # says so with every answer:
 
 # %%
-print("-", zoo.SOUND)
+print("-", zoo.UNCERTAIN_FRONT_END)
 print("-", zoo.ORDER)
 print("The model that was asked said:", clf.caution or "nothing of this, as it knows both.")
 
@@ -418,7 +418,7 @@ np.testing.assert_allclose(
     tiny.predict(samples() / "ring_sings_with_bell.mp4").probabilities,
     atol=1e-4,
 )
-for name in ("both", "sound alone", "picture alone"):
+for name in ("both", "audio only", "video only"):
     print(f"{name:14}", {label: f"{p:.2f}" for label, p in list(reply[name].items())[:4]})
 picture = samples().parent / "notebooks" / "figures" / "demo.png"
 display(Image(picture, width=760))  # the page, as a person sees it

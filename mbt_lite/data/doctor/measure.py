@@ -19,11 +19,11 @@ from mbt_lite.features import View, hz_to_mel, make_view, starts
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"
 LOOKS = 5  # windows that are looked at, odd, so that the middle is one of them
-LISTEN = 60.0  # s of stored sound, around the middle, that are searched for defects
+LISTEN = 60.0  # s of stored audio, around the middle, that are searched for defects
 FULL_SCALE = 0.99  # of the largest number a sample can hold; lossy codecs blur the last percent
 CLIPPED_RUN = 3  # samples in a row at full scale: a real peak has one or two
-CLIFF = 25.0  # dB by which a sound falls where its recording ends
-VOICE = 3000.0  # Hz: no recorder ends below a telephone, so an edge below is the sound's own
+CLIFF = 25.0  # dB by which an audio falls where its recording ends
+VOICE = 3000.0  # Hz: no recorder ends below a telephone, so an edge below is the audio's own
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Report:
     found: media.Media | None = None  # the window in the middle, its frames not yet cropped
     view: View | None = None  # the same, as the model eats it
     looks: tuple[Look, ...] = ()
-    clipped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # s, where sound is clipped
+    clipped: np.ndarray = field(default_factory=lambda: np.zeros(0))  # s, where audio is clipped
     statistics: dict[str, float] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
 
@@ -80,12 +80,12 @@ class Report:
     @property
     def seconds(self) -> float:
         """Seconds of the file that one look of the model takes."""
-        return max(self.config.video_seconds, self.config.sound_seconds)
+        return max(self.config.video_seconds, self.config.audio_seconds)
 
     @property
     def spans(self) -> dict[str, tuple[float, float]]:
         """From which second to which the model looks (rgb) and listens (spec)."""
-        wanted = {"rgb": self.config.video_seconds, "spec": self.config.sound_seconds}
+        wanted = {"rgb": self.config.video_seconds, "spec": self.config.audio_seconds}
         start, length = self.found.start, self.found.duration
         rests = {stream: max(length - wanted[stream], 0.0) / 2 for stream in self.streams}
         return {stream: (start + rest, start + length - rest) for stream, rest in rests.items()}
@@ -98,7 +98,7 @@ class Report:
 
     @property
     def kept(self) -> tuple[float, float]:
-        """Shares of the picture's width and height that the model sees; 1 where there is none."""
+        """Shares of the video's width and height that the model sees; 1 where there is none."""
         if not (self.info and self.info.has_video):
             return 1.0, 1.0
         width, height = self.info.width, self.info.height
@@ -107,7 +107,7 @@ class Report:
 
     @property
     def empty_bands(self) -> float:
-        """The share of the model's mel bands that lie above the highest sound."""
+        """The share of the model's mel bands that lie above the highest audio."""
         front = self.config.front_end
         highest = min(self.statistics.get("highest_sound", front.high), front.high)
         low, high = hz_to_mel(front.low), hz_to_mel(front.high)
@@ -157,8 +157,8 @@ def _decibels(wave: np.ndarray) -> float:
 
 
 def _listen(report: Report) -> Report:
-    """With the instants at which the stored sound is clipped, and with the statistics."""
-    numbers = _picture(report) | _sound(report)
+    """With the instants at which the stored audio is clipped, and with the statistics."""
+    numbers = _video(report) | _audio(report)
     start = max(0.0, report.found.start + report.found.duration / 2 - LISTEN / 2)
     stored = None
     if len(report.found.wave):
@@ -171,7 +171,7 @@ def _listen(report: Report) -> Report:
     return replace(report, clipped=times, statistics=numbers)
 
 
-def _picture(report: Report) -> dict[str, float]:
+def _video(report: Report) -> dict[str, float]:
     if not len(report.found.frames):
         return {}
     frames = report.view.rgb.astype(np.float32)
@@ -183,7 +183,7 @@ def _picture(report: Report) -> dict[str, float]:
     }
 
 
-def _sound(report: Report) -> dict[str, float]:
+def _audio(report: Report) -> dict[str, float]:
     if not len(report.found.wave):
         return {}
     front, spec = report.config.front_end, report.view.spec
@@ -220,7 +220,7 @@ def clipped(samples: np.ndarray) -> np.ndarray:
 def bandwidth(wave: np.ndarray, rate: int) -> float:
     """The frequency in Hz at which the recording of a wave [S] ends, `rate` / 2 if it does not.
 
-    Only a cliff counts, with sound all along the kilohertz below it and nothing 0.3 kHz above: a
+    Only a cliff counts, with audio all along the kilohertz below it and nothing 0.3 kHz above: a
     whistle has no more above it either, but that is the whistle's nature, not the recording's.
     """
     size = 512

@@ -28,7 +28,7 @@ class Stream:
 
     start: float  # s
     end: float  # s
-    packets: int  # of the picture: frames
+    packets: int  # of the video: frames
     step: float  # s from one packet to the next, median
     varies: bool  # whether more than one step in twenty is half as long again, or as short
     pause: float  # s, the longest time without anything new
@@ -38,7 +38,7 @@ class Stream:
 
     @property
     def rate(self) -> float:
-        """Packets per second, of the picture frames per second; 0 of a single one."""
+        """Packets per second, of the video frames per second; 0 of a single one."""
         return self.packets / (self.end - self.start) if self.packets > 1 else 0.0
 
 
@@ -46,15 +46,15 @@ class Stream:
 class Survey:
     """The streams of a file that are used, and whether all of it could be read."""
 
-    picture: Stream | None
-    sound: Stream | None
+    video: Stream | None
+    audio: Stream | None
     total: float | None  # s, as the header has it
     broken: bool  # whether reading stopped on the way
 
 
 @dataclass(frozen=True)
 class Channels:
-    """Sound as it is stored, each channel for itself."""
+    """Audio as it is stored, each channel for itself."""
 
     samples: np.ndarray  # float32 [C, S], 1 is full scale
     rate: int  # Hz
@@ -78,7 +78,7 @@ def survey(path, audio_track: int | None = None) -> Survey:
             found[packet.stream.index].append((at, duration or 0.0))
             locked |= {packet.stream.index} if packet.has_sidedata("encryption_info") else set()
         jumps = clock.jumps if clock else {}
-        picture, sound = (
+        video, audio = (
             stream
             and _stream(
                 np.array(found[stream.index]),
@@ -88,7 +88,7 @@ def survey(path, audio_track: int | None = None) -> Survey:
             )
             for stream in streams
         )
-        return Survey(picture, sound, line.promised or line.total, packets.failed)
+        return Survey(video, audio, line.promised or line.total, packets.failed)
 
 
 def _stream(packets: np.ndarray, total: float | None, jump: float, encrypted: bool):
@@ -118,7 +118,7 @@ def _stream(packets: np.ndarray, total: float | None, jump: float, encrypted: bo
 
 
 def channels(path, start: float, seconds: float, audio_track: int | None = None) -> Channels | None:
-    """The sound's `Channels` from about `start` on, for `seconds`; None where none can be read."""
+    """The audio's `Channels` from about `start` on, for `seconds`; None where none can be read."""
     line = timeline(path, audio_track)
     with opened(path) as container:
         video, audio = chosen(container, audio_track)

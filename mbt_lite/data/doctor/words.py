@@ -21,13 +21,13 @@ def note(report: Report) -> str:
 def facts(report: Report) -> dict[str, str]:
     """What the file holds and what the model gets of it, a line each, as far as it could be read.
 
-    Its keys are among picture, sound, model and level.
+    Its keys are among video, audio, model and level.
     """
     lines = {}
     if report.info and report.info.has_video:
-        lines["picture"] = _picture(report)
+        lines["video"] = _video(report)
     if report.info and report.info.has_audio:
-        lines["sound"] = _sound(report)
+        lines["audio"] = _audio(report)
     if report.view:
         lines["model"] = _model(report)
     if "mean_off" in report.statistics and "spec" in report.streams:
@@ -35,8 +35,8 @@ def facts(report: Report) -> dict[str, str]:
     return lines
 
 
-def _picture(report: Report) -> str:
-    info, stream = report.info, report.survey.picture
+def _video(report: Report) -> str:
+    info, stream = report.info, report.survey.video
     parts = [info.video_codec, f"{info.width} x {info.height}"]
     if stream and stream.rate:
         parts.append(f"{stream.rate:.3g} frames/s{' (varying)' if stream.varies else ''}")
@@ -44,12 +44,12 @@ def _picture(report: Report) -> str:
     return ", ".join(parts + _span(stream))
 
 
-def _sound(report: Report) -> str:
+def _audio(report: Report) -> str:
     info = report.info
     channels = CHANNELS.get(info.channels, f"{info.channels} channels")
     rate = f"{info.sample_rate / 1000:g} kHz"
     return ", ".join(
-        [info.audio_codec.removesuffix("float"), rate, channels, *_span(report.survey.sound)]
+        [info.audio_codec.removesuffix("float"), rate, channels, *_span(report.survey.audio)]
     )
 
 
@@ -70,7 +70,7 @@ def _clock(seconds: float) -> str:
 
 
 def _model(report: Report) -> str:
-    """Where the model looks, and what of the picture it sees."""
+    """Where the model looks, and what of the video it sees."""
     spans = {stream: f"{start:.1f}-{end:.1f} s" for stream, (start, end) in report.spans.items()}
     line = f"looks at {spans.get('rgb') or spans['spec']}"
     if len(set(spans.values())) == 2:
@@ -83,10 +83,10 @@ def _model(report: Report) -> str:
 
 
 def _cut(report: Report) -> str:
-    """What of the picture the model does not see."""
+    """What of the video the model does not see."""
     sides = zip(report.kept, ("left and right", "top and bottom"), strict=True)
     parts = [f"{(1 - kept) / 2:.0%} cut off {where}" for kept, where in sides if kept < 0.99]
-    return " and ".join(parts) or "the whole picture"
+    return " and ".join(parts) or "the whole video"
 
 
 def _level(report: Report) -> str:

@@ -41,16 +41,16 @@ class AvDigitsConfig(tfds.core.BuilderConfig):
 
     snr: float | None = -10.0  # dB, voice over white noise; None: no noise
     pixel_noise: float = 1.5  # standard deviation on the 0..1 scale, before clipping
-    pairs: int = 8  # pictures for each recording
+    pairs: int = 8  # images for each recording
     seed: int = 0
 
 
 class AvDigits(Builder):
-    """Pairs of a PNG picture (28 x 28) and a WAV sound (1 s, 8 kHz) of the same digit.
+    """Pairs of a PNG image (28 x 28) and a WAV audio (1 s, 8 kHz) of the same digit.
 
-    Pictures are MNIST's, sounds those of the Free Spoken Digit Dataset. Tested are its official
-    recordings 0-4 of each speaker and digit with MNIST's test pictures; recordings 5-9 with every
-    sixth training picture are for validation. No picture is used twice.
+    Images are MNIST's, sounds those of the Free Spoken Digit Dataset. Tested are its official
+    recordings 0-4 of each speaker and digit with MNIST's test images; recordings 5-9 with every
+    sixth training video are for validation. No video is used twice.
 
     The noise is part of the stored examples: whoever opens the folder, with whatever loader,
     learns from and is tested on the same bytes.
@@ -59,7 +59,7 @@ class AvDigits(Builder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
     BUILDER_CONFIGS = [
-        AvDigitsConfig(name="noisy", description="Sound at -10 dB, pixels at deviation 1.5."),
+        AvDigitsConfig(name="noisy", description="Audio at -10 dB, pixels at deviation 1.5."),
         AvDigitsConfig(name="clean", description="Without noise.", snr=None, pixel_noise=0.0),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
@@ -81,7 +81,7 @@ class AvDigits(Builder):
                 "label": tfds.features.ClassLabel(names=digits.LABELS),
             },
             homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
-            license="CC BY-SA 4.0 (sounds), CC BY-SA 3.0 (pictures)",
+            license="CC BY-SA 4.0 (sounds), CC BY-SA 3.0 (images)",
         )
 
     def _split_generators(self, dl_manager):
@@ -96,20 +96,20 @@ class AvDigits(Builder):
             for split in SPLITS
         }
 
-    def _generate_examples(self, split, recordings, pictures, labels) -> Iterator[tuple]:
-        config, number = self.builder_config, SPLITS.index(split)
+    def _generate_examples(self, split, recordings, images, labels) -> Iterator[tuple]:
+        config, part = self.builder_config, SPLITS.index(split)
         spoken = [r for r in recordings if r.split == split]
-        seen = _pictures_of(split, len(pictures))
-        rng = np.random.default_rng([config.seed, number])
+        seen = _images_of(split, len(images))
+        rng = np.random.default_rng([config.seed, part])
         voices = np.array([recording.digit for recording in spoken])
         made = digits.pairs(voices, labels[seen], config.pairs, rng)
         for i, (heard, shown) in enumerate(made):
-            recording, picture = spoken[heard], int(seen[shown])
-            noise = np.random.default_rng([config.seed, number, i])
-            image = digits.noisy_picture(pictures[picture], config.pixel_noise, noise)
-            sound = digits.noisy_sound(recording.wave, config.snr, noise)
-            name = f"{recording.name}-{_origin(split)}{picture:05}"
-            files = {"image": _png(image), "audio": _wav(sound)}
+            recording, number = spoken[heard], int(seen[shown])
+            noise = np.random.default_rng([config.seed, part, i])
+            image = digits.noisy_image(images[number], config.pixel_noise, noise)
+            audio = digits.noisy_audio(recording.wave, config.snr, noise)
+            name = f"{recording.name}-{_origin(split)}{number:05}"
+            files = {"image": _png(image), "audio": _wav(audio)}
             yield name, {"id": name, **files, "label": recording.digit}
 
 
@@ -149,15 +149,15 @@ def _origin(split: str) -> str:
     return "test" if split == "test" else "train"
 
 
-def _pictures_of(split: str, count: int) -> np.ndarray:
-    """Which of a file's pictures a split may use."""
+def _images_of(split: str, count: int) -> np.ndarray:
+    """Which of a file's images a split may use."""
     every = np.arange(count)
     return {"test": every, "validation": every[5::6], "train": every[every % 6 != 5]}[split]
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG")
+    Image.fromarray(image).save(file, "PNG")
     return file.getvalue()
 
 
@@ -171,12 +171,12 @@ def _wav(samples: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def picture(stored: Mapping) -> np.ndarray:
+def image(stored: Mapping) -> np.ndarray:
     """uint8 [28, 28] of a stored example."""
     return np.asarray(Image.open(io.BytesIO(stored["image"])))
 
 
-def sound(stored: Mapping) -> np.ndarray:
+def audio(stored: Mapping) -> np.ndarray:
     """float32 [8000] in [-1, 1], 8 kHz, of a stored example."""
     with wave.open(io.BytesIO(stored["audio"])) as file:
         samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
@@ -186,13 +186,13 @@ def sound(stored: Mapping) -> np.ndarray:
 def sample(stored: Mapping, clip: ClipConfig) -> dict:
     """What a loader hands on: id, rgb uint8 [T, H, W, 3], spec float32 [N, M], labels [10].
 
-    The picture stands still for all frames; the second of sound is repeated to the clip's length,
+    The video stands still for all frames; the second of audio is repeated to the clip's length,
     brought to the front end's rate (nothing is added above 4 kHz).
     """
-    shown = Image.fromarray(picture(stored)).convert("RGB")
+    shown = Image.fromarray(image(stored)).convert("RGB")
     frame = np.asarray(shown.resize((clip.size, clip.size), Image.Resampling.BILINEAR))
     front = clip.front_end
-    heard = _resampled(sound(stored), round(digits.SECONDS * front.rate))
+    heard = _resampled(audio(stored), round(digits.SECONDS * front.rate))
     heard = np.resize(heard, clip.spec_frames * front.hop_samples)
     return {
         "id": stored["id"].decode(),

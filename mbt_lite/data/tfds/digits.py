@@ -1,6 +1,6 @@
 """Read the published handwritten and spoken digits as pairs of an image and a second of audio.
 
-S samples of a recording   P pictures of a file, each H x W
+S samples of a recording   P images of a file, each H x W
 """
 
 import gzip
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 RATE = 8_000  # Hz, of every recording
-SECONDS = 1.0  # of sound in a pair
+SECONDS = 1.0  # of audio in a pair
 TEST = range(0, 5)  # the recordings of each speaker and digit that the authors keep for the test
 VALIDATION = range(5, 10)
 LABELS = tuple("0123456789")
@@ -43,11 +43,11 @@ class Recording(NamedTuple):
         return "validation" if self.index in VALIDATION else "train"
 
 
-def mnist(pictures, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Pictures uint8 [P, H, W], white on black, and labels uint8 [P] of two gzipped idx files."""
-    seen, written = _idx(pictures, _IMAGES, 3), _idx(labels, _LABELS, 1)
+def mnist(images, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [P, H, W], white on black, and labels uint8 [P] of two gzipped idx files."""
+    seen, written = _idx(images, _IMAGES, 3), _idx(labels, _LABELS, 1)
     if len(seen) != len(written):
-        raise ValueError(f"{pictures} has {len(seen)} pictures, {labels} {len(written)} labels.")
+        raise ValueError(f"{images} has {len(seen)} images, {labels} {len(written)} labels.")
     return seen, written
 
 
@@ -104,7 +104,7 @@ def _samples(content: bytes, where: str) -> np.ndarray:
 def pairs(
     spoken: np.ndarray, written: np.ndarray, each: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
-    """(recording, picture) of the same digit, `each` per recording; no picture is taken twice.
+    """(recording, video) of the same digit, `each` per recording; no video is taken twice.
 
     Both are given as arrays of digits; a pair is two places in them.
     """
@@ -113,21 +113,21 @@ def pairs(
         heard, seen = np.flatnonzero(spoken == digit), np.flatnonzero(written == digit)
         if len(seen) < len(heard) * each:
             raise ValueError(
-                f"{len(heard)} recordings of {digit} with {each} pictures each need "
-                f"{len(heard) * each} pictures, and there are {len(seen)}; ask for fewer pairs."
+                f"{len(heard)} recordings of {digit} with {each} images each need "
+                f"{len(heard) * each} images, and there are {len(seen)}; ask for fewer pairs."
             )
         chosen = rng.permutation(seen)[: len(heard) * each]
         made += zip(np.repeat(heard, each).tolist(), chosen.tolist(), strict=True)
     return made
 
 
-def noisy_picture(picture: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
+def noisy_image(image: np.ndarray, deviation: float, rng: np.random.Generator) -> np.ndarray:
     """uint8 of the same shape: white noise of this deviation (0..1 scale) added, then clipped."""
-    light = picture / 255 + deviation * rng.standard_normal(picture.shape)
+    light = image / 255 + deviation * rng.standard_normal(image.shape)
     return np.round(255 * light.clip(0, 1)).astype(np.uint8)
 
 
-def noisy_sound(spoken: np.ndarray, snr: float | None, rng: np.random.Generator) -> np.ndarray:
+def noisy_audio(spoken: np.ndarray, snr: float | None, rng: np.random.Generator) -> np.ndarray:
     """int16 [8000], the middle second of a recording in white noise, its peak at full scale.
 
     `snr` is in dB and compares the power of the voice, while it speaks, with that of the noise,

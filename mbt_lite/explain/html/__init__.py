@@ -1,4 +1,4 @@
-"""Interactive views of a clip: a picture, alt text and an HTML page for each state.
+"""Interactive views of a clip: a video, alt text and an HTML page for each state.
 
 panel = html.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0])
 panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook

@@ -1,9 +1,9 @@
-/* What a model reads of a clip: a frame and the sound, on one clock. */
+/* What a model reads of a clip: a frame and the audio, on one clock. */
 
 const PALETTE = bytes(data.palette); // [256, 3]
-const picture = new Image();
+const image = new Image();
 const frames = data.moments.length;
-const audio = data.sound && make("audio", { src: data.sound, preload: "auto" });
+const audio = data.audio && make("audio", { src: data.audio, preload: "auto" });
 const board = controls(data.choices, (state, name) => {
   if (name === "frame") seek(data.moments[state.frame]);
   else show();
@@ -15,15 +15,15 @@ const panels = {};
 
 // ---- the maps ----
 
-/** The mean over heads and slots of a stream's maps, and the highest value in it. */
+/** The mean over heads and bottleneck tokens of a stream's maps, and the highest value in it. */
 function mean(stream) {
-  const [layers, heads, slots, ...grid] = stream.shape;
-  const { layer = layers - 1, head = 0, slot = 0 } = board.state; // 0: all of them
+  const [layers, heads, tokens, ...grid] = stream.shape;
+  const { layer = layers - 1, head = 0, token = 0 } = board.state; // 0: all of them
   const size = grid.reduce((product, length) => product * length);
   const values = new Float32Array(size);
   const chosen = (state, count) => (state ? [state - 1] : [...Array(count).keys()]);
   const maps = chosen(head, heads).flatMap((h) =>
-    chosen(slot, slots).map((q) => (layer * heads + h) * slots + q));
+    chosen(token, tokens).map((q) => (layer * heads + h) * tokens + q));
   for (const map of maps) {
     const unit = stream.highest[map] / 255 / maps.length;
     for (let k = 0; k < size; k++) values[k] += stream.bytes[map * size + k] * unit;
@@ -88,10 +88,10 @@ function showFrame() {
   const [tall, wide] = data.size;
   const map = overFrame();
   context.imageSmoothingEnabled = false;
-  context.drawImage(picture, 0, board.state.frame * tall, wide, tall, 0, 0, width, height);
+  context.drawImage(image, 0, board.state.frame * tall, wide, tall, 0, 0, width, height);
   const cell = (y, x) => map[y * columns + x];
   lay(context, overlay(context, cell, rows, columns, reading.rgb.highest));
-  panels.rgb.caption.textContent = `the picture at ${times[board.state.frame]}`;
+  panels.rgb.caption.textContent = `the frame at ${times[board.state.frame]}`;
 }
 
 function showSound() {
@@ -110,7 +110,7 @@ function showCursor() {
   panels.spec.cursor.style.left = `${100 * place}%`;
 }
 
-/** Everything, after another layer, head or slot was chosen. */
+/** Everything, after another layer, head or bottleneck token was chosen. */
 function show() {
   for (const stream of ["rgb", "spec"]) {
     if (!data[stream]) continue;
@@ -123,10 +123,10 @@ function show() {
   describe();
 }
 
-/** The sentence of this state, and what of the picture lies around the frame. */
+/** The sentence of this state, and what of the frame lies around the frame. */
 function describe() {
-  const { layer = 0, head = 0, slot = 0 } = board.state;
-  const sentence = data.words[layer][head][slot];
+  const { layer = 0, head = 0, token = 0 } = board.state;
+  const sentence = data.words[layer][head][token];
   if (!data.rgb) return say(`${sentence}; the cursor is at ${times[board.state.frame]}`);
   const map = overFrame();
   const all = reading.rgb.values.reduce((a, b) => a + b, 0) || 1;
@@ -153,7 +153,7 @@ function tick(seconds) {
   showCursor();
 }
 
-/** Where a person wants to be: at the frame that is on show then, or where there is only sound. */
+/** Where a person wants to be: at the frame that is on show then, or where there is only audio. */
 function seek(seconds) {
   const moment = data.moments[nearest(seconds)];
   tick(Math.abs(seconds - moment) <= data.step / 2 ? moment : seconds);
@@ -165,11 +165,11 @@ function seek(seconds) {
 
 const button = make("button", { type: "button" });
 let playing = false;
-let begun = 0; // ms, when a clip without sound would have begun
+let begun = 0; // ms, when a clip without audio would have begun
 
 function play() {
   playing = !playing;
-  button.textContent = playing ? "Pause" : audio ? "Play the sound" : "Play";
+  button.textContent = playing ? "Pause" : audio ? "Play the audio" : "Play";
   if (!playing) {
     if (audio) audio.pause();
     return describe();
@@ -259,9 +259,9 @@ function seen() {
   const words = (y, x) => {
     const value = number(overFrame()[y * columns + x]);
     const place = data.places[y * columns + x];
-    return `picture at ${times[board.state.frame]}, ${place}: ${data.unit} ${value}`;
+    return `frame at ${times[board.state.frame]}, ${place}: ${data.unit} ${value}`;
   };
-  const made = panel("seen", "the picture", [wide * larger, tall * larger], [rows, columns], words);
+  const made = panel("seen", "the frame", [wide * larger, tall * larger], [rows, columns], words);
   made.body.append(make("span"), made.over, made.legend);
   return made;
 }
@@ -272,9 +272,9 @@ function heard() {
   const words = (row, column) => {
     const mel = mels - 1 - row;
     const value = number(reading.spec.values[column * mels + mel]);
-    return `sound at ${data.spans[column]}, near ${data.pitches[mel]}: ${data.unit} ${value}`;
+    return `audio at ${data.spans[column]}, near ${data.pitches[mel]}: ${data.unit} ${value}`;
   };
-  const name = "the sound: pitch in Hz upwards, time in seconds across";
+  const name = "the audio: pitch in Hz upwards, time in seconds across";
   const made = panel("heard", name, [800, 320], [mels, steps], words);
   const up = make("div", { class: "ticks up", "aria-hidden": true });
   for (const [hertz, part] of data.hertz) mark(up, hertz, "bottom", part);
@@ -299,14 +299,14 @@ function mark(axis, words, side, part) {
   axis.lastChild.style[side] = `${100 * part}%`;
 }
 
-/** A line over the sound while frames are on show. */
+/** A line over the audio while frames are on show. */
 function spanOfFrames() {
   const from = Math.max(data.moments[0] - data.step / 2 - data.start, 0);
   const to = Math.min(data.moments[frames - 1] + data.step / 2 - data.start, data.seconds);
   const line = make("div", { class: "shown" });
   line.style.left = `${(100 * from) / data.seconds}%`;
   line.style.width = `${(100 * (to - from)) / data.seconds}%`;
-  const key = make("span", { class: "key" }, make("i"), "while the picture is on show");
+  const key = make("span", { class: "key" }, make("i"), "while the frame is on show");
   key.firstChild.style.cssText = "background:var(--rgb);height:3px";
   panels.spec.over.append(line);
   panels.spec.legend.append(key);
@@ -322,11 +322,11 @@ async function begin() {
   const figures = Object.values(panels).map((made) => made.figure);
   const columns = figures.length > 1 ? "senses two" : "senses";
   view.append(make("div", { class: columns }, ...figures), told);
-  button.textContent = audio ? "Play the sound" : "Play";
+  button.textContent = audio ? "Play the audio" : "Play";
   button.addEventListener("click", play);
   document.getElementById("controls").append(button);
   const loads = [];
-  if (data.rgb) loads.push([picture, data.frames]);
+  if (data.rgb) loads.push([image, data.frames]);
   if (data.spec) loads.push([panels.spec.image, data.spectrogram]);
   await Promise.all(loads.map(([image, source]) => ((image.src = source), image.decode())));
   show();

@@ -41,9 +41,9 @@ from mbt_lite.progress import Progress, silent
 TITLE = "What the model reads"
 BASIS = "What the answer rests on"
 LEADS = {
-    "both": "Bright is what counts most. The frame and the line on the sound are the same moment: "
-    "move the slider, click on the sound, or play it.",
-    "spec": "Bright is what counts most. Move the line with the slider, or click on the sound.",
+    "both": "Bright is what counts most. The frame and the line on the audio are the same moment: "
+    "move the slider, click on the audio, or play it.",
+    "spec": "Bright is what counts most. Move the line with the slider, or click on the audio.",
     "rgb": "Bright is what counts most. Move the slider from frame to frame, or play them.",
 }
 
@@ -100,7 +100,7 @@ def _panel(classifier: Classifier, view: View, maps: AttentionMaps, title: str, 
         draw=lambda **state: explorer(*given, **_arguments(state)),
         words=lambda **state: explorer_alt(*given, **_arguments(state)),
         page=partial(_page, *given, choices, title, lead),
-        sound=wav(during_frames(view, clip_config)) if view.wave.any() else None,
+        audio=wav(during_frames(view, clip_config)) if view.wave.any() else None,
         step=clip_config.frame_step,
     )
 
@@ -126,14 +126,14 @@ def _lead(view: View, maps: AttentionMaps) -> str:
 
 def _choices(view: View, maps: AttentionMaps, clip_config: ClipConfig) -> tuple[Choice, ...]:
     """The controls; what there is but one of needs none."""
-    _, heads, slots = (maps.spec if maps.rgb is None else maps.rgb).shape[:3]
+    _, heads, bottlenecks = (maps.spec if maps.rgb is None else maps.rgb).shape[:3]
     found = maps.query == IMPORTANCE  # layers are methods, the most believable first
     layers = tuple(maps.layers if found else (f"layer {layer}" for layer in maps.layers))
     times = tuple(f"{time:.2f} s" for time in moments(view, clip_config))
     choices = [
         Choice("layer", "map" if found else "layer", layers, start=0 if found else len(layers) - 1),
         Choice("head", "head", _all_and_each("head", heads)),
-        Choice("slot", "slot", _all_and_each("slot", slots)),
+        Choice("token", "token", _all_and_each("token", bottlenecks)),
     ]
     frame = Choice("frame", "time", times, start=_start(view, maps), slider=True)
     return (*(choice for choice in choices if len(choice.options) > 1), frame)
@@ -153,8 +153,8 @@ def _start(view: View, maps: AttentionMaps) -> int:
 
 
 def _arguments(state: dict) -> dict:
-    """A state as `plot.explorer` takes it: option 0 of heads and slots is all of them."""
-    named = {name: state[name] - 1 for name in ("head", "slot") if state.get(name)}
+    """A state as `plot.explorer` takes it: option 0 of heads and bottleneck tokens is all of them."""
+    named = {name: state[name] - 1 for name in ("head", "token") if state.get(name)}
     return {"layer": state.get("layer", -1), "frame": state.get("frame", 0)} | named
 
 
@@ -175,7 +175,7 @@ def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, tit
         "start": view.start,
         "seconds": len(view.spec) * clip_config.front_end.hop,
         "duration": len(view.wave) / RATE,
-        "sound": data_uri(wav(view.wave), "audio/wav") if view.wave.any() else None,
+        "audio": data_uri(wav(view.wave), "audio/wav") if view.wave.any() else None,
         "unit": unit_of(maps),
         "part": part_of_video(maps),
         "palette": base64.b64encode(palette().tobytes()).decode("ascii"),
@@ -195,11 +195,11 @@ def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, tit
 
 
 def _words(view: View, maps: AttentionMaps, clip_config: ClipConfig) -> list:
-    """Sentences [layer][head][slot]; the first head and slot are all of them."""
-    layers, heads, slots = (maps.spec if maps.rgb is None else maps.rgb).shape[:3]
+    """Sentences [layer][head][bottleneck token]; the first head and bottleneck token are all of them."""
+    layers, heads, bottlenecks = (maps.spec if maps.rgb is None else maps.rgb).shape[:3]
     say = partial(reads_most, view, maps, clip_config)
-    every_head, every_slot = [None, *range(heads)], [None, *range(slots)]
+    every_head, every_token = [None, *range(heads)], [None, *range(bottlenecks)]
     return [
-        [[say(layer, head, slot) for slot in every_slot] for head in every_head]
+        [[say(layer, head, token) for token in every_token] for head in every_head]
         for layer in range(layers)
     ]

@@ -1,7 +1,7 @@
 /* Bars or lines, one chart for each combination of choices. */
 
 const ROW = 40; // px, of a bar with its label
-const TALL = 320; // px, of a picture of lines
+const TALL = 320; // px, of a figure of lines
 const title = make("h2");
 const holder = make("div", { class: "scroll" });
 const note = make("p", { class: "note" });

@@ -21,10 +21,10 @@ MOST = 6  # labels to choose from
 COLOURS = ("attention", "cause")
 KINDS = {
     "cut": "cut one direction",
-    "zero": "set a slot to zero",
-    "freeze": "freeze a slot",
-    "mean": "set a slot to its mean",
-    "swap": "take a slot from the other clip",
+    "zero": "set a bottleneck token to zero",
+    "freeze": "freeze a bottleneck token",
+    "mean": "set a bottleneck token to its mean",
+    "swap": "take a bottleneck token from the other clip",
 }
 
 
@@ -34,7 +34,7 @@ def likeliest(classifier: Classifier, view: View, most: int = MOST) -> tuple[str
 
 
 def flow(classifier: Classifier, view: View, label: str | None = None) -> Panel:
-    """The `Panel` of the flow between sound and picture for a label, or for the likeliest."""
+    """The `Panel` of the flow between audio and video for a label, or for the likeliest."""
     found = explain.flow(classifier, view, label)
     shown = ("all layers", *(f"layer {layer}" for layer in found.layers))
     choices = (
@@ -43,7 +43,7 @@ def flow(classifier: Classifier, view: View, label: str | None = None) -> Panel:
     )
     layers = (None, *found.layers)
     return Panel(
-        title="What passes between sound and picture",
+        title="What passes between audio and video",
         lead="A band is as wide as its share of what the answer was read from. By cause, its "
         "colour is what happens to the answer when the band is cut: the two need not agree.",
         choices=choices,
@@ -74,7 +74,7 @@ def interventions(
     )
     parts = [only(effects, kind) for kind in kinds]
     title = "Interventions on the bottleneck"
-    lead = "What happens to an answer when something is done to what the slots hold after a layer."
+    lead = "What happens to an answer when something is done to what the bottleneck tokens hold after a layer."
 
     def chart(label, kind):
         part = parts[kind]

@@ -12,7 +12,7 @@ from mbt_lite.explain.html.panel import Choice, Panel
 from mbt_lite.features import View
 from mbt_lite.inference import Classifier
 
-QUESTIONS = ("exchange the sounds", "spoil one stream", "shift the sound")
+QUESTIONS = ("exchange the sounds", "spoil one stream", "shift the audio")
 TITLE = "What if?"
 LEAD = "The same question put to the model after the clip was changed: who is it that it believes?"
 
@@ -24,12 +24,12 @@ def counterfactual(
     names: tuple[str, str] = ("the first", "the second"),
     labels: Sequence[str] | None = None,
 ) -> Panel:
-    """The `Panel` of two clips' pictures and sounds exchanged, and of the first one spoilt.
+    """The `Panel` of two clips' images and sounds exchanged, and of the first one spoilt.
 
     The answers to choose from are the likeliest of both clips, or `labels`.
     """
-    swap = explain.swap_sound(classifier, view, other, names)
-    spoilt, shifted = explain.perturb(classifier, view), explain.shift_sound(classifier, view)
+    swap = explain.swap_audio(classifier, view, other, names)
+    spoilt, shifted = explain.perturb(classifier, view), explain.shift_audio(classifier, view)
     both = (*likeliest(classifier, view, 4), *likeliest(classifier, other, 4))
     labels = tuple(labels or dict.fromkeys(both))
     choices = (Choice("label", "answer", labels), Choice("question", "what if", QUESTIONS))
@@ -56,14 +56,14 @@ def counterfactual(
 def _exchanged(swap: explain.Swap, label: str) -> dict:
     bars = []
     for (i, j), value in np.ndenumerate(swap.probabilities[..., swap.labels.index(label)]):
-        who = f"picture of {swap.names[i]}, sound of {swap.names[j]}"
+        who = f"video of {swap.names[i]}, audio of {swap.names[j]}"
         bars.append(Bar(who, float(value), stream="both" if i == j else "spec"))
     return {"bars": bars}
 
 
 def _spoilt(found: explain.Perturbations, label: str) -> dict:
     values = found.probabilities[:, found.labels.index(label)]
-    streams = ["both", *("spec" if "sound" in name else "rgb" for name in found.names)]
+    streams = ["both", *("spec" if "audio" in name else "rgb" for name in found.names)]
     pairs = zip(["as it is", *found.names], values, streams, strict=True)
     return {"bars": [Bar(name, float(value), stream=stream) for name, value, stream in pairs]}
 
@@ -71,4 +71,4 @@ def _spoilt(found: explain.Perturbations, label: str) -> dict:
 def _shifted(found: explain.Shift, label: str) -> dict:
     values = found.probabilities[:, found.labels.index(label)]
     points = [(float(x), float(y)) for x, y in zip(found.seconds, values, strict=True)]
-    return {"lines": {label: points}, "across": "sound later than the picture by (s)"}
+    return {"lines": {label: points}, "across": "audio later than the video by (s)"}

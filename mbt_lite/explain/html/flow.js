@@ -1,11 +1,11 @@
-/* What passes between sound and picture through the slots, layer by layer. */
+/* What passes between audio and video through the bottleneck tokens, layer by layer. */
 
 const HEIGHT = 440; // px, of the columns
 const [TOP, LEFT, RIGHT, NODE] = [26, 62, 34, 10]; // px: margins, and the width of a node
 const { groups, layers, streams, label } = data;
 const isStream = (group) => group < streams.length;
-const [sound, ...others] = groups.keys(); // from above: the picture, the slots, the sound
-const order = [...others.filter(isStream), ...others.filter((group) => !isStream(group)), sound];
+const [audio, ...others] = groups.keys(); // from above: the video, the bottleneck tokens, the audio
+const order = [...others.filter(isStream), ...others.filter((group) => !isStream(group)), audio];
 const hue = (group) => `var(--${isStream(group) ? streams[group] : "both"})`;
 const sum = (some, value) => some.reduce((total, edge) => total + value(edge), 0);
 
@@ -22,7 +22,7 @@ const times = magnification();
 const widest = Math.max(...edges.filter((edge) => !edge.stays).map((edge) => edge.share), 0) || 1;
 const strongest = Math.max(...edges.map((edge) => Math.abs(edge.change ?? 0)), 0) || 1;
 
-/** How much wider the slots' bands are drawn, so that they fill nearly as much as the others. */
+/** How much wider the bottleneck tokens' bands are drawn, so that they fill nearly as much as the others. */
 function magnification() {
   const stay = sum(edges.filter((edge) => edge.stays), (edge) => edge.share);
   const rest = sum(edges.filter((edge) => !edge.stays), (edge) => edge.share);
@@ -52,7 +52,7 @@ function cutting(change) {
   return `${verb} the logit of \u201c${label}\u201d by ${number(Math.abs(change))}`;
 }
 
-/** The edges between streams and slots of the chosen layers, the most important ones first. */
+/** The edges between streams and bottleneck tokens of the chosen layers, the most important ones first. */
 function ranked(value) {
   const some = edges.filter((edge) => edge.passes && !isFaded(edge) && value(edge) > 0);
   return some.sort((a, b) => value(b) - value(a));
@@ -65,7 +65,7 @@ function describe() {
   const layer = board.state.layer;
   const where = layer ? `in layer ${layers[layer - 1]}` : "over all layers";
   const attention = byAttention(), cause = byCause();
-  if (!attention.length) return say(`${where}, nothing passes between the streams and the slots`);
+  if (!attention.length) return say(`${where}, nothing passes between the streams and the bottleneck tokens`);
   const read = `${where}, most attention passes here: ${words(attention[0])}`;
   if (!cause.length) return say(read);
   const five = attention.slice(0, 5);
@@ -111,7 +111,7 @@ function begins(edge, end, { nodes, unit }) {
   return node.middle - (sum(all, drawn) * unit) / 2 + sum(above, drawn) * unit;
 }
 
-// ---- the picture ----
+// ---- the figure ----
 
 function isFaded(edge) {
   return board.state.layer > 0 && edge.layer !== board.state.layer - 1;
@@ -175,14 +175,14 @@ function show() {
   describe();
 }
 
-// ---- beside the picture ----
+// ---- beside the figure ----
 
 function showKey() {
   const colours = board.state.colour === 1
     ? [["var(--down)", `cut, the logit of \u201c${label}\u201d falls`], ["var(--up)", "it rises"],
       ["var(--soft)", "not cut"]]
     : [...streams.map((_, group) => [hue(group), `from the ${groups[group]}`]),
-      ["var(--both)", "from a slot"]];
+      ["var(--both)", "from a bottleneck token"]];
   key.replaceChildren(...colours.map(([fill, words]) => {
     const made = make("span", { class: "key" }, make("i"), words);
     made.firstChild.style.background = fill;
@@ -226,7 +226,7 @@ const key = make("p", { class: "legend" });
 const lists = make("div", { class: "lists" });
 const note = make("p", { class: "note" }, "Width is the share of the attention; ",
   times === 1 ? "all bands are drawn to one scale." :
-    `bands from and to slots are drawn ${times} times as wide as those that stay in a stream.`,
+    `bands from and to bottleneck tokens are drawn ${times} times as wide as those that stay in a stream.`,
   data.effect ? " A strong border marks what is in both lists." : "");
 const board = controls(data.choices, show);
 view.append(key, holder, told, note, lists);

@@ -29,7 +29,7 @@ SETTINGS = {  # group of sweep.csv: {its variant: the model that was kept}
 LEADS = {
     "fusion layer": "Where should the streams meet? The layer from which they share a bottleneck, "
     "of four layers; 4 means never.",
-    "bottlenecks": "How many slots does it take? The streams share so many, from layer 1 on.",
+    "bottlenecks": "How many bottleneck tokens does it take? The streams share so many, from layer 1 on.",
 }
 SINGERS = world.LABELS[world.KINDS["matched"]]
 

@@ -10,7 +10,7 @@ function make(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** The same for a part of a picture. */
+/** The same for a part of a figure. */
 function draw(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -88,7 +88,7 @@ function slider(choice) {
   return { input, set, label };
 }
 
-/** Parts of a picture that tell their sentence under the pointer and at the keyboard's focus. */
+/** Parts of a figure that tell their sentence under the pointer and at the keyboard's focus. */
 function telling(part, sentence) {
   filled(part, { role: "img", "aria-label": sentence, tabindex: -1 }, []);
   for (const event of ["pointerenter", "pointerdown", "focus"]) {

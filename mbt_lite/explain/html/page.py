@@ -37,7 +37,7 @@ def page(title: str, lead: str, script: str, data: Mapping[str, Any]) -> str:
     if (size := len(document.encode())) > MOST:
         raise ValueError(
             f"the page {title!r} would take {size / 1e6:.1f} MB, and {MOST / 1e6:.0f} MB are the "
-            "most; leave out some layers, some frames or the sound."
+            "most; leave out some layers, some frames or the audio."
         )
     return document
 
@@ -81,14 +81,14 @@ def _image_uri(image: Image.Image, kind: str, **options) -> str:
     return data_uri(content.getvalue(), f"image/{kind}")
 
 
-def wav(sound: Float[np.ndarray, " S"], rate: int = RATE) -> bytes:
+def wav(audio: Float[np.ndarray, " S"], rate: int = RATE) -> bytes:
     """A WAV file, 16 bit mono, of a wave in [-1, 1]."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(rate)
-        file.writeframes(np.round(np.clip(sound, -1, 1) * 32767).astype("<i2").tobytes())
+        file.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
     return content.getvalue()
 
 
@@ -178,7 +178,7 @@ def _range(values: Sequence[float]) -> list[float]:
 
 
 def flow_page(flow) -> str:
-    """The page of an `explain.Flow`: bands between sound, slots and picture, layer by layer."""
+    """The page of an `explain.Flow`: bands between audio, bottleneck tokens and video, layer by layer."""
     layers = ("all layers", *(f"layer {layer}" for layer in flow.layers))
     choices = [Choice("layer", "show", layers, slider=True)]
     if flow.effect is not None:
@@ -193,10 +193,10 @@ def flow_page(flow) -> str:
         "effect": None if flow.effect is None else _known(flow.effect),
     }
     lead = (
-        f"Sound and picture meet only in the slots. A band's width is its share of what the answer "
+        f"Audio and video meet only in the bottleneck tokens. A band's width is its share of what the answer "
         f"“{flow.label}” was read from; its cause is how much the answer changes when it is cut."
     )
-    return page("What passes between sound and picture", lead, "flow.js", data)
+    return page("What passes between audio and video", lead, "flow.js", data)
 
 
 def _known(effects) -> list:

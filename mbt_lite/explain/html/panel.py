@@ -1,4 +1,4 @@
-"""The interface of a view: choices, a picture and alt text per state, and a page."""
+"""The interface of a view: choices, a video and alt text per state, and a page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Panel:
-    """A view of one clip or one table, of which a picture, a page and a widget can be had.
+    """A view of one clip or one table, of which a video, a page and a widget can be had.
 
     `draw(**state)` and `words(**state)` take the index of each choice by its name. `page()` is the
-    same view as one HTML document that needs nothing from outside. `sound` is a WAV file of what
+    same view as one HTML document that needs nothing from outside. `audio` is a WAV file of what
     the clip sounds like; then the choice "frame" runs with it, one option every `step` seconds.
     """
 
@@ -32,7 +32,7 @@ class Panel:
     draw: Callable[..., Figure]
     words: Callable[..., str]
     page: Callable[[], str]
-    sound: bytes | None = None
+    audio: bytes | None = None
     step: float | None = None
 
     @property
@@ -41,9 +41,9 @@ class Panel:
         return {choice.name: choice.start for choice in self.choices}
 
     def png(self, **state) -> bytes:
-        """The picture of a state, PNG; choices that are not named are as at the start."""
+        """The video of a state, PNG; choices that are not named are as at the start."""
         return to_png(self.draw(**{**self.start, **state}))
 
     def alt(self, **state) -> str:
-        """The words for the same picture."""
+        """The words for the same video."""
         return self.words(**{**self.start, **state})

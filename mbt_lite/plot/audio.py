@@ -11,7 +11,7 @@ from mbt_lite.config import FrontEnd
 from mbt_lite.features import hz_to_mel, mel_to_hz
 from mbt_lite.plot.style import add_colorbar, finish, new_figure
 
-SOUND_MAP = "magma"
+AUDIO_MAP = "magma"
 HERTZ = (250, 500, 1000, 2000, 4000)
 
 
@@ -29,7 +29,7 @@ def spectrogram(
     The clock shows `start` (seconds) at the left edge.
     """
     ax = ax or new_figure(6.4, 2.8).subplots()
-    image = draw_sound(ax, spec, front_end, SOUND_MAP, start)
+    image = draw_spectrogram(ax, spec, front_end, AUDIO_MAP, start)
     if colorbar:
         add_colorbar(ax, image, "log-mel")
     return finish(ax, title)
@@ -47,7 +47,7 @@ def spectrogram_alt(
     return f"{length}, loudest at {start + row * front.hop:.1f} s near {pitch(mel, front_end)}"
 
 
-def draw_sound(ax: Axes, spec, front_end: FrontEnd | None, cmap: str, start: float):
+def draw_spectrogram(ax: Axes, spec, front_end: FrontEnd | None, cmap: str, start: float):
     """The image of a spectrogram; its pixel (row, column) is (mel bin, spectrogram frame)."""
     values = one_channel(spec)
     image = ax.imshow(
@@ -56,7 +56,7 @@ def draw_sound(ax: Axes, spec, front_end: FrontEnd | None, cmap: str, start: flo
         aspect="auto",
         interpolation="nearest",
         cmap=cmap,
-        extent=sound_extent(values, front_end, start),
+        extent=spectrogram_extent(values, front_end, start),
     )
     ax.set(xlabel="time (s)", ylabel="mel bin" if front_end is None else "frequency (Hz)")
     if front_end is not None:
@@ -67,7 +67,7 @@ def draw_sound(ax: Axes, spec, front_end: FrontEnd | None, cmap: str, start: flo
     return image
 
 
-def sound_extent(values, front_end: FrontEnd | None, start: float):
+def spectrogram_extent(values, front_end: FrontEnd | None, start: float):
     """Edges in seconds and mel bins, so that tick k stands at the middle of bin k."""
     frames, mels = values.shape
     return start, start + frames * (front_end or FrontEnd()).hop, -0.5, mels - 0.5
