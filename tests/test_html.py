@@ -21,7 +21,7 @@ from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig
 from mbt_lite.data import world
 from mbt_lite.explain import html
 from mbt_lite.explain.html.page import (
-    MOST,
+    LARGEST,
     jpeg_uri,
     png_uri,
     quantised,
@@ -168,7 +168,7 @@ def test_a_page_is_whole_and_names_nothing_outside_itself(name):
     document = PAGES[name]()
     tags = Tags(document)
     assert tags.open == [] and len(tags.scripts) == 2
-    assert len(document.encode()) < MOST
+    assert len(document.encode()) < LARGEST
     assert "http://" not in document and "https://" not in document
     assert not any({"src", "href", "srcset"} & set(attributes) for _, attributes in tags.seen)
     policies = [a["content"] for _, a in tags.seen if "http-equiv" in a]
@@ -191,7 +191,7 @@ def test_a_page_refuses_a_number_that_is_none():
 
 def test_a_page_above_3_mb_is_refused_with_what_to_leave_out():
     with pytest.raises(ValueError, match="would take 3.* leave out some layers, some frames or"):
-        html.page("long", "", "bars.js", {"words": "x" * MOST})
+        html.page("long", "", "bars.js", {"words": "x" * LARGEST})
 
 
 def test_the_attention_of_a_full_size_model_to_noise_fits_into_a_page():
@@ -200,7 +200,7 @@ def test_the_attention_of_a_full_size_model_to_noise_fits_into_a_page():
     data = data_of(document)
     assert data["rgb"]["shape"] == [3, 12, 5, 16, 14, 14]
     assert data["spec"]["shape"] == [3, 12, 5, 50, 8]
-    assert 1e6 < len(document.encode()) < MOST
+    assert 1e6 < len(document.encode()) < LARGEST
 
 
 # ---- what lies in them ----
@@ -428,7 +428,7 @@ def test_the_page_of_attention_says_what_its_panel_says(show):
     panel = html.attention(Reader(), view_of(start=3.0))
     tab = show(panel.page())
     tab.get_by_label("layer").select_option("layer 1")
-    tab.get_by_label("token").select_option("bottleneck token 2")
+    tab.get_by_label("token").select_option("token 2")
     tab.get_by_label("head").select_option("head 3")
     said = panel.alt(layer=0, token=3, head=4)
     assert words(tab) == said[0].upper() + said[1:] + "."

@@ -259,7 +259,7 @@ function seen() {
   const words = (y, x) => {
     const value = number(overFrame()[y * columns + x]);
     const place = data.places[y * columns + x];
-    return `frame at ${times[board.state.frame]}, ${place}: ${data.unit} ${value}`;
+    return `video at ${times[board.state.frame]}, ${place}: ${data.unit} ${value}`;
   };
   const made = panel("seen", "the frame", [wide * larger, tall * larger], [rows, columns], words);
   made.body.append(make("span"), made.over, made.legend);

@@ -6,59 +6,47 @@ Nothing is fetched, and the page forbids itself to: it works from a folder and w
 import base64
 import io
 import itertools
-import json
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
-from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Real, UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from mbt_lite.explain.html.panel import Choice
+from mbt_lite.plot.style import data_uri
 
-HERE = Path(__file__).parent
-MOST = 3_000_000  # bytes of a page
+LARGEST = 3_000_000  # bytes of a page
 RATE = 16_000  # Hz, of every wave in this package
 
 
 def page(title: str, lead: str, script: str, data: Mapping[str, Any]) -> str:
-    """The HTML document of a view: `script` names the file beside this one that draws `data`.
+    """The HTML document of a view: `script` names the file in this folder that draws `data`.
 
-    ValueError where it would take more than 3 MB.
+    Raises ValueError for a document above 3 MB, and for NaN in the data.
     """
-    parts = {"title": escape(title), "lead": escape(lead), "data": as_json(data)}
-    parts |= {"style": _text("page.css"), "script": _text("page.js") + _text(script)}
-    document = Template(_text("page.html")).substitute(parts)
-    if (size := len(document.encode())) > MOST:
+    environment = Environment(
+        loader=PackageLoader("mbt_lite.explain.html", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    template = environment.get_template("page.html")
+    document = template.render(title=title, lead=lead, script=script, data=data)
+    if (size := len(document.encode())) > LARGEST:
         raise ValueError(
-            f"the page {title!r} would take {size / 1e6:.1f} MB, and {MOST / 1e6:.0f} MB are the "
-            "most; leave out some layers, some frames or the audio."
+            f"the page {title!r} would take {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} MB are "
+            "the most; leave out some layers, some frames or the audio."
         )
     return document
-
-
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def as_json(data) -> str:
-    """JSON that no HTML parser ends early: "<" is written as an escape. It refuses nan."""
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def choices_of(choices: Sequence[Choice]) -> list[dict]:
     """Choices as page.js makes controls of them."""
     return [asdict(choice) for choice in choices]
-
-
-def data_uri(content: bytes, kind: str) -> str:
-    """An address that holds its content; `kind` such as "image/png"."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def jpeg_uri(frames: UInt8[np.ndarray, "T H W 3"], quality: int = 80) -> str:
