@@ -24,7 +24,6 @@ from mbt_lite.plot.evaluation import (
     turned,
     turned_alt,
 )
-from mbt_lite.plot.explorer import explorer, explorer_alt, film
 from mbt_lite.plot.faithfulness import deletion, deletion_alt, faithfulness, faithfulness_alt
 from mbt_lite.plot.flow import flow, flow_alt
 from mbt_lite.plot.front_ends import (
@@ -41,6 +40,7 @@ from mbt_lite.plot.maps import (
     attention_on_frames_alt,
     attention_on_spectrogram,
     attention_on_spectrogram_alt,
+    film,
     upsample,
 )
 from mbt_lite.plot.saliency import saliencies, saliencies_alt
@@ -88,8 +88,6 @@ __all__ = [
     "doctor_alt",
     "effects",
     "effects_alt",
-    "explorer",
-    "explorer_alt",
     "faithfulness",
     "faithfulness_alt",
     "film",
