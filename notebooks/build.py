@@ -124,11 +124,12 @@ def run(text: Path, smoke: bool) -> float:
 def keep_still(output) -> None:
     """Leave of an output what is seen without a kernel, its pictures with a palette of colours.
 
-    The live widget comes back when the cell is run.
+    The widget or page comes back when the cell is run.
     """
     data = output.get("data", {})
     if "image/png" in data:
-        data.pop("application/vnd.jupyter.widget-view+json", None)
+        for live in ("application/vnd.jupyter.widget-view+json", "text/html"):
+            data.pop(live, None)
         data["image/png"] = smaller(data["image/png"])
 
 

@@ -118,7 +118,7 @@ def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tm
     assert all(f"How far to believe {method}: in" in said for method in wanted[1:])
     text = (tmp_path / "map.html").read_text("utf-8")
     assert "<h1>What the answer rests on: ring sings</h1>" in text
-    assert r"by occlusion for \u201cring sings\u201d, the answer rests most at" in text
+    assert r"by occlusion for \u201cring sings\u201d; importance over" in text
     for more, cause in (
         (["--map", "gradient", "--layer", "1"], "--layer and --query are for --map attention"),
         (["--label", "ring sings"], "--label needs --map occlusion or gradient"),

@@ -1,4 +1,4 @@
-"""Explorers and a lesson in a real JupyterLab and browser, used by keyboard, without a network."""
+"""A page and a lesson in JupyterLab and a browser, used by keyboard, without a network."""
 
 import json
 import os
@@ -27,7 +27,7 @@ from mbt_lite.features import read_views
 
 model = mbt.load()
 view = read_views("world_0000.mp4", model.clip_config)[0]
-explore(html.{name}(model, view))
+explore(html.attention(model, view))
 """
 LESSON = Path(__file__).parents[1] / "notebooks/01_from_video_to_tensors.ipynb"
 SETTINGS = {  # no news; cells that are out of sight are drawn, too
@@ -47,14 +47,12 @@ pytestmark = [
 
 
 def write_notebooks(folder: Path) -> None:
-    """Notebooks of one cell each, the clip that they look into, and a lesson of the course."""
+    """A notebook of one cell, its clip, and a lesson of the course."""
     folder.mkdir()
     world.render([world.scene(world.SPLITS["test"], 0)], folder)
-    for name in ("attention", "flow"):
-        cell = nbformat.v4.new_code_cell(CELL.format(name=name).strip())
-        notebook = nbformat.v4.new_notebook(cells=[cell])
-        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
-        nbformat.write(notebook, folder / f"{name}.ipynb")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL.strip())])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "attention.ipynb")
     lesson = nbformat.read(LESSON, as_version=4)
     for cell in lesson.cells:
         cell.update({"outputs": []} if cell.cell_type == "code" else {})
@@ -117,25 +115,25 @@ def lab(tmp_path_factory):
 @pytest.fixture
 def tab(lab, request):
     """A browser tab with the test's notebook; what it asks of other machines fails the test."""
-    asked = []
+    requests = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1100, "height": 1100})
         tab.route("https://colab.research.google.com/**", lambda route: route.abort())  # the badge
-        tab.on("request", lambda request: asked.append(urlparse(request.url)))
+        tab.on("request", lambda request: requests.append(urlparse(request.url)))
         name = request.node.get_closest_marker("notebook").args[0]
         tab.goto(f"{lab}/workspaces/{name}/tree/{name}.ipynb")
         yield tab
         browser.close()
-    hosts = {one.hostname for one in asked if one.scheme not in ("data", "blob")}
+    hosts = {one.hostname for one in requests if one.scheme not in ("data", "blob", "about")}
     assert hosts - {"colab.research.google.com"} == {"127.0.0.1"}
 
 
-def run_all(tab) -> None:
+def run_all(tab, output: str = IMAGE) -> None:
     tab.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for()  # the kernel is there
     tab.get_by_role("menuitem", name="Run", exact=True).click()
     tab.get_by_text("Run All Cells", exact=True).click()
-    tab.locator(IMAGE).wait_for(timeout=60_000)
+    tab.locator(output).wait_for(timeout=60_000)
 
 
 def shown(tab) -> tuple[str, str, str]:
@@ -145,14 +143,7 @@ def shown(tab) -> tuple[str, str, str]:
     return image.get_attribute("src"), image.get_attribute("alt"), words.inner_text()
 
 
-def changed(tab, words: str) -> tuple[str, str, str]:
-    """What is shown once the words are others."""
-    script = "words => ![words, undefined].includes(document.querySelector('%s')?.innerText)"
-    tab.wait_for_function(script % ".jp-OutputArea-output [role=status]", arg=words)
-    return shown(tab)
-
-
-def told(tab, words: str) -> tuple[str, str, str]:
+def shown_with(tab, words: str) -> tuple[str, str, str]:
     """What is shown once these words are among the words."""
     script = "words => document.querySelector('%s')?.innerText.includes(words)"
     tab.wait_for_function(script % ".jp-OutputArea-output [role=status]", arg=words)
@@ -161,38 +152,23 @@ def told(tab, words: str) -> tuple[str, str, str]:
 
 @pytest.mark.slow
 @pytest.mark.notebook("attention")
-def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_played(tab, tmp_path):
-    run_all(tab)
+def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_audio_can_be_played(tab, tmp_path):
+    run_all(tab, ".jp-OutputArea-output iframe")
+    assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second figure
+    page = tab.frame_locator(".jp-OutputArea-output iframe")
+    words = page.locator("#words")
+    words.filter(has_text="in layer 3").wait_for()
     tab.screenshot(path=tmp_path / "before.png")
-    before = shown(tab)
-    assert before[0].startswith("data:image/png;base64,") and before[1] == before[2]
-    assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second video
+    before = words.inner_text()
     for _ in range(3):
-        tab.get_by_role("slider").press("ArrowRight")
-    moved = told(tab, f"around {tab.locator('.widget-readout').inner_text()}")
-    assert moved[0] != before[0] and moved[1] == moved[2] != before[2]
-    for key in ("Space", "ArrowUp", "Enter"):
-        tab.get_by_label("layer").press(key)
-    other = told(tab, "in layer 1 ")
-    assert other[0] != moved[0]
-    tab.get_by_role("button", name="Play").press("Enter")
-    tab.wait_for_function("document.querySelector('audio')?.currentTime > 0")
-    assert changed(tab, other[2])[0] != other[0]
-    tab.screenshot(path=tmp_path / "after.png")
-
-
-@pytest.mark.slow
-@pytest.mark.notebook("flow")
-def test_the_flow_is_coloured_by_cause_and_shown_layer_by_layer(tab, tmp_path):
-    run_all(tab)
-    tab.screenshot(path=tmp_path / "before.png")
-    source, alt, words = shown(tab)
-    assert alt == words and "changes the logit of" in words
-    tab.get_by_label("colour").select_option("by cause")
-    tab.wait_for_function(f"old => document.querySelector('{IMAGE}').src !== old", arg=source)
-    by_cause = shown(tab)[0]
-    tab.get_by_role("slider").press("ArrowRight")  # only the first layer
-    tab.wait_for_function(f"old => document.querySelector('{IMAGE}').src !== old", arg=by_cause)
+        page.get_by_role("slider").press("ArrowRight")
+    moved = words.inner_text()
+    assert moved != before
+    page.get_by_label("layer").select_option("layer 1")
+    words.filter(has_text="in layer 1").wait_for()
+    page.get_by_role("button", name="Play").press("Enter")
+    page.get_by_role("button", name="Pause").wait_for()
+    page.get_by_role("button", name="Play").wait_for()  # the audio is over
     tab.screenshot(path=tmp_path / "after.png")
 
 
@@ -205,7 +181,7 @@ def test_a_lesson_runs_from_top_to_bottom_and_its_laboratory_is_turned_by_keyboa
     sliders = tab.get_by_role("slider")
     for _ in range(2):
         sliders.nth(2).press("ArrowLeft")  # fft, from 1024 to 400
-    told(tab, ", 2 empty mel filters")
+    shown_with(tab, ", 2 empty mel filters")
     tab.wait_for_function(f"old => document.querySelector('{IMAGE}').src !== old", arg=source)
     tab.screenshot(path=tmp_path / "after.png")
     tab.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for(timeout=60_000)

@@ -1,4 +1,4 @@
-"""A run in a notebook: its curves are drawn while it goes, and the stop button keeps its state."""
+"""Training in a notebook: live curves, and a stop button that keeps the state."""
 
 import base64
 import io
@@ -52,12 +52,14 @@ def test_curves_are_drawn_live_and_the_stop_button_keeps_the_state(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=cells)
     kernel = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=240, resources=kernel, kernel_name="python3").execute()
-    said = ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
-    assert re.search("finished False at [345]", said[1]) and "finished True at 6" in said[2], said
+    printed = ["".join(o.get("text", "") for o in cell.outputs) for cell in notebook.cells]
+    assert (
+        re.search("finished False at [345]", printed[1]) and "finished True at 6" in printed[2]
+    ), printed
     for cell in notebook.cells[1:]:
-        pictures = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
-        assert len(pictures) == 1  # drawn anew in its place, not one below the other
-        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(pictures[0]))))
+        images = [o.data["image/png"] for o in cell.outputs if "image/png" in o.get("data", {})]
+        assert len(images) == 1  # drawn anew in its place, not one below the other
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(images[0]))))
         assert pixels.shape[1] > 600 and pixels.std() > 5
 
 

@@ -1,4 +1,4 @@
-"""The views that ask the model itself: flow, interventions, counterfactuals, scrubbers, maps."""
+"""Views that run the model: flow, interventions, counterfactuals, scrubbers, maps."""
 
 from html.parser import HTMLParser
 from pathlib import Path
@@ -36,7 +36,7 @@ def counterfactual(classifier, views):
     return html.counterfactual(classifier, *views, ("ring", "circle"), ("ring sings", "bell heard"))
 
 
-def whole(document: str) -> bool:
+def is_self_contained(document: str) -> bool:
     """Whether a page parses, is small, and asks nothing of a network."""
     HTMLParser().feed(document)
     return len(document) < 3e6 and "src=http" not in document and "@import" not in document
@@ -44,7 +44,7 @@ def whole(document: str) -> bool:
 
 def test_the_flow_of_a_clip_is_a_panel_whose_colours_are_attention_or_cause(classifier, views):
     panel = html.flow(classifier, views[0], "ring sings")
-    colours, shown = (choice.options for choice in panel.choices)
+    shown, colours = (choice.options for choice in panel.choices)
     assert colours == ("by attention", "by cause") and shown[1:] == (
         "layer 1",
         "layer 2",
@@ -53,7 +53,7 @@ def test_the_flow_of_a_clip_is_a_panel_whose_colours_are_attention_or_cause(clas
     assert len({panel.png(), panel.png(colour=1), panel.png(layer=2)}) == 3
     assert "changes the logit of ring sings" in panel.alt()
     page = panel.page()
-    assert whole(page) and "ring sings" in page
+    assert is_self_contained(page) and "ring sings" in page
 
 
 def test_without_a_label_the_likeliest_is_explained(classifier, views):
@@ -61,7 +61,7 @@ def test_without_a_label_the_likeliest_is_explained(classifier, views):
     assert f"the logit of {likeliest}" in html.flow(classifier, views[0]).alt()
 
 
-def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(interventions):
+def test_interventions_of_a_kind_are_shown_for_the_chosen_label(interventions):
     names = {choice.name: choice.options for choice in interventions.choices}
     assert names["label"] == ("ring sings", "bell heard")
     assert len(names["kind"]) == 4  # no means were given
@@ -71,22 +71,22 @@ def test_surgery_shows_every_operation_of_a_kind_on_the_answer_that_is_chosen(in
     assert interventions.png(kind=0) != interventions.png(kind=3)
 
 
-def test_the_page_of_surgery_holds_all_its_states(interventions):
+def test_the_page_of_interventions_holds_all_its_states(interventions):
     page = interventions.page()
-    assert whole(page)
+    assert is_self_contained(page)
     for operation in ("video cut after layer 1", "bottleneck token 3 set to zero after layer 2"):
         assert operation in page
 
 
 def test_counterfactuals_are_three_questions_about_two_clips(counterfactual):
-    said = [counterfactual.alt(question=i) for i in range(3)]
-    assert "video of ring with audio of circle" in said[0]
-    assert "audio muted" in said[1] and "late" in said[2]
+    words = [counterfactual.alt(question=i) for i in range(3)]
+    assert "video of ring with audio of circle" in words[0]
+    assert "audio muted" in words[1] and "late" in words[2]
     assert len({counterfactual.png(question=i) for i in range(3)}) == 3
-    assert whole(counterfactual.page())
+    assert is_self_contained(counterfactual.page())
 
 
-def test_the_sound_decides_the_bell_and_both_senses_decide_the_singer(
+def test_the_audio_decides_the_bell_and_both_modalities_decide_the_singer(
     counterfactual, classifier, views
 ):
     swap = explain.swap_audio(classifier, *views)
@@ -99,10 +99,10 @@ def test_a_scrubber_asks_the_models_of_the_grid_one_by_one(group, count):
     panel = html.scrubber(RING, group)
     (choice,) = panel.choices
     assert len(choice.options) == count and choice.slider
-    said = [panel.alt(setting=i) for i in range(count)]
-    assert len(set(said)) == count and all("ring sings" in one for one in said)
+    words = [panel.alt(setting=i) for i in range(count)]
+    assert len(set(words)) == count and all("ring sings" in text for text in words)
     assert panel.png(setting=0) != panel.png(setting=count - 1)
-    assert whole(panel.page())
+    assert is_self_contained(panel.page())
 
 
 def test_another_group_has_no_scrubber():
@@ -110,15 +110,15 @@ def test_another_group_has_no_scrubber():
         html.scrubber(RING, "mixup")
 
 
-def test_maps_stand_row_by_row_with_what_is_known_of_them(classifier, views):
+def test_each_method_has_a_row_of_maps_with_its_caption(classifier, views):
     rng = np.random.default_rng(0)
-    found = [
+    maps = [
         explain.Saliency(name, label, rng.normal(size=(4, 4, 4)), rng.normal(size=(8, 8)))
         for name, label in (("attention", None), ("occlusion", "ring sings"))
     ]
     box = np.tile([0.25, 0.5, 0.5, 0.75], (8, 1))
-    known = {"attention": "seldom right"}
-    figure = plot.saliencies(views[0], found, classifier.clip_config, known, box)
+    captions = {"attention": "seldom right"}
+    figure = plot.saliencies(views[0], maps, classifier.clip_config, captions, box)
     first, second = figure.subfigs
     assert first.get_suptitle() == "attention: seldom right"
     assert second.get_suptitle() == "occlusion for “ring sings”"
@@ -130,16 +130,16 @@ def test_maps_stand_row_by_row_with_what_is_known_of_them(classifier, views):
     assert drawn.min() >= 0 and audio.images[-1].get_array().min() >= 0
     (patch,) = frames[0].patches
     assert patch.get_bbox().bounds == (11.5, 23.5, 12, 12)  # of 48 pixels
-    said = plot.saliencies_alt(views[0], found, classifier.clip_config)
-    assert said.count("importance over") == 4
+    words = plot.saliencies_alt(views[0], maps, classifier.clip_config)
+    assert words.count("importance over") == 4
 
 
-def test_what_is_known_of_a_kind_of_map_stands_beside_it(classifier, views):
-    known = explain.measured()
-    assert known.clips == 500 and known.methods == tuple(explain.METHODS)
+def test_the_measured_scores_of_a_method_stand_beside_its_maps(classifier, views):
+    scores = explain.measured()
+    assert scores.clips == 500 and scores.methods == tuple(explain.METHODS)
     attention, gradient = (explain.caption(classifier, m) for m in ("attention", "gradient"))
     assert "no better" in attention and "no better" not in gradient
-    assert f"{known.mean[0, 1]:.0%}" in attention
+    assert f"{scores.mean[0, 1]:.0%}" in attention
     panel = html.attention(classifier, views[0])
     assert attention in panel.lead and attention in panel.page()
 
@@ -150,7 +150,7 @@ def test_the_table_of_docs_explaining_is_the_one_that_was_measured():
         assert line.rstrip("| ") in page
 
 
-def test_of_another_model_it_is_said_that_nothing_was_measured():
+def test_the_caption_for_another_model_says_that_nothing_was_measured():
     other = load(
         Path(plot.__file__).parents[1] / "weights" / "grid" / "grid-bottleneck.safetensors"
     )

@@ -1,10 +1,8 @@
-"""Commands that explain a clip: attention, flow and others, as a video, a page or a film."""
+"""Commands that explain a clip: attention, flow and others, as a figure, a page or a film."""
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -12,15 +10,15 @@ from tyro.conf import Positional, arg
 
 from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model
 
-Out = Annotated[Path, arg(help="Where it goes: a video (.png) or a page to turn (.html).")]
-Label = Annotated[str | None, arg(help="The answer to explain; without it the likeliest.")]
+Out = Annotated[Path, arg(help="Output: a figure (.png) or an interactive page (.html).")]
+Label = Annotated[str | None, arg(help="The label to explain; default: the most probable one.")]
 Map = Literal["occlusion", "gradient", "attention", "rollout", "flow"]
-Start = Annotated[float | None, arg(help="Take the window from this second on, not the middle.")]
+Start = Annotated[float | None, arg(help="Start of the window in seconds; default: the middle.")]
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Show what a model attends to in a clip, or what its answer rests on, as video or page."""
+    """Show what a model attends to in a clip, or which patches its answer rests on."""
 
     example: ClassVar[str] = (
         "mbt-lite attention data_samples/circle_sings.mp4 --map occlusion gradient --out map.html"
@@ -29,60 +27,60 @@ class Attention:
     clip: Positional[Path]
     """A video file."""
     out: Path
-    """Where it goes: a video (.png), a page to turn (.html) or a film with its audio (.mp4)."""
+    """Output: a figure (.png), an interactive page (.html) or a film with its audio (.mp4)."""
     map: tuple[Map, ...] = ("attention",)
-    """Kinds of maps, the most believable first: occlusion hides patches (slow), gradient weighs
-    attention, attention shows the layers' own, rollout and flow trace it through all layers."""
+    """Kinds of maps, the most faithful first: occlusion hides patches (slow), gradient weights the
+    attention by its gradient, attention is that of each layer, rollout and flow trace it through
+    all layers."""
     label: Label = None
     model: Model = "world-tiny"
     query: str = "bottleneck"
-    """Whose attention: bottleneck, cls or mean."""
+    """Query tokens of the attention: bottleneck, cls, or mean of all patches."""
     layer: int | None = None
-    """Whose attention, in a video or film: the layer, counted from 0; without it the last one
-    whose reading matters."""
+    """Layer of the attention in a figure or film, counted from 0; default: the last one that can
+    change the answer."""
     start: Start = None
     audio_track: AudioTrack = None
     front_end: FrontEndName = None
     debug: Debug = False
 
     def run(self) -> int:
-        kind, own = _kind(self.out, (".png", ".html", ".mp4")), self.map == ("attention",)
-        if not own and (self.layer is not None or self.query != "bottleneck"):
+        kind, attention = _kind(self.out, (".png", ".html", ".mp4")), self.map == ("attention",)
+        if not attention and (self.layer is not None or self.query != "bottleneck"):
             raise ValueError("--layer and --query are for --map attention alone; leave them out.")
         if kind == ".mp4" and len(self.map) > 1:
-            raise ValueError(f"--map {' '.join(self.map)}: a film has room for one map.")
+            raise ValueError(f"--map {' '.join(self.map)}: a film shows one kind of map.")
         if self.label and not {"occlusion", "gradient"} & set(self.map):
-            raise ValueError("--label needs --map occlusion or gradient; other maps know no label.")
-        classifier = load_model(self.model, self.front_end, self.audio_track)
-        view = _view(classifier, self.clip, self.start)
-        return _finish(classifier, self.out, partial(self._drawn, kind, own, classifier, view))
-
-    def _drawn(self, *given):
-        """As `_made`, with a bar in a terminal."""
+            raise ValueError(
+                "--label needs --map occlusion or gradient; other maps do not depend on a label."
+            )
         from mbt_lite.progress import bar
 
+        classifier = load_model(self.model, self.front_end, self.audio_track)
+        view = _view(classifier, self.clip, self.start)
         with bar(self.clip.name) as progress:
             progress(0, desc=f"maps of {', '.join(self.map)}")
-            return self._made(*given, progress)
+            output = self._output(kind, attention, classifier, view, progress)
+        return _write(classifier, self.out, output)
 
-    def _made(self, kind: str, own: bool, classifier, view, progress):
+    def _output(self, kind: str, attention: bool, classifier, view, progress):
         """The page or figure, or None where a film was written."""
         from mbt_lite import explain, plot
         from mbt_lite.explain import html
 
         for method in self.map:
             print(html.worth(classifier, method), file=sys.stderr)
-        if own and kind == ".html":
+        if attention and kind == ".html":
             return html.attention(classifier, view, self.query).page()
-        if own:
+        if attention:
             layers = None if self.layer is None else (self.layer,)
             maps = classifier.attention(view.clip, self.query, layers)
         elif kind == ".html":
             return html.importance(classifier, view, self.map, self.label, progress).page()
         elif len(self.map) > 1:
             label = self.label or explain.best_label(classifier, view)
-            found = [explain.saliency(classifier, view, m, label, progress) for m in self.map]
-            return plot.saliencies(view, found, classifier.clip_config)
+            maps = [explain.saliency(classifier, view, m, label, progress) for m in self.map]
+            return plot.saliencies(view, maps, classifier.clip_config)
         else:
             maps = html.importance_maps(classifier, view, self.map, self.label, progress)
         maps = html.present(view, maps)
@@ -102,7 +100,7 @@ class Flow:
     out: Out
     label: Label = None
     colour: str = "cause"
-    """cause: what cutting a band changes, a forward pass each; attention: without them."""
+    """cause: the effect of cutting each band, a forward pass each; attention: no forward passes."""
     model: Model = "world-tiny"
     start: Start = None
     audio_track: AudioTrack = None
@@ -120,10 +118,10 @@ class Flow:
             raise ValueError(f"--colour {self.colour}: choose cause or attention.")
         view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"
         with bar(self.clip.name) as progress:
-            found = explain.flow(classifier, view, self.label, cut, progress)
-        page, figure = lambda: html.flow_page(found), lambda: plot.flow(found, self.colour)
-        code = _finish(classifier, self.out, page if kind == ".html" else figure)
-        print(plot.flow_alt(found))
+            flow = explain.flow(classifier, view, self.label, cut, progress)
+        output = html.flow_page(flow) if kind == ".html" else plot.flow(flow, self.colour)
+        code = _write(classifier, self.out, output)
+        print(plot.flow_alt(flow))
         return code
 
 
@@ -139,7 +137,7 @@ class Swap:
     clip: Positional[Path]
     """A video file with audio."""
     other: Positional[Path]
-    """Another one."""
+    """Another video file with audio."""
     out: Out
     label: Label = None
     model: Model = "world-tiny"
@@ -154,43 +152,40 @@ class Swap:
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = load_model(self.model, self.front_end)
-        one, two = (_view(classifier, path, None) for path in (self.clip, self.other))
+        view, other = (_view(classifier, path, None) for path in (self.clip, self.other))
         names = self.clip.stem, self.other.stem
         with bar("swap") as progress:
             progress(0, desc="compiling, the first clip")
-            label = self.label or explain.best_label(classifier, one)
-            label_index(classifier, label)  # refuses one that is not known
+            label = self.label or explain.best_label(classifier, view)
+            label_index(classifier, label)  # refuses an unknown one
             progress(0, desc="each video with each audio")
-            found = explain.swap_audio(classifier, one, two, names)
-        labels = None if self.label is None else [self.label]
-
-        def page() -> str:
-            return html.counterfactual(classifier, one, two, names, labels).page()
-
-        def figure():
-            return plot.swap(found, label).figure
-
-        code = _finish(classifier, self.out, page if kind == ".html" else figure)
-        print(plot.swap_alt(found, label))
+            swap = explain.swap_audio(classifier, view, other, names)
+        if kind == ".html":
+            labels = None if self.label is None else [self.label]
+            output = html.counterfactual(classifier, view, other, names, labels).page()
+        else:
+            output = plot.swap(swap, label).figure
+        code = _write(classifier, self.out, output)
+        print(plot.swap_alt(swap, label))
         return code
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Measure how far each kind of map can be believed, where the right answer is known."""
+    """Measure how faithful each kind of map is, on clips whose cause is known."""
 
     example: ClassVar[str] = "mbt-lite faithfulness --clips 500 --out faithfulness.png"
 
     model: Model = "world-tiny"
-    """A model that knows the micro-world."""
+    """A model trained on the micro-world."""
     clips: int = 500
-    """Clips of the test split in which a shape sings."""
+    """Number of clips of the test split in which a shape sings."""
     methods: tuple[str, ...] = ("attention", "rollout", "gradient", "flow", "occlusion")
-    """Which maps; occlusion takes most of the time."""
+    """Kinds of maps; occlusion takes most of the time."""
     out: Path | None = None
-    """A video (.png) of the scores; the curves go beside it, as NAME_curves.png."""
+    """A figure (.png) of the scores; the curves are written beside it, as NAME_curves.png."""
     json: bool = False
-    """One JSON object instead of a table."""
+    """Print one JSON object instead of a table."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -200,18 +195,18 @@ class Faithfulness:
             raise ValueError(f"--clips {self.clips}: an interval needs 2 clips or more.")
         if self.out:
             _kind(self.out, (".png",))
-        found = explain.faithfulness(load_model(self.model), self.clips, self.methods)
-        print(json.dumps(_plain(found)) if self.json else found.table())
+        scores = explain.faithfulness(load_model(self.model), self.clips, self.methods)
+        print(json.dumps(_plain(scores)) if self.json else scores.table())
         if self.out:
-            plot.save(plot.faithfulness(found), self.out)
+            plot.save(plot.faithfulness(scores), self.out)
             curves = self.out.with_name(f"{self.out.stem}_curves.png")
-            plot.save(plot.deletion(found.curves), curves)
+            plot.save(plot.deletion(scores.curves), curves)
             print(f"{self.out} and {curves}", file=sys.stderr)
         return 0
 
 
-def _plain(found) -> dict:
-    """Scores as JSON can hold them: lists, and null where there is no number."""
+def _plain(scores) -> dict:
+    """Convert scores to lists for JSON, with null in place of NaN."""
     import numpy as np
 
     def plain(value):
@@ -221,11 +216,11 @@ def _plain(found) -> dict:
             return np.where(np.isfinite(value), value.astype(object), None).tolist()
         return value
 
-    return plain(asdict(found))
+    return plain(asdict(scores))
 
 
 def _kind(out: Path, endings: tuple[str, ...]) -> str:
-    """How a path ends; refuses another ending, or a folder that is not there, before all work."""
+    """The suffix of a path; refuses other suffixes and missing folders before any work."""
     if out.suffix.lower() not in endings:
         raise ValueError(f"--out {out}: name a file that ends in {' or '.join(endings)}.")
     if not out.absolute().parent.is_dir():
@@ -243,26 +238,37 @@ def _view(classifier, path: Path, start: float | None):
 
 
 def _film(out: Path, classifier, view, maps) -> None:
-    """The explorer's frames as an mp4 file with the audio that goes with them."""
+    """Write the frames with their maps as an mp4 file with audio."""
     from mbt_lite import media, plot
-    from mbt_lite.explain.html.attention import during_frames
 
     clip_config = classifier.clip_config
-    wave = during_frames(view, clip_config) if view.wave.any() else None
-    shots = plot.film(view, maps, clip_config)
-    media.write(out, shots, 1 / clip_config.frame_step, wave)
+    wave = _wave_during_frames(view, clip_config) if view.wave.any() else None
+    media.write(out, plot.film(view, maps, clip_config), 1 / clip_config.frame_step, wave)
 
 
-def _finish(classifier, out: Path, make: Callable) -> int:
-    """Writes the page or figure that `make` gives, or lets it write; says where, and returns 0."""
+def _wave_during_frames(view, clip_config):
+    """The wave while the frames are on show; silence before it begins and after it ends."""
+    import numpy as np
+
+    from mbt_lite.plot.maps import frame_times
+
+    rate, step = clip_config.front_end.rate, clip_config.frame_step
+    times = frame_times(view, clip_config)
+    first = round((times[0] - step / 2 - view.start) * rate)
+    samples = first + np.arange(round(len(times) * step * rate))
+    inside = (samples >= 0) & (samples < len(view.wave))
+    return np.where(inside, view.wave[np.clip(samples, 0, len(view.wave) - 1)], np.float32(0))
+
+
+def _write(classifier, out: Path, output) -> int:
+    """Write a page or a figure, if there is one; print the path and the model's caution."""
     from mbt_lite import plot
     from mbt_lite.paths import write_text
 
-    made = make()
-    if isinstance(made, str):
-        write_text(out, made)
-    elif made is not None:
-        plot.save(made, out)
+    if isinstance(output, str):
+        write_text(out, output)
+    elif output is not None:
+        plot.save(output, out)
     print(out)
     if classifier.caution:
         print(f"caution: {classifier.caution}", file=sys.stderr)

@@ -18,7 +18,7 @@ from mbt_lite.demo.engine import NAMES, Asked, Window
 from mbt_lite.demo.markup import HUES, figure_uri, says
 from mbt_lite.explain.html.page import data_uri
 from mbt_lite.features import View
-from mbt_lite.plot.explorer import hertz_marks
+from mbt_lite.plot.maps import hertz_marks
 
 COLUMNS = 1200  # at most, of the spectrogram
 

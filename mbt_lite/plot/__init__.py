@@ -31,7 +31,6 @@ from mbt_lite.plot.evaluation import (
     turned,
     turned_alt,
 )
-from mbt_lite.plot.explorer import explorer, explorer_alt, film
 from mbt_lite.plot.faithfulness import (
     deletion,
     deletion_alt,
@@ -49,6 +48,7 @@ from mbt_lite.plot.maps import (
     attention_on_frames_alt,
     attention_on_spectrogram,
     attention_on_spectrogram_alt,
+    film,
     upsample,
 )
 from mbt_lite.plot.scores import bars, bars_alt, compare_bars, curves, curves_alt
@@ -71,7 +71,7 @@ __all__ = [
     "attention_on_frames", "attention_on_frames_alt", "attention_on_spectrogram",
     "attention_on_spectrogram_alt", "bars", "bars_alt", "compare_bars", "conditions",
     "conditions_alt", "cost", "cost_alt", "curves", "curves_alt", "deletion", "deletion_alt",
-    "doctor", "doctor_alt", "effects", "effects_alt", "explorer", "explorer_alt", "faithfulness",
+    "doctor", "doctor_alt", "effects", "effects_alt", "faithfulness",
     "faithfulness_alt", "film", "flow", "flow_alt", "front_end_match", "front_end_match_alt",
     "front_end_recovery", "front_end_recovery_alt", "perturbations", "perturbations_alt",
     "precision_recall", "precision_recall_alt", "saliencies", "saliencies_alt", "samples",

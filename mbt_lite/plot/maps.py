@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Num, Real
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -16,7 +18,15 @@ from PIL import Image
 
 from mbt_lite.config import ClipConfig, FrontEnd
 from mbt_lite.features import View
-from mbt_lite.plot.audio import draw_spectrogram, one_channel, peak, pitch, spectrogram_extent
+from mbt_lite.plot.audio import (
+    HERTZ,
+    draw_spectrogram,
+    mel_bin,
+    one_channel,
+    peak,
+    pitch,
+    spectrogram_extent,
+)
 from mbt_lite.plot.style import INK, add_colorbar, finish, hide_frame, new_figure
 
 ATTENTION_MAP = "inferno"
@@ -35,29 +45,36 @@ def attention(
     head: int | None = None,
     token: int | None = None,
     colorbar: bool = True,
+    frame: int | None = None,
 ) -> Figure:
-    """A figure of what `maps`, an `inference.AttentionMaps`, read in one layer of `view`'s clip.
+    """Plot what the query tokens attend to in one layer, over frames and spectrogram of a clip.
 
-    One row of at most four frames, the one with the highest value among them, above the
-    spectrogram, on the file's clock; small triangles mark on the spectrogram when these frames
-    were on show. `head` and `token` (query token) as in `AttentionMaps.mean`.
+    `maps` is an `inference.AttentionMaps`; `layer`, `head` and `token` (query token) as in its
+    `mean`. The figure has one row of at most four frames, the one with the highest value among
+    them, or `frame` alone, above the spectrogram, on the file's clock. Small triangles mark on the
+    spectrogram when these frames were on show.
     """
     shown = {s: maps.mean(s, layer, head, token) for s in streams(maps)}
-    picked = spread(shown["rgb"], SHOWN) if "rgb" in shown else []
+    times, picked = view.times, []
+    if frame is not None:
+        times, picked = frame_times(view, clip_config), [frame]
+        if "rgb" in shown:
+            shown["rgb"] = _map_per_frame(shown["rgb"], len(view.rgb))
+    elif "rgb" in shown:
+        picked = spread(shown["rgb"], SHOWN)
     side = (WIDTH - 1.0) / max(len(picked), 2)  # inches, of a frame
     heights = {"rgb": side * view.rgb.shape[1] / view.rgb.shape[2] + 0.35, "spec": 3.0}
     heights = [heights[stream] for stream in shown]
     figure = new_figure(WIDTH, sum(heights) + 0.35)
     parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
-    times, unit = None, unit_of(maps)
+    marked, unit = [times[index] for index in picked], unit_of(maps)
     for part, (stream, values) in zip(parts, shown.items(), strict=True):
         if stream == "rgb":
-            times = _strip(part, view.rgb, values, view.times, SHOWN, colorbar, picked, unit)
+            marked = _strip(part, view.rgb, values, times, SHOWN, colorbar, picked, unit)
             continue
         ax, look = part.subplots(), {"colorbar": colorbar, "start": view.start, "unit": unit}
         attention_on_spectrogram(view.spec, values, clip_config.front_end, ax, **look)
-        if times is not None:
-            _mark(ax, times)
+        _mark(ax, marked)
     figure.suptitle(reading(maps, layer, head, token), x=0.01, ha="left", color=INK, size=11)
     return figure
 
@@ -70,7 +87,7 @@ def attention_alt(
     head: int | None = None,
     token: int | None = None,
 ) -> str:
-    """A sentence that says what is read, and where in the frames and in the audio most."""
+    """A sentence that says whose attention it is, and where in frames and audio it is highest."""
     parts = [reading(maps, layer, head, token)]
     if "rgb" in streams(maps):
         parts.append(attention_on_frames_alt(maps.mean("rgb", layer, head, token), view.times))
@@ -78,7 +95,46 @@ def attention_alt(
         front, values = clip_config.front_end, maps.mean("spec", layer, head, token)
         seconds = len(view.spec) * front.hop
         parts.append(attention_on_spectrogram_alt(values, seconds, front, view.start))
-    return "; ".join(parts)
+    return "; ".join(parts).replace("attention over", f"{unit_of(maps)} over")
+
+
+def film(
+    view: View,
+    maps,
+    clip_config: ClipConfig,
+    layer: int = -1,
+    head: int | None = None,
+    token: int | None = None,
+) -> np.ndarray:
+    """Images of `attention` for every frame, uint8 [T, H, W, 3] with even H and W.
+
+    For `media.write`, with the view's wave, or for `mediapy.show_video`.
+    """
+    images = []
+    for frame in range(len(view.rgb)):
+        figure = attention(view, maps, clip_config, layer, head, token, frame=frame)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        image = np.array(canvas.buffer_rgba())
+        height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+        images.append(image[:height, :width, :3])
+    return np.stack(images)
+
+
+def frame_times(view: View, clip_config: ClipConfig) -> np.ndarray:
+    """The middle of the time that each frame is on show, [T] in seconds on the file's clock.
+
+    The clock goes on where a short file is looped; without video it is the clock of the audio.
+    """
+    step, count = clip_config.frame_step, len(view.times)
+    no_video = count > 1 and np.ptp(view.times) == 0
+    return (view.start + step / 2 if no_video else view.times[0]) + step * np.arange(count)
+
+
+def _map_per_frame(maps: np.ndarray, frames: int) -> np.ndarray:
+    """The map [y, x] of each frame, from maps that cover several frames."""
+    covered = frames // len(maps)
+    return maps[np.minimum(np.arange(frames) // covered, len(maps) - 1)]
 
 
 def streams(maps) -> list[str]:
@@ -86,12 +142,12 @@ def streams(maps) -> list[str]:
 
 
 def unit_of(maps) -> str:
-    """What the values of the maps are, as color bars name it."""
+    """The label of color bars: "attention" or "importance"."""
     return IMPORTANCE if maps.query == IMPORTANCE else "attention"
 
 
 def reading(maps, layer: int, head: int | None, token: int | None) -> str:
-    """Whose attention it is, such as "what the bottleneck reads in layer 4, bottleneck token 0"."""
+    """The title of maps, such as "what the bottleneck reads in layer 4, bottleneck token 0"."""
     if maps.query == IMPORTANCE:
         return f"what the answer rests on, by {maps.layers[layer]}"
     who = QUERIES.get(maps.query, maps.query)
@@ -102,11 +158,13 @@ def reading(maps, layer: int, head: int | None, token: int | None) -> str:
 
 
 def _mark(ax: Axes, times: Sequence[float]) -> None:
-    """Small triangles along the top edge at these times; those beyond the audio are left out."""
+    """Mark times within the audio by triangles along the top edge; a single one also by a line."""
     left, right = ax.get_xlim()
     inside = [time for time in times if left <= time <= right]
     top = ax.get_xaxis_transform()
     ax.plot(inside, [1.03] * len(inside), "v", transform=top, color=INK, ms=4, clip_on=False)
+    if len(inside) == 1:
+        ax.axvline(inside[0], color="white", lw=1.4)
     ax.set_xlim(left, right)
 
 
@@ -118,7 +176,7 @@ def attention_on_frames(
     columns: int = 8,
     colorbar: bool = True,
 ) -> Figure:
-    """A figure with one frame per map, the map laid over it in colour on one common scale.
+    """Plot one frame per map, with the map laid over it in color on one common scale.
 
     `frames` are uint8 or floats in [-1, 1]. A map stands for T // t frames in a row, which are
     shown one over the other, with their time from `times` (seconds, one per frame) below.
@@ -133,15 +191,15 @@ def attention_on_frames(
 
 
 def _strip_height(frames, maps, columns: int = 8) -> float:
-    """The height in inches of `_strip` at its natural width."""
+    """The natural height of `_strip`, in inches."""
     rows = -(-len(maps) // columns)
     return rows * (SIDE * frames.shape[1] / frames.shape[2] + 0.3)
 
 
 def _strip(figure, frames, maps, times, columns=8, colorbar=True, picked=None, unit="attention"):
-    """The times of the frames that are drawn into a figure or a part of one, or None.
+    """Draw frames with the maps `picked` (None: all) into a figure or subfigure.
 
-    `picked` are the maps to draw; None: all of them.
+    Returns the times of these frames, or None without `times`.
     """
     frames, maps = _as_uint8(frames), np.asarray(maps, np.float32)
     groups = under_maps(len(frames), len(maps))
@@ -198,9 +256,9 @@ def attention_on_spectrogram(
     start: float = 0.0,
     unit: str = "attention",
 ) -> Axes:
-    """Axes with a grey spectrogram under an attention map [time, mel], on the same seconds.
+    """Plot an attention map [time, mel] over a gray spectrogram.
 
-    The clock shows `start` (seconds) at the left edge; `unit` is what stands at the color bar.
+    The time axis begins at `start` (seconds); `unit` labels the color bar.
     """
     ax = ax or new_figure(6.4, 2.8).subplots()
     draw_spectrogram(ax, spec, front_end, "gray", start)
@@ -239,19 +297,19 @@ def attention_on_spectrogram_alt(
 
 
 def upsample(attention: Real[Any, "y x"], size: tuple[int, int]) -> np.ndarray:
-    """A map stretched bilinearly to `size` (rows, columns), as if it covered the whole video."""
+    """A map resized bilinearly to `size` (rows, columns)."""
     image = Image.fromarray(np.asarray(attention, np.float32))
     return np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def overlay(ax: Axes, attention, scale: Normalize, **where):
-    """An image whose opacity follows the attention: what is not attended to stays visible."""
+    """Draw a map whose opacity follows the attention, so that the image below stays visible."""
     opacity = np.clip(scale(attention), 0, 1) ** 0.7 * 0.85
     return ax.imshow(attention, cmap=ATTENTION_MAP, norm=scale, alpha=opacity, **where)
 
 
 def under_maps(frames: int, maps: int) -> list[slice]:
-    """The frames that each map covers; those that fill no map at the end are left out."""
+    """The frames that each map covers, without an incomplete group at the end."""
     if not 0 < maps <= frames:
         raise ValueError(f"{maps} maps do not fit {frames} frames: each map needs a frame or more.")
     length = frames // maps
@@ -259,7 +317,7 @@ def under_maps(frames: int, maps: int) -> list[slice]:
 
 
 def span(times: Sequence[float] | np.ndarray) -> str:
-    """When frames are on show, such as "1.62\N{EN DASH}1.88 s", or "1.62 s" of one."""
+    """The time range of frames, such as "1.62\N{EN DASH}1.88 s", or "1.62 s" of one."""
     ends = dict.fromkeys(f"{time:.2f}" for time in (times[0], times[-1]))
     return "\N{EN DASH}".join(ends) + " s"
 
@@ -273,18 +331,29 @@ def _as_uint8(frames) -> np.ndarray:
 
 
 def grey(frame: np.ndarray) -> np.ndarray:
-    """A frame with half of its colour taken out, so that colour means attention."""
+    """Frames [..., 3] with half of their color removed, so that color means attention."""
     luma = frame @ np.array([0.299, 0.587, 0.114])
     return (0.5 * frame + 0.5 * luma[..., None]).astype(np.uint8)
 
 
+def palette() -> np.ndarray:
+    """The colors of attention, uint8 [256, 3], from zero to the highest value."""
+    return np.round(colormaps[ATTENTION_MAP](np.arange(256))[:, :3] * 255).astype(np.uint8)
+
+
+def hertz_marks(front: FrontEnd) -> list[tuple[str, float]]:
+    """The marks of the pitch axis, and how far up each stands, from 0 to 1."""
+    shown = [hz for hz in HERTZ if front.low <= hz <= front.high]
+    return [(f"{hz:,}", (mel_bin(hz, front) + 0.5) / front.mels) for hz in shown]
+
+
 def common_scale(maps: np.ndarray) -> Normalize:
-    """One colour scale for all maps, from no attention to the most there is."""
+    """One color scale for all maps, from zero to their highest value."""
     return Normalize(0, float(maps.max()) if maps.max() > 0 else 1.0)
 
 
 def place(y: int, x: int, size: tuple[int, int]) -> str:
-    """A cell of a grid in words: "top left", "centre", "bottom right"."""
+    """The place of a grid cell in words, such as "at the top left"."""
     row = ("top", "middle", "bottom")[3 * y // size[0]]
     column = ("left", "centre", "right")[3 * x // size[1]]
     if row == "middle":

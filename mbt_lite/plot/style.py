@@ -1,5 +1,6 @@
 """Share colors, fonts, axes and number formats among all plots; save figures as PNG."""
 
+import base64
 import io
 import warnings
 from collections.abc import Sequence
@@ -97,6 +98,11 @@ def to_png(figure: Figure) -> bytes:
     png = io.BytesIO()
     render(figure, png)
     return png.getvalue()
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """A URI that holds its content; `media_type` such as "image/png"."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def finish(ax: Axes, title: str | None) -> Axes:

@@ -1,27 +1,13 @@
-"""Interactive views of a clip: a video, alt text and an HTML page for each state.
+"""Interactive views of a clip: a figure, alt text and an HTML page for all states.
 
 panel = html.attention(clf, features.read_views("clip.mp4", clf.clip_config)[0])
 panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a notebook
 """
 
-from mbt_lite.explain.html.attention import (
-    attention,
-    importance,
-    importance_maps,
-    present,
-    worth,
-)
-from mbt_lite.explain.html.bottleneck import flow, interventions
-from mbt_lite.explain.html.counterfactual import counterfactual
-from mbt_lite.explain.html.grid import scrubber
-from mbt_lite.explain.html.page import (
-    Bar,
-    Chart,
-    bars_page,
-    flow_page,
-    page,
-)
-from mbt_lite.explain.html.panel import Choice, Panel
+from mbt_lite.explain.html.attention import attention, importance, importance_maps, present, worth
+from mbt_lite.explain.html.charts import counterfactual, interventions, scrubber
+from mbt_lite.explain.html.flow import flow, flow_page
+from mbt_lite.explain.html.page import Bar, Chart, Choice, Panel, bars_page, page
 
 __all__ = [
     "Bar",
@@ -35,9 +21,9 @@ __all__ = [
     "flow_page",
     "importance",
     "importance_maps",
+    "interventions",
     "page",
     "present",
     "scrubber",
-    "interventions",
     "worth",
 ]

@@ -7,6 +7,19 @@ const holder = make("div", { class: "scroll" });
 const note = make("p", { class: "note" });
 let width = 0;
 
+/** All values that the axis of a chart must hold. */
+function valuesOf(chart) {
+  const ends = chart.bars.flatMap((bar) => [bar.value, bar.low, bar.high]);
+  const heights = Object.values(chart.lines).flat().map(([, y]) => y);
+  return [0, ...ends, ...heights].filter((value) => value !== null);
+}
+
+/** The ends of an axis, which are never the same. */
+function range(values) {
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return [low, high > low ? high : low + 1];
+}
+
 /** The chart of the state; charts lie in the order in which the last choice turns fastest. */
 function chart() {
   const place = data.choices.reduce(
@@ -16,9 +29,11 @@ function chart() {
 
 function show() {
   const shown = chart();
+  const alike = data.charts.filter((other) => other.axis === shown.axis);
+  shown.range = range(alike.flatMap(valuesOf)); // one scale, so that states can be compared
   title.textContent = shown.title;
   holder.replaceChildren(shown.bars.length ? bars(shown) : lines(shown));
-  note.textContent = shown.bars.some((bar) => bar.low !== null) ? data.interval : "";
+  note.textContent = shown.bars.some((bar) => bar.low !== null) ? "Whiskers are 95 % intervals." : "";
   say(shown.words);
 }
 
@@ -47,15 +62,14 @@ function bars(shown) {
     svg.append(labelled(across(value), bottom + 16, number(value), "middle"));
   }
   svg.append(labelled(width / 2, bottom + 36, shown.axis, "middle"));
-  const made = shown.bars.map((bar, row) => barOf(bar, row * ROW, across, shown.axis));
-  svg.append(...made);
-  roving(made);
+  const rows = shown.bars.map((bar, row) => barOf(bar, row * ROW, across, shown.axis));
+  svg.append(...rows);
+  roving(rows);
   return svg;
 }
 
 function barOf(bar, top, across, axis) {
-  const known = bar.low !== null;
-  const between = known ? ` (${number(bar.low)} to ${number(bar.high)})` : "";
+  const between = bar.low !== null ? ` (${number(bar.low)} to ${number(bar.high)})` : "";
   const sentence = `${bar.label}: ${number(bar.value)}${between}, ${axis}`;
   const [from, to] = [across(0), across(bar.value)].sort((a, b) => a - b);
   const y = top + 22, size = { y, height: 13 };
@@ -65,7 +79,7 @@ function barOf(bar, top, across, axis) {
       fill: `var(--${bar.stream})` }),
     labelled(8, top + 17, bar.label, "start", ""),
     labelled(width - 8, top + 17, number(bar.value), "end", ""));
-  if (known) {
+  if (between) {
     const [low, high, middle] = [across(bar.low), across(bar.high), y + 6.5];
     const path = `M${low} ${middle}H${high}M${low} ${middle - 4}v8M${high} ${middle - 4}v8`;
     group.append(draw("path", { d: path, stroke: "var(--ink)", "stroke-width": 1.5 }));
@@ -75,22 +89,23 @@ function barOf(bar, top, across, axis) {
 
 // ---- lines ----
 
-const DASHES = ["", "7 4", "2 3", "9 3 2 3"]; // told apart without any colour
+const DASHES = ["", "7 4", "2 3", "9 3 2 3"]; // distinct without color
 
 function lines(shown) {
   const names = Object.keys(shown.lines);
   const top = 30 + 20 * names.length;
-  const across = scale(shown.across.range, 52, width - 12);
+  const xs = range(Object.values(shown.lines).flat().map(([x]) => x));
+  const across = scale(xs, 52, width - 12);
   const up = scale(shown.range, top + TALL, top + 8);
   const svg = draw("svg", { width, height: top + TALL + 44, role: "group" });
   for (const value of ticks(...shown.range)) {
     svg.append(line(52, up(value), width - 12, up(value)));
     svg.append(labelled(46, up(value) + 4, number(value), "end"));
   }
-  for (const value of ticks(...shown.across.range, width < 500 ? 4 : 8)) {
+  for (const value of ticks(...xs, width < 500 ? 4 : 8)) {
     svg.append(labelled(across(value), top + TALL + 17, number(value), "middle"));
   }
-  svg.append(labelled((width + 40) / 2, top + TALL + 37, shown.across.axis, "middle"));
+  svg.append(labelled((width + 40) / 2, top + TALL + 37, shown.across, "middle"));
   svg.append(labelled(4, top - 6, shown.axis));
   const points = names.flatMap((name, place) => lineOf(svg, shown, name, place, across, up));
   roving(points);
@@ -105,7 +120,7 @@ function lineOf(svg, shown, name, place, across, up) {
   svg.append(draw("polyline", { points: places.join(" "), ...look }));
   svg.append(draw("path", { d: `M4 ${y}h34`, ...look }), labelled(46, y + 4, name, "start", ""));
   return shown.lines[name].map(([x, y]) => {
-    const sentence = `${name}: ${number(y)} at ${number(x)} (${shown.axis}; ${shown.across.axis})`;
+    const sentence = `${name}: ${number(y)} at ${number(x)} (${shown.axis}; ${shown.across})`;
     const dot = draw("g", {},
       draw("circle", { cx: across(x), cy: up(y), r: 9, fill: "transparent", stroke: "none" }),
       draw("circle", { cx: across(x), cy: up(y), r: 3.5, fill: stroke }));
@@ -115,7 +130,7 @@ function lineOf(svg, shown, name, place, across, up) {
 }
 
 const board = controls(data.choices, show);
-view.append(title, holder, told, note);
+view.append(title, holder, pointed, note);
 atEachWidth(holder, (pixels) => {
   width = pixels;
   show();

@@ -22,12 +22,12 @@ const times = magnification();
 const widest = Math.max(...edges.filter((edge) => !edge.stays).map((edge) => edge.share), 0) || 1;
 const strongest = Math.max(...edges.map((edge) => Math.abs(edge.change ?? 0)), 0) || 1;
 
-/** How much wider the bottleneck tokens' bands are drawn, so that they fill nearly as much as the others. */
+/** The factor that widens the bands of bottleneck tokens to nearly the width of the others. */
 function magnification() {
   const stay = sum(edges.filter((edge) => edge.stays), (edge) => edge.share);
-  const rest = sum(edges.filter((edge) => !edge.stays), (edge) => edge.share);
+  const cross = sum(edges.filter((edge) => !edge.stays), (edge) => edge.share);
   const round = [1, 2, 5].flatMap((n) => [n, 10 * n, 100 * n]);
-  return Math.max(1, ...round.filter((factor) => rest && factor * rest <= stay));
+  return Math.max(1, ...round.filter((factor) => cross && factor * cross <= stay));
 }
 
 function drawn(edge) {
@@ -52,7 +52,7 @@ function cutting(change) {
   return `${verb} the logit of \u201c${label}\u201d by ${number(Math.abs(change))}`;
 }
 
-/** The edges between streams and bottleneck tokens of the chosen layers, the most important ones first. */
+/** The edges between streams and bottleneck tokens of the chosen layers, the highest first. */
 function ranked(value) {
   const some = edges.filter((edge) => edge.passes && !isFaded(edge) && value(edge) > 0);
   return some.sort((a, b) => value(b) - value(a));
@@ -65,7 +65,7 @@ function describe() {
   const layer = board.state.layer;
   const where = layer ? `in layer ${layers[layer - 1]}` : "over all layers";
   const attention = byAttention(), cause = byCause();
-  if (!attention.length) return say(`${where}, nothing passes between the streams and the bottleneck tokens`);
+  if (!attention.length) return say(`${where}, nothing passes through the bottleneck tokens`);
   const read = `${where}, most attention passes here: ${words(attention[0])}`;
   if (!cause.length) return say(read);
   const five = attention.slice(0, 5);
@@ -121,9 +121,9 @@ function colour(edge) {
   let [fill, opacity] = [hue(edge.from), 0.25 + 0.6 * Math.sqrt(edge.share / widest)];
   if (edge.stays) opacity = 0.3;
   if (board.state.colour === 1) {
-    const known = edge.change !== null;
-    fill = !known ? "var(--soft)" : `var(--${edge.change > 0 ? "up" : "down"})`;
-    opacity = known ? 0.1 + 0.85 * Math.sqrt(Math.abs(edge.change) / strongest) : 0.15;
+    const cut = edge.change !== null;
+    fill = !cut ? "var(--soft)" : `var(--${edge.change > 0 ? "up" : "down"})`;
+    opacity = cut ? 0.1 + 0.85 * Math.sqrt(Math.abs(edge.change) / strongest) : 0.15;
   }
   return { fill, "fill-opacity": (isFaded(edge) ? 0.1 * opacity : opacity).toFixed(3) };
 }
@@ -142,10 +142,10 @@ function node(column, group, place, x) {
   const held = touching(column, group, column ? "to" : "from");
   const share = percent(sum(held, (edge) => edge.share));
   const { top, height } = place;
-  const made = draw("rect", { x, y: top, width: NODE, height, fill: hue(group) });
-  made.addEventListener("pointerenter", () =>
+  const bar = draw("rect", { x, y: top, width: NODE, height, fill: hue(group) });
+  bar.addEventListener("pointerenter", () =>
     tell(`${when}, ${groups[group]}: ${share} of the attention`));
-  return made;
+  return bar;
 }
 
 function show() {
@@ -166,7 +166,8 @@ function show() {
     svg.append(...order.map((group) => node(k, group, column[group], x(k))));
   });
   for (const group of order) {
-    svg.append(words(LEFT - 6, places.nodes[0][group].middle + 4, "end", groups[group]));
+    const name = groups[group].replace("bottleneck ", ""); // there is room for a short one
+    svg.append(words(LEFT - 6, places.nodes[0][group].middle + 4, "end", name));
   }
   roving(edges.map((edge) => bands.get(edge)));
   holder.replaceChildren(svg);
@@ -184,9 +185,9 @@ function showKey() {
     : [...streams.map((_, group) => [hue(group), `from the ${groups[group]}`]),
       ["var(--both)", "from a bottleneck token"]];
   key.replaceChildren(...colours.map(([fill, words]) => {
-    const made = make("span", { class: "key" }, make("i"), words);
-    made.firstChild.style.background = fill;
-    return made;
+    const entry = make("span", { class: "key" }, make("i"), words);
+    entry.firstChild.style.background = fill;
+    return entry;
   }));
 }
 
@@ -197,9 +198,9 @@ function showLists() {
     const items = first.slice(0, 5).map((edge) => item(edge, second.indexOf(edge) + 1, named));
     return make("section", {}, make("h2", {}, title), make("ol", {}, ...items));
   };
-  const made = [listOf("The strongest by attention", attention, cause, "cause")];
-  if (cause.length) made.push(listOf("The strongest by cause", cause, attention, "attention"));
-  lists.replaceChildren(...made);
+  const columns = [listOf("The strongest by attention", attention, cause, "cause")];
+  if (cause.length) columns.push(listOf("The strongest by cause", cause, attention, "attention"));
+  lists.replaceChildren(...columns);
 }
 
 function item(edge, place, named) {
@@ -226,8 +227,8 @@ const key = make("p", { class: "legend" });
 const lists = make("div", { class: "lists" });
 const note = make("p", { class: "note" }, "Width is the share of the attention; ",
   times === 1 ? "all bands are drawn to one scale." :
-    `bands from and to bottleneck tokens are drawn ${times} times as wide as those that stay in a stream.`,
+    `bands of bottleneck tokens are drawn ${times} times as wide as those that stay in a stream.`,
   data.effect ? " A strong border marks what is in both lists." : "");
 const board = controls(data.choices, show);
-view.append(key, holder, told, note, lists);
+view.append(key, holder, pointed, note, lists);
 atEachWidth(holder, show);

@@ -2,7 +2,7 @@
 
 const data = JSON.parse(document.getElementById("data").textContent);
 const view = document.getElementById("view");
-const told = make("p", { id: "told", "aria-live": "polite" }); // below the picture of each page
+const pointed = make("p", { id: "pointed", "aria-live": "polite" }); // below each figure
 const SVG = document.createRange().createContextualFragment("<svg></svg>").firstChild.namespaceURI;
 
 /** An HTML element with these attributes and children. */
@@ -10,7 +10,7 @@ function make(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** The same for a part of a figure. */
+/** The same for an SVG element. */
 function draw(tag, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, tag), attributes, children);
 }
@@ -28,10 +28,10 @@ function say(sentence) {
 
 /** What is under the pointer, or has the focus. */
 function tell(sentence) {
-  told.textContent = sentence;
+  pointed.textContent = sentence;
 }
 
-/** A number as a person writes it, with three digits that matter. */
+/** A number with three significant digits. */
 function number(value) {
   return String(Number(value.toPrecision(3))).replace("-", "\u2212");
 }

@@ -1,64 +1,137 @@
-"""Write a view as one HTML document that holds its data, script and style.
+"""Interactive views of a clip: a figure, alt text and an HTML page for all states.
 
-Nothing is fetched, and the page forbids itself to: it works from a folder and without a network.
+A page holds its data, script and style. Nothing is fetched, and the page forbids itself to: it
+works from a folder and without a network.
 """
 
 import base64
 import io
 import itertools
-import json
 import wave
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from html import escape
-from pathlib import Path
-from string import Template
+from functools import partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Real, UInt8
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from mbt_lite.explain.html.panel import Choice
+from mbt_lite.media import RATE
+from mbt_lite.plot.style import Figure, data_uri, to_png
 
-HERE = Path(__file__).parent
-MOST = 3_000_000  # bytes of a page
-RATE = 16_000  # Hz, of every wave in this package
+LARGEST = 3_000_000  # bytes of a page
 
 
-def page(title: str, lead: str, script: str, data: Mapping[str, Any]) -> str:
-    """The HTML document of a view: `script` names the file beside this one that draws `data`.
+@dataclass(frozen=True)
+class Choice:
+    """A control of a view; the state holds the index of one of its options."""
 
-    ValueError where it would take more than 3 MB.
+    name: str  # the state's key, such as "layer"
+    label: str  # what stands beside the control
+    options: tuple[str, ...]
+    start: int = 0
+    slider: bool = False  # the options have an order, as frames and seconds do
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A view of one clip or one table: choices, and a figure and alt text for each state.
+
+    `draw(**state)` and `words(**state)` take the index of each choice by its name. `page()` is the
+    same view as one HTML document, or "" where only the kernel can draw a state.
     """
-    parts = {"title": escape(title), "lead": escape(lead), "data": as_json(data)}
-    parts |= {"style": _text("page.css"), "script": _text("page.js") + _text(script)}
-    document = Template(_text("page.html")).substitute(parts)
-    if (size := len(document.encode())) > MOST:
+
+    title: str
+    lead: str
+    choices: tuple[Choice, ...]
+    draw: Callable[..., Figure]
+    words: Callable[..., str]
+    page: Callable[[], str] = str
+
+    @property
+    def start(self) -> dict[str, int]:
+        """The first state."""
+        return {choice.name: choice.start for choice in self.choices}
+
+    def png(self, **state) -> bytes:
+        """The figure of a state as PNG; choices that are not named are as at the start."""
+        return to_png(self.draw(**self.start | state))
+
+    def alt(self, **state) -> str:
+        """The alt text of the same figure."""
+        return self.words(**self.start | state)
+
+
+def page(
+    title: str, lead: str, script: str, choices: Sequence[Choice], data: Mapping[str, Any]
+) -> str:
+    """The HTML document of a view: `script` names the file in this folder that draws `data`.
+
+    Raises ValueError for a document above 3 MB, and for NaN in the data.
+    """
+    environment = Environment(
+        loader=PackageLoader("mbt_lite.explain.html", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+    )
+    environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
+    data = {"choices": [asdict(choice) for choice in choices]} | dict(data)
+    template = environment.get_template("page.html")
+    document = template.render(title=title, lead=lead, script=script, data=data)
+    if (size := len(document.encode())) > LARGEST:
         raise ValueError(
-            f"the page {title!r} would take {size / 1e6:.1f} MB, and {MOST / 1e6:.0f} MB are the "
-            "most; leave out some layers, some frames or the audio."
+            f"the page {title!r} would take {size / 1e6:.1f} MB, and {LARGEST / 1e6:.0f} MB are "
+            "the most; leave out some layers, some frames or the audio."
         )
     return document
 
 
-def _text(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
+# Charts
 
 
-def as_json(data) -> str:
-    """JSON that no HTML parser ends early: "<" is written as an escape. It refuses nan."""
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+@dataclass(frozen=True)
+class Bar:
+    """A bar, perhaps with its 95 % interval; `stream` "spec", "rgb" or "both" chooses its color."""
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    stream: str = "both"
 
 
-def choices_of(choices: Sequence[Choice]) -> list[dict]:
-    """Choices as page.js makes controls of them."""
-    return [asdict(choice) for choice in choices]
+@dataclass(frozen=True)
+class Chart:
+    """One state of a chart page: bars, or lines of points (x, y) by their names."""
+
+    title: str
+    axis: str  # of the values, with its unit
+    words: str  # what the chart says
+    bars: Sequence[Bar] = ()
+    lines: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
+    across: str = ""  # the axis of x, with its unit
 
 
-def data_uri(content: bytes, kind: str) -> str:
-    """An address that holds its content; `kind` such as "image/png"."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def bars_page(title: str, lead: str, choices: Sequence[Choice], chart: Callable[..., Chart]) -> str:
+    """The page of a view whose every state is a chart; `chart(**state)` as in `Panel`.
+
+    States whose values have the same axis share one scale, so that they can be compared.
+    """
+    names, counts = [c.name for c in choices], [range(len(c.options)) for c in choices]
+    states = [dict(zip(names, state, strict=True)) for state in itertools.product(*counts)]
+    charts = [asdict(chart(**state)) for state in states]
+    return page(title, lead, "bars.js", choices, {"charts": charts})
+
+
+def chart_panel(title, lead, choices, chart: Callable[..., Chart], draw) -> Panel:
+    """The `Panel` of a view whose every state is a chart."""
+    document = partial(bars_page, title, lead, choices, chart)
+    return Panel(title, lead, choices, draw, lambda **state: chart(**state).words, document)
+
+
+# Media in a page
 
 
 def jpeg_uri(frames: UInt8[np.ndarray, "T H W 3"], quality: int = 80) -> str:
@@ -68,10 +141,10 @@ def jpeg_uri(frames: UInt8[np.ndarray, "T H W 3"], quality: int = 80) -> str:
 
 
 def png_uri(spec: Real[np.ndarray, "N M"]) -> str:
-    """A grey PNG of a spectrogram: time across, pitch upwards, the loudest white."""
+    """A gray PNG of a spectrogram: time across, pitch upwards, the loudest white."""
     low, high = float(spec.min()), float(spec.max())
-    grey = (spec - low) / ((high - low) or 1.0) * 255
-    image = Image.fromarray(np.round(grey.T[::-1]).astype(np.uint8))
+    gray = (spec - low) / ((high - low) or 1.0) * 255
+    image = Image.fromarray(np.round(gray.T[::-1]).astype(np.uint8))
     return _image_uri(image, "png", optimize=True)
 
 
@@ -85,15 +158,13 @@ def wav(audio: Float[np.ndarray, " S"], rate: int = RATE) -> bytes:
     """A WAV file, 16 bit mono, of a wave in [-1, 1]."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(rate)
+        file.setparams((1, 2, rate, 0, "NONE", ""))
         file.writeframes(np.round(np.clip(audio, -1, 1) * 32767).astype("<i2").tobytes())
     return content.getvalue()
 
 
-def quantised(maps: Real[np.ndarray, "L H Q *grid"]) -> dict:
-    """Maps >= 0 as bytes in base64, with the highest value of each [L * H * Q], which byte 255 is.
+def quantized(maps: Real[np.ndarray, "L H Q *grid"]) -> dict:
+    """Maps >= 0 as bytes in base64; byte 255 is the highest value of each of the L * H * Q maps.
 
     The error is at most 1/510 of a map's highest value.
     """
@@ -105,101 +176,3 @@ def quantised(maps: Real[np.ndarray, "L H Q *grid"]) -> dict:
         "highest": [float(f"{value:.5g}") for value in highest],
         "maps": base64.b64encode(levels.tobytes()).decode("ascii"),
     }
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar with, if known, its 95 % interval; `stream` "spec", "rgb" or "both" colours it."""
-
-    label: str
-    value: float
-    low: float | None = None
-    high: float | None = None
-    stream: str = "both"
-
-
-@dataclass(frozen=True)
-class Chart:
-    """What a page of bars shows in one state: bars, or lines of points (x, y) by their names."""
-
-    title: str
-    axis: str  # of the values, with its unit
-    words: str  # what the chart says
-    bars: Sequence[Bar] = ()
-    lines: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    across: str = ""  # the axis of x, with its unit
-
-    @property
-    def values(self) -> list[float]:
-        """All that its axis must hold."""
-        ends = [value for bar in self.bars for value in (bar.value, bar.low, bar.high)]
-        ends += [y for points in self.lines.values() for _, y in points]
-        return [0.0, *(float(value) for value in ends if value is not None)]
-
-
-def bars_page(
-    title: str,
-    lead: str,
-    choices: Sequence[Choice],
-    chart: Callable[..., Chart],
-    interval: str = "Whiskers are 95 % intervals.",
-) -> str:
-    """The page of a view whose every state is a chart; `chart(**state)` as in `Panel`.
-
-    States whose values have the same axis share one scale, so that they can be compared.
-    """
-    names, counts = [c.name for c in choices], [range(len(c.options)) for c in choices]
-    charts = [chart(**dict(zip(names, state, strict=True))) for state in itertools.product(*counts)]
-    data = {"choices": choices_of(choices), "interval": interval}
-    return page(title, lead, "bars.js", data | {"charts": [_drawable(c, charts) for c in charts]})
-
-
-def _drawable(chart: Chart, charts: Sequence[Chart]) -> dict:
-    """A chart as bars.js draws it."""
-    alike = [value for one in charts if one.axis == chart.axis for value in one.values]
-    xs = [float(x) for points in chart.lines.values() for x, _ in points]
-    return {
-        "title": chart.title,
-        "axis": chart.axis,
-        "words": chart.words,
-        "bars": [asdict(bar) for bar in chart.bars],
-        "lines": {
-            name: [[float(x), float(y)] for x, y in points] for name, points in chart.lines.items()
-        },
-        "range": _range(alike),
-        "across": {"axis": chart.across, "range": _range(xs)},
-    }
-
-
-def _range(values: Sequence[float]) -> list[float]:
-    """The ends of an axis, which are never the same."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
-    return [low, high if high > low else low + 1.0]
-
-
-def flow_page(flow) -> str:
-    """The page of an `explain.Flow`: bands between audio, bottleneck tokens and video, layer by layer."""
-    layers = ("all layers", *(f"layer {layer}" for layer in flow.layers))
-    choices = [Choice("layer", "show", layers, slider=True)]
-    if flow.effect is not None:
-        choices += [Choice("colour", "colour", ("by attention", "by cause"))]
-    data = {
-        "choices": choices_of(choices),
-        "streams": list(flow.streams),
-        "groups": list(flow.groups),
-        "layers": list(flow.layers),
-        "label": flow.label,
-        "mass": np.round(np.asarray(flow.mass, float), 6).tolist(),
-        "effect": None if flow.effect is None else _known(flow.effect),
-    }
-    lead = (
-        f"Audio and video meet only in the bottleneck tokens. A band's width is its share of what the answer "
-        f"“{flow.label}” was read from; its cause is how much the answer changes when it is cut."
-    )
-    return page("What passes between audio and video", lead, "flow.js", data)
-
-
-def _known(effects) -> list:
-    """Numbers [L, G, G] with None where an edge was not cut."""
-    effects = np.asarray(effects, float)
-    return np.where(np.isnan(effects), None, np.round(effects, 4)).tolist()
