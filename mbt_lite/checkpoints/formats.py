@@ -20,8 +20,8 @@ import numpy as np
 import safetensors
 
 from mbt_lite.checkpoints import flaxfile
+from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.checkpoints.flaxfile import BFLOAT16, check_size
-from mbt_lite.checkpoints.hub import hub_file
 from mbt_lite.paths import stand_in
 
 VIT = "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz"

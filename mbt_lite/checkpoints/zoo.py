@@ -16,11 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import jax
-import msgpack
 import numpy as np
 
 from mbt_lite.checkpoints import download, formats, io, scenic
-from mbt_lite.checkpoints.hub import hub_file as hub_file
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, to_dict
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.model.flops import model_cost
@@ -271,9 +269,8 @@ def _download(found: Entry, dtype: str) -> Path:
         return download.download(
             found.url,
             cache_folder() / found.file,
-            at_least=parameters * SIZES["float32"],
+            check=formats.read,
             spare=parameters * SIZES[dtype],
-            check=_check_whole,
         )
     except download.Unreachable as error:
         reason, files = str(error).partition(" Try again")[0], download.by_hand(wanted(found))
@@ -293,21 +290,6 @@ def wanted(found: Entry) -> list[tuple[int, str, Path]]:
     if not _labels_file().exists():
         files.append((LABELS_SIZE, LABELS, _labels_file()))
     return files
-
-
-def _check_whole(file: Path) -> None:
-    """ValueError unless a file is one msgpack map from its first byte to its last."""
-    with file.open("rb") as stream:
-        first = stream.read(1)
-        stream.seek(0)
-        unpacker = msgpack.Unpacker(stream, max_buffer_size=0)  # 0: an array as large as it comes
-        try:
-            unpacker.skip()
-        except (msgpack.UnpackException, ValueError):
-            first = b""  # cut in the middle
-        ends = unpacker.tell() == file.stat().st_size
-    if not ends or not (b"\x80" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")):
-        raise ValueError(f"{file.name} is no whole Flax checkpoint")
 
 
 def _convert(found: Entry, file: Path) -> tuple[MBTConfig, dict]:

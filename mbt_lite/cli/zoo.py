@@ -128,10 +128,10 @@ def _table(rows: list[dict]) -> str:
 
 def _path(model: str) -> Path:
     """The file that was meant by what is no name of the zoo."""
-    from mbt_lite.checkpoints import zoo
+    from mbt_lite.checkpoints import download, zoo
 
     if model.startswith("hf://"):
-        return zoo.hub_file(model)
+        return download.hub_file(model)
     path = Path(model)
     if not path.exists() and path.name == model and not path.suffix:
         zoo.entry(model)  # refuses, with the nearest names
