@@ -1,7 +1,6 @@
 """Downloads that break, resume and are refused; then the published models by name."""
 
 import base64
-import csv
 import dataclasses
 import hashlib
 import json
@@ -268,7 +267,7 @@ TINY = dataclasses.replace(
     rgb_shape=(2, 224, 224),  # one tubelet deep
     spec_shape=(32, 128),
 )
-NAMES = ["Speech", *[f"class {i}" for i in range(1, 137)], "Music"]
+NAMES = ["Speech", "Male speech, man", *[f"class {i}" for i in range(2, 137)], "Music"]
 NAMES += [f"class {i}" for i in range(138, 527)]
 PUBLISHED = "mbtb32_as-500k_rgb-spec"
 LOCK = f".{PUBLISHED}.lock"
@@ -285,20 +284,20 @@ def table(names: list[str]) -> bytes:
 @pytest.fixture(scope="session")
 def published() -> tuple[dict, bytes]:
     """(our parameters, the bytes) of a small model in the layout of the released files."""
-    params = random_params(TINY)
+    params = random_params()
     params["head"]["bias"] = np.linspace(-9, -7, 527, dtype=np.float32)
     params["head"]["bias"][[0, 137]] = -1, -2
     return params, flax_file(params)
 
 
-def random_params(config) -> dict:
-    shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+def random_params() -> dict:
+    shapes = jax.eval_shape(partial(init_params, TINY), jax.random.key(0))
     rng = np.random.default_rng(2)
     return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
 
 
-def flax_file(params: dict, config=TINY, **unused) -> bytes:
-    target = traverse_util.unflatten_dict(checkpoints.to_scenic(config, params), sep="/") | unused
+def flax_file(params: dict) -> bytes:
+    target = traverse_util.unflatten_dict(checkpoints.to_scenic(TINY, params), sep="/")
     momentum = jax.tree.map(lambda array: {"momentum": np.zeros_like(array)}, target)
     optimizer = {"target": target, "state": {"step": np.int32(7), "param_states": momentum}}
     rest = {"global_step": 7, "model_state": {}, "accum_train_time": 1.5}
@@ -311,7 +310,7 @@ def offer(server, tmp_path, monkeypatch):
     """A way to say what the network answers for the small model and for the class names."""
     monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path))
 
-    def put(*answers, labels=None):
+    def answer_with(*answers, labels=None):
         url = server.url(f"/{PUBLISHED}", *answers)
         fields = {"url": url, "config": TINY}
         entry = dataclasses.replace(zoo.ENTRIES["as500k-rgb-spec"], **fields)
@@ -319,11 +318,11 @@ def offer(server, tmp_path, monkeypatch):
         names = server.url("/csv/classes.csv", labels or good(table(NAMES)))
         monkeypatch.setattr(zoo, "LABELS", names)
 
-    return put
+    return answer_with
 
 
-def asked(server) -> int:
-    """How often the model itself was requested."""
+def model_requests(server) -> int:
+    """The number of requests for the model itself."""
     return sum(path == f"/{PUBLISHED}" for path, _ in server.requests)
 
 
@@ -386,7 +385,7 @@ def test_a_model_goes_by_its_plain_and_its_published_name(name, plain):
     assert zoo.entry(name).name == plain
 
 
-def test_a_name_that_is_none_is_answered_with_the_nearest():
+def test_an_unknown_name_is_refused_with_the_nearest_ones():
     with pytest.raises(ValueError, match="no 'as500-rgb'. Did you mean as500k-rgb "):
         zoo.entry("as500-rgb")
     with pytest.raises(ValueError, match="no 'resnet'. It has as-mini-spec, .*world-tiny"):
@@ -405,7 +404,7 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert paths.cache_folder() == tmp_path / "mine"
 
 
-def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_path, capsys):
+def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_path):
     params, data = published
     offer(good(data))
     path = zoo.fetch(PUBLISHED)
@@ -418,33 +417,15 @@ def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_
     assert meta["name"] == "as500k-rgb-spec" and meta["licence"].startswith("Apache-2.0")
     assert meta["source"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert meta["caution"] == zoo.CAUTION
-    assert zoo.fetch("as500k-rgb-spec") == path and asked(server) == 1
+    assert zoo.fetch("as500k-rgb-spec") == path and model_requests(server) == 1
     assert zoo.state(zoo.entry(PUBLISHED)) == "float32"
 
 
-@pytest.mark.parametrize("stream", ["rgb", "spec"])
-def test_a_model_of_one_stream_may_bring_a_bottleneck_that_it_never_used(
-    server, offer, monkeypatch, stream
-):
-    offer(status(404))
-    name = f"as-mini-{stream}"
-    alone = {"streams": (stream,), "fusion": "late", "fusion_layer": TINY.depth}
-    config = dataclasses.replace(TINY, **alone)
-    params = random_params(config)
-    data = flax_file(params, config, bottleneck=np.zeros((1, 5, TINY.width), np.float32))
-    url = server.url(f"/{stream}", good(data))
-    entry = dataclasses.replace(zoo.ENTRIES[name], url=url, config=config)
-    monkeypatch.setitem(zoo.ENTRIES, name, entry)
-    found, loaded, meta = checkpoints.load(zoo.fetch(name))
-    assert found.streams == (stream,) and equal(loaded, params)
-    assert meta["caution"] == (zoo.ORDER if stream == "rgb" else zoo.CAUTION)
-
-
-def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, published, tmp_path):
+def test_bfloat16_is_converted_from_the_file_that_is_here(server, offer, published, tmp_path):
     params, data = published
     offer(good(data))
     full, half = zoo.fetch(PUBLISHED), zoo.fetch(PUBLISHED, "bfloat16")
-    assert asked(server) == 1
+    assert model_requests(server) == 1
     assert half.name == "as500k-rgb-spec-bf16.safetensors"
     assert half.stat().st_size < 0.6 * full.stat().st_size
     assert equal(checkpoints.load(half)[1], params, rounding=2**-8)
@@ -455,7 +436,7 @@ def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, pu
     assert zoo.fetch(PUBLISHED) == half  # what is here will do
     half.unlink()
     assert zoo.fetch(PUBLISHED, "bfloat16") == half and not full.exists()  # straight away
-    assert asked(server) == 2
+    assert model_requests(server) == 2
     with pytest.raises(ValueError, match="float32 or bfloat16"):
         zoo.fetch(PUBLISHED, "int8")
     with pytest.raises(ValueError, match="embedded"):
@@ -471,7 +452,7 @@ def test_a_file_put_by_hand_needs_no_network_and_stays(offer, published, tmp_pat
     offer(status(404), labels=status(404))
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_bytes(data)
-    with pytest.warns(UserWarning, match="kept without class names: .*404"):
+    with pytest.warns(UserWarning, match="saved without class names: .*404"):
         path = zoo.fetch("as500k-rgb-spec")
     _, loaded, meta = checkpoints.load(path)
     assert equal(loaded, params) and meta["labels"] is None
@@ -504,37 +485,18 @@ def test_a_conversion_without_room_is_refused_and_costs_nothing(
     [
         lambda data: deaf(data, length=int(0.7 * len(data))),
         lambda data: good(data + b"\0"),
-        lambda data: good(b"\x00" + data),
-        lambda data: good(bytes(len(data))),
         lambda data: page("application/octet-stream"),
     ],
-    ids=["length too small", "more behind", "more before", "zeros", "page"],
+    ids=["length too small", "extra byte", "page"],
 )
-def test_what_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, answer):
+def test_a_download_that_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, answer):
     offer(answer(published[1]))
     with pytest.raises(download.DownloadError, match=f"put it at {tmp_path / PUBLISHED}"):
         zoo.fetch(PUBLISHED)
     assert files_in(tmp_path) == {LOCK}
 
 
-def test_a_model_that_came_by_pieces_is_whole(server, offer, published, tmp_path):
-    params, data = published
-    offer(cut(data, len(data) // 3, **TAG), status(503), good(data, **TAG))
-    assert equal(checkpoints.load(zoo.fetch(PUBLISHED))[1], params)
-    assert files_in(tmp_path) == READY | LABELS
-
-
-def test_a_later_download_must_be_the_same_file_as_the_first(offer, published, tmp_path):
-    params, data = published
-    offer(good(data))
-    zoo.fetch(PUBLISHED).unlink()
-    offer(good(flax_file(jax.tree.map(lambda x: x + 1, params))))
-    with pytest.raises(download.DownloadError, match="another file than the first time"):
-        zoo.fetch(PUBLISHED)
-    assert files_in(tmp_path) == READY - {"as500k-rgb-spec.safetensors"} | LABELS
-
-
-def test_without_network_every_file_that_is_needed_is_named_at_once(server, offer, tmp_path):
+def test_without_network_all_files_to_download_are_named(server, offer, tmp_path):
     offer(good(DATA))
     entry = zoo.ENTRIES["as500k-rgb-spec"]
     away = entry.url.replace(str(server.server_port), "9")  # nobody listens
@@ -567,35 +529,13 @@ def test_two_processes_download_and_convert_once(server, offer, published, tmp_p
     both = [
         subprocess.Popen(command, cwd=Path(__file__).parent, text=True, **pipes) for _ in range(2)
     ]
-    said = [process.communicate("go\n") for process in both]
-    assert [out.strip() for out, _ in said] == [str(zoo.converted(entry))] * 2, said
-    assert asked(server) == 1
+    outputs = [process.communicate("go\n") for process in both]
+    assert [out.strip() for out, _ in outputs] == [str(zoo.converted(entry))] * 2, outputs
+    assert model_requests(server) == 1
     assert files_in(tmp_path) == READY | LABELS
 
 
-@pytest.mark.full
-def test_a_lock_that_another_holds_is_waited_for_and_said(tmp_path, capfd):
-    path = tmp_path / "file"
-    program = (
-        "import sys; from pathlib import Path; from mbt_lite.checkpoints.download import locked\n"
-        "with locked(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.readline()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", program, str(path)], **pipes) as holder:
-        assert holder.stdout.readline() == "mine\n"
-        waiter = subprocess.Popen([sys.executable, "-c", program, str(path)], **pipes)
-        with waiter:
-            while "waiting: another process is fetching file" not in capfd.readouterr().err:
-                assert waiter.poll() is None
-                time.sleep(0.05)
-            holder.stdin.write("\n")
-            holder.stdin.flush()
-            assert waiter.stdout.readline() == "mine\n"
-            waiter.communicate("\n")
-    assert files_in(tmp_path) == {".file.lock"}
-
-
-def test_class_names_are_fetched_once_and_kept(server, offer, tmp_path):
+def test_class_names_are_downloaded_once(server, offer, tmp_path):
     offer(status(404))
     assert zoo.audioset_labels() == zoo.audioset_labels() == tuple(NAMES)
     assert [path for path, _ in server.requests] == ["/csv/classes.csv"]
@@ -608,40 +548,18 @@ def test_class_names_are_fetched_once_and_kept(server, offer, tmp_path):
         table(NAMES[:-1]),
         table(NAMES).replace(b"index,mid", b"mid,index"),
         table(NAMES).replace(b"\n5,", b"\n6,"),
-        table([*NAMES[:-1], ""]),
-        b"index\n1",
-        bytes(500),
         b"\xff\xfe" * 300,
     ],
-    ids=["one short", "other header", "other order", "a name missing", "short", "zeros", "binary"],
+    ids=["one short", "other header", "other order", "binary"],
 )
-def test_a_list_that_is_not_the_527_classes_is_refused_in_a_sentence(offer, tmp_path, data):
+def test_a_list_that_is_not_the_527_classes_is_refused(offer, tmp_path, data):
     offer(status(404), labels=good(data))
     with pytest.raises(download.DownloadError, match="not the list of 527 classes .*put it at"):
         zoo.audioset_labels()
     assert files_in(tmp_path) == {".classes.csv.lock"}
-    (tmp_path / "classes.csv").write_bytes(data)
-    with pytest.raises(ValueError, match="not the list of 527 classes .*replace it by http"):
-        zoo.audioset_labels()
 
 
-def test_names_with_commas_are_read(tmp_path):
-    path = tmp_path / "names.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = [("index", "mid", "display_name"), (0, "/m/0", "Speech"), (1, "/m/1", "Man, male")]
-        csv.writer(file).writerows(rows)
-    assert zoo.read_labels(path, count=2) == ("Speech", "Man, male")
-
-
-def test_without_names_and_network_a_sentence_says_what_to_fetch(offer, tmp_path):
-    offer(status(404), labels=status(404))
-    with pytest.raises(download.DownloadError) as error:
-        zoo.audioset_labels()
-    assert zoo.LABELS in str(error.value) and str(tmp_path / "classes.csv") in str(error.value)
-    assert files_in(tmp_path) == {".classes.csv.lock"}
-
-
-def test_the_table_of_models_says_whose_numbers_it_shows(offer, published, capsys):
+def test_the_list_of_models_says_whose_scores_it_shows(offer, published, capsys):
     offer(good(published[1]))
     zoo.fetch(PUBLISHED)
     capsys.readouterr()
@@ -687,7 +605,7 @@ def test_a_model_that_is_here_is_shown_with_its_checksum_and_its_largest_biases(
     assert "is not the file of the first download" in " ".join(capsys.readouterr().out.split())
 
 
-def test_other_largest_biases_leave_the_order_of_classes_open(offer, published, tmp_path, capsys):
+def test_other_largest_biases_put_the_order_of_classes_in_doubt(offer, published, tmp_path, capsys):
     params, _ = published
     bias = np.roll(params["head"]["bias"], 3)
     offer(good(flax_file({**params, "head": {**params["head"], "bias": bias}})))
@@ -698,7 +616,7 @@ def test_other_largest_biases_leave_the_order_of_classes_open(offer, published, 
     assert "largest head biases are 3 and 140, not 0 (Speech) and 137 (Music)" in out
 
 
-def test_show_tells_what_is_in_a_file_of_any_layout(published, tmp_path, capsys):
+def test_show_describes_a_file_of_any_layout(published, tmp_path, capsys):
     path = tmp_path / "anything"
     path.write_bytes(published[1])
     assert cli.main(["zoo", "show", str(path), "--json"]) == 0
@@ -719,9 +637,7 @@ def test_show_tells_what_is_in_a_file_of_any_layout(published, tmp_path, capsys)
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_download_prints_the_path_and_what_is_open_about_the_model(
-    offer, published, tmp_path, capsys
-):
+def test_download_prints_the_path_and_the_caution(offer, published, tmp_path, capsys):
     offer(good(published[1]))
     assert cli.main(["zoo", "download", PUBLISHED]) == 0
     out, err = capsys.readouterr()
@@ -747,7 +663,7 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 LOCATE = {"X_Repo_Commit": REVISION, "ETag": f'"{hashlib.sha1(DATA).hexdigest()}"'}
 
 
-ASK = """
+FETCH = """
 import json, sys
 from mbt_lite.checkpoints.download import hub_file
 for reference in sys.argv[1:]:
@@ -758,10 +674,10 @@ for reference in sys.argv[1:]:
 """
 
 
-def ask_hub(folder: Path, *references: str, **environment: str) -> list[list[str]]:
-    """[what came, its path or sentence] for each; the hub reads its address when it is imported."""
+def hub_files(folder: Path, *references: str, **environment: str) -> list[list[str]]:
+    """["path" or error, its text] for each; the hub reads its address when it is imported."""
     ran = subprocess.run(
-        [sys.executable, "-c", ASK, *references],
+        [sys.executable, "-c", FETCH, *references],
         env=os.environ | {"HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1", **environment},
         capture_output=True,
         text=True,
@@ -769,58 +685,35 @@ def ask_hub(folder: Path, *references: str, **environment: str) -> list[list[str
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-def offer_repository(server) -> str:
-    """The address of a hub with one repository; only its branch main has a config.json."""
-    no_file = status(404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
-    weights, config = good(DATA, **LOCATE), good(b"{}", **LOCATE | {"ETag": '"two"'})
-    for path, answer in {
-        "/me/mbt/resolve/main/model.safetensors": weights,
-        "/me/mbt/resolve/main/config.json": config,
-        "/me/mbt/resolve/main/other.npz": no_file,
-        "/me/mbt/resolve/v2/model.safetensors": weights,
-        "/me/mbt/resolve/v2/config.json": no_file,
-        "/me/mbt/resolve/v2/sub/other.npz": weights,
-        "/me/mbt/resolve/v9/model.safetensors": status(404, X_Error_Code="RevisionNotFound"),
-        "/me/none/resolve/main/model.safetensors": status(401, X_Error_Code="RepoNotFound"),
-        "/me/shut/resolve/main/model.safetensors": status(403, X_Error_Code="GatedRepo"),
-    }.items():
-        server.url(path, answer)
-    return server.url("")
-
-
 @pytest.mark.full
 def test_files_of_the_hub_come_by_their_address_and_later_without_network(server, tmp_path):
-    files = {
-        "hf://me/mbt@v2": "model.safetensors",
-        "hf://me/mbt@v2/sub/other.npz": "sub/other.npz",
-        "hf://me/mbt": "model.safetensors",
-    }
-    answers = ask_hub(tmp_path, *files, HF_ENDPOINT=offer_repository(server))
-    for (kind, path), file in zip(answers, files.values(), strict=True):
-        assert kind == "path" and path.endswith(f"{REVISION}/{file}")
-        assert Path(path).read_bytes() == DATA
-    assert Path(path).with_name("config.json").read_text() == "{}"  # brought along
-    *same, missing = ask_hub(tmp_path, *files, "hf://me/more", HF_HUB_OFFLINE="1")
-    assert same == answers
-    assert missing[0] == "DownloadError" and missing[1].startswith("hf://me/more: ")
-    assert "out of reach" in missing[1] and "download model.safetensors elsewhere" in missing[1]
-
-
-@pytest.mark.full
-def test_what_the_hub_does_not_have_is_said_in_a_sentence(server, tmp_path):
+    missing = status(404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
+    weights, config = good(DATA, **LOCATE), good(b"{}", **LOCATE | {"ETag": '"two"'})
+    server.url("/me/mbt/resolve/main/model.safetensors", weights)
+    server.url("/me/mbt/resolve/main/config.json", config)
+    server.url("/me/mbt/resolve/main/other.npz", missing)
+    server.url("/me/mbt/resolve/v2/model.safetensors", weights)
+    server.url("/me/mbt/resolve/v2/config.json", missing)
+    denied = status(401, X_Error_Code="RepoNotFound")
+    server.url("/me/none/resolve/main/model.safetensors", denied)
+    files = ("hf://me/mbt@v2", "hf://me/mbt/model.safetensors", "hf://me/mbt")
     reasons = {
         "hf://me/none": "there is no such repository, or it is private",
-        "hf://me/shut": "its owner gives it only to whom they allow",
-        "hf://me/mbt@v9": "the repository has no such revision",
         "hf://me/mbt/other.npz": "the repository has no other.npz",
     }
-    answers = ask_hub(tmp_path, *reasons, HF_ENDPOINT=offer_repository(server))
-    for (kind, sentence), (reference, reason) in zip(answers, reasons.items(), strict=True):
+    answers = hub_files(tmp_path, *files, *reasons, HF_ENDPOINT=server.url(""))
+    for kind, path in answers[:3]:
+        assert kind == "path" and Path(path).read_bytes() == DATA
+    assert Path(answers[2][1]).with_name("config.json").read_text() == "{}"
+    for (kind, sentence), (reference, reason) in zip(answers[3:], reasons.items(), strict=True):
         assert kind == "DownloadError" and sentence.startswith(f"{reference}: {reason}")
         assert sentence.endswith("elsewhere and give its path.")
+    *same, offline = hub_files(tmp_path, *files, "hf://me/more", HF_HUB_OFFLINE="1")
+    assert same == answers[:3]
+    assert offline[0] == "DownloadError" and "out of reach" in offline[1]
 
 
 @pytest.mark.parametrize("address", ["hf://me", "https://me/mbt", "hf://me/mbt@", "hf://me//x"])
-def test_an_address_that_is_none_of_the_hub_is_refused(address):
+def test_an_address_that_is_not_of_the_hub_is_refused(address):
     with pytest.raises(ValueError, match="no address like hf://user/repo"):
         download.hub_file(address)
