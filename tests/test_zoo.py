@@ -125,15 +125,6 @@ def test_the_servers_checksum_is_verified(server, tmp_path):
     assert fetch(server.url("/f", good(DATA, **headers)), tmp_path / "file") == DATA
 
 
-def test_a_file_that_the_check_refuses_leaves_nothing(server, tmp_path):
-    def check(file):
-        raise ValueError(f"{file.name} is no checkpoint")
-
-    sentence = refusal(server.url("/f", good(DATA)), tmp_path, check=check)
-    assert "file is no checkpoint" in sentence and f"put it at {tmp_path / 'file'}." in sentence
-    assert files_in(tmp_path) == set()
-
-
 def test_a_web_page_is_refused_and_does_not_cost_the_bytes_received_before(server, tmp_path):
     url = server.url("/f", cut(DATA, 30_000, **TAG), page(), good(DATA, **TAG))
     assert "a web page, not the file" in refusal(url, tmp_path)
@@ -163,13 +154,6 @@ def test_bytes_of_two_files_are_never_mixed(server, tmp_path, case):
     url = server.url("/f", cut(DATA, 30_000, **headers), then)
     assert fetch(url, tmp_path / "file") == OTHER
     assert files_in(tmp_path) == COMPLETE
-
-
-def test_a_weak_etag_gives_way_to_the_date(server, tmp_path):
-    date = {"Last_Modified": "Mon, 23 Nov 2020 10:00:00 GMT", "ETag": 'W/"one"'}
-    url = server.url("/f", cut(DATA, 30_000, **date), good(DATA, **date))
-    assert fetch(url, tmp_path / "file") == DATA
-    assert server.requests[1][1]["If-Range"] == date["Last_Modified"]
 
 
 def test_a_partial_file_of_another_address_is_not_used(server, tmp_path):
