@@ -12,7 +12,7 @@ import numpy as np
 
 from mbt_lite import checkpoints, features
 from mbt_lite.checkpoints import zoo
-from mbt_lite.checkpoints.hub import hub_file
+from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.checkpoints.model_card import model_card
 from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
 from mbt_lite.model.flops import model_cost

@@ -1,4 +1,4 @@
-"""A web server on this machine that misbehaves as told, one answer after the other."""
+"""A local web server that gives a list of answers, good and faulty ones, one per request."""
 
 import contextlib
 import re
@@ -16,7 +16,7 @@ class Handler(BaseHTTPRequestHandler):
             server.requests.append((self.path, dict(self.headers)))
             answers = server.answers[self.path]
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        with contextlib.suppress(ConnectionError):  # the client may have heard enough
+        with contextlib.suppress(ConnectionError):  # the client may have hung up
             answer(self)
 
     do_HEAD = do_GET
@@ -42,17 +42,17 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.answers: dict[str, list[Answer]] = {}  # the last one of a path is given for ever
+        self.answers: dict[str, list[Answer]] = {}  # the last one of a path is repeated
         self.requests: list[tuple[str, dict]] = []
         self.lock, self.over = threading.Lock(), threading.Event()
 
     def url(self, path: str, *answers: Answer) -> str:
-        """The address of a file, with the answers to the requests for it."""
+        """Set the answers to the requests for a file, and return its address."""
         self.answers[path] = list(answers)
         return f"http://127.0.0.1:{self.server_port}{path}"
 
     def ranges(self) -> list[str | None]:
-        """What part each request wanted."""
+        """The Range header of each request."""
         return [headers.get("Range") for _, headers in self.requests]
 
     def handle_error(self, *_):
@@ -74,27 +74,27 @@ def serving() -> Iterator[Server]:
 
 
 def good(data: bytes, honest: bool = True, **headers) -> Answer:
-    """The file or the part that is wanted; if not `honest`, If-Range is ignored."""
+    """The file or the requested range; if not `honest`, If-Range is ignored."""
 
     def answer(request: Handler) -> None:
-        wanted = re.fullmatch(r"bytes=(\d+)-", request.headers["Range"] or "")
+        range_start = re.fullmatch(r"bytes=(\d+)-", request.headers["Range"] or "")
         only_if = request.headers["If-Range"]
         same = not only_if or only_if in (headers.get("ETag"), headers.get("Last_Modified"))
-        if not wanted or (honest and not same):
+        if not range_start or (honest and not same):
             request.head(200, Content_Length=len(data), **headers)
             return request.body(data)
-        start = int(wanted[1])
+        start = int(range_start[1])
         if start >= len(data):
             return request.head(416, Content_Range=f"bytes */{len(data)}")
-        told = f"bytes {start}-{len(data) - 1}/{len(data)}"
-        request.head(206, Content_Length=len(data) - start, Content_Range=told, **headers)
+        content_range = f"bytes {start}-{len(data) - 1}/{len(data)}"
+        request.head(206, Content_Length=len(data) - start, Content_Range=content_range, **headers)
         request.body(data[start:])
 
     return answer
 
 
 def deaf(data: bytes, length: int | None = None, sent: int | None = None, **headers) -> Answer:
-    """From the first byte on, whatever part is wanted; says `length`, sends `sent` bytes."""
+    """The file from its first byte, without ranges; claims `length` bytes, sends `sent`."""
 
     def answer(request: Handler) -> None:
         request.head(200, Content_Length=len(data) if length is None else length, **headers)
@@ -119,7 +119,7 @@ def stall(data: bytes, at: int, **headers) -> Answer:
 
 
 def endless(data: bytes, **headers) -> Answer:
-    """A file whose length is not told; it ends with the connection."""
+    """A file without Content-Length; it ends with the connection."""
 
     def answer(request: Handler) -> None:
         request.head(200, **headers)
@@ -133,6 +133,6 @@ def status(code: int, **headers) -> Answer:
 
 
 def page(kind: str = "text/html") -> Answer:
-    """Such as the login of a hotel's network: not the file, but in good order."""
+    """A web page instead of the file, such as the login page of a hotel's network."""
     text = b"<!DOCTYPE html><html><body>Please sign in.</body></html>"
     return deaf(text, Content_Type=kind)

@@ -1,7 +1,6 @@
-"""Every fault of a network with exactly what it leaves on the disk, then the models by name."""
+"""Downloads that break, resume and are refused; then the published models by name."""
 
 import base64
-import csv
 import dataclasses
 import hashlib
 import json
@@ -21,7 +20,7 @@ from faulty_server import cut, deaf, endless, good, page, serving, stall, status
 from flax import serialization, traverse_util
 
 from mbt_lite import checkpoints, cli, paths
-from mbt_lite.checkpoints import download, hub, zoo
+from mbt_lite.checkpoints import download, zoo
 from mbt_lite.config import BASE
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import init_params
@@ -30,9 +29,9 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 DATA = np.random.default_rng(0).bytes(100_000)
 OTHER = np.random.default_rng(1).bytes(90_000)
-SIGN = {"ETag": '"one"'}
-KEPT = {"file.partial", "file.partial.json"}
-DONE = {"file", "file.sha256"}
+TAG = {"ETag": '"one"'}
+UNFINISHED = {"file.partial", "file.partial.json"}
+COMPLETE = {"file", "file.sha256"}
 
 
 @pytest.fixture
@@ -40,298 +39,206 @@ def server(monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "127.0.0.1")
     monkeypatch.setattr(download, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "RETRY", download.RETRY.new(total=2, backoff_factor=0))
     monkeypatch.setattr(download, "WAITS", (0.01, 0.01))
-    with serving() as made:
-        yield made
+    with serving() as running:
+        yield running
 
 
-def left(folder: Path) -> set[str]:
+def files_in(folder: Path) -> set[str]:
     """Every file in a folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def refused(url: str, folder: Path, **how) -> str:
+def fetch(url: str, path: Path, check=lambda file: None, **options) -> bytes:
+    """Download a file and return its bytes."""
+    return download.download(url, path, check=check, **options).read_bytes()
+
+
+def refusal(url: str, folder: Path, **options) -> str:
     """The sentence with which a download is refused."""
     with pytest.raises(download.DownloadError) as error:
-        download.download(url, folder / "file", **how)
+        fetch(url, folder / "file", **options)
     sentence = str(error.value)
     assert sentence.startswith(url) and "\n" not in sentence
     return sentence
 
 
-def run_download(url: str, folder: Path, before: str = "") -> subprocess.Popen:
-    """The same in another process."""
-    program = (
-        f"{before}\nfrom pathlib import Path\nfrom mbt_lite.checkpoints.download import download\n"
-        f"download({url!r}, Path({str(folder / 'file')!r}))"
-    )
-    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
-
-
-def test_a_file_comes_whole_with_its_checksum_beside_it(server, tmp_path):
-    path = download.download(server.url("/f", good(DATA)), tmp_path / "new" / "file")
-    assert path.read_bytes() == DATA
-    assert left(path.parent) == DONE
+def test_a_download_leaves_the_file_and_its_checksum(server, tmp_path):
+    path = tmp_path / "new" / "file"
+    assert fetch(server.url("/f", good(DATA)), path) == DATA
+    assert files_in(path.parent) == COMPLETE
     expected = f"{hashlib.sha256(DATA).hexdigest()}  file\n"  # the format of sha256sum
     assert (path.parent / "file.sha256").read_text() == expected
     assert download.verify(path) == download.remembered(path)
+    assert fetch(server.url("/g", endless(DATA)), tmp_path / "file") == DATA  # no Content-Length
 
 
-def test_after_a_cut_only_the_rest_is_fetched(server, tmp_path):
-    url = server.url("/f", cut(DATA, 30_000, **SIGN), good(DATA, **SIGN))
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+def test_after_a_cut_only_the_rest_is_requested(server, tmp_path):
+    url = server.url("/f", cut(DATA, 30_000, **TAG), good(DATA, **TAG))
+    assert fetch(url, tmp_path / "file") == DATA
     assert server.ranges() == [None, "bytes=30000-"]
     assert server.requests[1][1]["If-Range"] == '"one"'
-    assert left(tmp_path) == DONE
+    assert files_in(tmp_path) == COMPLETE
 
 
-def test_what_came_before_the_connection_failed_for_good_serves_the_next_call(server, tmp_path):
-    broken = [cut(DATA, 30_000, **SIGN), status(503), status(503)]
-    url = server.url("/f", *broken, good(DATA, **SIGN))
-    sentence = refused(url, tmp_path)
+def test_a_failed_download_is_resumed_by_the_next_call(server, tmp_path):
+    broken = [cut(DATA, 30_000, **TAG), status(503), status(503), status(503)]
+    url = server.url("/f", *broken, good(DATA, **TAG))
+    sentence = refusal(url, tmp_path)
     assert "503" in sentence and f"{tmp_path / 'file.partial'} keeps the 30 kB" in sentence
-    assert left(tmp_path) == KEPT
+    assert files_in(tmp_path) == UNFINISHED
     assert (tmp_path / "file.partial").read_bytes() == DATA[:30_000]
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
-    assert server.ranges() == [None, *["bytes=30000-"] * 3]
-    assert left(tmp_path) == DONE
+    assert fetch(url, tmp_path / "file") == DATA
+    assert server.ranges() == [None, *["bytes=30000-"] * 4]
+    assert files_in(tmp_path) == COMPLETE
 
 
-def test_a_stall_is_given_up_and_the_rest_fetched_anew(server, tmp_path):
-    url = server.url("/f", stall(DATA, 40_000, **SIGN), good(DATA, **SIGN))
-    started = time.monotonic()
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
-    assert time.monotonic() - started < 5
+def test_a_stalled_connection_is_given_up_and_the_rest_requested(server, tmp_path):
+    url = server.url("/f", stall(DATA, 40_000, **TAG), good(DATA, **TAG))
+    assert fetch(url, tmp_path / "file") == DATA
     assert server.ranges() == [None, "bytes=40000-"]
-    assert left(tmp_path) == DONE
+    assert "silent for 0.3 s" in refusal(server.url("/g", stall(DATA, 0, **TAG)), tmp_path / "g")
+    assert files_in(tmp_path / "g") == set()
 
 
-def test_a_server_that_always_stalls_ends_in_a_sentence(server, tmp_path):
-    url = server.url("/f", stall(DATA, 0, **SIGN))
-    assert "silent for 0.3 s" in refused(url, tmp_path)
-    assert len(server.requests) == 3  # one, and one after each of two waits
-    assert left(tmp_path) == set()
-
-
-def test_many_cuts_do_not_matter_while_the_file_gets_on(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "PROGRESS", 10_000)
-
-    def part(i):
+def test_progress_starts_the_count_of_failures_again(server, tmp_path):
+    def piece(start):
         def answer(request):
-            start = 20_000 * i
-            told = f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"
-            request.head(206, Content_Length=len(DATA) - start, Content_Range=told, **SIGN)
+            content_range = f"bytes {start}-{len(DATA) - 1}/{len(DATA)}"
+            request.head(206, Content_Length=len(DATA) - start, Content_Range=content_range, **TAG)
             request.body(DATA[start : start + 20_000])
 
         return answer
 
-    url = server.url("/f", cut(DATA, 20_000, **SIGN), *[part(i) for i in range(1, 5)])
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    pieces = [piece(start) for start in range(20_000, 100_000, 20_000)]
+    url = server.url("/f", cut(DATA, 20_000, **TAG), *pieces)
+    assert fetch(url, tmp_path / "file") == DATA
     assert len(server.requests) == 5 > 1 + len(download.WAITS)
-    assert left(tmp_path) == DONE
 
 
-def test_a_length_told_too_large_is_corrected_by_the_server_itself(server, tmp_path):
-    url = server.url("/f", deaf(DATA, length=200_000, **SIGN), good(DATA, **SIGN))
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
-    assert server.ranges() == [None, "bytes=100000-"]
-    assert left(tmp_path) == DONE
-
-
-def test_a_length_told_too_large_for_ever_leaves_nothing(server, tmp_path):
-    url = server.url("/f", deaf(DATA, length=200_000, **SIGN))
-    assert "only 100,000 of 200,000 bytes came" in refused(url, tmp_path)
-    assert left(tmp_path) == set()
-
-
-def test_a_length_told_too_small_is_found_out_by_the_checksum_that_storage_tells(server, tmp_path):
+def test_the_servers_checksum_is_verified(server, tmp_path):
     md5 = base64.b64encode(hashlib.md5(DATA).digest()).decode()
-    told = {"x_goog_hash": f"crc32c=AAAAAA==,md5={md5}"}
-    assert "damaged" in refused(server.url("/f", deaf(DATA, length=60_000, **told)), tmp_path)
-    assert left(tmp_path) == set()
-    download.download(server.url("/f", good(DATA, **told)), tmp_path / "file")
-    assert left(tmp_path) == DONE
+    headers = {"x_goog_hash": f"crc32c=AAAAAA==,md5={md5}"}
+    assert "damaged" in refusal(server.url("/f", deaf(DATA, length=60_000, **headers)), tmp_path)
+    assert files_in(tmp_path) == set()
+    assert fetch(server.url("/f", good(DATA, **headers)), tmp_path / "file") == DATA
 
 
-def test_a_file_that_is_far_too_small_is_refused_before_it_is_read(server, tmp_path):
-    assert "100,000 bytes are too few" in refused(
-        server.url("/f", stall(DATA, 10)), tmp_path, at_least=500_000
-    )
-    assert "are too few" in refused(server.url("/f", endless(DATA)), tmp_path, at_least=500_000)
-    assert "0 bytes are too few" in refused(server.url("/f", good(b"")), tmp_path)
-    assert left(tmp_path) == set()
-
-
-@pytest.mark.parametrize("kind", ["text/html", "application/octet-stream"])
-def test_a_web_page_is_not_the_file(server, tmp_path, kind):
-    sentence = refused(server.url("/f", page(kind)), tmp_path)
-    assert "a web page comes instead" in sentence and str(tmp_path / "file") in sentence
-    assert len(server.requests) == 1
-    assert left(tmp_path) == set()
-
-
-def test_a_web_page_does_not_cost_what_had_come_before(server, tmp_path):
-    url = server.url("/f", cut(DATA, 30_000, **SIGN), page(), good(DATA, **SIGN))
-    assert "a web page" in refused(url, tmp_path)
-    assert left(tmp_path) == KEPT
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+def test_a_web_page_is_refused_and_does_not_cost_the_bytes_received_before(server, tmp_path):
+    url = server.url("/f", cut(DATA, 30_000, **TAG), page(), good(DATA, **TAG))
+    assert "a web page, not the file" in refusal(url, tmp_path)
+    assert files_in(tmp_path) == UNFINISHED
+    assert fetch(url, tmp_path / "file") == DATA
     assert server.ranges()[-1] == "bytes=30000-"
 
 
-@pytest.mark.parametrize("code", [403, 404])
-def test_a_refusal_is_not_tried_again(server, tmp_path, code):
-    assert f"the server answers {code}" in refused(server.url("/f", status(code)), tmp_path)
-    assert len(server.requests) == 1
-    assert left(tmp_path) == set()
+@pytest.mark.parametrize("code, requests", [(403, 1), (404, 1), (503, 3)])
+def test_only_a_busy_server_is_asked_again(server, tmp_path, code, requests):
+    assert f"the server answers {code}" in refusal(server.url("/f", status(code)), tmp_path)
+    assert len(server.requests) == requests
+    assert files_in(tmp_path) == set()
 
 
-def test_a_busy_server_is_tried_again_when_it_says(server, tmp_path, monkeypatch):
-    waits = []
-    monkeypatch.setattr(time, "sleep", waits.append)
-    url = server.url("/f", status(503, Retry_After=7), status(503, Retry_After=999), good(DATA))
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
-    assert waits == [7, download.LONGEST_WAIT]
-    assert left(tmp_path) == DONE
-    assert "503" in refused(server.url("/g", status(503)), tmp_path / "other")
-    assert left(tmp_path / "other") == set()
+CHANGED = {
+    "If-Range obeyed": (TAG, good(OTHER, ETag='"two"')),
+    "If-Range ignored": (TAG, good(OTHER, honest=False, ETag='"two"')),
+    "no ranges": (TAG, deaf(OTHER, **TAG)),
+    "no validator": ({}, good(OTHER)),
+}
 
 
-def test_a_server_that_ignores_ranges_gives_all_anew(server, tmp_path):
-    url = server.url("/f", cut(DATA, 30_000, **SIGN), deaf(DATA, **SIGN))
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
-    assert server.ranges() == [None, "bytes=30000-"]
-    assert left(tmp_path) == DONE
+@pytest.mark.parametrize("case", CHANGED)
+def test_bytes_of_two_files_are_never_mixed(server, tmp_path, case):
+    headers, then = CHANGED[case]
+    url = server.url("/f", cut(DATA, 30_000, **headers), then)
+    assert fetch(url, tmp_path / "file") == OTHER
+    assert files_in(tmp_path) == COMPLETE
 
 
-@pytest.mark.parametrize("honest", [True, False], ids=["If-Range obeyed", "If-Range ignored"])
-def test_a_file_that_changes_between_attempts_is_never_mixed(server, tmp_path, honest):
-    new = good(OTHER, honest, ETag='"two"')
-    url = server.url("/f", cut(DATA, 30_000, **SIGN), new)
-    assert download.download(url, tmp_path / "file").read_bytes() == OTHER
-    assert left(tmp_path) == DONE
-
-
-def test_a_file_that_changes_its_length_is_never_mixed_even_without_a_sign(server, tmp_path):
-    url = server.url("/f", cut(DATA, 30_000), good(OTHER))
-    assert download.download(url, tmp_path / "file").read_bytes() == OTHER
-    assert server.ranges() == [None, "bytes=30000-", None]
-
-
-def test_a_weak_sign_gives_way_to_the_date(server, tmp_path):
-    date = {"Last_Modified": "Mon, 23 Nov 2020 10:00:00 GMT", "ETag": 'W/"one"'}
-    url = server.url("/f", cut(DATA, 30_000, **date), good(DATA, **date))
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
-    assert server.requests[1][1]["If-Range"] == date["Last_Modified"]
-
-
-def test_a_part_of_another_address_or_without_its_note_is_not_used(server, tmp_path):
-    for note in ("{", json.dumps({"url": "http://elsewhere/f", "etag": '"one"', "ranges": True})):
+def test_a_partial_file_of_another_address_is_not_used(server, tmp_path):
+    other = {"url": "http://elsewhere/f", "validator": '"one"', "total": 900, "md5": None}
+    for note in ("{", json.dumps(other)):
         (tmp_path / "file.partial").write_bytes(OTHER[:500])
         (tmp_path / "file.partial.json").write_text(note)
-        path = download.download(server.url("/f", good(DATA, **SIGN)), tmp_path / "file")
-        assert path.read_bytes() == DATA
+        assert fetch(server.url("/f", good(DATA, **TAG)), tmp_path / "file") == DATA
         assert server.ranges()[-1] is None
-        assert left(tmp_path) == DONE
-
-
-def test_a_file_whose_length_is_not_told_comes_too(server, tmp_path):
-    path = download.download(server.url("/f", endless(DATA)), tmp_path / "file")
-    assert path.read_bytes() == DATA
-    assert left(tmp_path) == DONE
+        assert files_in(tmp_path) == COMPLETE
 
 
 def test_another_file_than_the_first_time_is_refused(server, tmp_path):
-    path = download.download(server.url("/f", good(DATA)), tmp_path / "file")
+    path = tmp_path / "file"
+    fetch(server.url("/f", good(DATA)), path)
     path.unlink()
-    sentence = refused(server.url("/f", good(OTHER)), tmp_path)
-    assert "another file came than the first time" in sentence
-    assert left(tmp_path) == {"file.sha256"}
+    sentence = refusal(server.url("/f", good(OTHER)), tmp_path)
+    assert "another file than the first time" in sentence
+    assert files_in(tmp_path) == {"file.sha256"}
     assert download.remembered(path) == hashlib.sha256(DATA).hexdigest()
     path.write_bytes(OTHER)
-    with pytest.raises(ValueError, match="is not what came the first time.*Delete it"):
+    with pytest.raises(ValueError, match="is not the file of the first download.*Delete it"):
         download.verify(path)
 
 
-def test_without_network_one_sentence_says_what_to_fetch_and_where_to_put_it(tmp_path, server):
+def test_without_network_one_sentence_says_what_to_download_and_where_to_put_it(tmp_path, server):
     url = server.url("/f", good(DATA)).replace(str(server.server_port), "9")  # nobody listens
     started = time.monotonic()
-    sentence = refused(url, tmp_path)
-    assert "no connection" in sentence
-    assert f"fetch it elsewhere and put it at {tmp_path / 'file'}." in sentence
+    sentence = refusal(url, tmp_path)
+    assert "no connection" in sentence and "refused" in sentence
+    assert f"download it elsewhere and put it at {tmp_path / 'file'}." in sentence
     assert time.monotonic() - started < 2
-    assert left(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(server, tmp_path, monkeypatch):
     free = shutil.disk_usage(tmp_path)._replace(free=150_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: free)
     url = server.url("/f", good(DATA))
-    sentence = refused(url, tmp_path, spare=60_000)
+    sentence = refusal(url, tmp_path, spare=60_000)
     assert "160 kB are needed" in sentence and "150 kB are free" in sentence
-    assert left(tmp_path) == set()
-    download.download(url, tmp_path / "file", spare=50_000)
-    assert left(tmp_path) == DONE
+    assert files_in(tmp_path) == set()
+    assert fetch(url, tmp_path / "file", spare=50_000) == DATA
+
+
+def download_in_another_process(url: str, folder: Path, before: str = "") -> subprocess.Popen:
+    program = (
+        f"{before}\nimport sys; from pathlib import Path\n"
+        "from mbt_lite.checkpoints import download\n"
+        f"try: download.download({url!r}, Path({str(folder / 'file')!r}), check=id)\n"
+        "except download.DownloadError as error: sys.exit(str(error))"
+    )
+    return subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.full
-def test_a_file_that_outgrows_its_quota_keeps_what_came_and_goes_on_later(server, tmp_path):
-    url = server.url("/f", good(DATA, **SIGN))
-    program = (
-        "import resource, sys; from pathlib import Path\n"
-        "from mbt_lite.checkpoints import download\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))\n"
-        f"try: download.download({url!r}, Path({str(tmp_path / 'file')!r}))\n"
-        "except download.DownloadError as error: sys.exit(str(error))"
-    )
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ran.returncode == 1
-    assert "the disk is full: 30 kB more are needed" in ran.stderr
-    assert f"{tmp_path / 'file.partial'} keeps the 70 kB" in ran.stderr
-    assert left(tmp_path) == KEPT
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+def test_a_download_that_fills_the_disk_is_resumed_later(server, tmp_path):
+    url = server.url("/f", good(DATA, **TAG))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (70_000, 70_000))"
+    with download_in_another_process(url, tmp_path, limit) as process:
+        stderr = process.stderr.read()
+    assert process.returncode == 1
+    assert "the disk is full: 30 kB more are needed" in stderr
+    assert f"{tmp_path / 'file.partial'} keeps the 70 kB" in stderr
+    assert files_in(tmp_path) == UNFINISHED
+    assert fetch(url, tmp_path / "file") == DATA
     assert server.ranges() == [None, "bytes=70000-"]
-    assert left(tmp_path) == DONE
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only an administrator can make a small disk")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
-def test_a_small_disk_is_never_filled_by_halves(server, small_disk):
-    assert "100 kB are needed" in refused(server.url("/f", good(DATA)), small_disk)
-    assert left(small_disk) == set()
-    sentence = refused(server.url("/g", endless(DATA)), small_disk)  # only writing finds it out
-    assert "the disk is full" in sentence and "keeps" not in sentence
-    assert left(small_disk) == set()
-    assert "keeps the 61" in refused(server.url("/h", endless(DATA, **SIGN)), small_disk)
-    assert left(small_disk) == KEPT
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
-def test_what_an_interrupted_download_has_is_resumed(server, tmp_path, blow):
-    url = server.url("/f", stall(DATA, 50_000, **SIGN), good(DATA, **SIGN))
+def test_an_interrupted_download_is_resumed(server, tmp_path, blow):
+    url = server.url("/f", stall(DATA, 50_000, **TAG), good(DATA, **TAG))
     part = tmp_path / "file.partial"
-    with run_download(url, tmp_path) as process:
+    with download_in_another_process(url, tmp_path) as process:
         while not (part.exists() and part.stat().st_size == 50_000):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(blow)
-        said = process.stderr.read()
+        stderr = process.stderr.read()
     assert process.returncode == -blow
-    assert blow is signal.SIGKILL or f"interrupted. {part} keeps the 50 kB" in said
-    assert left(tmp_path) == KEPT
-    assert download.download(url, tmp_path / "file").read_bytes() == DATA
+    assert blow is signal.SIGKILL or f"interrupted. {part} keeps the 50 kB" in stderr
+    assert files_in(tmp_path) == UNFINISHED
+    assert fetch(url, tmp_path / "file") == DATA
     assert server.ranges() == [None, "bytes=50000-"]
-    assert left(tmp_path) == DONE
 
 
 TINY = dataclasses.replace(
@@ -344,7 +251,7 @@ TINY = dataclasses.replace(
     rgb_shape=(2, 224, 224),  # one tubelet deep
     spec_shape=(32, 128),
 )
-NAMES = ["Speech", *[f"class {i}" for i in range(1, 137)], "Music"]
+NAMES = ["Speech", "Male speech, man", *[f"class {i}" for i in range(2, 137)], "Music"]
 NAMES += [f"class {i}" for i in range(138, 527)]
 PUBLISHED = "mbtb32_as-500k_rgb-spec"
 LOCK = f".{PUBLISHED}.lock"
@@ -361,20 +268,20 @@ def table(names: list[str]) -> bytes:
 @pytest.fixture(scope="session")
 def published() -> tuple[dict, bytes]:
     """(our parameters, the bytes) of a small model in the layout of the released files."""
-    params = random_params(TINY)
+    params = random_params()
     params["head"]["bias"] = np.linspace(-9, -7, 527, dtype=np.float32)
     params["head"]["bias"][[0, 137]] = -1, -2
     return params, flax_file(params)
 
 
-def random_params(config) -> dict:
-    shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+def random_params() -> dict:
+    shapes = jax.eval_shape(partial(init_params, TINY), jax.random.key(0))
     rng = np.random.default_rng(2)
     return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape, np.float32), shapes)
 
 
-def flax_file(params: dict, config=TINY, **unused) -> bytes:
-    target = traverse_util.unflatten_dict(checkpoints.to_scenic(config, params), sep="/") | unused
+def flax_file(params: dict) -> bytes:
+    target = traverse_util.unflatten_dict(checkpoints.to_scenic(TINY, params), sep="/")
     momentum = jax.tree.map(lambda array: {"momentum": np.zeros_like(array)}, target)
     optimizer = {"target": target, "state": {"step": np.int32(7), "param_states": momentum}}
     rest = {"global_step": 7, "model_state": {}, "accum_train_time": 1.5}
@@ -387,7 +294,7 @@ def offer(server, tmp_path, monkeypatch):
     """A way to say what the network answers for the small model and for the class names."""
     monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path))
 
-    def put(*answers, labels=None):
+    def answer_with(*answers, labels=None):
         url = server.url(f"/{PUBLISHED}", *answers)
         fields = {"url": url, "config": TINY}
         entry = dataclasses.replace(zoo.ENTRIES["as500k-rgb-spec"], **fields)
@@ -395,11 +302,11 @@ def offer(server, tmp_path, monkeypatch):
         names = server.url("/csv/classes.csv", labels or good(table(NAMES)))
         monkeypatch.setattr(zoo, "LABELS", names)
 
-    return put
+    return answer_with
 
 
-def asked(server) -> int:
-    """How often the model itself was requested."""
+def model_requests(server) -> int:
+    """The number of requests for the model itself."""
     return sum(path == f"/{PUBLISHED}" for path, _ in server.requests)
 
 
@@ -462,7 +369,7 @@ def test_a_model_goes_by_its_plain_and_its_published_name(name, plain):
     assert zoo.entry(name).name == plain
 
 
-def test_a_name_that_is_none_is_answered_with_the_nearest():
+def test_an_unknown_name_is_refused_with_the_nearest_ones():
     with pytest.raises(ValueError, match="no 'as500-rgb'. Did you mean as500k-rgb "):
         zoo.entry("as500-rgb")
     with pytest.raises(ValueError, match="no 'resnet'. It has as-mini-spec, .*world-tiny"):
@@ -481,12 +388,12 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     assert paths.cache_folder() == tmp_path / "mine"
 
 
-def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_path, capsys):
+def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_path):
     params, data = published
     offer(good(data))
     path = zoo.fetch(PUBLISHED)
     assert path == tmp_path / "as500k-rgb-spec.safetensors"
-    assert left(tmp_path) == READY | LABELS  # the download itself is gone
+    assert files_in(tmp_path) == READY | LABELS  # the download itself is gone
     assert path.stat().st_size < 0.55 * len(data)  # no optimiser any more
     config, loaded, meta = checkpoints.load(path)
     assert config == TINY and equal(loaded, params)
@@ -494,33 +401,15 @@ def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_
     assert meta["name"] == "as500k-rgb-spec" and meta["licence"].startswith("Apache-2.0")
     assert meta["source"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert meta["caution"] == zoo.CAUTION
-    assert zoo.fetch("as500k-rgb-spec") == path and asked(server) == 1
+    assert zoo.fetch("as500k-rgb-spec") == path and model_requests(server) == 1
     assert zoo.state(zoo.entry(PUBLISHED)) == "float32"
 
 
-@pytest.mark.parametrize("stream", ["rgb", "spec"])
-def test_a_model_of_one_stream_may_bring_a_bottleneck_that_it_never_used(
-    server, offer, monkeypatch, stream
-):
-    offer(status(404))
-    name = f"as-mini-{stream}"
-    alone = {"streams": (stream,), "fusion": "late", "fusion_layer": TINY.depth}
-    config = dataclasses.replace(TINY, **alone)
-    params = random_params(config)
-    data = flax_file(params, config, bottleneck=np.zeros((1, 5, TINY.width), np.float32))
-    url = server.url(f"/{stream}", good(data))
-    entry = dataclasses.replace(zoo.ENTRIES[name], url=url, config=config)
-    monkeypatch.setitem(zoo.ENTRIES, name, entry)
-    found, loaded, meta = checkpoints.load(zoo.fetch(name))
-    assert found.streams == (stream,) and equal(loaded, params)
-    assert meta["caution"] == (zoo.ORDER if stream == "rgb" else zoo.CAUTION)
-
-
-def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, published, tmp_path):
+def test_bfloat16_is_converted_from_the_file_that_is_here(server, offer, published, tmp_path):
     params, data = published
     offer(good(data))
     full, half = zoo.fetch(PUBLISHED), zoo.fetch(PUBLISHED, "bfloat16")
-    assert asked(server) == 1
+    assert model_requests(server) == 1
     assert half.name == "as500k-rgb-spec-bf16.safetensors"
     assert half.stat().st_size < 0.6 * full.stat().st_size
     assert equal(checkpoints.load(half)[1], params, rounding=2**-8)
@@ -531,7 +420,7 @@ def test_bfloat16_is_made_of_what_is_here_and_takes_half_of_it(server, offer, pu
     assert zoo.fetch(PUBLISHED) == half  # what is here will do
     half.unlink()
     assert zoo.fetch(PUBLISHED, "bfloat16") == half and not full.exists()  # straight away
-    assert asked(server) == 2
+    assert model_requests(server) == 2
     with pytest.raises(ValueError, match="float32 or bfloat16"):
         zoo.fetch(PUBLISHED, "int8")
     with pytest.raises(ValueError, match="embedded"):
@@ -547,11 +436,11 @@ def test_a_file_put_by_hand_needs_no_network_and_stays(offer, published, tmp_pat
     offer(status(404), labels=status(404))
     (tmp_path / place).parent.mkdir(exist_ok=True)
     (tmp_path / place).write_bytes(data)
-    with pytest.warns(UserWarning, match="kept without class names: .*404"):
+    with pytest.warns(UserWarning, match="saved without class names: .*404"):
         path = zoo.fetch("as500k-rgb-spec")
     _, loaded, meta = checkpoints.load(path)
     assert equal(loaded, params) and meta["labels"] is None
-    assert left(tmp_path) == READY | {place, ".classes.csv.lock"}
+    assert files_in(tmp_path) == READY | {place, ".classes.csv.lock"}
     assert download.remembered(tmp_path / PUBLISHED) == hashlib.sha256(data).hexdigest()
 
 
@@ -560,7 +449,7 @@ def test_a_file_put_by_hand_that_is_something_else_is_refused_and_stays(offer, t
     (tmp_path / PUBLISHED).write_bytes(b"\x81\xa1x\x01")  # a map, of no model
     with pytest.raises(ValueError, match="(?s)file was left where it is: delete it"):
         zoo.fetch(PUBLISHED)
-    assert left(tmp_path) == {PUBLISHED, LOCK}
+    assert files_in(tmp_path) == {PUBLISHED, LOCK}
 
 
 def test_a_conversion_without_room_is_refused_and_costs_nothing(
@@ -572,7 +461,7 @@ def test_a_conversion_without_room_is_refused_and_costs_nothing(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
     with pytest.raises(OSError, match="was not written: .* are needed .* 1 kB are free. Make room"):
         zoo.fetch(PUBLISHED)
-    assert left(tmp_path) == {PUBLISHED, LOCK}
+    assert files_in(tmp_path) == {PUBLISHED, LOCK}
 
 
 @pytest.mark.parametrize(
@@ -580,38 +469,18 @@ def test_a_conversion_without_room_is_refused_and_costs_nothing(
     [
         lambda data: deaf(data, length=int(0.7 * len(data))),
         lambda data: good(data + b"\0"),
-        lambda data: good(b"\x00" + data),
-        lambda data: good(bytes(len(data))),
         lambda data: page("application/octet-stream"),
-        lambda data: good(data[:5000]),
     ],
-    ids=["length too small", "more behind", "more before", "zeros", "page", "far too small"],
+    ids=["length too small", "extra byte", "page"],
 )
-def test_what_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, answer):
+def test_a_download_that_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, answer):
     offer(answer(published[1]))
     with pytest.raises(download.DownloadError, match=f"put it at {tmp_path / PUBLISHED}"):
         zoo.fetch(PUBLISHED)
-    assert left(tmp_path) == {LOCK}
+    assert files_in(tmp_path) == {LOCK}
 
 
-def test_a_model_that_came_by_pieces_is_whole(server, offer, published, tmp_path):
-    params, data = published
-    offer(cut(data, len(data) // 3, **SIGN), status(503), good(data, **SIGN))
-    assert equal(checkpoints.load(zoo.fetch(PUBLISHED))[1], params)
-    assert left(tmp_path) == READY | LABELS
-
-
-def test_a_later_download_must_be_the_same_file_as_the_first(offer, published, tmp_path):
-    params, data = published
-    offer(good(data))
-    zoo.fetch(PUBLISHED).unlink()
-    offer(good(flax_file(jax.tree.map(lambda x: x + 1, params))))
-    with pytest.raises(download.DownloadError, match="another file came than the first time"):
-        zoo.fetch(PUBLISHED)
-    assert left(tmp_path) == READY - {"as500k-rgb-spec.safetensors"} | LABELS
-
-
-def test_without_network_every_file_that_is_needed_is_named_at_once(server, offer, tmp_path):
+def test_without_network_all_files_to_download_are_named(server, offer, tmp_path):
     offer(good(DATA))
     entry = zoo.ENTRIES["as500k-rgb-spec"]
     away = entry.url.replace(str(server.server_port), "9")  # nobody listens
@@ -644,39 +513,17 @@ def test_two_processes_download_and_convert_once(server, offer, published, tmp_p
     both = [
         subprocess.Popen(command, cwd=Path(__file__).parent, text=True, **pipes) for _ in range(2)
     ]
-    said = [process.communicate("go\n") for process in both]
-    assert [out.strip() for out, _ in said] == [str(zoo.converted(entry))] * 2, said
-    assert asked(server) == 1
-    assert left(tmp_path) == READY | LABELS
+    outputs = [process.communicate("go\n") for process in both]
+    assert [out.strip() for out, _ in outputs] == [str(zoo.converted(entry))] * 2, outputs
+    assert model_requests(server) == 1
+    assert files_in(tmp_path) == READY | LABELS
 
 
-@pytest.mark.full
-def test_a_lock_that_another_holds_is_waited_for_and_said(tmp_path, capfd):
-    path = tmp_path / "file"
-    program = (
-        "import sys; from pathlib import Path; from mbt_lite.checkpoints.download import locked\n"
-        "with locked(Path(sys.argv[1])): print('mine', flush=True); sys.stdin.readline()"
-    )
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, "-c", program, str(path)], **pipes) as holder:
-        assert holder.stdout.readline() == "mine\n"
-        waiter = subprocess.Popen([sys.executable, "-c", program, str(path)], **pipes)
-        with waiter:
-            while "waiting: another process is fetching file" not in capfd.readouterr().err:
-                assert waiter.poll() is None
-                time.sleep(0.05)
-            holder.stdin.write("\n")
-            holder.stdin.flush()
-            assert waiter.stdout.readline() == "mine\n"
-            waiter.communicate("\n")
-    assert left(tmp_path) == {".file.lock"}
-
-
-def test_class_names_are_fetched_once_and_kept(server, offer, tmp_path):
+def test_class_names_are_downloaded_once(server, offer, tmp_path):
     offer(status(404))
     assert zoo.audioset_labels() == zoo.audioset_labels() == tuple(NAMES)
     assert [path for path, _ in server.requests] == ["/csv/classes.csv"]
-    assert left(tmp_path) == LABELS
+    assert files_in(tmp_path) == LABELS
 
 
 @pytest.mark.parametrize(
@@ -685,40 +532,18 @@ def test_class_names_are_fetched_once_and_kept(server, offer, tmp_path):
         table(NAMES[:-1]),
         table(NAMES).replace(b"index,mid", b"mid,index"),
         table(NAMES).replace(b"\n5,", b"\n6,"),
-        table([*NAMES[:-1], ""]),
-        b"index\n1",
-        bytes(500),
         b"\xff\xfe" * 300,
     ],
-    ids=["one short", "other header", "other order", "a name missing", "short", "zeros", "binary"],
+    ids=["one short", "other header", "other order", "binary"],
 )
-def test_a_list_that_is_not_the_527_classes_is_refused_in_a_sentence(offer, tmp_path, data):
+def test_a_list_that_is_not_the_527_classes_is_refused(offer, tmp_path, data):
     offer(status(404), labels=good(data))
     with pytest.raises(download.DownloadError, match="not the list of 527 classes .*put it at"):
         zoo.audioset_labels()
-    assert left(tmp_path) == {".classes.csv.lock"}
-    (tmp_path / "classes.csv").write_bytes(data)
-    with pytest.raises(ValueError, match="not the list of 527 classes .*replace it by http"):
-        zoo.audioset_labels()
+    assert files_in(tmp_path) == {".classes.csv.lock"}
 
 
-def test_names_with_commas_are_read(tmp_path):
-    path = tmp_path / "names.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        rows = [("index", "mid", "display_name"), (0, "/m/0", "Speech"), (1, "/m/1", "Man, male")]
-        csv.writer(file).writerows(rows)
-    assert zoo.read_labels(path, count=2) == ("Speech", "Man, male")
-
-
-def test_without_names_and_network_a_sentence_says_what_to_fetch(offer, tmp_path):
-    offer(status(404), labels=status(404))
-    with pytest.raises(download.DownloadError) as error:
-        zoo.audioset_labels()
-    assert zoo.LABELS in str(error.value) and str(tmp_path / "classes.csv") in str(error.value)
-    assert left(tmp_path) == {".classes.csv.lock"}
-
-
-def test_the_table_of_models_says_whose_numbers_it_shows(offer, published, capsys):
+def test_the_list_of_models_says_whose_scores_it_shows(offer, published, capsys):
     offer(good(published[1]))
     zoo.fetch(PUBLISHED)
     capsys.readouterr()
@@ -744,7 +569,7 @@ def test_a_model_that_is_not_here_is_shown_without_network(monkeypatch, tmp_path
     assert "was never published" in out and "mbt-lite match-front-end" in " ".join(out.split())
     line = "Transformer/encoderblock_*_spectrogram/LayerNorm_0/scale (768,)  x 12"
     assert line in out and "encoderblock_0" not in out
-    assert left(tmp_path) == set()
+    assert files_in(tmp_path) == set()
 
 
 def test_a_model_that_is_here_is_shown_with_its_checksum_and_its_largest_biases(
@@ -761,10 +586,10 @@ def test_a_model_that_is_here_is_shown_with_its_checksum_and_its_largest_biases(
     assert f"sha256 {hashlib.sha256(published[1]).hexdigest()}: the file here agrees" in out
     (tmp_path / PUBLISHED).write_bytes(published[1][:-1])
     assert cli.main(["zoo", "show", PUBLISHED]) == 1
-    assert "is not what came the first time" in " ".join(capsys.readouterr().out.split())
+    assert "is not the file of the first download" in " ".join(capsys.readouterr().out.split())
 
 
-def test_other_largest_biases_leave_the_order_of_classes_open(offer, published, tmp_path, capsys):
+def test_other_largest_biases_put_the_order_of_classes_in_doubt(offer, published, tmp_path, capsys):
     params, _ = published
     bias = np.roll(params["head"]["bias"], 3)
     offer(good(flax_file({**params, "head": {**params["head"], "bias": bias}})))
@@ -775,7 +600,7 @@ def test_other_largest_biases_leave_the_order_of_classes_open(offer, published, 
     assert "largest head biases are 3 and 140, not 0 (Speech) and 137 (Music)" in out
 
 
-def test_show_tells_what_is_in_a_file_of_any_layout(published, tmp_path, capsys):
+def test_show_describes_a_file_of_any_layout(published, tmp_path, capsys):
     path = tmp_path / "anything"
     path.write_bytes(published[1])
     assert cli.main(["zoo", "show", str(path), "--json"]) == 0
@@ -796,9 +621,7 @@ def test_show_tells_what_is_in_a_file_of_any_layout(published, tmp_path, capsys)
     assert "does not exist" in capsys.readouterr().err
 
 
-def test_download_prints_the_path_and_what_is_open_about_the_model(
-    offer, published, tmp_path, capsys
-):
+def test_download_prints_the_path_and_the_caution(offer, published, tmp_path, capsys):
     offer(good(published[1]))
     assert cli.main(["zoo", "download", PUBLISHED]) == 0
     out, err = capsys.readouterr()
@@ -824,9 +647,9 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 LOCATE = {"X_Repo_Commit": REVISION, "ETag": f'"{hashlib.sha1(DATA).hexdigest()}"'}
 
 
-ASK = """
+FETCH = """
 import json, sys
-from mbt_lite.checkpoints.hub import hub_file
+from mbt_lite.checkpoints.download import hub_file
 for reference in sys.argv[1:]:
     try:
         print(json.dumps(["path", str(hub_file(reference))]))
@@ -835,10 +658,10 @@ for reference in sys.argv[1:]:
 """
 
 
-def ask_hub(folder: Path, *references: str, **environment: str) -> list[list[str]]:
-    """[what came, its path or sentence] for each; the hub reads its address when it is imported."""
+def hub_files(folder: Path, *references: str, **environment: str) -> list[list[str]]:
+    """["path" or error, its text] for each; the hub reads its address when it is imported."""
     ran = subprocess.run(
-        [sys.executable, "-c", ASK, *references],
+        [sys.executable, "-c", FETCH, *references],
         env=os.environ | {"HF_HOME": str(folder), "HF_HUB_DISABLE_XET": "1", **environment},
         capture_output=True,
         text=True,
@@ -846,64 +669,35 @@ def ask_hub(folder: Path, *references: str, **environment: str) -> list[list[str
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-def offer_repository(server) -> str:
-    """The address of a hub with one repository; only its branch main has a config.json."""
-    no_file = status(404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
-    weights, config = good(DATA, **LOCATE), good(b"{}", **LOCATE | {"ETag": '"two"'})
-    for path, answer in {
-        "/me/mbt/resolve/main/model.safetensors": weights,
-        "/me/mbt/resolve/main/config.json": config,
-        "/me/mbt/resolve/main/other.npz": no_file,
-        "/me/mbt/resolve/v2/model.safetensors": weights,
-        "/me/mbt/resolve/v2/config.json": no_file,
-        "/me/mbt/resolve/v2/sub/other.npz": weights,
-        "/me/mbt/resolve/v9/model.safetensors": status(404, X_Error_Code="RevisionNotFound"),
-        "/me/none/resolve/main/model.safetensors": status(401, X_Error_Code="RepoNotFound"),
-        "/me/shut/resolve/main/model.safetensors": status(403, X_Error_Code="GatedRepo"),
-    }.items():
-        server.url(path, answer)
-    return server.url("")
-
-
 @pytest.mark.full
 def test_files_of_the_hub_come_by_their_address_and_later_without_network(server, tmp_path):
-    files = {
-        "hf://me/mbt@v2": "model.safetensors",
-        "hf://me/mbt@v2/sub/other.npz": "sub/other.npz",
-        "hf://me/mbt": "model.safetensors",
-    }
-    answers = ask_hub(tmp_path, *files, HF_ENDPOINT=offer_repository(server))
-    for (kind, path), file in zip(answers, files.values(), strict=True):
-        assert kind == "path" and path.endswith(f"{REVISION}/{file}")
-        assert Path(path).read_bytes() == DATA
-    assert Path(path).with_name("config.json").read_text() == "{}"  # brought along
-    *same, missing = ask_hub(tmp_path, *files, "hf://me/more", HF_HUB_OFFLINE="1")
-    assert same == answers
-    assert missing[0] == "DownloadError" and missing[1].startswith("hf://me/more: ")
-    assert "out of reach" in missing[1] and "download model.safetensors elsewhere" in missing[1]
-
-
-@pytest.mark.full
-def test_what_the_hub_does_not_have_is_said_in_a_sentence(server, tmp_path):
+    missing = status(404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
+    weights, config = good(DATA, **LOCATE), good(b"{}", **LOCATE | {"ETag": '"two"'})
+    server.url("/me/mbt/resolve/main/model.safetensors", weights)
+    server.url("/me/mbt/resolve/main/config.json", config)
+    server.url("/me/mbt/resolve/main/other.npz", missing)
+    server.url("/me/mbt/resolve/v2/model.safetensors", weights)
+    server.url("/me/mbt/resolve/v2/config.json", missing)
+    denied = status(401, X_Error_Code="RepoNotFound")
+    server.url("/me/none/resolve/main/model.safetensors", denied)
+    files = ("hf://me/mbt@v2", "hf://me/mbt/model.safetensors", "hf://me/mbt")
     reasons = {
         "hf://me/none": "there is no such repository, or it is private",
-        "hf://me/shut": "its owner gives it only to whom they allow",
-        "hf://me/mbt@v9": "the repository has no such revision",
         "hf://me/mbt/other.npz": "the repository has no other.npz",
     }
-    answers = ask_hub(tmp_path, *reasons, HF_ENDPOINT=offer_repository(server))
-    for (kind, sentence), (reference, reason) in zip(answers, reasons.items(), strict=True):
+    answers = hub_files(tmp_path, *files, *reasons, HF_ENDPOINT=server.url(""))
+    for kind, path in answers[:3]:
+        assert kind == "path" and Path(path).read_bytes() == DATA
+    assert Path(answers[2][1]).with_name("config.json").read_text() == "{}"
+    for (kind, sentence), (reference, reason) in zip(answers[3:], reasons.items(), strict=True):
         assert kind == "DownloadError" and sentence.startswith(f"{reference}: {reason}")
         assert sentence.endswith("elsewhere and give its path.")
-
-
-def test_without_the_hubs_package_a_sentence_says_so(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ValueError, match="needs the package huggingface_hub"):
-        hub.hub_file("hf://me/mbt")
+    *same, offline = hub_files(tmp_path, *files, "hf://me/more", HF_HUB_OFFLINE="1")
+    assert same == answers[:3]
+    assert offline[0] == "DownloadError" and "out of reach" in offline[1]
 
 
 @pytest.mark.parametrize("address", ["hf://me", "https://me/mbt", "hf://me/mbt@", "hf://me//x"])
-def test_an_address_that_is_none_of_the_hub_is_refused(address):
+def test_an_address_that_is_not_of_the_hub_is_refused(address):
     with pytest.raises(ValueError, match="no address like hf://user/repo"):
-        hub.hub_file(address)
+        download.hub_file(address)

@@ -1,76 +1,72 @@
-"""Download files whole or not at all: resumed, verified, locked.
+"""Download files over HTTP and from the Hugging Face hub: resumed, verified, locked.
 
-The standard library's urllib does the talking: requests or httpx would be one more dependency and
-leave resuming, stalls and wrong lengths to us, which is nearly all there is to do.
-
-Beside a file NAME there may be NAME.partial (what has come so far; the next call goes on there),
-NAME.partial.json (how to recognise the rest), NAME.sha256 (of the first good download, as sha256sum
-writes it) and an empty .NAME.lock.
+Beside a file NAME there may be NAME.partial (the bytes received so far; the next call resumes
+there), NAME.partial.json (the address, size and validator that these bytes belong to), NAME.sha256
+(of the first good download, in the format of sha256sum) and an empty .NAME.lock.
 """
 
 import base64
 import contextlib
-import errno
 import hashlib
-import http.client
 import json
-import os
 import re
 import shutil
-import ssl
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import requests
 from filelock import FileLock, Timeout
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3 import Retry
+from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from mbt_lite import __version__
+from mbt_lite.paths import FULL, write_text
 
+HEADERS = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
 TIMEOUT = 30.0  # s without a byte
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each new attempt
-PROGRESS = 1 << 20  # bytes; an attempt that brings so many gets all new attempts again
-LONGEST_WAIT = 60.0  # s, whatever the server asks for
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
+RETRY = Retry(  # before the first byte; `_fetch` itself resumes what breaks later
+    total=5,
+    connect=0,
+    read=False,
+    backoff_factor=1,
+    status_forcelist=BUSY,
+    raise_on_status=False,
+    respect_retry_after_header=False,  # it may ask for hours
+)
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each new attempt; progress starts them again
 CHUNK = 1 << 20  # bytes
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # answers that may be better the next time
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 MAKE_ROOM = "Make room and try again."
-PAGE = re.compile(rb"\s*<(!doctype html|html|head|\?xml)", re.IGNORECASE)
+HUB_WEIGHTS = "model.safetensors"
+HUB_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?")
 
 
 class DownloadError(OSError):
-    """Why a file did not come, in a sentence with its address and what to do."""
+    """A download failed; the message is a sentence with the address, the reason and what to do."""
 
 
 class Unreachable(DownloadError):
-    """There is no connection, and nothing has come."""
+    """There is no connection, and no byte was received."""
 
 
-class _Again(Exception):
-    """Why an attempt failed that may succeed the next time, and the wait the server asks for."""
-
-    def __init__(self, reason: str, wait: float = 0.0):
-        super().__init__(reason)
-        self.wait = wait
-
-
-class _Unreached(_Again):
-    """No connection at all."""
+class _Incomplete(Exception):
+    """An attempt ended before the end of the file; another one may succeed."""
 
 
 class _Partial:
-    """What has come so far of an address, and the signs by which its rest is recognised."""
+    """The bytes of a file received so far, and the response header that identifies the file."""
 
     def __init__(self, url: str, path: Path):
         self.url, self.path = url, path
         self.file = path.with_name(f"{path.name}.partial")
         self.note = path.with_name(f"{path.name}.partial.json")
         try:
-            self.signs = json.loads(self.note.read_text(encoding="utf-8"))
-            usable = self.signs["url"] == url and self.resumable
+            self.header = json.loads(self.note.read_text(encoding="utf-8"))
+            usable = self.header["url"] == url and self.resumable
         except (OSError, ValueError, KeyError, TypeError):
             usable = False
         if not usable:
@@ -82,77 +78,179 @@ class _Partial:
 
     @property
     def resumable(self) -> bool:
-        """Whether there is something to go on with, and a sign that the rest belongs to it."""
-        known = any(self.signs.get(sign) for sign in ("etag", "modified", "total"))
-        return self.size > 0 and known and self.signs["ranges"]
+        """Whether there are bytes, and a validator that ties the rest of the file to them."""
+        return bool(self.header.get("validator")) and 0 < self.size <= (self.header["total"] or 0)
 
     def drop(self) -> None:
-        self.signs = {}
+        self.header = {}
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
-    def begin(self, answer: http.client.HTTPResponse, total: int | None) -> None:
-        """Start anew with this answer, which has so many bytes."""
-        found = {
-            "etag": answer.headers["ETag"],
-            "modified": answer.headers["Last-Modified"],
-            "total": total,
-        }
-        same = found.items() <= self.signs.items()
-        ignored = same and (self.resumable or not self.signs["ranges"])  # only the rest was wanted
+    def start(self, response: requests.Response) -> None:
+        """Discard what there is; this response sends the file from its first byte."""
         self.drop()
-        self.signs = found | {"url": self.url, "md5": _told_md5(answer), "ranges": not ignored}
-        _write(self.note, json.dumps(self.signs))
+        headers = response.headers
+        length = headers.get("Content-Length", "")
+        md5 = re.search(r"md5=([\w+/]+=*)", headers.get("x-goog-hash", ""))
+        self.header = {
+            "url": self.url,
+            "validator": _validator(headers),
+            "total": int(length) if length.isdigit() else None,
+            "md5": md5 and md5[1],  # in base64, by Google's storage
+        }
+        write_text(self.note, json.dumps(self.header))
 
-    def request(self) -> urllib.request.Request:
-        """What asks for the rest if the file is still the same, or else for all."""
-        headers = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
-        if self.resumable:
-            etag = self.signs["etag"] or "W/"  # a weak one must not be used here
-            same = self.signs["modified"] if etag.startswith("W/") else etag
-            headers |= {"Range": f"bytes={self.size}-"} | ({"If-Range": same} if same else {})
-        return urllib.request.Request(self.url, headers=headers)
+    def range_headers(self) -> dict[str, str]:
+        """Request headers for the rest, if the file on the server is still the same."""
+        if not self.resumable:
+            return HEADERS
+        return HEADERS | {"Range": f"bytes={self.size}-", "If-Range": self.header["validator"]}
 
-    def goes_on_with(self, answer: http.client.HTTPResponse) -> bool:
-        """Whether a part of the file is the rest of what is here."""
-        start, total = _told_range(answer)
-        told = {"etag": answer.headers["ETag"], "total": total}
-        both = [(value, self.signs.get(sign)) for sign, value in told.items()]
-        return start == self.size > 0 and all(a == b for a, b in both if a and b)
+    def continued_by(self, response: requests.Response) -> bool:
+        """Whether a partial response is the rest of this file."""
+        total = self.header.get("total") or 0
+        same = _validator(response.headers) in (None, self.header.get("validator"))
+        content_range = f"bytes {self.size}-{total - 1}/{total}"
+        return same and response.headers.get("Content-Range") == content_range
+
+
+def _validator(headers) -> str | None:
+    """What If-Range may name: a strong ETag, or else the date of the last change."""
+    etag = headers.get("ETag")
+    return headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag
 
 
 def download(
     url: str,
     path: Path,
     *,
-    at_least: int = 1,
+    check: Callable[[Path], object],
     spare: int = 0,
-    check: Callable[[Path], object] | None = None,
 ) -> Path:
-    """`path`, once the whole file of an address is there; the caller holds `locked(path)`.
+    """Download a file to `path`, which appears only when it is complete; hold `locked(path)`.
 
-    Of a file that the last call left unfinished only the rest is fetched. Cuts, stalls and busy
-    servers are tried again with growing waits. Refused are files of fewer bytes than `at_least`,
-    web pages, files that contradict the server's checksum or the remembered one, files in which
-    `check` finds a ValueError, and disks without room for the file and `spare` bytes more. Raises
-    DownloadError; then only a `.partial` that the next call can use is left.
+    An unfinished earlier download is resumed. Broken and stalled connections and busy servers are
+    tried again after growing waits. The download is refused if the file is a web page, differs from
+    the server's checksum or from the remembered one, if `check(file)` raises ValueError, or if the
+    disk has no room for the file and `spare` more bytes. Raises DownloadError; then at most a
+    `.partial` is left, which the next call resumes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _Partial(url, path)
     try:
-        _fetch(part, at_least, spare)
-        _accept(part, at_least, check)
+        _fetch(part, spare)
+        _accept(part, check)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted.{_kept(part)}") from None
+        raise KeyboardInterrupt(f"interrupted.{_resume_note(part)}") from None
     finally:
         if not part.resumable:
             part.drop()
     return path
 
 
+def _fetch(part: _Partial, spare: int) -> None:
+    """Request the file, and its rest, until all bytes are here."""
+    failures, start = 0, part.size
+    furthest = start
+    with requests.Session() as session:
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=RETRY))
+        while True:
+            try:
+                return _attempt(session, part, spare)
+            except (requests.Timeout, ReadTimeoutError):
+                reason = f"the server was silent for {TIMEOUT:g} s"
+            except (_Incomplete, HTTPError) as error:
+                reason = f"the connection broke ({error})"
+            except requests.ConnectionError as error:
+                reason = f"no connection ({_root(error)})"
+                if part.size == start:
+                    raise Unreachable(_sentence(part, reason)) from None
+            except requests.RequestException as error:
+                raise DownloadError(_sentence(part, str(error))) from None
+            failures = failures + 1 if part.size <= furthest else 1
+            furthest = max(furthest, part.size)
+            if failures > len(WAITS):
+                raise DownloadError(_sentence(part, reason)) from None
+            time.sleep(WAITS[failures - 1])
+
+
+def _root(error: BaseException) -> BaseException:
+    """The first cause of an error, such as "Connection refused"."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
+def _attempt(session: requests.Session, part: _Partial, spare: int) -> None:
+    """Request the bytes that are missing once; return when all of them are here."""
+    if part.size and part.size == part.header["total"]:
+        return
+    request = dict(headers=part.range_headers(), stream=True, timeout=TIMEOUT)
+    with session.get(part.url, **request) as response:
+        status = response.status_code
+        if status == 416 or (status == 206 and not part.continued_by(response)):
+            part.drop()
+            raise _Incomplete("the file on the server has changed")
+        if not response.ok:
+            reason = f"the server answers {status} ({response.reason})"
+            raise DownloadError(_sentence(part, reason))
+        if response.headers.get("Content-Type", "").startswith("text/html"):
+            raise DownloadError(_sentence(part, "the server sends a web page, not the file"))
+        if status != 206:
+            part.start(response)
+        total = part.header["total"]
+        if lack := lack_of_room(part.path.parent, (total or 0) - part.size + spare):
+            raise DownloadError(_sentence(part, lack, MAKE_ROOM))
+        _store(part, response)
+    if total not in (None, part.size):
+        raise _Incomplete(f"only {part.size:,} of {total:,} bytes came")
+
+
+def _store(part: _Partial, response: requests.Response) -> None:
+    """Append the body of a response, each piece at once, so that a later failure loses none."""
+    total = part.header["total"]
+    shown = dict(desc=part.path.name, unit="B", unit_scale=True, leave=False, disable=None)
+    try:
+        with part.file.open("ab") as file, tqdm(total=total, initial=part.size, **shown) as bar:
+            while chunk := response.raw.read1(CHUNK):
+                file.write(chunk)
+                file.flush()
+                bar.update(len(chunk))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        free = amount(shutil.disk_usage(part.path.parent).free)
+        missing = amount((total or 0) - part.size)
+        reason = f"the disk is full: {missing} more are needed, {free} are free"
+        raise DownloadError(_sentence(part, reason, MAKE_ROOM)) from None
+
+
+def _accept(part: _Partial, check: Callable[[Path], object]) -> None:
+    """Give a complete file its name and remember its checksum, or refuse and delete it."""
+    sha256, expected = _digest(part.file, "sha256").hex(), remembered(part.path)
+    md5 = part.header.get("md5")
+    reason = None
+    if md5 and md5 != base64.b64encode(_digest(part.file, "md5")).decode():
+        reason = "the file is damaged: its md5 is not the one that the server gives"
+    elif expected not in (None, sha256):
+        reason = f"this is another file than the first time (sha256 {sha256}, before {expected})"
+    else:
+        try:
+            check(part.file)
+        except ValueError as error:
+            reason = str(error).replace(part.file.name, part.path.name)
+    if reason:
+        part.drop()
+        raise DownloadError(_sentence(part, reason))
+    part.file.replace(part.path)
+    remember(part.path, sha256)
+    part.drop()
+
+
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """The right to make this file, which one process has at a time; the others wait and say so."""
+    """Hold the right to write this file; other processes wait for it, and say so."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
@@ -171,42 +269,39 @@ def remembered(path: Path) -> str | None:
     note = path.with_name(f"{path.name}.sha256")
     if not note.exists():
         return None
-    found = re.match(r"[0-9a-f]{64}\b", note.read_text(encoding="utf-8"))
-    if not found:
+    match = re.match(r"[0-9a-f]{64}\b", note.read_text(encoding="utf-8"))
+    if not match:
         raise ValueError(f"{note} holds no sha256; delete it.")
-    return found[0]
+    return match[0]
 
 
 def remember(path: Path, sha256: str) -> None:
-    _write(path.with_name(f"{path.name}.sha256"), f"{sha256}  {path.name}\n")
+    """Write the sha256 of a file beside it."""
+    write_text(path.with_name(f"{path.name}.sha256"), f"{sha256}  {path.name}\n")
 
 
 def verify(file: Path, path: Path | None = None) -> str:
-    """The sha256 of a file; ValueError if it is not what was remembered for `path` (or itself)."""
+    """The sha256 of a file; ValueError if another one is remembered for `path` (or itself)."""
     path = path or file
-    sha256, known = digests(file)[0], remembered(path)
-    if known not in (None, sha256):
+    sha256, expected = _digest(file, "sha256").hex(), remembered(path)
+    if expected not in (None, sha256):
         raise ValueError(
-            f"{file} is not what came the first time: its sha256 is {sha256}, remembered is "
-            f"{known}. Delete it to get it anew, or {path.name}.sha256 beside it if you trust it."
+            f"{file} is not the file of the first download: its sha256 is {sha256}, remembered is "
+            f"{expected}. Delete it to download it again, or delete {path.name}.sha256 beside it "
+            "if you trust it."
         )
     return sha256
 
 
-def digests(file: Path) -> tuple[str, str]:
-    """The sha256 of a file in hexadecimal and its md5 in base64, as Google's storage tells it."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+def _digest(file: Path, algorithm: str) -> bytes:
     with file.open("rb") as stream:
-        while block := stream.read(CHUNK):
-            sha256.update(block)
-            md5.update(block)
-    return sha256.hexdigest(), base64.b64encode(md5.digest()).decode()
+        return hashlib.file_digest(stream, algorithm).digest()
 
 
 def by_hand(files: Sequence[tuple[int, str, Path]]) -> str:
-    """Lines that say how to do without a network: (bytes, address, place) of every file."""
+    """Instructions for a machine without network: (bytes, address, place) of every file."""
     lines = [f"  {amount(size):>7}  {url}\n{'':11}to {place}" for size, url, place in files]
-    return "\n".join(["Fetch elsewhere, and put in its place, each of:", *lines])
+    return "\n".join(["Download these files elsewhere, and copy each to its place:", *lines])
 
 
 def amount(size: float) -> str:
@@ -217,179 +312,67 @@ def amount(size: float) -> str:
         size /= 1000
 
 
-def lack_of_room(folder: Path, wanted: int) -> str | None:
-    """Why so many bytes do not fit into a folder, None if they do."""
+def lack_of_room(folder: Path, size: int) -> str | None:
+    """Why `size` bytes do not fit into a folder, None if they do."""
     free = shutil.disk_usage(folder).free
-    if free >= wanted:
+    if free >= size:
         return None
-    return f"{amount(wanted)} are needed in {folder}, {amount(free)} are free"
+    return f"{amount(size)} are needed in {folder}, {amount(free)} are free"
 
 
-def _fetch(part: _Partial, at_least: int, spare: int) -> None:
-    """Attempts until all is there; those that get on by much are not counted."""
-    failures, before = 0, part.size
-    while True:
-        had = part.size
-        try:
-            return _attempt(part, at_least, spare)
-        except _Again as again:
-            failures = 1 if part.size - had >= PROGRESS else failures + 1
-            offline = isinstance(again, _Unreached) and part.size == before
-            if offline or failures > len(WAITS):
-                kind = Unreachable if offline else DownloadError
-                raise kind(_sentence(part, str(again))) from None
-            time.sleep(min(max(WAITS[failures - 1], again.wait), LONGEST_WAIT))
-
-
-def _attempt(part: _Partial, at_least: int, spare: int) -> None:
-    """One go at the rest of the file; returns when all of it is here."""
-    try:
-        with urllib.request.urlopen(part.request(), timeout=TIMEOUT) as answer:
-            _receive(part, answer, at_least, spare)
-    except urllib.error.HTTPError as error:
-        with error:
-            _judge(part, error)
-    except urllib.error.URLError as error:
-        kind = _Again if isinstance(error.reason, TimeoutError) else _Unreached
-        raise kind(f"no connection ({error.reason})") from None
-    except TimeoutError:
-        raise _Again(f"the server was silent for {TIMEOUT:g} s") from None
-    except (ConnectionError, http.client.HTTPException, ssl.SSLError) as error:
-        raise _Again(f"the connection broke ({type(error).__name__})") from None
-
-
-def _judge(part: _Partial, error: urllib.error.HTTPError) -> None:
-    """What an answer without a file means; returns if it means that all is here."""
-    reason = f"the server answers {error.code} ({error.reason})"
-    if error.code == 416:  # nothing follows: all is here, or the file has changed
-        if _told_range(error)[1] == part.size > 0:
-            return
-        part.drop()
-        raise _Again(reason)
-    if error.code in PASSING:
-        wait = error.headers["Retry-After"] or ""
-        raise _Again(reason, float(wait) if wait.isdigit() else 0.0)
-    raise DownloadError(_sentence(part, reason))
-
-
-def _receive(part: _Partial, answer, at_least: int, spare: int) -> None:
-    if answer.status == 206:
-        if not part.goes_on_with(answer):
-            part.drop()
-            raise _Again("the file on the server has changed meanwhile")
-        chunk = answer.read1(CHUNK)
-    else:
-        total = answer.length  # counts down while it is read
-        chunk = answer.read1(CHUNK)
-        if answer.headers.get_content_type() == "text/html" or PAGE.match(chunk):
-            raise DownloadError(_sentence(part, "a web page comes instead of the file"))
-        part.begin(answer, total)
-    total = part.signs["total"]
-    _check_before(part, total, at_least, spare)
-    _store(part, answer, chunk)
-    if total is not None and part.size != total:
-        if part.size > total:
-            part.drop()
-        raise _Again(f"only {part.size:,} of {total:,} bytes came")
-
-
-def _check_before(part: _Partial, total: int | None, at_least: int, spare: int) -> None:
-    """Refuse what cannot be the file, or cannot fit."""
-    if total is not None and total < at_least:
-        part.drop()
-        raise DownloadError(_sentence(part, _too_small(total, at_least)))
-    reason = lack_of_room(part.path.parent, (total or at_least) - part.size + spare)
-    if reason:
-        raise DownloadError(_sentence(part, reason, MAKE_ROOM))
-
-
-def _store(part: _Partial, answer, chunk: bytes) -> None:
-    """Append all that comes, each piece at once, so that a later fault loses none."""
-    name, size, total = part.path.name, part.size, part.signs["total"]
-    shown = dict(desc=name, unit="B", unit_scale=True, leave=False, disable=None)
-    with (
-        part.file.open("ab", buffering=0) as file,
-        tqdm(total=total, initial=size, **shown) as bar,
-    ):
-        while chunk:
-            bar.update(len(chunk))
-            _append(part, file, chunk)
-            chunk = answer.read1(CHUNK)
-
-
-def _append(part: _Partial, file, chunk: bytes) -> None:
-    left = memoryview(chunk)
-    try:
-        while left:
-            left = left[file.write(left) :]
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        free = amount(shutil.disk_usage(part.path.parent).free)
-        wanted = amount((part.signs["total"] or 0) - part.size)
-        reason = f"the disk is full: {wanted} more are needed, {free} are free"
-        raise DownloadError(_sentence(part, reason, MAKE_ROOM)) from None
-
-
-def _accept(part: _Partial, at_least: int, check: Callable[[Path], object] | None) -> None:
-    """Give a whole file its name and remember its checksum, or refuse and remove it."""
-    sha256, md5 = digests(part.file)
-    known = remembered(part.path)
-    reason = None
-    if part.size < at_least:
-        reason = _too_small(part.size, at_least)
-    elif part.signs.get("md5") not in (None, md5):
-        reason = "the file came damaged: its md5 is not the one that the server tells"
-    elif known not in (None, sha256):
-        reason = f"another file came than the first time (sha256 {sha256}, remembered {known})"
-    try:
-        if check and not reason:
-            check(part.file)
-    except ValueError as error:
-        reason = str(error).replace(part.file.name, part.path.name)
-    if reason:
-        part.drop()
-        raise DownloadError(_sentence(part, reason))
-    os.replace(part.file, part.path)
-    remember(part.path, sha256)
-    part.drop()
-
-
-def _told_range(answer) -> tuple[int | None, int | None]:
-    """(first byte, bytes of the whole file) that a Content-Range tells."""
-    pattern = r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)"
-    found = re.fullmatch(pattern, answer.headers["Content-Range"] or "")
-    start, total = found.groups() if found else (None, None)
-    return start and int(start), int(total) if total and total != "*" else None
-
-
-def _told_md5(answer) -> str | None:
-    """The md5 that Google's storage tells of a file, in base64."""
-    told = ",".join(answer.headers.get_all("x-goog-hash") or ())
-    found = re.search(r"md5=([\w+/]+=*)", told)
-    return found and found[1]
-
-
-def _too_small(size: int, at_least: int) -> str:
-    return f"{size:,} bytes are too few, {at_least:,} at least are expected"
-
-
-def _kept(part: _Partial) -> str:
+def _resume_note(part: _Partial) -> str:
     if not part.resumable:
         return ""
-    return f" {part.file} keeps the {amount(part.size)} that came; the next attempt goes on there."
+    return f" {part.file} keeps the {amount(part.size)} received; the next attempt resumes there."
 
 
 def _sentence(part: _Partial, reason: str, advice: str = "") -> str:
-    advice = advice or f"Try again later, or fetch it elsewhere and put it at {part.path}."
-    return f"{part.url}: {reason}.{_kept(part)} {advice}"
+    advice = advice or f"Try again later, or download it elsewhere and put it at {part.path}."
+    return f"{part.url}: {reason}.{_resume_note(part)} {advice}"
 
 
-def _write(path: Path, text: str) -> None:
-    """A small text file, whole or not there."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+def hub_file(reference: str) -> Path:
+    """The local path of hf://user/repo[@revision][/file], downloaded if it is not here.
+
+    Without a file it is model.safetensors, and the repository's config.json, if it has one, is
+    downloaded beside it. Raises ValueError for another address, DownloadError on failure.
+    """
+    match = HUB_ADDRESS.fullmatch(reference)
+    if not match:
+        raise ValueError(f"{reference!r} is no address like hf://user/repo[@revision][/file].")
+    from huggingface_hub import errors, hf_hub_download
+
+    repository, revision, file = match.groups()
     try:
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
+        path = Path(hf_hub_download(repository, file or HUB_WEIGHTS, revision=revision))
+        if not file:
+            with contextlib.suppress(errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
+                hf_hub_download(repository, "config.json", revision=revision)
+    except errors.HFValidationError as error:
+        raise ValueError(f"{reference} is no name of the hub: {_first_line(error)}.") from None
+    except Exception as error:  # the hub's own, its HTTP library's and the system's
+        file, reason = file or HUB_WEIGHTS, _hub_reason(error, file or HUB_WEIGHTS)
+        raise DownloadError(
+            f"{reference}: {reason}. Check the name, or download {file} elsewhere and give its "
+            "path."
+        ) from None
+    return path
+
+
+def _hub_reason(error: Exception, file: str) -> str:
+    """Why the hub did not send a file."""
+    from huggingface_hub import errors
+
+    reasons = {  # subclasses first
+        errors.GatedRepoError: "its owner gives access on request only; see its page",
+        errors.RepositoryNotFoundError: "there is no such repository, or it is private",
+        errors.RevisionNotFoundError: "the repository has no such revision",
+        errors.LocalEntryNotFoundError: "the hub is out of reach and no copy is on this machine",
+        errors.EntryNotFoundError: f"the repository has no {file}",
+    }
+    return next((x for kind, x in reasons.items() if isinstance(error, kind)), _first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".: ")

@@ -1,20 +1,20 @@
-"""Write model cards in Hugging Face style: what to know about weights before using them."""
+"""Write model cards in the style of Hugging Face: use, geometry, origin and scores of a model."""
 
 from collections.abc import Mapping, Sequence
 
 from mbt_lite.config import ClipConfig, MBTConfig
 from mbt_lite.model.flops import model_cost
 
-CONDITIONS = ("both", "audio only", "video only")  # as `evaluate` calls them
+CONDITIONS = ("both", "audio only", "video only")  # the names in the scores of `evaluate`
 STREAM_NAMES = {"rgb": "video", "spec": "audio"}
 
 
 def model_card(
     config: MBTConfig, clip: ClipConfig, labels: Sequence[str], about: Mapping, dtype: str
 ) -> str:
-    """README.md of a model, in Markdown; `about` is what its `Classifier.card` knows.
+    """README.md of a model, in Markdown; `about` is its `Classifier.card`.
 
-    Nothing is claimed that the weights do not bring along: without scores the card says so.
+    The card claims only what comes with the weights: without scores it says so.
     """
     parts = [_front_matter(about), _lead(config, about)]
     parts += [f"> {about['caution']}"] if about.get("caution") else []
@@ -24,9 +24,9 @@ def model_card(
 
 def _front_matter(about: Mapping) -> str:
     licence = str(about.get("licence") or "")
-    known = licence.split()[0].lower() if licence else "unknown"
+    identifier = licence.split()[0].lower() if licence else "unknown"
     tags = "- video-classification\n- audio-classification\n- jax\n- mbt"
-    return f"---\nlibrary_name: mbt_lite\nlicense: {known}\ntags:\n{tags}\n---"
+    return f"---\nlibrary_name: mbt_lite\nlicense: {identifier}\ntags:\n{tags}\n---"
 
 
 def _lead(config: MBTConfig, about: Mapping) -> str:
@@ -42,7 +42,7 @@ def _lead(config: MBTConfig, about: Mapping) -> str:
 
 
 def _use(config: MBTConfig) -> str:
-    streams = '\nclf.predict("clip.mp4").streams["spec"].top(3)  # what the audio only says'
+    streams = '\nclf.predict("clip.mp4").streams["spec"].top(3)  # from audio only'
     return (
         "## Use\n\n```python\nimport mbt_lite as mbt\n\n"
         'clf = mbt.load("path/of/this/folder")  # or hf://user/repo\n'
@@ -55,8 +55,9 @@ def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str, about: Mapping) -
     rows = [("width, layers, heads", f"{config.width}, {config.depth}, {config.heads}")]
     if len(config.streams) > 1:
         fused = f"{config.fusion} from layer {config.fusion_layer} (counted from 0)"
-        bottled = f", {config.bottlenecks} bottleneck tokens"
-        rows.append(("fusion", fused + bottled * (config.fusion == "bottleneck")))
+        if config.fusion == "bottleneck":
+            fused += f", {config.bottlenecks} bottleneck tokens"
+        rows.append(("fusion", fused))
     if "rgb" in config.streams:
         size = f"{clip.frames} frames of {clip.size} x {clip.size} in {clip.video_seconds:g} s"
         rows.append(("video", f"{size}, patches {config.rgb_patch}"))
@@ -66,7 +67,7 @@ def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str, about: Mapping) -
         rows.append(("front end", f"{front.name}, mean {front.mean:g}, std {front.std:g}"))
     if about.get("probabilities"):
         rows.append(("probabilities", about["probabilities"]))
-    rows.append(("weights kept in", dtype))
+    rows.append(("weights saved as", dtype))
     lines = "\n".join(f"| {name} | {value} |" for name, value in rows)
     return f"## Geometry\n\n| | |\n| --- | --- |\n{lines}"
 
@@ -91,19 +92,19 @@ def _labels(labels: Sequence[str]) -> str:
 def run_card(
     card: str, training: Mapping, minutes: float, curves: str, scores: Mapping | None
 ) -> str:
-    """The card of a model that was trained here, with its recipe, its curves and its scores.
+    """Extend the card of a trained model by its recipe, its curves and its scores.
 
-    `training` is its experiment as a dictionary, `curves` says in words what curves.png shows, and
-    `scores` are those of `evaluate`, None where nothing was scored.
+    `training` is the experiment as a dictionary, `curves` describes curves.png in words, and
+    `scores` are those of `evaluate`, None if there is no test split.
     """
     return "\n\n".join([card.rstrip(), _recipe(training, minutes, curves), _scores(scores)]) + "\n"
 
 
 def _recipe(training: Mapping, minutes: float, curves: str) -> str:
     config, data, start = (training[name] for name in ("train", "data", "start"))
-    begun = start["model"] or start["vit"]
+    source = start["model"] or start["vit"]
     decay = "weight decay {weight_decay}, " if config["weight_decay"] else ""
-    said = (
+    recipe = (
         "{optimizer}, learning rate {learning_rate} after a warm-up of {warmup:g}, {schedule}, "
         + decay
         + "gradient clipped at {clip_norm}, batch {batch}, {steps:,} steps, {loss} loss, label "
@@ -111,10 +112,10 @@ def _recipe(training: Mapping, minutes: float, curves: str) -> str:
     ).format(**config)
     lines = [
         f"- Data: `{data['path']}`" + (f", split {data['train']}." if data["train"] else "."),
-        f"- Start: {f'`{begun}`' if begun else 'from scratch'}.",
-        f"- Recipe: {said}.",
-        f"- Time: {minutes:.1f} min for {config['steps'] * config['batch']:,} clips by the run's "
-        "own log.",
+        f"- Start: {f'`{source}`' if source else 'from scratch'}.",
+        f"- Recipe: {recipe}.",
+        f"- Time: {minutes:.1f} min for {config['steps'] * config['batch']:,} clips, from the "
+        "run's log.",
         "- Everything else: `experiment.json`.",
     ]
     return "## Training\n\n" + "\n".join(lines) + f"\n\n![{curves}](curves.png)"
@@ -131,7 +132,7 @@ def _scores(scores: Mapping | None) -> str:
         if all(scores[c].get(name) is not None for c in conditions)
     ]
     lines = [
-        f"Scores on {scores['clips']:,} clips of `{scores['data']}`, which training never shows:",
+        f"Scores on {scores['clips']:,} clips of `{scores['data']}`, not used in training:",
         "",
         f"| | {' | '.join(conditions)} |",
         "| --- " * (len(conditions) + 1) + "|",

@@ -1,4 +1,4 @@
-"""Map Scenic's MBT to ours: names of arrays, their shapes, and the geometry that they imply."""
+"""Map Scenic's MBT to ours: names of arrays, their shapes, and the geometry that follows."""
 
 import math
 import re
@@ -34,18 +34,18 @@ NAMES = (  # ours to Scenic's, every line applied in turn
 
 
 def scenic_names(name: str, config: MBTConfig) -> list[str]:
-    """The Scenic arrays that one of ours is made of: itself, or its query, key and value."""
+    """Names of the Scenic arrays of one of ours: the array itself, or its query, key and value."""
     if name == "spec_cls" and config.streams == ("spec",):
-        return ["cls"]  # a stream that is alone takes the plain name, whichever it is
-    for ours, scenic in NAMES:
-        name = re.sub(ours, scenic, name)
+        return ["cls"]  # a single stream has the plain name, whichever it is
+    for pattern, replacement in NAMES:
+        name = re.sub(pattern, replacement, name)
     if "/qkv/" not in name:
         return [name]
     return [name.replace("/qkv/", f"/{part}/") for part in ("query", "key", "value")]
 
 
 def scenic_shape(name: str, shape: tuple[int, ...], config: MBTConfig) -> tuple[int, ...]:
-    """The shape in Scenic of one of our arrays (of its query, key or value part, where fused)."""
+    """The shape that one of our arrays, or its query, key or value part, has in Scenic."""
     heads = (config.heads, config.width // config.heads)
     if name.endswith("_embedding/kernel"):
         stream = name.split("_")[0]
@@ -59,21 +59,17 @@ def scenic_shape(name: str, shape: tuple[int, ...], config: MBTConfig) -> tuple[
 def to_ours(
     arrays: dict[str, np.ndarray], config: MBTConfig, leaves: Mapping, source: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(our name, array) of flat Scenic arrays, taken out of `arrays` one by one as memory is dear.
+    """Yield (our name, array) from flat Scenic arrays, which are removed from `arrays` one by one.
 
-    `leaves` is {our name: anything with its shape}. What does not fit is told in one ValueError.
+    `leaves` is {our name: anything with its shape}. One ValueError names all that does not fit.
     """
     parts = {name: scenic_names(name, config) for name in leaves}
     shapes = {k: scenic_shape(n, leaves[n].shape, config) for n in parts for k in parts[n]}
-    missing = [name for name in shapes if name not in arrays]
-    unused = [name for name in arrays if name not in shapes]
-    both = {name: arrays[name] for name in shapes if name in arrays}
-    refuse(source, missing, unused, misshaped(both, shapes))
-    del both
+    check(source, arrays, shapes)
     for name, names in parts.items():
-        found = [arrays.pop(part) for part in names]
-        whole = np.stack(found, axis=-3) if len(found) > 1 else found[0]
-        yield name, whole.reshape(leaves[name].shape)
+        qkv = [arrays.pop(part) for part in names]
+        array = np.stack(qkv, axis=-3) if len(qkv) > 1 else qkv[0]
+        yield name, array.reshape(leaves[name].shape)
 
 
 def from_ours(name: str, array: np.ndarray, config: MBTConfig) -> dict[str, np.ndarray]:
@@ -82,12 +78,15 @@ def from_ours(name: str, array: np.ndarray, config: MBTConfig) -> dict[str, np.n
     shape = scenic_shape(name, array.shape, config)
     if len(names) == 1:
         return {names[0]: array.reshape(shape)}
-    whole = array.reshape(*array.shape[:-1], len(names), *shape[-2:])  # [D, 3, H, d], or [3, H, d]
-    return {part: whole[..., i, :, :] for i, part in enumerate(names)}
+    qkv = array.reshape(*array.shape[:-1], len(names), *shape[-2:])  # [D, 3, H, d], or [3, H, d]
+    return {part: qkv[..., i, :, :] for i, part in enumerate(names)}
 
 
-def geometry(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, list[str]]:
-    """(config, phrases on what had to be assumed); `known` fields go before the arrays."""
+def geometry(arrays: dict, known_fields: dict, source: str) -> tuple[MBTConfig, list[str]]:
+    """(config, phrases on what had to be assumed) from the shapes of flat Scenic arrays.
+
+    `known_fields` of `MBTConfig` take precedence.
+    """
     assumed = []
 
     def assume(field: str, value):
@@ -95,7 +94,7 @@ def geometry(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, list[st
         return value
 
     def size(pattern: str, axis: int, default: int | None) -> int | None:
-        """What most arrays with such a name have on this axis: one bad array is outvoted."""
+        """The commonest size of this axis among such arrays, so that one bad array is outvoted."""
         shapes = [x.shape for name, x in arrays.items() if re.search(pattern, name)]
         votes = Counter(shape[axis] for shape in shapes if -len(shape) <= axis < len(shape))
         return votes.most_common(1)[0][0] if votes else default
@@ -103,8 +102,8 @@ def geometry(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, list[st
     blocks = re.findall(r"encoderblock_(\d+)(_spectrogram)?/", "\n".join(arrays))
     if not blocks:
         raise ValueError(f"{source} is no MBT: no encoderblock_0 beside {list(arrays)[:3]}.")
-    held = tuple(s for s in BASE.streams if f"embedding{SUFFIXES[s]}/kernel" in arrays)
-    streams = known.get("streams", held or BASE.streams)
+    embedded = tuple(s for s in BASE.streams if f"embedding{SUFFIXES[s]}/kernel" in arrays)
+    streams = known_fields.get("streams", embedded or BASE.streams)
     fields = {
         "streams": streams,
         "classes": size(r"^output_projection/", -1, BASE.classes),
@@ -116,7 +115,7 @@ def geometry(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, list[st
         "shared_encoder": "spec" in streams and not any(suffix for _, suffix in blocks),
         "representation": size(r"^pre_logits/", -1, None),
         "fusion": "bottleneck" if "bottleneck" in arrays else "joint",
-    } | known
+    } | known_fields
     if len(streams) == 1:
         fields |= {"fusion": "late", "fusion_layer": fields["depth"]}
     if "fusion_layer" not in fields:
@@ -129,49 +128,49 @@ def geometry(arrays: dict, known: dict, source: str) -> tuple[MBTConfig, list[st
 
 
 def _grid(stream: str, arrays: dict, fields: dict, source: str, assume) -> dict:
-    """The fields of one stream: its patch, its input shape, how many frames are sampled."""
+    """The fields of one stream: its patch, its input shape, its number of sampled frames."""
     names = (f"embedding{SUFFIXES[stream]}/kernel", scenic_names(f"{stream}_positions", BASE)[0])
     refuse(source, [name for name in names if name not in arrays])
     kernel, positions = (arrays[name].shape for name in names)
     rank = (4, 5) if stream == "rgb" else (4,)
     if len(kernel) not in rank or len(positions) != 3 or 0 in kernel:
         raise ValueError(f"{source}: {names[0]} {kernel} with {names[1]} {positions} is no stream.")
-    single = stream == "rgb" and len(kernel) == 4  # patches of single frames, picked in the model
+    single = stream == "rgb" and len(kernel) == 4  # patches of single frames, sampled in the model
     patch = (1, *kernel[:-2]) if single else kernel[:-2]
     tokens = positions[1] - (fields["pool"] == "token")
 
-    def tokens_each(shape):
-        """Tokens that share one place on the first axis, time."""
+    def tokens_per_step(shape):
+        """Number of tokens at one position of the first axis, time."""
         return math.prod(n // p for n, p in zip(shape[1:], patch[1:], strict=True))
 
     shape = fields.get(f"{stream}_shape")
     if shape is None:
-        usual = BASE.shape(stream)  # only the time is open: 224 x 224 pixels, 128 mels
-        each = tokens_each(usual)
-        if single or each == 0 or tokens % each:
+        base = BASE.shape(stream)  # only the time is open: 224 x 224 pixels, 128 mels
+        per_step = tokens_per_step(base)
+        if single or per_step == 0 or tokens % per_step:
             raise ValueError(
                 f"{source} leaves open which grid the {tokens} tokens of {stream!r} form; pass "
                 f"{stream}_shape=({'frames, height, width' if stream == 'rgb' else 'time, mels'})."
             )
-        shape = assume(f"{stream}_shape", (tokens // each * patch[0], *usual[1:]))
-    found = {f"{stream}_patch": patch, f"{stream}_shape": tuple(shape)}
+        shape = assume(f"{stream}_shape", (tokens // per_step * patch[0], *base[1:]))
+    grid = {f"{stream}_patch": patch, f"{stream}_shape": tuple(shape)}
     if single and "rgb_sampled" not in fields:
-        found["rgb_sampled"] = assume("rgb_sampled", tokens // max(1, tokens_each(shape)))
-    return found
+        grid["rgb_sampled"] = assume("rgb_sampled", tokens // max(1, tokens_per_step(shape)))
+    return grid
 
 
-def said_by(model: Mapping) -> dict:
-    """{field of MBTConfig: value} for what a Scenic `config.model` says beyond the arrays."""
+def config_fields(model: Mapping) -> dict:
+    """{field of MBTConfig: value} that a Scenic `config.model` gives beyond the arrays."""
     for key, names in (("modality_fusion", STREAMS), ("classifier", POOLS)):
-        said = model.get(key) or ()
-        unknown = set([said] if isinstance(said, str) else said) - set(names)
+        value = model.get(key) or ()
+        unknown = set([value] if isinstance(value, str) else value) - set(names)
         if unknown:
             raise ValueError(f"config.{key} says {sorted(unknown)}; known are {sorted(names)}.")
     temporal = model.get("temporal_encoding_config") or {}
     method = temporal.get("method") or model.get("temporal_encoding_method")
     frames = temporal.get("n_sampled_frames") or model.get("n_sampled_frames")
     streams, use = model.get("modality_fusion"), model.get("use_bottleneck")
-    found = {
+    fields = {
         "streams": streams and tuple(STREAMS[name] for name in streams),
         "depth": model.get("num_layers"),
         "fusion": None if use is None else "bottleneck" if use else "joint",
@@ -185,29 +184,31 @@ def said_by(model: Mapping) -> dict:
         "attention_dropout": model.get("attention_dropout_rate"),
         "drop_path": model.get("stochastic_droplayer_rate"),
     }
-    return {field: value for field, value in found.items() if value is not None}
+    return {field: value for field, value in fields.items() if value is not None}
 
 
-def misshaped(arrays: dict, shapes: dict) -> list[str]:
-    """A phrase for each array that has not the shape it should have, or no real numbers."""
-    return [
+def check(source: str, arrays: Mapping, shapes: Mapping[str, Sequence[int]]) -> None:
+    """One ValueError unless the arrays are floats of exactly these names and shapes."""
+    misshaped = [
         f"{name} is {x.dtype} {x.shape}, should be float {tuple(shapes[name])}"
         for name, x in arrays.items()
+        if name in shapes
         if x.shape != tuple(shapes[name]) or not jnp.issubdtype(x.dtype, jnp.floating)
     ]
+    refuse(source, sorted(shapes.keys() - arrays), sorted(arrays.keys() - shapes), misshaped)
 
 
-def _first(names: Sequence[str], most: int = 40) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
-def refuse(source: str, missing=(), unused=(), misshaped=()) -> None:
+def refuse(
+    source: str, missing: Sequence[str] = (), unused: Sequence[str] = (), misshaped=(), most=40
+) -> None:
     """One ValueError with all three lists, unless all are empty."""
-    lists = {"missing": missing, "unused": unused, "mis-shaped": misshaped}
-    found = [f"\n  {what} ({len(x)}): {_first(x)}" for what, x in lists.items() if x]
-    if found:
+    lines = []
+    for kind, names in (("missing", missing), ("unused", unused), ("mis-shaped", misshaped)):
+        if names:
+            more = f" and {len(names) - most} more" if len(names) > most else ""
+            lines.append(f"\n  {kind} ({len(names)}): {', '.join(names[:most])}{more}")
+    if lines:
         raise ValueError(
-            f"{source} does not fit the model{''.join(found)}\n"
-            "Every array must find its place; check the config or overrides, or get the file anew."
+            f"{source} does not fit the model{''.join(lines)}\n"
+            "All arrays must match; check the config or overrides, or get the file anew."
         )

@@ -1,7 +1,7 @@
 """Initialize MBT from an image ViT: copy blocks, inflate patches, resize positions.
 
-The paper (section 4.2) starts every model from a ViT-B/16 trained on ImageNet-21k and says so in
-one sentence; how, is in Scenic's `mbt/model_utils.py`. `from_vit` names each decision.
+The paper (section 4.2) says in one sentence that every model starts from a ViT-B/16 trained on
+ImageNet-21k; the code is in Scenic's `mbt/model_utils.py`. `from_vit` names each decision.
 """
 
 import json
@@ -62,86 +62,86 @@ def from_vit(
     safetensors file of Hugging Face's ViTModel or of a timm ViT, or hf://user/repo. Both streams'
     patches must be as large as the ViT's.
 
-    Always, as Scenic's code: every stream gets a copy of all blocks, of the patch embedding's bias
-    and of the class token; the final norm is copied; the ViT's head is left behind and ours starts
-    at zero; `pre_logits` is copied if both have it. The audio reads three equal channels, so that
-    its patch kernel is the video's. The rest is open:
+    Always, as in Scenic's code: every stream gets a copy of all blocks, of the patch embedding's
+    bias and of the class token; the final norm is copied; the ViT's head is dropped and ours starts
+    at zero; `pre_logits` is copied if both have it. The spectrogram has three equal channels, so
+    that audio takes the same patch kernel as video. The options are:
 
-    `inflate`, from a patch kernel of one image to one of t frames:
+    `inflate`, how the patch kernel of one image becomes one of t frames:
         "central": at frame t // 2, zero elsewhere (the released configs);
-        "average": divided by t, at each (filter inflation, Carreira & Zisserman 2017);
+        "average": divided by t, at each frame (filter inflation, Carreira & Zisserman 2017);
         "arp": weighted by approximate rank pooling over t (Bilen et al. 2018, equation 3): the
-        weights sum to zero, so that the patches see change only. With t = 1 all are copies.
+        weights sum to zero, so that the patches respond to change only. With t = 1 all are copies.
     `positions`:
-        "resize_tile": the ViT's grid, bilinear between its corners, resized to one frame's grid and
-        repeated over time; to time x mel for the audio; the class token's in front (the code);
-        "fresh": our own initialisation.
+        "resize_tile": the ViT's grid resized (bilinear, aligned corners) to one frame's grid and
+        repeated over time; for audio resized to time x mel; the class token's in front (the code);
+        "fresh": our own initialization.
     `bottleneck`:
-        "positions": the class token's position and the grid resized to B places (the code);
+        "positions": the class token's position and the grid resized to B - 1 tokens (the code);
         "normal": Gaussian with standard deviation 0.02 (the paper, section 3.2).
-    `audio_cls`, the class token of the audio beside the video:
-        "copy": the ViT's, as the code means to;
-        "zeros": as the code does, since it asks for a name that no model has.
-    What starts fresh depends on `seed`.
+    `audio_cls`, the class token of audio if there is video, too:
+        "copy": the ViT's, as the code intends;
+        "zeros": as the code does, since it looks for a name that no model has.
+    `seed` determines the parameters that start fresh.
 
-    A ViT without class token gives a zero one with a zero position. Scenic's ViTs compute as ours
-    do; Hugging Face's and timm's have the exact GELU for our tanh form, and Hugging Face's a
-    LayerNorm epsilon of 1e-12 for our 1e-6. Their safetensors do not say how many heads they have:
-    without a config.json that does, `config.heads` is believed.
+    A ViT without a class token gives a zero token with a zero position. Scenic's ViTs compute as
+    ours do; Hugging Face's and timm's use the exact GELU instead of the tanh form, and Hugging
+    Face's a LayerNorm epsilon of 1e-12 instead of 1e-6. Their safetensors do not give the number of
+    heads: it is taken from config.json, or else from `config.heads`.
 
-    ValueError for what does not fit: all sizes at once, or all lost, unknown and mis-shaped arrays.
-    OSError if a download fails.
+    Raises one ValueError with all sizes that differ, or with all arrays that are missing, unused or
+    mis-shaped; OSError if a download fails.
     """
-    chosen = {"inflate": inflate, "positions": positions}
-    chosen |= {"bottleneck": bottleneck, "audio_cls": audio_cls}
-    for option, value in chosen.items():
+    options = {"inflate": inflate, "positions": positions}
+    options |= {"bottleneck": bottleneck, "audio_cls": audio_cls}
+    for option, value in options.items():
         if value not in OPTIONS[option]:
             raise ValueError(f"{option}={value!r} is none of {', '.join(OPTIONS[option])}.")
     path = formats.find(source)
-    vit = _scenic_vit(formats.read(path), _heads_said(path) or config.heads, str(path))
+    vit = _scenic_vit(formats.read(path), _heads_in_config(path) or config.heads, str(path))
     _check_geometry(vit, config, str(path))
-    start = _fresh(config, _starts_fresh(vit, config, chosen), seed)
-    arrays = _arrays(vit, config, start, inflate, str(path))
+    fresh = _fresh(config, _fresh_pattern(vit, config, options), seed)
+    arrays = _arrays(vit, config, fresh, inflate, str(path))
     return nest(scenic.to_ours(arrays, config, leaf_shapes(config), str(path)), str(path))
 
 
 def resize(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Resize [H, W, D] to [h, w, D] bilinearly with aligned corners.
 
-    It is scipy.ndimage.zoom(order=1) without that one's zeros, by rounding, in some last rows.
+    It is scipy.ndimage.zoom(order=1) without the zeros that rounding leaves in its last rows.
     """
     for axis, count in enumerate(shape):
-        places = np.linspace(0, grid.shape[axis] - 1, count)
-        before = np.minimum(places.astype(int), max(grid.shape[axis] - 2, 0))
-        share = np.expand_dims(places - before, [i for i in range(grid.ndim) if i != axis])
+        positions = np.linspace(0, grid.shape[axis] - 1, count)
+        before = np.minimum(positions.astype(int), max(grid.shape[axis] - 2, 0))
         after = np.minimum(before + 1, grid.shape[axis] - 1)
-        grid = grid.take(before, axis) * (1 - share) + grid.take(after, axis) * share
+        weight = np.expand_dims(positions - before, [i for i in range(grid.ndim) if i != axis])
+        grid = grid.take(before, axis) * (1 - weight) + grid.take(after, axis) * weight
     return grid
 
 
 def rank_pooling(frames: int) -> np.ndarray:
     """[T] weights of approximate rank pooling (Bilen et al. 2018, equation 3)."""
     harmonic = np.cumsum([0.0, *(1 / np.arange(1, frames + 1))])  # H_0 .. H_T
-    left = frames - np.arange(frames)  # T - t + 1 for t = 1 .. T
-    return 2 * left - (frames + 1) * (harmonic[-1] - harmonic[:-1])
+    remaining = frames - np.arange(frames)  # T - t + 1 for t = 1 .. T
+    return 2 * remaining - (frames + 1) * (harmonic[-1] - harmonic[:-1])
 
 
 def _scenic_vit(arrays: dict, heads: int, source: str) -> dict[str, np.ndarray]:
-    """{Scenic's name: float array} of a ViT in anybody's names."""
+    """{Scenic's name: float array} of a ViT in any of the known naming schemes."""
     torch = any(name.endswith(".weight") for name in arrays)
     vit = {}
     for name, array in arrays.items():
-        for theirs, scenics in NAMES:
-            name = re.sub(theirs, scenics, name)
+        for pattern, replacement in NAMES:
+            name = re.sub(pattern, replacement, name)
         if not re.match(DROPPED, name) or name.startswith("pre_logits/"):
             vit |= _from_torch(name, array, heads, source) if torch else {name: array}
     if "embedding/kernel" not in vit:
-        raise ValueError(f"{source} is no ViT that is known here; its arrays: {list(arrays)[:3]}.")
+        raise ValueError(f"{source} is no ViT of a known layout; its arrays: {list(arrays)[:3]}.")
     return vit
 
 
 def _from_torch(name: str, array: np.ndarray, heads: int, source: str) -> dict[str, np.ndarray]:
-    """{Scenic's name: array} of one of PyTorch's, which puts outputs before inputs."""
+    """{Scenic's name: array} of a PyTorch array, which has outputs before inputs."""
     if name == "embedding/kernel":
         return {name: array.transpose(2, 3, 1, 0)}  # [h, w, 3, D]
     array = array.T if name.endswith("/kernel") else array
@@ -158,49 +158,54 @@ def _from_torch(name: str, array: np.ndarray, heads: int, source: str) -> dict[s
     }
 
 
-def _heads_said(path: Path) -> int | None:
-    """How many heads a config.json beside the weights gives them."""
+def _heads_in_config(path: Path) -> int | None:
+    """The number of heads in a config.json beside the weights, None if it is not there."""
     try:
-        said = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
+        values = json.loads(path.with_name("config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    heads = said.get("num_attention_heads") if isinstance(said, dict) else None
+    heads = values.get("num_attention_heads") if isinstance(values, dict) else None
     return heads if isinstance(heads, int) and heads > 0 else None
 
 
 def _check_geometry(vit: dict, config: MBTConfig, source: str) -> None:
     """One ValueError with all sizes in which the ViT differs from the model."""
+    block = "Transformer/encoderblock_0"
     blocks = {m[1] for name in vit if (m := re.match(r"Transformer/encoderblock_(\d+)/", name))}
     kernel = vit["embedding/kernel"].shape
-    query = vit.get(f"Transformer/encoderblock_0/{ATTENTION}/query/kernel", np.zeros(0)).shape
-    dense = vit.get("Transformer/encoderblock_0/MlpBlock_0/Dense_0/kernel", np.zeros(0)).shape
-    found = {"width": kernel[-1], "depth": len(blocks), "heads": query[1:2], "mlp_dim": dense[1:]}
-    found = {k: x[0] if isinstance(x, tuple) and x else x for k, x in found.items()}
-    pairs = [(k, x, getattr(config, k)) for k, x in found.items()]
+
+    def size(name: str) -> int | None:
+        shape = vit[name].shape if name in vit else ()
+        return shape[1] if len(shape) > 1 else None
+
+    sizes = {"width": (0, *kernel)[-1], "depth": len(blocks)}
+    sizes["heads"] = size(f"{block}/{ATTENTION}/query/kernel")
+    sizes["mlp_dim"] = size(f"{block}/MlpBlock_0/Dense_0/kernel")
+    pairs = [(name, size, getattr(config, name)) for name, size in sizes.items()]
     pairs += [(f"{s} patch", kernel[:-2], config.patch(s)[-2:]) for s in config.streams]
-    wrong = [f"{what} {x} where the model has {want}" for what, x, want in pairs if x != want]
+    wrong = [f"{name} {a} where the model has {b}" for name, a, b in pairs if a != b]
     if wrong:
         raise ValueError(f"{source} is a ViT that does not fit: {', '.join(wrong)}.")
 
 
-def _starts_fresh(vit: dict, config: MBTConfig, chosen: dict) -> str:
-    """A pattern of our arrays that have nothing to start from, or shall not."""
+def _fresh_pattern(vit: dict, config: MBTConfig, options: dict) -> str:
+    """A pattern of our arrays that the ViT cannot initialize, or shall not."""
     fresh = ["head/.*"]
     if "pre_logits/kernel" not in vit:
         fresh.append("pre_logits/.*")
-    if chosen["positions"] == "fresh":
+    if options["positions"] == "fresh":
         fresh.append(".*_positions")
-    if chosen["bottleneck"] == "normal":
+    if options["bottleneck"] == "normal":
         fresh.append("bottleneck")
     if "cls" not in vit:
         fresh.append(".*_cls")
-    if chosen["audio_cls"] == "zeros" and "rgb" in config.streams:
+    if options["audio_cls"] == "zeros" and "rgb" in config.streams:
         fresh.append("spec_cls")
     return "|".join(fresh)
 
 
 def _fresh(config: MBTConfig, pattern: str, seed: int) -> dict[str, np.ndarray]:
-    """{our name: array} of those that match, as `init_params` draws them; no others are made."""
+    """{our name: array} of those that match, drawn by `init_params`; no others are allocated."""
 
     @jax.jit
     def draw(key):
@@ -211,12 +216,12 @@ def _fresh(config: MBTConfig, pattern: str, seed: int) -> dict[str, np.ndarray]:
 
 
 def _arrays(
-    vit: dict, config: MBTConfig, start: dict, inflate: str, source: str
+    vit: dict, config: MBTConfig, fresh: dict, inflate: str, source: str
 ) -> dict[str, np.ndarray]:
-    """{Scenic's MBT name: array}: what starts fresh, and what is made of the ViT."""
+    """{Scenic's MBT name: array} from the fresh arrays of ours and from the ViT."""
     names = {name: scenic.scenic_names(name, config) for name in leaf_shapes(config)}
-    arrays = {names[name][0]: x for name, x in start.items()}
-    origins = {x: _origin(x) for name, parts in names.items() if name not in start for x in parts}
+    arrays = {names[name][0]: x for name, x in fresh.items()}
+    origins = {x: _origin(x) for name, parts in names.items() if name not in fresh for x in parts}
     missing = sorted(set(origins.values()) - set(vit))
     unused = sorted(set(vit) - set(origins.values()))
     optional = rf"pre_logits/|cls$|{POSITIONS}$"
@@ -231,7 +236,7 @@ def _arrays(
 
 
 def _origin(name: str) -> str:
-    """The array of a ViT that one of Scenic's MBT starts from."""
+    """The name of the ViT's array that initializes one of Scenic's MBT."""
     if name in ("bottleneck", "clsspectrogram"):
         return {"bottleneck": POSITIONS, "clsspectrogram": "cls"}[name]
     return name.replace("_spectrogram", "")
@@ -248,12 +253,12 @@ def _inflated(kernel: np.ndarray, frames: int, how: str) -> np.ndarray:
 
 
 def _positions(vit: dict, config: MBTConfig, part: str, source: str) -> np.ndarray:
-    """[1, N, D] for the tokens of a stream, or for the bottleneck."""
+    """[1, N, D] position embeddings of a stream, or initial bottleneck tokens [1, B, D]."""
     table = vit[POSITIONS]  # [1, 1 + side * side, D]
     token = "cls" in vit
     side = math.isqrt(max(table.shape[1] - token, 0)) if table.ndim == 3 else 0
     if table.shape != (1, token + side * side, config.width) or side == 0:
-        raise ValueError(f"{source}: positions {table.shape} are those of no square grid.")
+        raise ValueError(f"{source}: positions {table.shape} form no square grid.")
     grid = table[0, token:].reshape(side, side, -1)
     if part == "bottleneck":
         shape, times = _bottleneck_grid(config), 1
@@ -267,21 +272,21 @@ def _positions(vit: dict, config: MBTConfig, part: str, source: str) -> np.ndarr
 
 
 def _bottleneck_grid(config: MBTConfig) -> tuple[int, int]:
-    """Rows and columns of the bottlenecks beside the one that takes the class token's position."""
+    """Rows and columns of the bottleneck tokens after the one of the class token's position."""
     token = config.pool == "token"
 
-    def cut(count: int) -> tuple[int, int]:
+    def grid(count: int) -> tuple[int, int]:
         rows = math.isqrt(count)
         return rows, count // max(rows, 1)
 
     def works(count: int) -> bool:
-        return math.prod(cut(count - token)) == count - token
+        return math.prod(grid(count - token)) == count - token
 
     if not works(config.bottlenecks):
         near = [n for n in range(1, config.bottlenecks + 4) if works(n)][-4:]
         raise ValueError(
-            f"bottlenecks={config.bottlenecks} cannot start from positions: Scenic cuts them into "
-            f"int(sqrt(n)) rows{' after the first' * token}. {', '.join(map(str, near))} would do, "
-            "and any number with bottleneck='normal'."
+            f"bottlenecks={config.bottlenecks} cannot start from positions: Scenic arranges them "
+            f"in int(sqrt(n)) rows{' after the first' * token}. {', '.join(map(str, near))} are "
+            "possible, and any number with bottleneck='normal'."
         )
-    return cut(config.bottlenecks - token)
+    return grid(config.bottlenecks - token)

@@ -1,39 +1,33 @@
-"""Published weights by name: what they are, where they are stored, how they are fetched.
+"""Published weights by name: what they are, where they are stored, how they are downloaded.
 
-The six files of the Scenic README are Flax checkpoints with their optimiser. `fetch` downloads one,
-converts it once to safetensors that hold the parameters alone, and keeps that in `cache_folder()`.
-A file put there by hand under its published name does as well.
+The six files of the Scenic README are Flax checkpoints with their optimizer. `fetch` downloads one,
+converts it once to safetensors that hold the parameters alone, and keeps these in `cache_folder()`.
+A published file that was copied there by hand serves as well.
 """
 
 import csv
 import difflib
 import sys
-import urllib.parse
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
-import jax
-import msgpack
 import numpy as np
 
 from mbt_lite.checkpoints import download, formats, io, scenic
-from mbt_lite.checkpoints.hub import hub_file as hub_file
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, to_dict
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import Head
-from mbt_lite.model.mbt import init_params
 from mbt_lite.paths import cache_folder
 
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
 LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
 LABELS_SIZE = 15_000  # bytes, about
-AUDIOSET = "AudioSet's 527 names, fetched when they are first needed"
+AUDIOSET = "AudioSet's 527 names, downloaded when they are first needed"
 SIZES = {"float32": 4, "bfloat16": 2}  # bytes a parameter
-LIKELIEST = {0: "Speech", 137: "Music"}  # what most clips of AudioSet are labelled with
+LIKELIEST = {0: "Speech", 137: "Music"}  # the labels of most clips of AudioSet
 UNCERTAIN_FRONT_END = (
     "How the released weights' spectrograms were made was never published: the front end "
     '"linear-mel" with Scenic\'s mean 1.102 and deviation 2.762 is the likeliest guess, so scores '
@@ -50,28 +44,28 @@ class Entry:
     name: str
     url: str | None  # None: embedded in the package
     file: str  # its published name
-    mAP: float | None  # as the Scenic README says, not measured here
+    mAP: float | None  # from the Scenic README, not measured here
     trained_on: str
     config: MBTConfig
     clip: ClipConfig
     licence: str
-    labels: str  # whose names the classes have
+    labels: str  # where the names of its classes come from
 
     @property
     def released(self) -> bool:
-        """Whether the weights are the paper's authors', with all that is open about them."""
+        """Whether the paper's authors released the weights."""
         return self.url is not None
 
     @property
     def caution(self) -> str | None:
-        """What must be said beside its predictions."""
+        """A warning to show with its predictions: what is unknown about released weights."""
         if not self.released:
             return None
         return CAUTION if "spec" in self.config.streams else ORDER
 
 
 def released_clip() -> ClipConfig:
-    """What the released models eat: 2.56 s of video, 8 s of audio, and the likeliest front end.
+    """The clips of the released models: 2.56 s of video, 8 s of audio, and the likeliest front end.
 
     Frames, crop and statistics are those of Scenic's AudioSet config; see `CAUTION`.
     """
@@ -81,15 +75,16 @@ def released_clip() -> ClipConfig:
 def _released(trained_on: str, streams: str, mAP: float) -> Entry:
     corpus = {"as-mini": "AudioSet mini (20,361 clips)", "as-500k": "AudioSet 500K"}[trained_on]
     file = f"mbtb32_{trained_on}_{streams}"
-    held = tuple(stream for stream in BASE.streams if stream in streams.split("-"))
-    alone = {"fusion": "late", "fusion_layer": BASE.depth} if len(held) == 1 else {}
+    config = replace(BASE, streams=tuple(s for s in BASE.streams if s in streams.split("-")))
+    if len(config.streams) == 1:
+        config = replace(config, fusion="late", fusion_layer=BASE.depth)
     return Entry(
         name=f"{trained_on.replace('as-500k', 'as500k')}-{streams}",
         url=BUCKET + file,
         file=file,
         mAP=mAP,
         trained_on=corpus,
-        config=replace(BASE, streams=held, **alone),
+        config=config,
         clip=released_clip(),
         licence="Apache-2.0 (that of the Scenic repository; the files carry none of their own)",
         labels=AUDIOSET,
@@ -128,64 +123,64 @@ def find(name: str) -> Entry | None:
 
 def entry(name: str) -> Entry:
     """The entry of a plain or published name; ValueError with the nearest ones if there is none."""
-    found = find(name)
-    if found is None:
+    model = find(name)
+    if model is None:
         near = difflib.get_close_matches(name.lower(), ENTRIES, n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(near)}?" if near else f"It has {', '.join(ENTRIES)}."
         raise ValueError(f"the zoo has no {name!r}. {hint}")
-    return found
+    return model
 
 
 def fetch(name: str, dtype: str | None = None) -> Path:
-    """The safetensors of an entry; downloaded and converted if that has not been done yet.
+    """The safetensors of an entry; downloaded and converted if they are not here yet.
 
-    Without a `dtype` it is the one that is here, float32 if both or none are. The download
-    (parameters and optimiser) is deleted after its conversion and its sha256 kept; a file that was
-    put into the cache folder by hand stays. Raises DownloadError or ValueError with a sentence.
+    Without a `dtype` the one that is here is used, float32 if both or none are. The download
+    (parameters and optimizer) is deleted after its conversion and its sha256 kept; a file that was
+    copied into the cache folder by hand stays. Raises DownloadError or ValueError with a sentence.
     """
-    found = entry(name)
-    here = [each for each, path in places(found).items() if path.exists()]
+    model = entry(name)
+    here = [each for each, path in places(model).items() if path.exists()]
     dtype = dtype or (here or ["float32"])[0]
-    made = converted(found, dtype)
-    if not made.exists():
-        with download.locked(cache_folder() / found.file):
-            if not made.exists():  # another process may have made it meanwhile
-                _make(found, dtype, made)
-    return made
+    path = converted(model, dtype)
+    if not path.exists():
+        with download.locked(cache_folder() / model.file):
+            if not path.exists():  # another process may have converted it meanwhile
+                _make(model, dtype, path)
+    return path
 
 
-def converted(found: Entry, dtype: str = "float32") -> Path:
-    """Where the safetensors of an entry lie, or will lie."""
+def converted(model: Entry, dtype: str = "float32") -> Path:
+    """Where the safetensors of an entry are, or will be."""
     if dtype not in SIZES:
-        raise ValueError(f"dtype {dtype!r}: weights are kept in {' or '.join(SIZES)}.")
-    if found.released:
+        raise ValueError(f"dtype {dtype!r}: weights are saved as {' or '.join(SIZES)}.")
+    if model.released:
         half = "-bf16" if dtype == "bfloat16" else ""
-        return cache_folder() / f"{found.name}{half}.safetensors"
+        return cache_folder() / f"{model.name}{half}.safetensors"
     if dtype != "float32":
-        raise ValueError(f"{found.name} is embedded in the package, in float32 only.")
-    return Path(__file__).parents[1] / "weights" / found.file
+        raise ValueError(f"{model.name} is embedded in the package, in float32 only.")
+    return Path(__file__).parents[1] / "weights" / model.file
 
 
-def places(found: Entry) -> dict[str, Path]:
-    """{dtype: where the safetensors lie, or will lie} in each dtype that an entry can have."""
-    dtypes = SIZES if found.released else ["float32"]
-    return {dtype: converted(found, dtype) for dtype in dtypes}
+def places(model: Entry) -> dict[str, Path]:
+    """{dtype: where the safetensors are, or will be} for each dtype that an entry can have."""
+    dtypes = SIZES if model.released else ["float32"]
+    return {dtype: converted(model, dtype) for dtype in dtypes}
 
 
-def original(found: Entry) -> Path | None:
-    """The published file of an entry where it was put by hand, or left by an interrupted call."""
+def original(model: Entry) -> Path | None:
+    """The published file of an entry, copied here by hand or left by an interrupted call."""
     folder = cache_folder()
-    names = (found.file, f"{found.file}/checkpoint_0", f"{found.name}/checkpoint_0")
+    names = (model.file, f"{model.file}/checkpoint_0", f"{model.name}/checkpoint_0")
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def state(found: Entry) -> str:
-    """What of an entry is on this machine, in a few words."""
-    if not found.released:
+def state(model: Entry) -> str:
+    """Which files of an entry are on this machine, in a few words."""
+    if not model.released:
         return "embedded"
-    here = [dtype for dtype, path in places(found).items() if path.exists()]
-    unfinished = cache_folder() / f"{found.file}.partial"
-    if original(found):
+    here = [dtype for dtype, path in places(model).items() if path.exists()]
+    unfinished = cache_folder() / f"{model.file}.partial"
+    if original(model):
         here.append("the published file")
     if unfinished.exists():
         here.append(f"{download.amount(unfinished.stat().st_size)} of the download")
@@ -194,11 +189,10 @@ def state(found: Entry) -> str:
 
 def expected_arrays(config: MBTConfig) -> dict[str, tuple[int, ...]]:
     """{Scenic's name: shape} of every array that conversion needs for such a model."""
-    ours = jax.eval_shape(partial(init_params, config), jax.random.key(0))
     return {
-        theirs: scenic.scenic_shape(name, leaf.shape, config)
-        for name, leaf in formats.flatten(ours)
-        for theirs in scenic.scenic_names(name, config)
+        part: scenic.scenic_shape(name, leaf.shape, config)
+        for name, leaf in io.leaf_shapes(config).items()
+        for part in scenic.scenic_names(name, config)
     }
 
 
@@ -216,7 +210,7 @@ def largest_biases(
 
 
 def audioset_labels() -> tuple[str, ...]:
-    """AudioSet's 527 class names in official order; fetched once, then kept in the cache folder."""
+    """AudioSet's 527 class names in official order; downloaded once to the cache folder."""
     path = _labels_file()
     if not path.exists():
         with download.locked(path):
@@ -226,7 +220,7 @@ def audioset_labels() -> tuple[str, ...]:
 
 
 def _labels_file() -> Path:
-    return cache_folder() / Path(urllib.parse.urlsplit(LABELS).path).name
+    return cache_folder() / LABELS.rpartition("/")[2]
 
 
 def read_labels(path: Path, count: int = BASE.classes) -> tuple[str, ...]:
@@ -247,106 +241,86 @@ def read_labels(path: Path, count: int = BASE.classes) -> tuple[str, ...]:
     return names
 
 
-def _make(found: Entry, dtype: str, made: Path) -> None:
-    """Convert an entry into `made`: from the other dtype, a file put by hand, or a download."""
-    whole = converted(found)
-    if whole.exists():  # bfloat16 is wanted, float32 is here
-        config, params, meta = io.load(whole)
-        return _save(found, dtype, made, config, params, (meta.get("source") or {}).get("sha256"))
-    file = original(found)
-    by_hand = file is not None
-    file = file or _download(found, dtype)
-    sha256 = download.verify(file, cache_folder() / found.file)
+def _make(model: Entry, dtype: str, target: Path) -> None:
+    """Convert an entry to `target`, from float32, a file copied by hand, or a download."""
+    published = cache_folder() / model.file
+    if (float32 := converted(model)).exists():
+        config, params, meta = io.load(float32)
+        return _save(model, dtype, target, config, params, (meta.get("source") or {}).get("sha256"))
+    by_hand = original(model)
+    file = by_hand or _download(model, dtype)
+    sha256 = download.verify(file, published)
     print(f"converting {file.name} once", file=sys.stderr)
-    config, params = _convert(found, file)
-    _save(found, dtype, made, config, params, sha256)
-    download.remember(cache_folder() / found.file, sha256)
+    config, params = _convert(model, file)
+    _save(model, dtype, target, config, params, sha256)
+    download.remember(published, sha256)
     if not by_hand:
         file.unlink()
 
 
-def _download(found: Entry, dtype: str) -> Path:
-    parameters = model_cost(found.config).parameters
+def _download(model: Entry, dtype: str) -> Path:
+    spare = model_cost(model.config).parameters * SIZES[dtype]
+    path = cache_folder() / model.file
     try:
-        return download.download(
-            found.url,
-            cache_folder() / found.file,
-            at_least=parameters * SIZES["float32"],
-            spare=parameters * SIZES[dtype],
-            check=_check_whole,
-        )
+        return download.download(model.url, path, check=formats.read, spare=spare)
     except download.Unreachable as error:
-        reason, files = str(error).partition(" Try again")[0], download.by_hand(wanted(found))
-        raise download.Unreachable(f"{reason} {files}") from None
+        reason = str(error).partition(" Try again")[0]
+        instructions = download.by_hand(missing_files(model))
+        raise download.Unreachable(f"{reason} {instructions}") from None
 
 
-def download_size(found: Entry) -> int:
+def download_size(model: Entry) -> int:
     """Bytes of a published file: its parameters, and its optimizer's momentum."""
-    return 2 * SIZES["float32"] * model_cost(found.config).parameters
+    return 2 * SIZES["float32"] * model_cost(model.config).parameters
 
 
-def wanted(found: Entry) -> list[tuple[int, str, Path]]:
+def missing_files(model: Entry) -> list[tuple[int, str, Path]]:
     """(bytes, address, place) of every file that a released entry needs and that is not here."""
     files = []
-    if original(found) is None and not any(path.exists() for path in places(found).values()):
-        files.append((download_size(found), found.url, cache_folder() / found.file))
+    if original(model) is None and not any(path.exists() for path in places(model).values()):
+        files.append((download_size(model), model.url, cache_folder() / model.file))
     if not _labels_file().exists():
         files.append((LABELS_SIZE, LABELS, _labels_file()))
     return files
 
 
-def _check_whole(file: Path) -> None:
-    """ValueError unless a file is one msgpack map from its first byte to its last."""
-    with file.open("rb") as stream:
-        first = stream.read(1)
-        stream.seek(0)
-        unpacker = msgpack.Unpacker(stream, max_buffer_size=0)  # 0: an array as large as it comes
-        try:
-            unpacker.skip()
-        except (msgpack.UnpackException, ValueError):
-            first = b""  # cut in the middle
-        ends = unpacker.tell() == file.stat().st_size
-    if not ends or not (b"\x80" <= first <= b"\x8f" or first in (b"\xde", b"\xdf")):
-        raise ValueError(f"{file.name} is no whole Flax checkpoint")
-
-
-def _convert(found: Entry, file: Path) -> tuple[MBTConfig, dict]:
-    """(config, params) of a published file; what its shapes cannot tell is the entry's."""
+def _convert(model: Entry, file: Path) -> tuple[MBTConfig, dict]:
+    """(config, params) of a published file; the entry has the fields that its shapes leave open."""
     fields = ("streams", "fusion_layer", "rgb_shape", "spec_shape")
+    overrides = {field: getattr(model.config, field) for field in fields}
     try:
-        said = {field: getattr(found.config, field) for field in fields}
-        config, params, _ = io.load(file, **said)
+        config, params, _ = io.load(file, **overrides)
     except ValueError as error:
         raise ValueError(
-            f"{error}\nThe file was left where it is: delete it to have it downloaded anew, or "
+            f"{error}\nThe file was left where it is: delete it to have it downloaded again, or "
             f"read it with other settings: mbt.load({str(file)!r}, ...)."
         ) from None
     return config, params
 
 
-def _save(found: Entry, dtype: str, made: Path, config, params, sha256: str | None) -> None:
-    lack = download.lack_of_room(made.parent, model_cost(config).parameters * SIZES[dtype])
+def _save(model: Entry, dtype: str, target: Path, config, params, sha256: str | None) -> None:
+    lack = download.lack_of_room(target.parent, model_cost(config).parameters * SIZES[dtype])
     if lack:
-        raise OSError(f"{made} was not written: {lack}. {download.MAKE_ROOM}")
+        raise OSError(f"{target} was not written: {lack}. {download.MAKE_ROOM}")
     io.save(
-        made,
+        target,
         params,
         config,
         dtype=dtype,
-        clip=found.clip,
-        labels=_labels(found),
-        licence=found.licence,
-        name=found.name,
-        source={"url": found.url, "sha256": sha256},
-        caution=found.caution,
+        clip=model.clip,
+        labels=_labels(model),
+        licence=model.licence,
+        name=model.name,
+        source={"url": model.url, "sha256": sha256},
+        caution=model.caution,
         label_heads=[to_dict(Head("", "sigmoid", config.classes))],
     )
 
 
-def _labels(found: Entry) -> tuple[str, ...] | None:
-    """The names to store; None, said in a warning, if they cannot be had now."""
+def _labels(model: Entry) -> tuple[str, ...] | None:
+    """The class names to store; None, with a warning, if they cannot be downloaded now."""
     try:
         return audioset_labels()
     except (OSError, ValueError) as error:
-        warnings.warn(f"{found.name} is kept without class names: {error}", stacklevel=2)
+        warnings.warn(f"{model.name} is saved without class names: {error}", stacklevel=2)
         return None

@@ -14,7 +14,7 @@ class Convert:
     """Convert weights to another format, chosen by the ending of the target.
 
     .safetensors is ours; .npz has Scenic's names, flat; .msgpack is a Scenic parameter tree as Flax
-    writes it. What is read may be any of these, or a Scenic checkpoint file or folder.
+    writes it. The source may be any of these, or a Scenic checkpoint file or folder.
     """
 
     example: ClassVar[str] = "mbt-lite convert checkpoint_123 model.safetensors"
@@ -24,15 +24,15 @@ class Convert:
     target: Positional[Path]
     """The new file."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """How the weights are kept; bfloat16 takes half of the space and is rounded."""
+    """Number format of the weights; bfloat16 takes half of the space and is rounded."""
     fusion_layer: int | None = None
-    """The first fused layer, where the source does not say it (8 as released)."""
+    """The first fused layer, if the source does not give it (8 in the released models)."""
     heads: int | None = None
-    """Attention heads, where the source does not say it."""
+    """Number of attention heads, if the source does not give it."""
     rgb_shape: tuple[int, int, int] | None = None
-    """Frames, height, width, where the arrays leave it open."""
+    """Frames, height, width, if the arrays leave them open."""
     spec_shape: tuple[int, int] | None = None
-    """Time and mel bins, where the arrays leave it open."""
+    """Time and mel bins, if the arrays leave them open."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -40,6 +40,8 @@ class Convert:
         from mbt_lite.inference import weights
 
         names = ("fusion_layer", "heads", "rgb_shape", "spec_shape")
-        said = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        print(checkpoints.convert(weights(self.source), self.target, dtype=self.dtype, **said))
+        overrides = {name: getattr(self, name) for name in names}
+        overrides = {name: value for name, value in overrides.items() if value is not None}
+        source = weights(self.source)
+        print(checkpoints.convert(source, self.target, dtype=self.dtype, **overrides))
         return 0

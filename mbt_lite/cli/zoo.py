@@ -31,10 +31,10 @@ class List:
 
 @dataclass(frozen=True)
 class Download:
-    """Fetch a model, convert it once to safetensors, and print its path.
+    """Download a model, convert it once to safetensors, and print its path.
 
-    An interrupted download goes on where it stopped. After the conversion it is deleted and only
-    its sha256 kept. A file that was put into the cache folder by hand is used, and stays.
+    An interrupted download is resumed. After the conversion it is deleted and only its sha256 kept.
+    A published file that was copied into the cache folder by hand is used, and stays.
     """
 
     name: Positional[str]
@@ -46,11 +46,11 @@ class Download:
     def run(self) -> int:
         from mbt_lite.checkpoints import zoo
 
-        with warnings.catch_warnings(record=True) as noted:
+        with warnings.catch_warnings(record=True) as notes:
             warnings.simplefilter("always")
             path = zoo.fetch(self.name, self.dtype)
         print(path)
-        for note in noted:
+        for note in notes:
             print(f"note: {note.message}")
         if caution := zoo.entry(self.name).caution:
             print(f"note: {caution}")
@@ -59,7 +59,7 @@ class Download:
 
 @dataclass(frozen=True)
 class Show:
-    """Show all that is known of a model of the zoo (offline) or of a weights file."""
+    """Show all facts about a model of the zoo (offline) or a weights file."""
 
     model: Positional[str]
     """A name of the zoo, a weights file, a folder or hf://user/repo."""
@@ -70,10 +70,10 @@ class Show:
         from mbt_lite.checkpoints import zoo
         from mbt_lite.cli import facts
 
-        found = None if Path(self.model).exists() else zoo.find(self.model)
-        told = facts.of_entry(found) if found else facts.of_file(_path(self.model))
-        print(json.dumps(told, indent=1) if self.json else facts.text(told))
-        return int(told.get("checksum", {}).get("state") == "wrong")
+        entry = None if Path(self.model).exists() else zoo.find(self.model)
+        rows = facts.of_entry(entry) if entry else facts.of_file(_path(self.model))
+        print(json.dumps(rows, indent=1) if self.json else facts.text(rows))
+        return int(rows.get("checksum", {}).get("state") == "wrong")
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _row(entry, state: str) -> dict:
 def _table(rows: list[dict]) -> str:
     from mbt_lite.checkpoints.download import amount
 
-    heads = "name streams trained~on mAP~(Scenic~README) parameters GFLOPs kept~size here"
+    heads = "name streams trained~on mAP~(Scenic~README) parameters GFLOPs size here"
     lines = [[head.replace("~", " ") for head in heads.split()]]
     for row in rows:
         mAP = "-" if row["mAP_scenic_readme"] is None else f"{row['mAP_scenic_readme']}"
@@ -127,11 +127,11 @@ def _table(rows: list[dict]) -> str:
 
 
 def _path(model: str) -> Path:
-    """The file that was meant by what is no name of the zoo."""
-    from mbt_lite.checkpoints import zoo
+    """The file of a model that is not in the zoo."""
+    from mbt_lite.checkpoints import download, zoo
 
     if model.startswith("hf://"):
-        return zoo.hub_file(model)
+        return download.hub_file(model)
     path = Path(model)
     if not path.exists() and path.name == model and not path.suffix:
         zoo.entry(model)  # refuses, with the nearest names
