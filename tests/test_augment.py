@@ -498,7 +498,7 @@ def test_a_configuration_that_cannot_work_is_refused_in_a_sentence(fields, sente
     "values, config, sentence",
     [
         ({"rgb": noise().astype(np.float32)}, NONE, r"float32 \[4, 3, 16, 28, 3\].*must be uint8"),
-        ({"rgb": noise((B, T, 10, 28, 3))}, NONE, "12 pixels does not fit a canvas of 10 x 28"),
+        ({"rgb": noise((B, T, 10, 28, 3))}, NONE, "12 pixels does not fit frames padded to 10 x 28"),
         ({}, MIXUP, "4 clips cannot be mixed in 3 equal groups"),
     ],
 )
