@@ -255,12 +255,14 @@ def test_whichever_byte_of_a_state_changes_only_exact_states_are_restored(
     for path in files:
         before = path.read_bytes()
         for content in (b"", bytes([*before[:-1], before[-1] ^ 1])):
+            path.parent.mkdir(exist_ok=True)  # a damaged score was deleted
             path.write_bytes(content)
             restored = opened().restore(state(1))
             assert restored.about == {"step": restored.step}
             assert_equal(restored.state, state(restored.step))
             if restored.step == 20:
                 two_states.with_name("40.damaged").rename(two_states)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(before)
     assert opened().restore(state(1)).step == 40
 

@@ -62,6 +62,8 @@ class RunCheckpoints:
         best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         if self._leads:
             self._clean()
+            self._drop_damaged_scores()
+        _in_any_process(False)  # a barrier: all look at the same folders
         self._reader = ocp.StandardCheckpointHandler()
         self._manager = ocp.CheckpointManager(
             self.folder,
@@ -127,11 +129,10 @@ class RunCheckpoints:
         damaged: dict[int, str] = {}
         for step in reversed(self._manager.all_steps()):
             restored, problem = self._read(step, abstract_state)
-            if _in_any_process(problem is not None):
-                damaged[step] = problem or "another process could not read it"
-                continue
-            self._set_aside(damaged, step)
-            return restored
+            if restored:
+                self._set_aside(damaged, step)
+                return restored
+            damaged[step] = problem
         if damaged:
             problems = "; ".join(f"step {step}: {problem}" for step, problem in damaged.items())
             raise ValueError(
@@ -140,28 +141,30 @@ class RunCheckpoints:
             )
         return None
 
-    def _read(self, step: int, abstract_state) -> tuple[Restored | None, str | None]:
-        """(the state of a step, None), or (None, what is wrong with its files)."""
-        folder = self.folder / str(step)
+    def _read(self, step: int, abstract_state) -> tuple[Restored | None, str]:
+        """The state of a step, or None and what is wrong with its files, alike in all processes.
+
+        It is not read by the manager, in which a process that fails leaves the others waiting.
+        """
+        folder, record, state, problem = self.folder / str(step), None, None, ""
         try:
             record = _read_record(folder / RECORD / "metadata")
         except (OSError, ValueError) as error:
-            return None, f"{RECORD}: {_reason(error)}"
-        self._check_model(record["arrays"], _described(abstract_state))
-        try:
-            arguments = ocp.args.StandardRestore(abstract_state)
-            # Not by the manager, where a process that fails leaves the others waiting.
-            state = self._reader.restore(epath.Path(folder / STATE), args=arguments)
-        except Exception as error:
-            return None, f"{STATE}: {_reason(error)}"
-        changed = [
-            name
-            for name, checksum in _checksums(state).items()
-            if checksum != record["checksums"][name]
-        ]
+            problem = f"{RECORD}: {_reason(error)}"
+        if record:
+            self._check_model(record["arrays"], _described(abstract_state))
+            try:
+                arguments = ocp.args.StandardRestore(abstract_state)
+                state = self._reader.restore(epath.Path(folder / STATE), args=arguments)
+            except Exception as error:
+                problem = f"{STATE}: {_reason(error)}"
+        if _in_any_process(bool(problem)):
+            return None, problem or "another process could not read it"
+        sums, saved = _checksums(state), record["checksums"]
+        changed = [name for name, checksum in sums.items() if checksum != saved[name]]
         if changed:
             return None, f"{STATE}: {changed[0]} has changed"
-        return Restored(step, state, record["about"]), None
+        return Restored(step, state, record["about"]), ""
 
     def _check_model(self, saved: dict[str, str], expected: dict[str, str]) -> None:
         """ValueError where the states have other arrays than the model."""
@@ -207,6 +210,14 @@ class RunCheckpoints:
         for path in (self.folder / REMOVED, *self.folder.glob("*.orbax-checkpoint-tmp*")):
             shutil.rmtree(path, ignore_errors=True)
 
+    def _drop_damaged_scores(self) -> None:
+        """Delete scores that Orbax could not read at its start; their states stay."""
+        for path in self.folder.glob("*/metrics/metrics"):
+            try:
+                _score(json.loads(path.read_bytes()))
+            except (ValueError, KeyError, TypeError):
+                shutil.rmtree(path.parent)
+
 
 def _read_record(path: Path) -> dict:
     """The JSON of a state; ValueError where it is not as it was written."""
@@ -221,7 +232,7 @@ def _read_record(path: Path) -> dict:
 
 
 def _score(metrics: dict) -> float:
-    return metrics[SCORE]
+    return float(metrics[SCORE])
 
 
 def _described(tree) -> dict[str, str]:
