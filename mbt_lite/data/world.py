@@ -43,7 +43,7 @@ LABELS = (
     *BOTH,
     *(f"{shape} sings" for shape in SHAPES),
 )
-AUX_LABELS = (
+AUX_LABELS = (  # predicted in training only: shapes and motions separately
     *(f"{shape} seen" for shape in SHAPES),
     *(f"something {motion}" for motion in MOTIONS),
 )
