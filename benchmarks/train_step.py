@@ -75,7 +75,7 @@ def _row(experiment: Experiment, mesh, steps: int) -> dict:
         jax.block_until_ready((state, result))
         seconds.append(time.perf_counter() - start)
     if not np.isfinite(float(result["loss"])):
-        raise ValueError("the loss of the measured step is no number.")
+        raise ValueError("the loss of the measured step is non-finite (NaN or inf).")
     needed, median = do.memory_analysis(), statistics.median(seconds[1:])
     return {
         "seconds": median,

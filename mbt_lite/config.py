@@ -580,14 +580,14 @@ class TrainConfig:
     evaluate_every: int = 500  # steps; 0: at the end only
     evaluate_clips: int = 200  # of the validation split, the first ones; 0: all
     test_clips: int = 0  # of the test split, the first ones, at the end; 0: all
-    keep: int = 2  # newest saved states that stay; besides them the best one
+    keep_checkpoints: int = 2  # latest saved states that are kept, besides the best one
     best: str = ""  # score that decides which is best; "": the data's first one
-    skip_nonfinite: int = 0  # so many steps with a loss that is no number are left out
-    samples: int = 8  # validation clips that are drawn with the model's answers; 0: none
+    skip_nonfinite: int = 0  # how many steps with a non-finite loss (NaN or inf) may be skipped
+    samples: int = 8  # validation clips that are drawn with the model's predictions; 0: none
 
     def __post_init__(self):
         counts = ("steps", "batch", "accumulate", "shards", "mixup_groups", "log_every")
-        for name in (*counts, "save_every", "keep"):
+        for name in (*counts, "save_every", "keep_checkpoints"):
             value = getattr(self, name)
             require(value >= 1, f"train.{name}={value} must be 1 or more.")
         for name in (

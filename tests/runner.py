@@ -3,7 +3,7 @@
     python runner.py WORKDIR [--steps N] [--devices N] [--shards N] [--stop-at N]
                              [--port N --processes N --process N] [--save-every N] [--depth N] ...
 
-prints one line of JSON at the end, see `told`.
+prints one line of JSON at the end, see `summary`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 
 NUMBERS = {"steps": 12, "devices": 1, "shards": 1, "accumulate": 1, "stop_at": 0, "port": 0}
 NUMBERS |= {"processes": 1, "process": 0, "save_every": 2, "evaluate_clips": 8, "depth": 2}
-NUMBERS |= {"evaluate_every": 0, "workers": 0, "keep": 2}
+NUMBERS |= {"evaluate_every": 0, "workers": 0, "keep_checkpoints": 2}
 
 
 def arguments():
@@ -33,13 +33,19 @@ def experiment(**options):
     from mbt_lite import configs
     from mbt_lite.config import DataConfig, TrainConfig
 
-    asked = argparse.Namespace(**NUMBERS | options)
-    made = configs.world.experiment()
+    options = argparse.Namespace(**NUMBERS | options)
+    base = configs.world.experiment()
     model = replace(
-        made.model, width=16, heads=2, mlp_dim=16, depth=asked.depth, fusion_layer=1, drop_path=0.2
+        base.model,
+        width=16,
+        heads=2,
+        mlp_dim=16,
+        depth=options.depth,
+        fusion_layer=1,
+        drop_path=0.2,
     )
-    settings = {name: getattr(asked, name) for name in ("steps", "shards", "accumulate")}
-    settings |= {"save_every": asked.save_every, "evaluate_every": asked.evaluate_every}
+    settings = {name: getattr(options, name) for name in ("steps", "shards", "accumulate")}
+    settings |= {"save_every": options.save_every, "evaluate_every": options.evaluate_every}
     train = TrainConfig(
         batch=8,
         warmup=2,
@@ -47,17 +53,17 @@ def experiment(**options):
         learning_rate=0.02,
         optimizer="momentum",
         weight_decay=0.0,
-        evaluate_clips=asked.evaluate_clips,
+        evaluate_clips=options.evaluate_clips,
         samples=0,
-        keep=asked.keep,
+        keep_checkpoints=options.keep_checkpoints,
         **settings,
     )
-    data = DataConfig(workers=asked.workers, test=None)
-    return replace(made, model=model, train=train, data=data)
+    data = DataConfig(workers=options.workers, test=None)
+    return replace(base, model=model, train=train, data=data)
 
 
-def told(run) -> dict:
-    """What the run comes to: whether it finished, its losses, and a digest of its weights."""
+def summary(run) -> dict:
+    """Whether a run finished, its losses, and a digest of its weights."""
     import jax
     import numpy as np
 
@@ -69,20 +75,20 @@ def told(run) -> dict:
 
 
 def main() -> None:
-    asked = arguments()
-    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={asked.devices}"
+    options = arguments()
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
     from mbt_lite.train import loop, sharding
 
-    if asked.processes > 1:
-        sharding.connect(f"127.0.0.1:{asked.port}", asked.processes, asked.process)
+    if options.processes > 1:
+        sharding.connect(f"127.0.0.1:{options.port}", options.processes, options.process)
 
     def look(rows):
         print(json.dumps(rows[-1]), flush=True)
-        if asked.stop_at and rows[-1]["step"] == asked.stop_at:
+        if options.stop_at and rows[-1]["step"] == options.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run = loop.fit(experiment(**vars(asked)), asked.workdir, live=look, program=True)
-    print(json.dumps(told(run)))
+    run = loop.fit(experiment(**vars(options)), options.workdir, live=look, program=True)
+    print(json.dumps(summary(run)))
     sys.exit(0 if run.finished else 75)
 
 

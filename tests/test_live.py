@@ -19,25 +19,25 @@ FIT = """
 import os, signal, sys
 sys.path.insert(0, {here!r})
 import runner
-from mbt_lite import train
+from mbt_lite.train import fit, loop
 
 experiment = runner.experiment(steps=6, save_every=100)
 """
 STOPPED = """
-step = train.Meter.add
-def press_stop_at_three(meter, result, finite):
-    step(meter, result, finite)
+step = loop.Meter.add
+def press_stop_at_three(meter, metrics, finite):
+    step(meter, metrics, finite)
     if meter.steps == 1 and len(pressed) < 3:
         pressed.append(1)
         if len(pressed) == 3:
             os.kill(os.getpid(), signal.SIGINT)  # what Jupyter sends
-pressed, train.Meter.add = [], press_stop_at_three
-run = train.fit(experiment, {folder!r}, quiet=True)
-train.Meter.add = step
+pressed, loop.Meter.add = [], press_stop_at_three
+run = fit(experiment, {folder!r}, quiet=True)
+loop.Meter.add = step
 print("finished", run.finished, "at", run.records[-1]["step"])
 """
 AGAIN = """
-run = train.fit(experiment, {folder!r}, quiet=True)
+run = fit(experiment, {folder!r}, quiet=True)
 print("finished", run.finished, "at", run.records[-1]["step"])
 """
 

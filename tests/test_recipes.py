@@ -41,7 +41,7 @@ VARIANTS = [
 class Labels:
     """A source that only has classes; `made_of` says that its clips are single windows."""
 
-    auxiliary, notes = 0, ()
+    num_auxiliary_classes, notes = 0, ()
 
     def __init__(self, count: int, whole: bool):
         self.labels, self.made_of = tuple(f"class {i}" for i in range(count)), whole or None

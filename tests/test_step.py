@@ -44,9 +44,9 @@ def run(experiment, batch, steps=3, labels=LABELS):
     """The state and the results after so many steps on the same batch."""
     mesh = sharding.make_mesh()
     state, results = step.first_state(experiment, mesh), []
-    do = step.train_step(experiment, labels, mesh)
+    train_step = step.train_step(experiment, labels, mesh)
     for _ in range(steps):
-        state, result = do(state, sharding.shard_batch(mesh, batch))
+        state, result = train_step(state, sharding.shard_batch(mesh, batch))
         results.append(jax.device_get(result))
     return state, results
 
@@ -81,19 +81,20 @@ def test_four_whole_steps_are_those_of_scenic(agree, monkeypatch):
     mesh, weight = sharding.make_mesh(), jnp.array([meta["mixup_weight"]])
     state = step.first_state(experiment, mesh, params)
     names = tuple(f"class {number}" for number in range(model.classes))
-    learn = jax.jit(lambda s, b: step.update_step(s, b, jax.random.key(0), experiment, names, mesh))
-    answer = jax.jit(lambda params, clip: MBT(model).apply({"params": params}, clip).stream_logits)
+    key = jax.random.key(0)
+    update = jax.jit(lambda s, b: step.update_step(s, b, key, experiment, names, mesh))
+    predict = jax.jit(lambda params, clip: MBT(model).apply({"params": params}, clip).stream_logits)
     for number in range(meta["steps"]):
         inputs = under(want, f"batch/{number}/inputs/")
         labels = want[f"batch/{number}/label"]
-        whole = {"rgb": inputs["rgb"], "spec": inputs["spectrogram"]}
-        whole |= {"labels": {"rgb": labels, "spec": labels}, "mask": np.ones(4, np.float32)}
-        mixed = mix(jax.tree.map(jnp.asarray, whole), {"rgb": weight, "spec": weight})
-        said = answer(state.params, step.as_clip(mixed, model))
-        told = clip_losses(said["rgb"], mixed["labels"]["rgb"], "sigmoid")  # logged: not smoothed
+        rows = {"rgb": inputs["rgb"], "spec": inputs["spectrogram"]}
+        rows |= {"labels": {"rgb": labels, "spec": labels}, "mask": np.ones(4, np.float32)}
+        mixed = mix(jax.tree.map(jnp.asarray, rows), {"rgb": weight, "spec": weight})
+        logits = predict(state.params, step.as_clip(mixed, model))
+        loss = clip_losses(logits["rgb"], mixed["labels"]["rgb"], "sigmoid")  # not smoothed
         logged, _ = want[f"metrics/{number}/loss"]
-        agree(f"loss {number}", told.sum() / logged, 1.0, 1e-5)
-        state, result = learn(state, mixed)
+        agree(f"loss {number}", loss.sum() / logged, 1.0, 1e-5)
+        state, result = update(state, mixed)
         agree(f"lr {number}", result["learning_rate"], want[f"lr/{number}"], 1e-6)
         after = in_scenic_names(state.params, model)
         for what, of in (("norms", np.linalg.norm), ("probes", probe)):
@@ -135,7 +136,7 @@ def test_in_bfloat16_parameters_and_logits_stay_float32(batch, usual):
     state, results = run(half, batch)
     assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
     np.testing.assert_allclose(results[-1]["loss"], usual[1][-1]["loss"], rtol=0.02)
-    answered = step.answer(half, sharding.make_mesh())(state.params, batch)
+    answered = step.predict_step(half, sharding.make_mesh())(state.params, batch)
     assert answered["logits"].dtype == np.float32
     clip = step.as_clip(batch | {"rgb": batch["rgb"] / 127.5 - 1}, TINY)
     look = jax.jit(lambda p, c: MBT(half.model).apply({"params": p}, c, mutable=["intermediates"]))
@@ -155,7 +156,7 @@ def test_a_frozen_backbone_stays_and_its_head_learns(batch):
     assert set(state.ema) == {"head"} and set(state.weights) == set(params)
 
 
-def test_a_loss_that_is_no_number_changes_nothing_but_the_count(batch):
+def test_a_non_finite_loss_changes_nothing_but_the_count(batch):
     bad = batch | {"spec": np.full_like(batch["spec"], np.nan)}
     good, _ = run(make(), batch, steps=1)
     before = jax.tree.map(np.array, good)
@@ -171,47 +172,27 @@ def test_the_state_is_changed_in_place_with_no_copy_beside_it(batch):
     """What a wide model needs besides its state is little more than the gradient."""
     experiment, mesh = make(replace(TINY, width=256, mlp_dim=1024)), sharding.make_mesh()
     state, one = step.abstract_state(experiment, mesh), jax.tree.map(lambda x: x[:1], batch)
-    do = step.train_step(experiment, LABELS, mesh).lower(state, one).compile()
+    compiled = step.train_step(experiment, LABELS, mesh).lower(state, one).compile()
     parameters = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    used = do.memory_analysis()
-    assert used.alias_size_in_bytes > 3 * parameters  # and momentum, and running average
-    assert used.temp_size_in_bytes < 1.5 * parameters
+    memory = compiled.memory_analysis()
+    assert memory.alias_size_in_bytes > 3 * parameters  # and momentum, and moving average
+    assert memory.temp_size_in_bytes < 1.5 * parameters
 
 
 @pytest.mark.full
 def test_verbs_and_nouns_have_a_softmax_each(batch):
     labels = ("verb:cut", "verb:wash", "noun:onion", "noun:pan", "noun:tap", "noun:cup")
-    told = np.zeros((8, 6), np.float32)
-    told[:, 0] = told[:, 3] = 1
-    _, results = run(make(loss="softmax"), batch | {"labels": told}, 1, labels)
+    truth = np.zeros((8, 6), np.float32)
+    truth[:, 0] = truth[:, 3] = 1
+    _, results = run(make(loss="softmax"), batch | {"labels": truth}, 1, labels)
     np.testing.assert_allclose(results[0]["loss"], (np.log(2) + np.log(4)) / 2, rtol=1e-5)
-
-
-@pytest.mark.full
-def test_what_is_drawn_depends_on_seed_and_step_alone(batch):
-    dropping = make(replace(TINY, drop_path=0.5))
-    one, two = (run(dropping, batch)[1] for _ in range(2))
-    assert [float(r["loss"]) for r in one] == [float(r["loss"]) for r in two]
-    other = make(replace(TINY, drop_path=0.5), seed=1)
-    state = step.first_state(dropping, sharding.make_mesh())
-    seeded = state._replace(key=jax.random.key_data(jax.random.key(1)))
-    mesh = sharding.make_mesh()
-    _, result = step.train_step(other, LABELS, mesh)(seeded, sharding.shard_batch(mesh, batch))
-    assert np.isfinite(result["loss"])
 
 
 def test_runs_that_differ_in_seed_or_logging_share_a_compiled_step():
     mesh = sharding.make_mesh()
     one = step.train_step(make(seed=1, log_every=7), LABELS, mesh)
-    assert one is step.train_step(make(seed=2, keep=5), LABELS, mesh)
+    assert one is step.train_step(make(seed=2, keep_checkpoints=5), LABELS, mesh)
     assert one is not step.train_step(make(learning_rate=1.0), LABELS, mesh)
-
-
-def test_the_norms_of_each_stream_and_of_the_whole_are_told(usual):
-    result = usual[1][0]
-    streams = [float(result[f"gradient_norm_{stream}"]) for stream in ("rgb", "spec")]
-    assert 0 <= max(streams) <= float(result["gradient_norm"])
-    assert {"loss_rgb", "loss_spec", "learning_rate", "finite"} <= set(result)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Grids: which runs there are, what they start from, the table, the video, what is given away."""
+"""Sweeps: their runs, what these start from, the table, the figure, the published models."""
 
 import csv
 import io
@@ -51,18 +51,18 @@ def test_the_shipped_grid_varies_one_thing_at_a_time():
 
 def test_a_variant_is_trained_once_a_seed_and_starts_from_a_run_of_the_same_folder(tmp_path):
     grid, starts = few()
-    plans = sweep.plans(grid, tmp_path, 2, starts)
-    assert len(plans) == 4
-    for run, plan in plans.items():
-        assert run == tmp_path / plan.name / f"seed_{plan.train.seed}"
-        assert plan.start.model == str(tmp_path / "grid-start" / "seed_0")
-        assert plan.data.keep == str(tmp_path / "clips")
-    seeds = [plan.train.seed for plan in plans.values()]
+    runs = sweep.runs(grid, tmp_path, 2, starts)
+    assert len(runs) == 4
+    for run, experiment in runs.items():
+        assert run == tmp_path / experiment.name / f"seed_{experiment.train.seed}"
+        assert experiment.start.model == str(tmp_path / "grid-start" / "seed_0")
+        assert experiment.data.keep == str(tmp_path / "clips")
+    seeds = [experiment.train.seed for experiment in runs.values()]
     assert seeds == sorted(seeds)  # an interrupted grid has whole seeds
-    sound, other = grid["fusion"]["audio"], grid["fusion"]["bottleneck"]
-    twice = {"a": {"x": sound, "y": replace(sound, model=other.model)}}
+    audio, other = grid["fusion"]["audio"], grid["fusion"]["bottleneck"]
+    twice = {"a": {"x": audio, "y": replace(audio, model=other.model)}}
     with pytest.raises(ValueError, match="two different variants are called grid-audio"):
-        sweep.plans(twice, tmp_path, 1)
+        sweep.runs(twice, tmp_path, 1)
 
 
 def test_an_interval_is_that_of_student():
@@ -74,7 +74,7 @@ def test_an_interval_is_that_of_student():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_grid_is_trained_told_drawn_and_given_away(tmp_path):
+def test_a_grid_is_trained_tabulated_drawn_and_published(tmp_path):
     grid, starts = few()
     runs = sweep.sweep(grid, tmp_path, seeds=1, jobs=2, starts=starts)
     assert len(runs) == 1 + 2 and all((run / "README.md").exists() for run in runs)
@@ -82,19 +82,19 @@ def test_a_grid_is_trained_told_drawn_and_given_away(tmp_path):
     sweep.sweep(grid, tmp_path, seeds=1, jobs=2, starts=starts)  # nothing is left to do
     assert before == {run: (run / "README.md").stat().st_mtime_ns for run in runs}
 
-    found = sweep.outcomes(grid, tmp_path, 1, "matched accuracy")
-    assert [(o.group, o.variant) for o in found] == [
+    outcomes = sweep.outcomes(grid, tmp_path, 1, "matched accuracy")
+    assert [(o.group, o.variant) for o in outcomes] == [
         ("fusion", "audio"),
         ("fusion", "bottleneck"),
         ("bottlenecks", "4"),
     ]
     scores = json.loads((tmp_path / "grid-audio" / "seed_0" / "scores.json").read_text())
-    assert found[0].values == (scores["audio only"]["matched accuracy"],)
-    table, _, image = sweep.write_tables(found, tmp_path, "matched accuracy")
+    assert outcomes[0].values == (scores["audio only"]["matched accuracy"],)
+    table, _, image = sweep.write_tables(outcomes, tmp_path, "matched accuracy")
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
-    assert float(rows[0]["mean"]) == pytest.approx(found[0].mean, abs=1e-6)
+    assert float(rows[0]["mean"]) == pytest.approx(outcomes[0].mean, abs=1e-6)
     assert image.stat().st_size > 5000
-    assert "bottlenecks: 4 " in plot.sweep_alt(found, "matched accuracy")
+    assert "bottlenecks: 4 " in plot.sweep_alt(outcomes, "matched accuracy")
 
     written = sweep.publish(grid, tmp_path, 1, tmp_path / "out")
     assert len(written) == 3 and load(written[0]).labels

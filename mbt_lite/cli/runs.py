@@ -14,8 +14,8 @@ from mbt_lite.cli.options import Debug, benchmark
 class World:
     """Render clips of the micro-world as mp4 files, with labels.csv and the answer key.
 
-    With --classes each class gets a folder of clips in which it is the only one that is true, as
-    `mbt-lite train` takes them.
+    With --classes each class gets a folder of clips that have this label only, ready for
+    `mbt-lite train`.
     """
 
     example: ClassVar[str] = (
@@ -25,11 +25,11 @@ class World:
     out: Path
     """The folder for the clips."""
     n: Annotated[int, arg(aliases=["-n"])] = 20
-    """How many; with --classes, of each."""
+    """The number of clips; with --classes, of each class."""
     classes: tuple[str, ...] = ()
-    """Labels of the micro-world, two or more; otherwise the scenes come as they are."""
+    """Two or more labels of the micro-world; default: scenes with any labels."""
     split: str = "test"
-    """train, validation or test: which scenes."""
+    """The scenes of train, validation or test."""
     size: int = 160
     """Pixels a side."""
     debug: Debug = False
@@ -54,33 +54,32 @@ class World:
 
 @dataclass(frozen=True)
 class Bench:
-    """Measure speed on this machine, each part beside an alternative."""
+    """Measure speed on this machine, each part next to an alternative."""
 
     example: ClassVar[str] = 'mbt-lite bench --only "forward, 8 frames"'
 
     what: Positional[Literal["all", "growth", "data", "train"]] = "all"
-    """all: every part and the whole model beside an alternative. growth: what a full-size model
-    costs with more tokens, fused layers and bottlenecks. data: how fast full-size clips are read,
-    beside tf.data. train: steps of the full model."""
+    """all: every part and the whole model next to an alternative. growth: the cost of a full-size
+    model with more tokens, fused layers and bottleneck tokens. data: how fast full-size clips are
+    read, next to tf.data. train: steps of the full model."""
     only: str = ""
-    """all, train: only cases that hold this, such as "8 frames", "film" or bfloat16."""
+    """all, train: only cases whose name contains this, such as "8 frames", "film" or bfloat16."""
     python: str | None = None
-    """all, data: a Python that has what this one lacks: OpenCV, decord, TorchCodec, torchaudio,
-    TensorFlow."""
+    """all, data: another Python with OpenCV, decord, TorchCodec, torchaudio or TensorFlow."""
     out: Path | None = None
-    """all, growth: a folder where the figures are kept, as JSON, table and video."""
+    """all, growth: a folder for the measurements, as JSON, table and figure."""
     clips: int = 64
-    """data: how many a round."""
+    """data: clips per round."""
     long: int = 0
-    """data: so many clips more, to see whether the memory grows."""
+    """data: additional clips, to see whether the memory grows."""
     batch: int = 1
-    """train: clips of a step."""
+    """train: clips per step."""
     steps: int = 5
-    """train: how many are timed."""
+    """train: timed steps."""
     keep_activations: bool = False
-    """train: do not compute blocks again in the backward pass."""
+    """train: do not recompute blocks in the backward pass."""
     json: bool = False
-    """JSON instead of a table."""
+    """Print JSON instead of a table."""
     debug: Debug = False
 
     def run(self) -> int:

@@ -40,7 +40,8 @@ class CachedSource:
     def __init__(self, folder: Path, sampling: Sampling, source: Source):
         told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
         self.folder, self.sampling = folder, sampling
-        self.labels, self.auxiliary, self.notes = source.labels, source.auxiliary, source.notes
+        self.labels, self.notes = source.labels, source.notes
+        self.num_auxiliary_classes = source.num_auxiliary_classes
         self.made_of, self.ids = source.made_of, told["ids"]
 
     def __len__(self) -> int:

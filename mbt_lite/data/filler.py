@@ -19,7 +19,7 @@ class Source(Protocol):
     """A numbered list of clips, as a loader needs it."""
 
     labels: Sequence[str]  # the classes in order
-    auxiliary: int  # how many of them, the last ones, are only asked in training
+    num_auxiliary_classes: int  # how many labels, the last ones, are for training only
     notes: Sequence[str]  # in sentences, what was left out
     # JSON values that decide its clips, where each is one window and the same in every epoch; None
     # where windows are drawn.
@@ -40,7 +40,8 @@ class Subset:
 
     def __init__(self, whole: Source, chosen: np.ndarray):
         self.whole, self.chosen = whole, chosen
-        self.labels, self.auxiliary, self.notes = whole.labels, whole.auxiliary, whole.notes
+        self.labels, self.notes = whole.labels, whole.notes
+        self.num_auxiliary_classes = whole.num_auxiliary_classes
 
     @property
     def made_of(self) -> Mapping | None:

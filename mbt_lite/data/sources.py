@@ -29,11 +29,11 @@ SCENES = 2000  # of a split of the micro-world are scored where no count is give
 class World:
     """Roughened clips of a split of the micro-world, made when they are asked for.
 
-    They are also asked for `world.PARTS`. Every seed has its own.
+    Their labels include `world.AUX_LABELS`. Every seed has its own.
     """
 
-    labels = (*world.LABELS, *world.PARTS)
-    auxiliary = len(world.PARTS)
+    labels = (*world.LABELS, *world.AUX_LABELS)
+    num_auxiliary_classes = len(world.AUX_LABELS)
     notes = ()
 
     def __init__(self, count: int, seed: int, split: str = "train"):
@@ -59,7 +59,7 @@ class Scenes:
     """The first clips of a split of the micro-world, untouched."""
 
     labels = world.LABELS
-    auxiliary = 0
+    num_auxiliary_classes = 0
     notes = ()
 
     def __init__(self, split: str, count: int = SCENES):
@@ -97,7 +97,7 @@ class Records:
     `front` is what made their spectrograms; None where nobody says.
     """
 
-    auxiliary = 0
+    num_auxiliary_classes = 0
     made_of = None
 
     def __init__(self, clips, labels: Sequence[str], front: FrontEnd | None):
@@ -146,7 +146,7 @@ class Records:
 class Digits:
     """The pairs of `av_digits`, see builders/."""
 
-    auxiliary = 0
+    num_auxiliary_classes = 0
     notes = ()
 
     def __init__(self, builder, split: str):

@@ -21,7 +21,7 @@ from mbt_lite.features import log_mel
 class Table:
     """The labelled windows of video files, see `tables.read_rows`; of one split or of all."""
 
-    auxiliary = 0
+    num_auxiliary_classes = 0
     made_of = None
 
     def __init__(self, rows: tables.AnnotatedRows, split: str | None = None):

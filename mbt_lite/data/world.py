@@ -43,7 +43,10 @@ LABELS = (
     *BOTH,
     *(f"{shape} sings" for shape in SHAPES),
 )
-PARTS = (*(f"{shape} seen" for shape in SHAPES), *(f"something {motion}" for motion in MOTIONS))
+AUX_LABELS = (  # predicted in training only: shapes and motions separately
+    *(f"{shape} seen" for shape in SHAPES),
+    *(f"something {motion}" for motion in MOTIONS),
+)
 KINDS = {  # kind: its columns among the labels
     "seen": slice(0, 16),
     "heard": slice(16, 24),

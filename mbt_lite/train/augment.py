@@ -1,16 +1,16 @@
 """Augment a training batch on the accelerator: frames, spectrogram, mixup.
 
-Pure functions of (batch, key), made to run inside jit: the same key gives the same batch. Every
-clip has draws of its own, which all its frames share. `NONE` is the way to evaluate: the crop from
-the middle, scaled as the model expects, and no draw at all.
+Pure functions of (batch, key) for use inside jit: the same key gives the same batch. Every clip has
+its own random draws, which all its frames share. `NONE` is for evaluation: the center crop, scaled
+as the model expects, without any draw.
 
-B clips   T frames   H, W canvas   S side of the crop
+B clips   T frames   H, W padded size   S side of the crop
 N spectrogram frames   M mel bins   C classes   G groups
 
-It differs from Scenic in three ways. Pixels are not rounded down to whole numbers after the change
-of scale, which darkens there by half a grey level on average. A video that the draw would make
-smaller than the crop stops at the size of the crop, where Scenic's loader fails. Padding is not
-mixed into clips.
+It differs from Scenic in three ways. Pixels are not rounded down to whole numbers after scale
+jitter, which in Scenic darkens them by half a gray level on average. A video that the draw would
+make smaller than the crop is scaled to the size of the crop, where Scenic's loader fails. Padding
+is not mixed into clips.
 """
 
 from typing import NamedTuple
@@ -29,10 +29,10 @@ Colour = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
 def augment(
     batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipConfig, groups: int = 1
 ) -> dict:
-    """The batch as the model eats it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardised.
+    """The batch as the model takes it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardised.
 
-    Takes rgb uint8 [B, T, H, W, 3], already at short side `clip.resize`; extent int [B, 2], the
-    height and width of each video in the upper left of its canvas (without it, all of it); spec
+    Takes rgb uint8 [B, T, H, W, 3], already at short side `clip.resize`; valid_size int [B, 2], the
+    height and width of each video in the upper left of its padded frames (default: all); spec
     log-mel [B, N, M]; labels [B, C]; mask [B], 1 for clips and 0 for padding. A stream may be
     absent. Labels come back as {stream: [B, C]}, everything else as it was. Clips are mixed within
     `groups` equal parts of the batch, one per device in Scenic. Raises ValueError for shapes that
@@ -43,7 +43,7 @@ def augment(
     labels = jnp.asarray(batch["labels"])
     out["labels"] = {stream: labels for stream in _streams(batch)}
     if "rgb" in batch:
-        frames, valid_size = jnp.asarray(batch["rgb"]), _extent(batch, clip)
+        frames, valid_size = jnp.asarray(batch["rgb"]), _valid_size(batch, clip)
         out["rgb"] = augment_frames(frames, valid_size, frames_key, config, clip)
     if "spec" in batch:
         front = clip.front_end
@@ -56,8 +56,8 @@ def _streams(batch: dict) -> list[str]:
     return [stream for stream in ("rgb", "spec") if stream in batch]
 
 
-def _extent(batch: dict, clip: ClipConfig) -> Array:
-    """Height and width [B, 2] of each video on its canvas, at least one pixel."""
+def _valid_size(batch: dict, clip: ClipConfig) -> Array:
+    """Height and width [B, 2] of each video in its padded frames, at least one pixel."""
     rgb = batch["rgb"]
     if rgb.ndim != 5 or rgb.shape[-1] != 3 or rgb.dtype != jnp.uint8:
         raise ValueError(
@@ -67,22 +67,22 @@ def _extent(batch: dict, clip: ClipConfig) -> Array:
     padded_size = rgb.shape[2:4]
     if min(padded_size) < clip.size:
         raise ValueError(
-            f"a crop of {clip.size} pixels does not fit a canvas of {padded_size[0]} x {padded_size[1]}; "
-            f"bring the frames to a short side of {clip.resize} first."
+            f"a crop of {clip.size} pixels does not fit frames padded to {padded_size[0]} x "
+            f"{padded_size[1]}; bring the frames to a short side of {clip.resize} first."
         )
-    whole = jnp.broadcast_to(jnp.array(padded_size), (len(rgb), 2))
-    return jnp.clip(batch.get("valid_size", whole), 1, whole)  # a padded row may say 0
+    full = jnp.broadcast_to(jnp.array(padded_size), (len(rgb), 2))
+    return jnp.clip(batch.get("valid_size", full), 1, full)  # a padding row may have 0
 
 
 # --- video -------------------------------------------------------------------------------------
 
 
 class Window(NamedTuple):
-    """Where to cut: the video is brought to `scaled`, cut at `corner`, and turned over."""
+    """A crop: the video is scaled to `scaled`, cropped at `corner`, and perhaps flipped."""
 
     scaled: Array  # int [2], height and width
     corner: Array  # int [2], top and left, in the scaled video
-    flipped: Array  # bool, left and right change places
+    flipped: Array  # bool, left and right are swapped
 
 
 def augment_frames(
@@ -95,7 +95,7 @@ def augment_frames(
     """Frames [B, T, S, S, 3] in [-1, 1]: scale jitter, crop, flip, colour, grey, in this order."""
     uncut = frames.shape[2:4] == (clip.size, clip.size) and config.scale == (1, 1)
 
-    def one(frames, valid_size, key):
+    def augment_clip(frames, valid_size, key):
         window_key, light_key, grey_key = jax.random.split(key, 3)
         if uncut and not config.flip:  # nothing to sample: pixels stay where they are
             pixels = frames.astype(jnp.float32) / 127.5 - 1
@@ -105,13 +105,13 @@ def augment_frames(
         pixels = random_light(pixels, light_key, config)
         return jnp.clip(random_grey(pixels, grey_key, config), -1, 1)
 
-    return jax.vmap(one)(frames, valid_size, jax.random.split(key, len(frames)))
+    return jax.vmap(augment_clip)(frames, valid_size, jax.random.split(key, len(frames)))
 
 
 def draw_window(
     key: PRNGKeyArray, valid_size: Integer[Array, " 2"], config: AugmentConfig, size: int
 ) -> Window:
-    """The `Window` of one clip: drawn for training, in the middle for evaluation."""
+    """The crop of one clip: random for training, in the center for evaluation."""
     draws = jax.random.uniform(key, (5,))
     low, high = config.scale
     factors = low + (high - low) * draws[:2]
@@ -124,22 +124,22 @@ def draw_window(
 def cut(
     frames: UInt8[Array, "T H W 3"], valid_size: Integer[Array, " 2"], window: Window, size: int
 ) -> Float[Array, "T S S 3"]:
-    """The frames [T, S, S, 3] of a window, 0 to 255: rescaled, cropped and flipped in one sampling.
+    """The frames [T, S, S, 3] of a crop, 0 to 255: scaled, cropped and flipped in one sampling.
 
     Bilinear between pixel centres and without antialiasing, as TensorFlow resizes; samples beyond
-    the video's last pixel take that pixel, so what lies outside `valid_size` is never seen.
+    the video's last pixel take that pixel, so padding is never sampled.
     """
     along = jnp.arange(size)
     across = jnp.where(window.flipped, size - 1 - along, along)
 
-    def one(frame):
+    def crop(frame):
         for axis, steps in enumerate((along, across)):
             per_pixel = valid_size[axis] / window.scaled[axis]
             places = (window.corner[axis] + steps + 0.5) * per_pixel - 0.5
             frame = _between(frame, places, valid_size[axis] - 1, axis)
         return frame
 
-    return jax.lax.map(one, frames)  # unrolled, each use of a pixel would sample anew
+    return jax.lax.map(crop, frames)  # unrolled, each use of a pixel would sample anew
 
 
 def _between(values: Num[Array, "..."], places: Array, last: Array, axis: int) -> Array:
@@ -157,7 +157,7 @@ def _between(values: Num[Array, "..."], places: Array, last: Array, axis: int) -
 def random_light(
     frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
 ) -> Float[Array, "T S S 3"]:
-    """Frames in [-1, 1], in most clips with other brightness, saturation, contrast and hue."""
+    """Frames in [-1, 1] with color jitter, which `config.colour` of all clips get."""
     if not config.colour:
         return frames
     coin, *draws = jax.random.uniform(key, (5,))
@@ -171,7 +171,7 @@ def random_light(
 def random_grey(
     frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
 ) -> Float[Array, "T S S 3"]:
-    """Frames, in some clips without their colours: the luma in all three channels."""
+    """Frames, in `config.grey` of all clips in gray: the luma in all three channels."""
     if not config.grey:
         return frames
     luma = sum(weight * frames[..., i] for i, weight in enumerate(LUMA))
@@ -181,7 +181,7 @@ def random_grey(
 def relight(
     frames: Float[Array, "T H W 3"], shift: Scalar, saturation: Scalar, spread: Scalar, turn: Scalar
 ) -> Float[Array, "T H W 3"]:
-    """Frames that were in [0, 1] after brightness, saturation, contrast and hue, in this order."""
+    """Frames in [0, 1] after changes of brightness, saturation, contrast and hue, in this order."""
     colour = saturate(tuple(frames[..., i] + shift for i in range(3)), saturation)
     return jnp.stack(turn_hue(contrast(colour, spread), turn), -1)
 
@@ -201,7 +201,7 @@ def contrast(colour: Colour, factor: Scalar) -> Colour:
 
 
 def turn_hue(colour: Colour, turn: Scalar) -> Colour:
-    """Colour with the hue turned by `turn` of the colour circle; max and min stay."""
+    """Colour with the hue turned by `turn` of the color circle; max and min stay."""
     red, green, blue = colour
     high = _highest(colour)
     chroma = high - _lowest(colour)
@@ -287,7 +287,7 @@ def mix(batch: dict, weights: dict[str, Float[Array, " G"]]) -> dict:
 
 
 def _blend(values: Num[Array, "B ..."], weight: Float[Array, " G"], batch: dict) -> Array:
-    """Each row with its partner's, in G groups; as it is where either row is padding."""
+    """Each row blended with its partner's, in G groups; unchanged where either row is padding."""
     groups, clips = len(weight), len(values)
     if clips % groups:
         raise ValueError(f"{clips} clips cannot be mixed in {groups} equal groups.")

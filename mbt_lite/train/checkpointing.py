@@ -1,13 +1,13 @@
-"""Save and restore training state with Orbax: whole states, or none.
+"""Save and restore the training state with Orbax.
 
-    state/00000040/state/         every array of the state, by Orbax
-    state/00000040/record.json    what else there is to know, and a checksum of every file
+    state/40/state/            every array of the state at step 40
+    state/40/record/           JSON from the caller, and type, shape and checksum of every array
+    state/40/metrics/          the score, where there is one
 
-Orbax writes in the background, under another name, which is changed at the end. It does not notice
-by itself when bytes of an array change on disk; the checksums do.
+Orbax writes in the background under a temporary name and renames the folder at the end. It does not
+notice changed bytes of an array; the checksums do.
 """
 
-import asyncio
 import functools
 import json
 import logging
@@ -16,64 +16,68 @@ import os
 import re
 import shutil
 import sys
-import warnings
+import zlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-PARTIAL, REMOVED, DAMAGED = ".partial", ".removed", ".damaged"  # endings of folders' names
-STATE, RECORD = "state", "record.json"
-INTACT = "intact"  # in a partial folder; who fails to write removes it, as a full disk allows
-NOTHING, NONE_WHOLE = -1, -2  # instead of a step
-PATIENCE = 30 * 60  # s, in which the slowest process has to write or check
-BLOCK = 2**20  # bytes read at a time
-
-_meetings = count()  # of all processes, which hold them in the same order
+STATE, RECORD, SCORE = "state", "record", "score"
+REMOVED, DAMAGED = "removed", ".damaged"  # a folder for states to delete; ending of a folder's name
+OLD_RECORD = "record.json"  # in every state that version 0.1 saved
 
 
 class Restored(NamedTuple):
-    """A saved state, and the JSON about it."""
+    """A restored state, and the JSON that was saved with it."""
 
     step: int
     state: Any
     about: dict
 
 
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+class RunCheckpoints:
+    """The latest `keep` states of a run, and the one with the highest score.
 
-
-class CheckpointManager:
-    """The newest `keep` states in a folder, and the one with the highest score.
-
-    Every process of a run calls the same methods in the same order, on a folder that all of them
-    see. The first process decides, and tells sentences to the person who watches; those about a
-    save under way come from another thread. At the end, `close`.
+    Every process of a run calls the same methods in the same order on a folder that all of them
+    see. The first process reports problems by `tell`. Call `close` at the end.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 2, tell: Callable[[str], None] = _say):
-        self.folder, self.keep, self.tell = Path(folder), keep, tell
+    def __init__(self, folder: Path, keep: int = 2, tell: Callable[[str], None] = print):
+        self.folder, self.tell = Path(folder).absolute(), tell
         self._leads = jax.process_index() == 0
-        _quieten()
-        # Compressed, weights are a twelfth smaller and take three times as long.
-        self._orbax = ocp.PyTreeCheckpointHandler(use_compression=False)
-        # Orbax wants a thread without an event loop, and a notebook's main thread has one.
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="savepoints")
-        self._under_way: Future | None = None
+        self._saving: int | None = None  # the step of the save in progress
+        for path in self.folder.glob(f"*/{OLD_RECORD}"):
+            raise ValueError(
+                f"{path.parent} was saved by an older version of mbt_lite, and this one cannot "
+                f"read it; remove {self.folder} to train from the start, or choose another "
+                "--workdir."
+            )
+        _silence_orbax()
+        best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         if self._leads:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._clear()
+            self._clean()
+            self._drop_damaged_scores()
+        _in_any_process(False)  # a barrier: all look at the same folders
+        self._reader = ocp.StandardCheckpointHandler()
+        self._manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+                best_fn=_score,
+                todelete_subdir=REMOVED,  # a rename, so that no half state has a final name
+                # Otherwise threads wait for a folder that a full disk does not allow.
+                async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+                save_root_metadata=False,
+            ),
+        )
 
-    def __enter__(self) -> "CheckpointManager":
+    def __enter__(self) -> "RunCheckpoints":
         return self
 
     def __exit__(self, *_) -> None:
@@ -82,307 +86,215 @@ class CheckpointManager:
     def save(
         self, step: int, state, about: dict, score: float | None = None, wait: bool = False
     ) -> None:
-        """Begin to save a tree of arrays, and JSON about it; with `wait`, until it is done.
+        """Start to save a tree of arrays and JSON; with `wait`, return when it is saved.
 
-        The arrays may be donated as soon as this returns. What cannot be written, as on a full
-        disk, is told, and the older states stay. One of the same step is replaced.
+        The arrays may be donated as soon as this returns. A state that cannot be written, as on a
+        full disk, is reported, and the older states stay.
         """
         self.wait()
-        problem = _attempt(self._prepare, step) if self._leads else None
-        if _of_leader(problem is not None):
-            self._give_up(step, problem)
-            return
-        score = float(score) if score is not None and math.isfinite(score) else None
-        record = {"step": step, "score": score, "about": about, "arrays": _described(state)}
-        record = json.loads(json.dumps(record))  # now, as the caller may change it soon
-        written = self._worker.submit(self._start, step, state).result()
-        arguments = (step, written, record, next(_meetings))
-        self._under_way = self._worker.submit(self._finish, *arguments)
+        record = {"about": about, "arrays": _described(state), "checksums": _checksums(state)}
+        text = json.dumps(record)
+        record = {"text": text, "crc32": zlib.crc32(text.encode())}
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
+        )
+        metrics = {SCORE: float(score)} if score is not None and math.isfinite(score) else None
+        self._saving = step
+        self._report(_attempt(self._manager.save, step, args=items, metrics=metrics, force=True))
         if wait:
             self.wait()
 
-    def restore(self, like) -> Restored | None:
-        """The newest whole state, on the devices that `like` names; None where there is none.
-
-        `like` is a tree of arrays or `jax.ShapeDtypeStruct`, with shardings. Where newer ones are
-        damaged, that is told, and they get names that end in .damaged. ValueError where all are,
-        which then keep their names, or where the state is of another model.
-        """
-        self.wait()
-        step, damaged = self._choose() if self._leads else (NOTHING, {})
-        step = _of_leader(step)
-        if step == NOTHING:
-            return None
-        if step == NONE_WHOLE:
-            told = "; ".join(f"of step {step}: {problem}" for step, problem in damaged.items())
-            raise ValueError(
-                f"every state in {self.folder} is damaged ({told}); remove the folder of the run "
-                "to begin anew."
-            )
-        self._set_aside(damaged, step)
-        record = _read_record(self._path(step))
-        self._refuse_others(record["arrays"], _described(like))
-        state = self._worker.submit(self._load, step, like).result()
-        return Restored(step, state, record["about"])
-
     def wait(self) -> None:
-        """Wait for the save under way."""
-        under_way, self._under_way = self._under_way, None
-        if under_way:
-            under_way.result()
+        """Wait for the save in progress."""
+        if self._saving is not None:
+            self._report(_attempt(self._manager.wait_until_finished))
+            self._saving = None
 
     def close(self) -> None:
-        """Wait for the save under way; nothing can be saved any more."""
+        """Wait for the save in progress; nothing can be saved afterwards."""
         self.wait()
-        self._worker.shutdown()
-        self._orbax.close()
+        self._manager.close()
+        self._reader.close()
+        if self._leads:
+            self._clean()
 
-    # ---- writing ----
+    def restore(self, abstract_state) -> Restored | None:
+        """The newest state that can be read, on the devices that `abstract_state` names, or None.
 
-    def _prepare(self, step: int) -> None:
-        partial = self._path(step, PARTIAL)
-        shutil.rmtree(partial, ignore_errors=True)
-        (partial / STATE).mkdir(parents=True)
-        (partial / INTACT).touch()
-
-    def _start(self, step: int, state) -> list:
-        """What Orbax has still to write; its values are out of harm's way when this returns.
-
-        On a CPU they are the arrays' own memory, which JAX does not donate while it is looked at.
+        `abstract_state` is a tree of `jax.ShapeDtypeStruct` or arrays, with shardings. Newer,
+        damaged states are reported and renamed to end in .damaged. ValueError where no state can be
+        read, or where the states are of another model.
         """
-        folder = _for_orbax(self._path(step, PARTIAL))
-        return asyncio.run(self._orbax.async_save(folder, args=ocp.args.PyTreeSave(state)))
+        self.wait()
+        damaged: dict[int, str] = {}
+        for step in reversed(self._manager.all_steps()):
+            restored, problem = self._read(step, abstract_state)
+            if restored:
+                self._set_aside(damaged, step)
+                return restored
+            damaged[step] = problem
+        if damaged:
+            problems = "; ".join(f"step {step}: {problem}" for step, problem in damaged.items())
+            raise ValueError(
+                f"no state in {self.folder} can be read ({problems}); remove this folder to train "
+                "from the start."
+            )
+        return None
 
-    def _finish(self, step: int, written: list, record: dict, meeting: int) -> None:
-        """Wait until every process has written its part, and then, in the first one, commit."""
-        problem = _attempt(lambda: [part.result() for part in written])
-        if problem:
-            (self._path(step, PARTIAL) / INTACT).unlink(missing_ok=True)
-        _meet(meeting)
+    def _read(self, step: int, abstract_state) -> tuple[Restored | None, str]:
+        """The state of a step, or None and what is wrong with its files, alike in all processes.
+
+        It is not read by the manager, in which a process that fails leaves the others waiting.
+        """
+        folder, record, state, problem = self.folder / str(step), None, None, ""
+        try:
+            record = _read_record(folder / RECORD / "metadata")
+        except (OSError, ValueError) as error:
+            problem = f"{RECORD}: {_reason(error)}"
+        if record:
+            self._check_model(record["arrays"], _described(abstract_state))
+            try:
+                arguments = ocp.args.StandardRestore(abstract_state)
+                state = self._reader.restore(epath.Path(folder / STATE), args=arguments)
+            except Exception as error:
+                problem = f"{STATE}: {_reason(error)}"
+        if _in_any_process(bool(problem)):
+            return None, problem or "another process could not read it"
+        sums, saved = _checksums(state), record["checksums"]
+        changed = [name for name, checksum in sums.items() if checksum != saved[name]]
+        if changed:
+            return None, f"{STATE}: {changed[0]} has changed"
+        return Restored(step, state, record["about"]), ""
+
+    def _check_model(self, saved: dict[str, str], expected: dict[str, str]) -> None:
+        """ValueError where the states have other arrays than the model."""
+        names = [name for name in saved | expected if saved.get(name) != expected.get(name)]
+        if names:
+            before, now = (arrays.get(names[0], "absent") for arrays in (saved, expected))
+            more = f", and {len(names) - 1} more differ" if len(names) > 1 else ""
+            raise ValueError(
+                f"the states in {self.folder} are of another model ({names[0]} was {before} and "
+                f"now is {now}{more}); choose another --workdir."
+            )
+
+    def _set_aside(self, damaged: dict[int, str], step: int) -> None:
+        """Report damaged states and rename them, as their steps will be saved anew."""
+        for bad, problem in damaged.items():
+            if self._leads:
+                shutil.rmtree(self.folder / f"{bad}{DAMAGED}", ignore_errors=True)
+                (self.folder / str(bad)).rename(self.folder / f"{bad}{DAMAGED}")
+                self.tell(
+                    f"the state of step {bad} in {self.folder} is damaged ({problem}); "
+                    f"resuming from step {step}."
+                )
+        if damaged:
+            _in_any_process(False)  # a barrier: the others look when the names have changed
+            self._manager.reload()
+
+    def _report(self, problem: str | None) -> None:
+        """Report a state that could not be saved, and forget it."""
+        if problem is None:
+            return
+        step, self._saving = self._saving, None
+        self._manager.reload()
         if self._leads:
-            problem = problem or _attempt(self._commit, step, record)
-            if problem:
-                self._give_up(step, problem)
-
-    def _commit(self, step: int, record: dict) -> None:
-        """Give a whole state its name, and remove those that need not stay."""
-        partial, final = self._path(step, PARTIAL), self._path(step)
-        _check_intact(partial)
-        self._orbax.finalize(_for_orbax(partial))
-        _write_record(partial, record | {"files": _checksums(partial / STATE)})
-        _flush(partial)
-        if final.exists():
-            final.rename(self._path(step, REMOVED))
-        partial.rename(final)
-        for old in self._surplus():
-            self._path(old).rename(self._path(old, REMOVED))  # so that none is ever half there
-        self._clear()
-
-    def _give_up(self, step: int, problem: str | None) -> None:
-        if self._leads:
-            self._clear()
-            there = self.steps()
-            left = f"that of step {there[-1]} stays" if there else "there is none yet"
+            self._clean()
+            latest = self._manager.latest_step()
+            left = "there is none yet" if latest is None else f"that of step {latest} stays"
             self.tell(
                 f"the state of step {step} could not be saved in {self.folder} ({problem}); {left}."
             )
 
-    # ---- reading ----
+    def _clean(self) -> None:
+        """Delete states that were replaced, or only half written."""
+        for path in (self.folder / REMOVED, *self.folder.glob("*.orbax-checkpoint-tmp*")):
+            shutil.rmtree(path, ignore_errors=True)
 
-    def _choose(self) -> tuple[int, dict[int, str]]:
-        """(newest step whose state is whole, {newer step: what is wrong with it})."""
-        damaged = {}
-        for step in reversed(self.steps()):
-            problem = _damage(self._path(step))
-            if problem is None:
-                return step, damaged
-            damaged[step] = problem
-        return NONE_WHOLE if damaged else NOTHING, damaged
-
-    def _set_aside(self, damaged: dict[int, str], step: int) -> None:
-        for bad, problem in damaged.items():
-            shutil.rmtree(self._path(bad, DAMAGED), ignore_errors=True)
-            self._path(bad).rename(self._path(bad, DAMAGED))
-            self.tell(
-                f"the state of step {bad} in {self.folder} is damaged ({problem}); "
-                f"going on from step {step}."
-            )
-
-    def _load(self, step: int, like):
-        places = ocp.checkpoint_utils.construct_restore_args(like)
-        asked = ocp.args.PyTreeRestore(item=like, restore_args=places)
-        return self._orbax.restore(_for_orbax(self._path(step)), args=asked)
-
-    def _refuse_others(self, there: dict[str, str], here: dict[str, str]) -> None:
-        names = [name for name in there | here if there.get(name) != here.get(name)]
-        if names:
-            was, now = (arrays.get(names[0], "not there") for arrays in (there, here))
-            more = f" and {len(names) - 1} more differ" if len(names) > 1 else ""
-            raise ValueError(
-                f"the states in {self.folder} are of another model ({names[0]} was {was} and now "
-                f"is {now}{more}); choose another --workdir."
-            )
-
-    # ---- folders ----
-
-    def steps(self) -> list[int]:
-        """The steps of which there is a state, in order."""
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
-
-    def _path(self, step: int, ending: str = "") -> Path:
-        return self.folder / f"{step:08d}{ending}"
-
-    def _surplus(self) -> list[int]:
-        """Steps that are neither among the newest nor the best."""
-        steps = self.steps()
-        scores = {step: self._score(step) for step in steps}
-        best = max(steps, key=lambda step: (scores[step], step))
-        return [step for step in steps[: -self.keep] if step != best]
-
-    def _score(self, step: int) -> float:
-        try:
-            score = _read_record(self._path(step))["score"]
-        except (OSError, ValueError):
-            score = None
-        return -math.inf if score is None else score
-
-    def _clear(self) -> None:
-        """Remove what is not, or no longer, a state."""
-        for path in self.folder.iterdir():
-            if path.suffix in (PARTIAL, REMOVED):
-                shutil.rmtree(path, ignore_errors=True)
+    def _drop_damaged_scores(self) -> None:
+        """Delete scores that Orbax could not read at its start; their states stay."""
+        for path in self.folder.glob("*/metrics/metrics"):
+            try:
+                _score(json.loads(path.read_bytes()))
+            except (ValueError, KeyError, TypeError):
+                shutil.rmtree(path.parent)
 
 
-# ---- the folder of one state ----
-
-
-def _for_orbax(folder: Path) -> epath.Path:
-    return epath.Path(folder.absolute() / STATE)
-
-
-def _write_record(folder: Path, record: dict) -> None:
-    text = json.dumps(record)
-    checksum = google_crc32c.value(text.encode())
-    (folder / RECORD).write_text(f"{checksum:08x} {text}", encoding="utf-8")
-
-
-def _read_record(folder: Path) -> dict:
-    """What was written as record; ValueError where it has changed since."""
-    checksum, _, text = (folder / RECORD).read_bytes().partition(b" ")
-    if checksum != b"%08x" % google_crc32c.value(text):
-        raise ValueError(f"{RECORD} has changed")
+def _read_record(path: Path) -> dict:
+    """The JSON of a state; ValueError where it is not as it was written."""
+    try:
+        record = json.loads(path.read_bytes())
+        text, checksum = record["text"], record["crc32"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError("it has changed") from None
+    if zlib.crc32(text.encode()) != checksum:
+        raise ValueError("it has changed")
     return json.loads(text)
 
 
-def _checksums(folder: Path) -> dict[str, int]:
-    """{path: CRC-32C} of all files in a folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): _checksum(path) for path in files}
-
-
-def _checksum(path: Path) -> int:
-    checksum = 0
-    with path.open("rb") as file:
-        while block := file.read(BLOCK):
-            checksum = google_crc32c.extend(checksum, block)
-    return checksum
-
-
-def _damage(folder: Path) -> str | None:
-    """What is wrong with a state; None where all its bytes are as they were written."""
-    try:
-        wanted = _read_record(folder)["files"]
-        found = _checksums(folder / STATE)
-    except (OSError, ValueError) as error:
-        return _why(error)
-    for name, checksum in wanted.items():
-        if found.get(name) != checksum:
-            return f"{STATE}/{name} {'has changed' if name in found else 'is missing'}"
-    return None
+def _score(metrics: dict) -> float:
+    return float(metrics[SCORE])
 
 
 def _described(tree) -> dict[str, str]:
     """{path: type and shape} of all leaves, such as float32[8, 3]."""
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in _leaves(tree)}
+
+
+def _checksums(state) -> dict[str, int]:
+    """{path: sum of the leaf's bits as words}, the same however many devices share the leaf."""
+    names, leaves = zip(*_leaves(state), strict=True)
+    sums = np.array([_sum_of_words(leaf) for leaf in leaves], np.uint32)
+    sums = multihost_utils.process_allgather(sums).reshape(-1, len(leaves))
+    totals = sums.sum(0, dtype=np.uint32)
+    return {name: int(total) for name, total in zip(names, totals, strict=True)}
+
+
+def _sum_of_words(leaf: jax.Array) -> int:
+    """The sum over the parts of the leaf that this process holds, modulo 2**32."""
+    parts = [np.asarray(s.data).reshape(-1) for s in leaf.addressable_shards if s.replica_id == 0]
+    words = [part.view(f"u{part.dtype.itemsize}").sum(dtype=np.uint32) for part in parts]
+    return sum(map(int, words)) % 2**32
+
+
+def _leaves(tree) -> list[tuple[str, Any]]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    named = [(jax.tree_util.keystr(path, simple=True, separator="/"), x) for path, x in leaves]
-    return {name: f"{x.dtype}{list(x.shape)}" for name, x in named}
+    return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in leaves]
 
 
-def _flush(folder: Path) -> None:
-    """Return when all that is in a folder has reached the disk, and would outlast a power cut."""
-    for path in (folder, *folder.rglob("*")):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def _in_any_process(flag: bool) -> bool:
+    """Whether it is true in one of the processes; each of them asks."""
+    return bool(multihost_utils.process_allgather(np.array(flag)).any())
 
 
-def _check_intact(partial: Path) -> None:
+def _attempt(function: Callable, *arguments, **options) -> str | None:
+    """Why a call failed, or None."""
     try:
-        (partial / INTACT).unlink()
-    except FileNotFoundError:
-        raise OSError("another process could not write its part") from None
-
-
-# ---- several processes ----
-
-
-def _of_leader(number: int) -> int:
-    """The number that the first process has, however long that takes."""
-    _meet(next(_meetings))
-    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
-
-
-def _meet(number: int) -> None:
-    """Wait until every process is here; also in a thread, where JAX could not compute together."""
-    meet = ocp.multihost.get_barrier_sync_fn()
-    meet(key=f"mbt_lite.train.checkpointing {number}", timeout_ms=PATIENCE * 1000)
-
-
-# ---- in a phrase ----
-
-
-def _attempt(do: Callable, *arguments) -> str | None:
-    """Why it failed, or None where it did not."""
-    try:
-        do(*arguments)
+        function(*arguments, **options)
     except Exception as error:
-        return _why(error)
+        return _reason(error)
     return None
 
 
-def _why(error: Exception) -> str:
-    """A phrase; where the system refused something, in its words."""
+def _reason(error: Exception) -> str:
+    """An error in one line; where the operating system refused something, in its words."""
     if isinstance(error, OSError) and error.strerror:
-        where = f"{Path(error.filename).name}: " if error.filename else ""
-        return f"{where}{error.strerror}"
-    code = re.search(r"os_error_code='(\d+)'", str(error))  # so TensorStore quotes the system
+        return error.strerror
+    code = re.search(r"os_error_code='(\d+)'", str(error))  # TensorStore quotes the system
     if code:
         return os.strerror(int(code[1]))
-    ours = isinstance(error, OSError | ValueError)
-    return (str(error) if ours else f"{type(error).__name__}: {error}").partition("\n")[0][:200]
-
-
-# ---- what Orbax says ----
+    if isinstance(error, ValueError):
+        return str(error).partition("\n")[0][:200]
+    return f"{type(error).__name__}: {error}".partition("\n")[0][:200]
 
 
 @functools.cache
-def _quieten() -> None:
-    """Keep off the screen what is told here in a sentence, above all pages on a full disk."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_not_from_orbax)
-    warnings.filterwarnings("ignore", "coroutine 'async_serialize", RuntimeWarning)
-    before = sys.unraisablehook
+def _silence_orbax() -> None:
+    """Hide the log of Orbax, and TensorStore's tracebacks after a failed write."""
+    logging.getLogger("absl").addFilter(lambda record: "/orbax/" not in record.pathname)
+    previous = sys.unraisablehook
 
-    def hook(caught) -> None:
-        """Drops answers of TensorStore that come after a write beside them has failed."""
-        if caught.object is not None or str(caught.exc_value) != "Event loop is closed":
-            before(caught)
+    def hook(unraisable) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            previous(unraisable)
 
     sys.unraisablehook = hook
-
-
-def _is_not_from_orbax(record: logging.LogRecord) -> bool:
-    said = f"{record.pathname} {record.getMessage()}"
-    return "/orbax/" not in said and f"{PARTIAL}/{STATE}" not in said

@@ -15,7 +15,7 @@ from mbt_lite import plot
 from mbt_lite.paths import write_text
 
 Row = dict[str, Any]
-SHOWN = {  # key of a row: how the line of progress shows it
+FORMATS = {  # of values on the progress line
     "loss": "loss {:.4g}",
     "clips_per_s": "{:.4g} clips/s",
     "waiting": "waiting {:.0%}",
@@ -24,9 +24,9 @@ SHOWN = {  # key of a row: how the line of progress shows it
 
 
 class MetricLogger:
-    """The rows of a run, from the saved step on; a run that goes on forgets later ones.
+    """The logged rows of a run; a resumed run drops the rows after its saved step.
 
-    Only the process that leads writes: the others have a logbook of rows that is kept nowhere.
+    Only the process that leads writes files; the others hold rows in memory.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MetricLogger:
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def add(self, step: int, values: Row) -> None:
-        """One row; it is shown, kept and drawn."""
+        """Log one row: on the progress line, to metrics.jsonl and to TensorBoard."""
         row = {"step": step} | {name: _rounded(value) for name, value in values.items()}
         self.rows.append(row)
         self.latest |= row
@@ -64,25 +64,20 @@ class MetricLogger:
             file.write(json.dumps(row) + "\n")
         for name, value in values.items():
             self.board.add_scalar(name.replace(" ", "_"), value, step)
-        self._show()
+        self._show_latest()
         if self.live:
             self.live(self.rows)
 
     def draw(self, step: int, figure, name: str) -> None:
-        """A video of this step: samples/NAME_STEP.png, and in TensorBoard."""
+        """Save a figure of this step as samples/NAME_STEP.png, and in TensorBoard."""
         if self.leads:
             self.figures.mkdir(exist_ok=True)
             path = plot.save(figure, self.figures / f"{name}_{step:06d}.png")
             pixels = np.asarray(Image.open(path).convert("RGB"))
             self.board.add_image(name, pixels, step, dataformats="HWC")
 
-    def tell(self, sentence: str) -> None:
-        """A sentence to the person who watches."""
-        if self.leads:
-            tqdm.write(sentence, sys.stderr)
-
     def advance(self) -> None:
-        """One step more."""
+        """Count one step on the progress line."""
         self.bar.update()
 
     def close(self) -> None:
@@ -90,8 +85,8 @@ class MetricLogger:
         if self.leads:
             self.board.close()
 
-    def _show(self) -> None:
-        parts = [form.format(self.latest[k]) for k, form in SHOWN.items() if k in self.latest]
+    def _show_latest(self) -> None:
+        parts = [text.format(self.latest[k]) for k, text in FORMATS.items() if k in self.latest]
         score = next((k for k in ("mAP", "action top-1") if k in self.latest), None)
         parts[1:1] = [f"{score} {self.latest[score]:.3f}"] if score else []
         self.bar.set_postfix_str(", ".join(parts))
@@ -102,7 +97,7 @@ def _rounded(value) -> float | int:
 
 
 def _read(path: Path, before: int) -> list[Row]:
-    """The whole rows up to a step; a line that was cut off is none."""
+    """The rows up to a step; a line that was cut off is left out."""
     rows = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
@@ -115,7 +110,7 @@ def _read(path: Path, before: int) -> list[Row]:
 
 
 def live_plot() -> Callable[[list[Row]], None] | None:
-    """Draws the rows anew in the same place of a notebook; None outside notebooks."""
+    """A function that redraws the curves in place in a notebook; None outside notebooks."""
     if "IPython" not in sys.modules:
         return None
     from IPython import display, get_ipython

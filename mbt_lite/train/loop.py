@@ -1,7 +1,7 @@
-"""Train a model: `fit`, its loop, and the folder that a run leaves behind.
+"""Train a model: `fit`, its loop, and the folder that a run writes.
 
-A run can be stopped at any moment and goes on from its last saved state, on whatever devices there
-are then. What it shows and saves is read off the state, never fed back into it.
+A run can be stopped at any moment and resumes from its latest saved state, on whatever devices
+there are then. Logging, validation and saving read the state and never change it.
 """
 
 import contextlib
@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,19 +29,19 @@ from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import make_heads
 from mbt_lite.paths import write_text
 from mbt_lite.progress import bar, silent
-from mbt_lite.train import sharding, step
-from mbt_lite.train.checkpointing import CheckpointManager
+from mbt_lite.train import sharding
+from mbt_lite.train.checkpointing import RunCheckpoints
 from mbt_lite.train.logger import MetricLogger, Row
 from mbt_lite.train.setup import resolve
 from mbt_lite.train.signals import Signals
-from mbt_lite.train.step import State
+from mbt_lite.train.step import State, abstract_state, first_state, train_step
 from mbt_lite.train.validation import Validation
 
-FREE = (  # settings that a run may change when it goes on: its weights stay the same
-    "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep best samples "
-    "shards remat skip_nonfinite"
+FREE = (  # settings that may change when a run is resumed: its weights stay the same
+    "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
+    "best samples shards remat skip_nonfinite"
 ).split()
-TRACED = 5  # steps in a profile
+PROFILED = 5  # steps in a profile
 
 
 class Run(NamedTuple):
@@ -51,7 +50,7 @@ class Run(NamedTuple):
     classifier: Classifier  # with the averaged weights
     records: list[Row]  # one row per logged step
     folder: Path
-    finished: bool  # False: it was interrupted, and the same call goes on
+    finished: bool  # False: it was interrupted, and the same call resumes it
 
 
 @dataclass(frozen=True)
@@ -59,16 +58,16 @@ class TrainContext:
     """Everything that a run works with, except its state."""
 
     experiment: Experiment
-    labels: tuple[str, ...]  # the columns that the head has
-    asked: int  # of them, those that are asked outside training, too
+    labels: tuple[str, ...]  # columns of the head
+    num_eval_classes: int  # the first columns; the other, auxiliary ones are for training only
     folder: Path
     mesh: Mesh
     loader: datasets.Loader
-    do: Callable[[State, dict], tuple[State, dict]]  # the compiled step
+    train_step: Callable[[State, dict], tuple[State, dict]]  # compiled
     validation: Validation | None
-    saved: CheckpointManager
-    book: MetricLogger
-    stop: Signals
+    checkpoints: RunCheckpoints
+    logger: MetricLogger
+    signals: Signals
 
     @property
     def config(self) -> TrainConfig:
@@ -87,171 +86,207 @@ def fit(
     """Train a model in `workdir`, or resume its training, and return the `Run`.
 
     Ctrl-C, a notebook's stop button and SIGTERM end the run after the current step: its state is
-    saved, `Run.finished` is False, and the same call goes on from there, bit by bit as if nothing
-    had happened. A second Ctrl-C is KeyboardInterrupt. In a notebook the curves are drawn while it
-    runs; `live` is another function of the rows so far. `profile` traces a few steps for
+    saved, `Run.finished` is False, and the same call resumes it bit by bit as if it had not
+    stopped. A second Ctrl-C raises KeyboardInterrupt. In a notebook the curves are drawn during
+    training; `live` is another function of the rows so far. `profile` traces a few steps for
     TensorBoard, and so does SIGUSR1 later. With `program` the process itself may end, with exit
     code 75, when it is interrupted where there is nothing to save.
 
     The folder holds `experiment.json`, `metrics.jsonl`, `tensorboard/`, `samples/` (validation
-    clips with the model's answers), `state/` (Orbax) and, at the end, `model.safetensors` with its
-    card, `README.md` and `curves.png`. ValueError where it was begun with other settings, where the
-    data cannot be used, or where the loss is no number.
+    clips with the model's predictions), `state/` (Orbax) and, at the end, `model.safetensors` with
+    its card, `README.md` and `curves.png`. ValueError where the folder holds a run with other
+    settings, where the data cannot be used, or where the loss is non-finite (NaN or inf).
     """
     folder = Path(workdir).absolute()
-    with Signals(may_exit=program) as stop, contextlib.ExitStack() as opened:
-        with stop.nothing_to_lose():
-            course, state, about = _begin(experiment, folder, opened, live, quiet, stop)
-        stop.profile = profile
-        state, finished = _loop(course, state, about)
-        classifier = _classifier(course, state)
+    with Signals(may_exit=program) as signals, contextlib.ExitStack() as stack:
+        with signals.exit_allowed():
+            context, state, about = _setup(experiment, folder, stack, live, quiet, signals)
+        signals.profile = profile
+        state, finished = _loop(context, state, about)
+        classifier = _classifier(context, state)
         if finished and jax.process_index() == 0 and not (folder / "README.md").exists():
-            with stop.nothing_to_lose():
-                _finish(course, classifier)
-        return Run(classifier, course.book.rows, folder, finished)
+            with signals.exit_allowed():
+                _finish(context, classifier)
+        return Run(classifier, context.logger.rows, folder, finished)
 
 
-def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, stop):
-    """(`TrainContext`, state to go on from, what was saved of it)."""
+def _setup(
+    experiment: Experiment,
+    folder: Path,
+    stack: contextlib.ExitStack,
+    live: Callable[[list[Row]], None] | None,
+    quiet: bool,
+    signals: Signals,
+) -> tuple[TrainContext, State, dict]:
+    """(`TrainContext`, the state to start from, the JSON that was saved with it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
-    begun = resolve(experiment)
-    experiment, labels = begun.experiment, tuple(begun.source.labels)
-    config = experiment.train
-    make_heads(config.loss, labels)  # refuses mixed ones before any work
+    resolved = resolve(experiment)
+    experiment, source = resolved.experiment, resolved.source
+    config, labels = experiment.train, tuple(source.labels)
+    make_heads(config.loss, labels)  # raises for mixed labels before any work
     mesh = sharding.make_mesh(config.shards, config.batch // config.accumulate)
     folder.mkdir(parents=True, exist_ok=True)
-    _remember(experiment, folder / "experiment.json")
-    hosts, leads = sharding.hosts(), jax.process_index() == 0
-    tell = partial(tqdm.write, file=sys.stderr) if leads else _silently
-    saved = opened.enter_context(CheckpointManager(folder / "state", config.keep, tell=tell))
-    wanted = step.abstract_state(experiment, mesh)
-    found = saved.restore(wanted)
-    loader = opened.enter_context(datasets.make_loader(experiment, begun.source, True, **hosts))
-    if found:
-        loader.restore(found.about["data"])
-    state = found.state if found else step.first_state(experiment, mesh, begun.params())
-    if not quiet:
-        tell(f"compiling the step for {jax.device_count()} x {jax.devices()[0].device_kind} ...")
-    do = step.train_step(experiment, labels, mesh)
-    do = do.lower(wanted, sharding.batch_shapes(mesh, loader.fields)).compile()
-    validation = None
-    if begun.validation:
-        if not quiet:
-            tell("compiling the validation ...")
-        validation = Validation(experiment, begun.validation, mesh, wanted.weights)
-        opened.callback(validation.close)
-    place = (int(state.step), config.steps)
-    book = MetricLogger(folder, experiment.name, *place, leads=leads, quiet=quiet, live=live)
-    opened.callback(book.close)
-    asked = len(labels) - begun.auxiliary
-    tools = (mesh, loader, do, validation, saved, book, stop)
-    return (
-        TrainContext(experiment, labels, asked, folder, *tools),
-        state,
-        found.about if found else {},
+    _write_experiment(experiment, folder / "experiment.json")
+    checkpoints = stack.enter_context(
+        RunCheckpoints(folder / "state", config.keep_checkpoints, tell=_tell)
     )
+    abstract = abstract_state(experiment, mesh)
+    restored = checkpoints.restore(abstract)
+    loader = datasets.make_loader(experiment, source, True, **sharding.hosts())
+    stack.enter_context(loader)
+    if restored:
+        loader.restore(restored.about["data"])
+    state = restored.state if restored else first_state(experiment, mesh, resolved.params())
+    if not quiet:
+        _tell(f"compiling the step for {jax.device_count()} x {jax.devices()[0].device_kind} ...")
+    lowered = train_step(experiment, labels, mesh).lower(
+        abstract, sharding.batch_shapes(mesh, loader.fields)
+    )
+    compiled, validation = lowered.compile(), None
+    if resolved.validation:
+        if not quiet:
+            _tell("compiling the validation ...")
+        validation = Validation(experiment, resolved.validation, mesh, abstract.weights)
+        stack.callback(validation.close)
+    logger = MetricLogger(
+        folder,
+        experiment.name,
+        int(state.step),
+        config.steps,
+        leads=jax.process_index() == 0,
+        quiet=quiet,
+        live=live,
+    )
+    stack.callback(logger.close)
+    context = TrainContext(
+        experiment=experiment,
+        labels=labels,
+        num_eval_classes=len(labels) - source.num_auxiliary_classes,
+        folder=folder,
+        mesh=mesh,
+        loader=loader,
+        train_step=compiled,
+        validation=validation,
+        checkpoints=checkpoints,
+        logger=logger,
+        signals=signals,
+    )
+    return context, state, restored.about if restored else {}
 
 
-def _loop(course: TrainContext, state: State, about: dict) -> tuple[State, bool]:
-    """The state at the end, and whether that is the end of the run: score, save, step, log."""
-    config, number = course.config, int(state.step)
+def _tell(sentence: str) -> None:
+    """Print a sentence beside the progress bar, in the first process only."""
+    if jax.process_index() == 0:
+        tqdm.write(sentence, file=sys.stderr)
+
+
+def _loop(context: TrainContext, state: State, about: dict) -> tuple[State, bool]:
+    """(the state at the end, whether training has finished).
+
+    After each step: validate, save, stop if asked to, train, log.
+    """
+    config, step = context.config, int(state.step)
     scored, saved, stopping = about.get("scored"), about.get("step"), False
-    meter = Meter(course.experiment)
-    tracing = None
-    ahead = _next(course, meter) if number < config.steps else None
+    meter, profile_until = Meter(context.experiment), None
+    position = context.loader.state()
+    batch = _next_batch(context, meter) if step < config.steps else None
     while True:
-        last, score = number >= config.steps, None
-        if _due(number, config.evaluate_every, last) and scored != number and not stopping:
-            score, stopping = _validate(course, state, number)
-            scored = scored if score is None else number
+        last, score = step >= config.steps, None
+        if _is_due(step, config.evaluate_every, last) and scored != step and not stopping:
+            score, stopping = _validate(context, state, step)
+            scored = scored if score is None else step
             meter.restart()
-        due = _due(number, config.save_every, last) or stopping or score is not None
-        if due and number and saved != number:
-            where = {"step": number, "scored": scored, "data": course.loader.state(number)}
-            course.saved.save(number, state, where, score, wait=last or stopping)
-            saved = number
+        due = _is_due(step, config.save_every, last) or stopping or score is not None
+        if due and step and saved != step:
+            about = {"step": step, "scored": scored, "data": position}
+            context.checkpoints.save(step, state, about, score, wait=last or stopping)
+            saved = step
         if last or stopping:
-            _end_trace(course, tracing)
+            _end_profile(context, profile_until)
             return state, last
-        batch, names = ahead
-        state, result = course.do(state, batch)
-        number += 1
-        ahead = _next(course, meter) if number < config.steps else None
-        result = jax.device_get(result)
-        stopping = bool(course.stop.asked if "stop" not in result else result.pop("stop"))
-        finite = result.pop("finite")
-        meter.add(result, bool(finite))
+        arrays, names = batch
+        state, metrics = context.train_step(state, arrays)
+        step += 1
+        position = context.loader.state()  # before the next batch, which is read during the step
+        batch = _next_batch(context, meter) if step < config.steps else None
+        metrics = jax.device_get(metrics)
+        stopping = bool(metrics.pop("stop", context.signals.received))
+        finite = bool(metrics.pop("finite"))
+        meter.add(metrics, finite)
         if not finite:
-            _note_nonfinite(course, number, names, result, int(state.skipped))
-        course.book.advance()
-        if number % config.log_every == 0 or number == config.steps or stopping:
-            course.book.add(number, meter.row())
-        tracing = _trace(course, number, tracing)
+            _report_nonfinite(context, step, names, metrics, int(state.skipped))
+        context.logger.advance()
+        if step % config.log_every == 0 or step == config.steps or stopping:
+            context.logger.add(step, meter.row())
+        profile_until = _profile(context, step, profile_until)
 
 
-def _next(course: TrainContext, meter: "Meter") -> tuple[dict, list[str]]:
+def _next_batch(context: TrainContext, meter: "Meter") -> tuple[dict, list[str]]:
     """The next batch on the devices, and the names of its clips."""
     with meter.waiting():
-        batch = next(course.loader)
+        batch = next(context.loader)
     names = batch.pop("id")
-    return sharding.shard_batch(course.mesh, batch, course.stop.asked), names
+    return sharding.shard_batch(context.mesh, batch, context.signals.received), names
 
 
-def _due(number: int, every: int, last: bool) -> bool:
-    return last or bool(every and number and number % every == 0)
+def _is_due(step: int, every: int, last: bool) -> bool:
+    return last or bool(every and step and step % every == 0)
 
 
-def _validate(course: TrainContext, state: State, number: int) -> tuple[float | None, bool]:
-    """(the score that ranks, or None; whether to stop) after a validation that is written down."""
-    if course.validation is None:
+def _validate(context: TrainContext, state: State, step: int) -> tuple[float | None, bool]:
+    """(the score that ranks states, or None; whether to stop), after one validation."""
+    if context.validation is None:
         return None, False
-    with contextlib.nullcontext(silent) if course.book.bar.disable else bar("validation") as told:
-        found = course.validation(state.weights, course.stop, told)
-    if found is None:
+    hidden = context.logger.bar.disable
+    with contextlib.nullcontext(silent) if hidden else bar("validation") as progress:
+        result = context.validation(state.weights, context.signals, progress)
+    if result is None:
         return None, True
-    course.book.add(number, found.scores)
-    if found.samples and course.book.leads:
-        course.book.draw(number, plot.samples(found.samples), "samples")
-    best = course.config.best or next(iter(found.scores))
-    if best not in found.scores:
-        known = ", ".join(found.scores)
-        raise ValueError(f"train.best={best!r} is none of the scores of this data: {known}.")
-    return found.scores[best], False
+    context.logger.add(step, result.scores)
+    if result.samples and context.logger.leads:
+        context.logger.draw(step, plot.samples(result.samples), "samples")
+    best = context.config.best or next(iter(result.scores))
+    if best not in result.scores:
+        names = ", ".join(result.scores)
+        raise ValueError(f"train.best={best!r} is none of the scores of this data: {names}.")
+    return result.scores[best], False
 
 
-def _note_nonfinite(course: TrainContext, number: int, names, result: dict, skipped: int) -> None:
-    """Write down which clips were in the batch; ValueError where no more may be skipped."""
-    path = course.folder / f"nonfinite_{number:06d}_{jax.process_index()}.json"
-    told = {name: float(value) for name, value in result.items()}
-    shown = {name: value if math.isfinite(value) else str(value) for name, value in told.items()}
-    write_text(path, json.dumps({"step": number, "ids": names, **shown}, indent=1))
-    allowed = course.config.skip_nonfinite
+def _report_nonfinite(
+    context: TrainContext, step: int, names: list[str], metrics: dict, skipped: int
+) -> None:
+    """Write the clips of the batch to a file; ValueError where no more steps may be skipped."""
+    path = context.folder / f"nonfinite_{step:06d}_{jax.process_index()}.json"
+    values = {name: float(value) for name, value in metrics.items()}
+    shown = {name: value if math.isfinite(value) else str(value) for name, value in values.items()}
+    write_text(path, json.dumps({"step": step, "ids": names, **shown}, indent=1))
+    allowed = context.config.skip_nonfinite
     if skipped > allowed:
         raise ValueError(
-            f"the loss is {told['loss']} at step {number}, with a gradient of "
-            f"{told['gradient_norm']}; the clips of that batch are in {path}. Try a lower "
-            f"train.learning_rate, look at the clips, or leave such batches out with "
+            f"the loss is {values['loss']} at step {step}, with a gradient of "
+            f"{values['gradient_norm']}; the clips of that batch are in {path}. Try a lower "
+            f"train.learning_rate, look at the clips, or skip such batches with "
             f"train.skip_nonfinite (now {allowed})."
         )
-    course.book.tell(f"step {number}: the loss is no number; left out ({skipped} of {allowed}).")
+    _tell(f"step {step}: the loss is non-finite (NaN or inf); skipped ({skipped} of {allowed}).")
 
 
-def _trace(course: TrainContext, number: int, until: int | None) -> int | None:
-    """Begin or end a profile; the step at which it ends, or None."""
-    if until is None and course.stop.profile:
-        course.stop.profile = False
-        jax.profiler.start_trace(str(course.folder / "tensorboard"))
-        return number + TRACED
-    if until is not None and number >= until:
-        _end_trace(course, until)
+def _profile(context: TrainContext, step: int, until: int | None) -> int | None:
+    """Start or end a profile; the step at which it ends, or None."""
+    if until is None and context.signals.profile:
+        context.signals.profile = False
+        jax.profiler.start_trace(str(context.folder / "tensorboard"))
+        return step + PROFILED
+    if until is not None and step >= until:
+        _end_profile(context, until)
         return None
     return until
 
 
-def _end_trace(course: TrainContext, until: int | None) -> None:
+def _end_profile(context: TrainContext, until: int | None) -> None:
     if until is not None:
         jax.profiler.stop_trace()
-        course.book.tell(f"a profile of the steps up to {until} is in {course.folder}/tensorboard.")
+        _tell(f"a profile of the steps up to {until} is in {context.folder}/tensorboard.")
 
 
 class Meter:
@@ -264,103 +299,104 @@ class Meter:
         self.restart()
 
     def restart(self) -> None:
-        self.results: list[dict] = []
-        self.steps, self.waited, self.begun = 0, 0.0, time.perf_counter()
+        self.metrics: list[dict] = []
+        self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Counts the time inside as time that was waited for data."""
+        """Count the time of the block as waiting for data."""
         start = time.perf_counter()
         yield
         self.waited += time.perf_counter() - start
 
-    def add(self, result: dict, finite: bool) -> None:
-        """One step more; of one that was left out only the time counts."""
+    def add(self, metrics: dict, finite: bool) -> None:
+        """Count one step; of a skipped one only its time."""
         self.steps += 1
-        self.results += [result] * finite
+        self.metrics += [metrics] * finite
 
     def row(self) -> Row:
-        """What to log; it begins anew."""
-        seconds = time.perf_counter() - self.begun
+        """The row to log; the next one starts now."""
+        seconds = time.perf_counter() - self.start
         speed = self.steps * self.batch / seconds
-        names = self.results[0] if self.results else ()
-        row = {k: float(np.mean([result[k] for result in self.results])) for k in names}
+        names = self.metrics[0] if self.metrics else ()
+        row = {k: float(np.mean([metrics[k] for metrics in self.metrics])) for k in names}
         row |= {"clips_per_s": speed, "seconds": seconds}
         row |= {"waiting": min(self.waited / seconds, 1.0), "mfu": speed * self.flops / self.peak}
         self.restart()
         return row
 
 
-def _classifier(course: TrainContext, state: State) -> Classifier:
-    """The classifier with the averaged weights, without columns that only helped in training."""
-    experiment, labels = course.experiment, course.labels[: course.asked]
-    params = jax.tree.map(jax.numpy.asarray, sharding.replicate(course.mesh, state.weights))
-    head = {name: leaf[..., : course.asked] for name, leaf in params["head"].items()}
-    model = replace(experiment.model, classes=course.asked, dtype="float32")
+def _classifier(context: TrainContext, state: State) -> Classifier:
+    """The classifier with the averaged weights, without auxiliary classes."""
+    experiment, count = context.experiment, context.num_eval_classes
+    labels = context.labels[:count]
+    params = jax.tree.map(jax.numpy.asarray, sharding.replicate(context.mesh, state.weights))
+    head = {name: leaf[..., :count] for name, leaf in params["head"].items()}
+    model = replace(experiment.model, classes=count, dtype="float32")
     card = {"name": experiment.name, "training": to_dict(experiment.train)}
     heads = make_heads(experiment.train.loss, labels)
     return Classifier(model, params | {"head": head}, experiment.clip, labels, card, heads)
 
 
-def _finish(course: TrainContext, classifier: Classifier) -> None:
+def _finish(context: TrainContext, classifier: Classifier) -> None:
     """Write the model, the curves and the card with the scores of the test split."""
-    experiment, folder, rows = course.experiment, course.folder, course.book.rows
-    scores = _test(course, classifier)
+    experiment, folder, rows = context.experiment, context.folder, context.logger.rows
+    scores = _test(context, classifier)
     write_text(folder / "scores.json", json.dumps(scores, indent=1))
     plot.save(plot.training(rows), folder / "curves.png")
     classifier.save(folder)
     minutes = sum(row.get("seconds", 0) for row in rows) / 60
     card = (folder / "README.md").read_text(encoding="utf-8")
-    told = run_card(card, to_dict(experiment), minutes, plot.training_alt(rows), scores)
-    write_text(folder / "README.md", told)
+    card = run_card(card, to_dict(experiment), minutes, plot.training_alt(rows), scores)
+    write_text(folder / "README.md", card)
 
 
-def _test(course: TrainContext, classifier: Classifier) -> dict | None:
-    """Scores of the test split, which the model's card remembers; None where there is none."""
-    data, count = course.experiment.data, course.config.test_clips or None
+def _test(context: TrainContext, classifier: Classifier) -> dict | None:
+    """Scores of the test split, which the model's card shows; None where there is no such split."""
+    data, count = context.experiment.data, context.config.test_clips or None
     if data.test is None and not data.holdout:
         return None
-    quiet = course.book.bar.disable
+    quiet = context.logger.bar.disable
     scores = evaluate(classifier, data, split="test", views=data.views, count=count, quiet=quiet)
     first = next(scores[name] for name in CONDITIONS if name in scores)
     where = f"on {scores['clips']:,} clips of {scores['data']}"
-    told = {f"{name} {where}": f"{value:.3f}" for name, value in first.items() if value is not None}
-    classifier.card["scores"] = told
+    classifier.card["scores"] = {
+        f"{name} {where}": f"{value:.3f}" for name, value in first.items() if value is not None
+    }
     return scores
 
 
-def _remember(experiment: Experiment, path: Path) -> None:
-    """Write down what is trained here, or refuse to mix two experiments in one folder."""
+def _write_experiment(experiment: Experiment, path: Path) -> None:
+    """Write experiment.json; ValueError where the folder has the run of another experiment."""
+    advice = "choose another --workdir or remove this folder."
     if path.exists():
-        before = _bound(read_json(path))
-        other = _differences(to_dict(before), to_dict(_bound(experiment)))
-        if other:
+        try:
+            earlier = read_json(path)
+        except ValueError as error:
             raise ValueError(
-                f"{path} describes another experiment ({other[0]}); choose another --workdir or "
-                "remove it."
-            )
+                f"{error} This version of mbt_lite cannot resume that run; {advice}"
+            ) from None
+        changes = _differences(to_dict(_fixed(earlier)), to_dict(_fixed(experiment)))
+        if changes:
+            raise ValueError(f"{path} describes another experiment ({changes[0]}); {advice}")
     if jax.process_index() == 0:
         write_text(path, json.dumps(to_dict(experiment), indent=1))
 
 
-def _bound(experiment: Experiment) -> Experiment:
-    """The experiment without the settings that a run may change when it goes on."""
-    usual = TrainConfig()
-    train = replace(experiment.train, **{name: getattr(usual, name) for name in FREE})
+def _fixed(experiment: Experiment) -> Experiment:
+    """The experiment without the settings that may change when a run is resumed."""
+    defaults = TrainConfig()
+    train = replace(experiment.train, **{name: getattr(defaults, name) for name in FREE})
     data = replace(experiment.data, workers=0)
     return replace(experiment, train=train, data=data)
 
 
-def _differences(before: dict, now: dict, place: str = "") -> list[str]:
+def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
     """Sentences such as "train.batch was 32, and is 16"."""
-    found = []
+    sentences = []
     for name, value in now.items():
         if isinstance(value, dict):
-            found += _differences(before[name], value, f"{place}{name}.")
+            sentences += _differences(before[name], value, f"{prefix}{name}.")
         elif before[name] != value:
-            found.append(f"{place}{name} was {before[name]}, and is {value}")
-    return found
-
-
-def _silently(_: str) -> None:
-    """What a process says that does not lead."""
+            sentences.append(f"{prefix}{name} was {before[name]}, and is {value}")
+    return sentences

@@ -13,7 +13,7 @@ from jaxtyping import Float, Num
 
 from mbt_lite.model.mbt import Output, mean_of
 
-TINY = 1e-8  # so that a batch of nothing but padding has a mean
+TINY = 1e-8  # so that a batch of padding only has a mean
 
 
 def clip_losses(
@@ -25,18 +25,18 @@ def clip_losses(
 ) -> Float[Array, " B"]:
     """The loss of each clip [B], in nats; labels may be mixed.
 
-    "sigmoid": cross entropy of each class by itself, summed over classes, so that a learning rate
-    of the paper means what it meant there. "softmax": one class is true; with `heads`, columns by
-    name, one of each head, and the mean over the heads. Smoothed labels are
-    (1 - smoothing) * label + smoothing / classes, of each head's own classes, with either kind.
+    "sigmoid": binary cross entropy summed over classes, so that the paper's learning rates apply.
+    "softmax": one class is true; with `heads` {name: columns} one class of each head, and the loss
+    is the mean over heads. Smoothed labels are (1 - smoothing) * label + smoothing / classes, with
+    the classes of each head.
     As Scenic's base_models/model_utils.py.
     """
     if kind == "softmax" and heads:
-        each = [
+        per_head = [
             clip_losses(logits[:, columns], labels[:, columns], kind, smoothing)
             for columns in heads.values()
         ]
-        return sum(each) / len(each)
+        return sum(per_head) / len(per_head)
     labels = labels * (1 - smoothing) + smoothing / labels.shape[1]
     if kind == "softmax":
         return optax.softmax_cross_entropy(logits, labels)
@@ -50,7 +50,7 @@ def stream_losses(
     smoothing: float = 0.0,
     heads: Mapping | None = None,
 ) -> dict[str, Float[Array, " B"]]:
-    """{stream: [B]}: each stream's own logits against its own labels, which mixup can part."""
+    """{stream: [B]}: the loss of each stream's logits; modality mixup gives each its own labels."""
     return {
         stream: clip_losses(logits, labels[stream], kind, smoothing, heads)
         for stream, logits in output.stream_logits.items()
@@ -65,17 +65,17 @@ def total_loss(
     heads: Mapping | None = None,
     pool: str = "token",
 ) -> Float[Array, " B"]:
-    """The loss [B] that is trained on.
+    """The training loss [B].
 
-    By class token the mean of the streams' losses, not the loss of their mean: each stream learns
-    to answer (Scenic's mbt/model.py). Pooled otherwise there is one answer, whose labels are the
-    mean of the streams'.
+    With class tokens the mean of the streams' losses, not the loss of their mean: each stream
+    learns to classify (Scenic's mbt/model.py). With other pooling there is one vector of logits,
+    and its labels are the mean of the streams'.
     """
-    told = (kind, smoothing, heads)
+    options = (kind, smoothing, heads)
     if pool == "token":
-        return mean_of(stream_losses(output, labels, *told))
-    together = mean_of({stream: labels[stream] for stream in output.stream_logits})
-    return clip_losses(output.logits, together, *told)
+        return mean_of(stream_losses(output, labels, *options))
+    mean_labels = mean_of({stream: labels[stream] for stream in output.stream_logits})
+    return clip_losses(output.logits, mean_labels, *options)
 
 
 def weighted_mean(
@@ -83,10 +83,10 @@ def weighted_mean(
     mask: Num[Array, " B"] | None = None,
     clips: Num[Array, ""] | None = None,
 ) -> Float[Array, ""]:
-    """The mean of the values by their weights in the mask; without one, of all.
+    """The mean of the values, weighted by the mask.
 
-    Of a part of a batch, `clips` is the sum of the whole batch's mask: what the parts give so adds
-    up to the mean of the whole.
+    For a part of a batch pass the sum of the whole batch's mask as `clips`: then the results of all
+    parts sum to the mean of the whole batch.
     """
     mask = jnp.ones_like(values) if mask is None else mask
     clips = mask.sum() if clips is None else clips
@@ -94,10 +94,10 @@ def weighted_mean(
 
 
 def l2_penalty(params) -> Float[Array, ""]:
-    """Half the sum of squares of all that Scenic keeps in two axes or more.
+    """Half the sum of squares of all parameters that have two axes or more in Scenic.
 
-    That is every matrix, with class tokens, positions and bottlenecks, and the biases of queries,
-    keys and values, one row per head there.
+    These are all matrices, class tokens, positions and bottleneck tokens, and the biases of
+    queries, keys and values, which have one row per head there.
     """
     squares = jax.tree_util.tree_map_with_path(_square, params)
     return sum(jax.tree.leaves(squares), jnp.zeros(())) / 2

@@ -17,20 +17,15 @@ from mbt_lite.model.mbt import init_params
 
 @dataclass(frozen=True)
 class ResolvedExperiment:
-    """An experiment with everything settled, and what it was settled with."""
+    """An experiment whose data is open, whose classes are counted and whose steps are known."""
 
     experiment: Experiment
-    source: Source  # of the clips to learn from
+    source: Source  # clips to train on
     validation: Source | None
-    model: Classifier | None  # whose parameters come first
-
-    @property
-    def auxiliary(self) -> int:
-        """So many of the last classes are only asked in training."""
-        return self.source.auxiliary
+    model: Classifier | None  # the model to start from
 
     def params(self) -> dict | None:
-        """The parameters to start from; None: fresh ones."""
+        """The initial parameters; None where they are drawn from the seed."""
         start, model = self.experiment.start, self.experiment.model
         if start.vit:
             return vit.from_vit(
@@ -43,71 +38,62 @@ class ResolvedExperiment:
             )
         if self.model is None:
             return None
-        asked = self.source.labels[: len(self.source.labels) - self.auxiliary]
-        known = self.model.labels == tuple(asked)
-        widen = _with_more_classes if known else _with_fresh_head
-        params = widen(self.model.params, model.classes)
+        labels = self.source.labels
+        eval_labels = labels[: len(labels) - self.source.num_auxiliary_classes]
+        same_labels = self.model.labels == tuple(eval_labels)
+        params = self.model.params
+        params = params | {"head": _head(params["head"], model.classes, keep=same_labels)}
         return self._rewired(params) if start.rewire else params
 
     def _rewired(self, params: dict) -> dict:
-        """The parameters that the recipe's wiring has; what the model lacks starts fresh.
+        """The parameters of the recipe's streams and fusion; those that the model lacks are fresh.
 
-        So does the bottleneck where the recipe has another number of tokens.
+        So are the bottleneck tokens where the recipe has another number of them.
         """
         fresh = init_params(self.experiment.model, jax.random.key(self.experiment.train.seed))
-        same = {
-            name
-            for name, value in fresh.items()
-            if name in params
-            and jax.tree.map(jnp.shape, params[name]) == jax.tree.map(jnp.shape, value)
-        }
-        return {name: params[name] if name in same else value for name, value in fresh.items()}
+
+        def fits(name: str) -> bool:
+            shapes = [jax.tree.map(jnp.shape, tree.get(name)) for tree in (params, fresh)]
+            return name in params and shapes[0] == shapes[1]
+
+        return {name: params[name] if fits(name) else value for name, value in fresh.items()}
 
 
 def resolve(experiment: Experiment) -> ResolvedExperiment:
     """The experiment as it runs: its data opened, its classes counted, its steps known.
 
-    A model to start from brings its geometry and its way to see and hear; the recipe's dropout and
-    number type stay, with `start.rewire` its streams and fusion, too. Classes are those of the
-    data. Raises ValueError where the data cannot be used.
+    A model to start from brings its geometry and its front end; dropout and number type are the
+    recipe's, and with `start.rewire` streams and fusion, too. Classes are those of the data.
+    ValueError where the data cannot be used.
     """
-    model, start = None, experiment.start
-    seed = 0 if experiment.data.keep else experiment.train.seed  # kept clips: for every seed
-    ask = partial(datasets.open_split, experiment.data, seed=seed)
-    source = ask("train", clips=experiment.train.steps * experiment.train.batch)
+    model, start, train = None, experiment.start, experiment.train
+    seed = 0 if experiment.data.keep else train.seed  # cached clips are shared by all seeds
+    open_split = partial(datasets.open_split, experiment.data, seed=seed)
+    source = open_split("train", clips=train.steps * train.batch)
     if len(source.labels) < 2:
         raise ValueError(
             f"{experiment.data.path} has one class only ({', '.join(source.labels)}); training "
             "needs two or more, to tell them apart."
         )
-    if start.model:  # a download, perhaps: what the data lacks is said before it
+    if start.model:  # perhaps a download, so errors in the data come first
         model = load(start.model)
         names = KEPT + WIRING * start.rewire
         own = {name: getattr(experiment.model, name) for name in names}
         geometry = replace(model.config, **own)
         experiment = replace(experiment, model=geometry, clip=model.clip_config)
-    config = experiment.train
-    if config.epochs:
-        steps = max(1, math.ceil(config.epochs * len(source) / config.batch))
-        experiment = replace(experiment, train=replace(config, steps=steps))
+    if train.epochs:
+        train = replace(train, steps=max(1, math.ceil(train.epochs * len(source) / train.batch)))
     model_config = replace(experiment.model, classes=len(source.labels))
-    experiment = replace(experiment, model=model_config)
-    return ResolvedExperiment(
-        experiment, source, ask("validation", clips=config.evaluate_clips), model
-    )
+    experiment = replace(experiment, model=model_config, train=train)
+    validation = open_split("validation", clips=train.evaluate_clips)
+    return ResolvedExperiment(experiment, source, validation, model)
 
 
-def _with_fresh_head(params: dict, classes: int) -> dict:
-    """The parameters with a head of zeros for so many classes, as every model begins."""
-    width = params["head"]["kernel"].shape[0]
-    head = {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
-    return params | {"head": head}
-
-
-def _with_more_classes(params: dict, classes: int) -> dict:
-    """The parameters with columns of zeros added to the head, for what is asked in training."""
+def _head(head: dict, classes: int, keep: bool) -> dict:
+    """A head for so many classes: zeros, as every model begins, after the old columns if kept."""
 
     def widened(leaf: jax.Array) -> jax.Array:
-        return jnp.pad(leaf, [(0, 0)] * (leaf.ndim - 1) + [(0, classes - leaf.shape[-1])])
+        padding = [(0, 0)] * (leaf.ndim - 1) + [(0, classes - leaf.shape[-1])]
+        return jnp.pad(leaf, padding) if keep else jnp.zeros((*leaf.shape[:-1], classes))
 
-    return params | {"head": jax.tree.map(widened, params["head"])}
+    return jax.tree.map(widened, head)

@@ -1,7 +1,7 @@
-"""Devices and hosts: the mesh, the placement of arrays on it, and its peak speed.
+"""Devices and hosts: the mesh, the sharding of arrays on it, and its peak speed.
 
-Every batch is dealt over all devices. Parameters lie whole on each device, or with `shards` > 1 are
-cut over that many, so that models fit which one device could not hold (FSDP).
+Every batch is sharded over all devices. Parameters are replicated, or with `shards` > 1 sharded
+over that many devices, for models that do not fit on one device (FSDP).
 """
 
 import time
@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, SHARD = "data", "shard"  # the mesh's axes
-PROBE = 2048  # side of the matrices whose product is timed
+MATRIX_SIZE = 2048  # of the product that is timed
 
 
 def connect(
@@ -36,7 +36,7 @@ def connect(
 def make_mesh(shards: int = 1, batch: int | None = None) -> Mesh:
     """All devices as a mesh of data x shard.
 
-    ValueError where `shards` does not divide them, or they do not divide the rows of a `batch`.
+    ValueError where `shards` does not divide their number, or their number the rows of a `batch`.
     """
     count = jax.device_count()
     if count % shards:
@@ -50,41 +50,41 @@ def make_mesh(shards: int = 1, batch: int | None = None) -> Mesh:
 
 
 def hosts() -> dict[str, int]:
-    """Which of how many processes this is, as loaders ask for it."""
+    """The index of this process and the number of processes, as arguments of a loader."""
     return {"host": jax.process_index(), "hosts": jax.process_count()}
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh, parts: bool = False) -> NamedSharding:
-    """Rows dealt over all devices; with `parts`, the rows of each part of [parts, rows, ...]."""
+    """Rows sharded over all devices; with `parts`, the rows of each part of [parts, rows, ...]."""
     axes = (DATA, SHARD)
     return NamedSharding(mesh, PartitionSpec(None, axes) if parts else PartitionSpec(axes))
 
 
 def sharded(mesh: Mesh, tree):
-    """A sharding for every leaf: its longest axis that divides is cut over the shards."""
+    """A sharding for every leaf: along its longest axis that divides by the number of shards."""
     shards = mesh.shape[SHARD]
 
-    def of(leaf) -> NamedSharding:
-        fitting = [axis for axis, size in enumerate(leaf.shape) if size % shards == 0]
-        if shards == 1 or not fitting or leaf.size < 2**10:
+    def sharding_of(leaf) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % shards == 0]
+        if shards == 1 or not axes or leaf.size < 2**10:
             return replicated(mesh)
-        longest = max(fitting, key=lambda axis: leaf.shape[axis])
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
         return NamedSharding(mesh, PartitionSpec(*[None] * longest, SHARD))
 
-    return jax.tree.map(of, tree)
+    return jax.tree.map(sharding_of, tree)
 
 
 def shard_batch(
     mesh: Mesh, batch: dict[str, np.ndarray], stop: object = None
 ) -> dict[str, jax.Array]:
-    """The batch on the devices, from each process the rows that it holds.
+    """The batch on the devices; each process passes its own rows.
 
-    Where there are several processes, `stop` tells all of them whether one wants to stop.
+    With several processes the batch also carries `stop`: whether one of them was asked to stop.
     """
     rows = batch_sharding(mesh)
     if jax.process_count() == 1:
@@ -94,7 +94,7 @@ def shard_batch(
 
 
 def batch_shapes(mesh: Mesh, fields: dict) -> dict[str, jax.ShapeDtypeStruct]:
-    """What `shard_batch` makes of a batch with these fields of (shape, type) in each process."""
+    """Shapes of the result of `shard_batch`, from {name: (shape, type)} of each process's batch."""
     count, rows = jax.process_count(), batch_sharding(mesh)
     if count > 1:
         fields = fields | {"stop": (fields["mask"][0], "f4")}
@@ -105,18 +105,19 @@ def batch_shapes(mesh: Mesh, fields: dict) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def replicate(mesh: Mesh, tree):
-    """The tree whole on every device, in every process."""
+    """The tree replicated on every device, in every process."""
     return jax.jit(lambda x: x, out_shardings=replicated(mesh))(tree)
 
 
 def peak_flops(dtype: str = "float32") -> float:
-    """Operations a second that all devices together reach on large matrix products, measured."""
+    """Measured floating-point operations per second of all devices together, on large matrices."""
     device = jax.local_devices()[0]
-    matrix = jax.device_put(jnp.ones((PROBE, PROBE), dtype), device)
+    matrix = jax.device_put(jnp.ones((MATRIX_SIZE, MATRIX_SIZE), dtype), device)
     product = jax.jit(jnp.matmul).lower(matrix, matrix).compile()
     best = min(_seconds(product, matrix) for _ in range(4))
-    alike = jax.process_count() if device.platform == "cpu" else jax.device_count()
-    return 2 * PROBE**3 / best * alike  # virtual devices of a CPU share its cores
+    # Virtual devices of a CPU share its cores.
+    count = jax.process_count() if device.platform == "cpu" else jax.device_count()
+    return 2 * MATRIX_SIZE**3 / best * count
 
 
 def _seconds(product, matrix: jax.Array) -> float:
@@ -126,7 +127,7 @@ def _seconds(product, matrix: jax.Array) -> float:
 
 
 def memory_used() -> int | None:
-    """Bytes that the fullest local device has held at most; None where it does not say."""
-    known = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [stats["peak_bytes_in_use"] for stats in known if "peak_bytes_in_use" in stats]
+    """Peak bytes in use on the fullest local device; None where the devices do not report it."""
+    statistics = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in statistics if "peak_bytes_in_use" in stats]
     return max(peaks, default=None)

@@ -1,7 +1,7 @@
 """Train a grid of variants with several seeds, and summarize them in one table.
 
 A grid is {group: {variant: Experiment}}. A variant may stand in several groups; it is trained once
-per seed, in a process of its own, and a run that is there already is kept.
+per seed, in a process of its own, and finished runs are not trained again.
 """
 
 import csv
@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from mbt_lite import plot
+from mbt_lite.checkpoints.model_card import CONDITIONS
 from mbt_lite.config import Experiment, to_dict
 from mbt_lite.inference import load
 from mbt_lite.model.flops import model_cost
@@ -29,12 +30,11 @@ from mbt_lite.paths import write_text
 Grid = Mapping[str, Mapping[str, Experiment]]
 Starts = Mapping[str, Experiment]
 NO_STARTS: Starts = {}
-BOTH = "both"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one variant reaches over its seeds."""
+    """The scores of one variant over its seeds."""
 
     group: str
     variant: str
@@ -48,7 +48,7 @@ class Outcome:
 
     @property
     def half(self) -> float:
-        """Half the 95 % interval of the mean by Student's t; nan for one seed."""
+        """Half the width of the 95 % interval of the mean, by Student's t; NaN for one seed."""
         count = len(self.values)
         if count < 2:
             return float("nan")
@@ -58,33 +58,38 @@ class Outcome:
 def sweep(
     grid: Grid, workdir: str | Path, *, seeds: int = 3, jobs: int = 1, starts: Starts = NO_STARTS
 ) -> list[Path]:
-    """The folders of all runs, trained where they were not, `jobs` at a time, each on its cores.
+    """Train all runs that are not finished, `jobs` at a time, each on its own cores; their folders.
 
     `starts` are experiments by name that are trained first; a variant whose `start.model` is such a
-    name goes on from that model. ValueError where a run fails, after the others have ended; the
-    same call goes on.
+    name starts from that model. ValueError where runs fail, after the others have ended; the same
+    call resumes.
     """
-    folder, made = Path(workdir).absolute(), []
-    for stage in (first_plans(starts, folder), plans(grid, folder, seeds, starts)):
+    folder = Path(workdir).absolute()
+    starting = [_with_cache(experiment, folder) for experiment in starts.values()]
+    stages = [
+        {run_folder(folder, experiment): experiment for experiment in starting},
+        runs(grid, folder, seeds, starts),
+    ]
+    for stage in stages:
         _train_all(stage, folder, jobs)
-        made += list(stage)
-    return made
+    return [run for stage in stages for run in stage]
 
 
 def _train_all(stage: Mapping[Path, Experiment], folder: Path, jobs: int) -> None:
-    waiting = [(run, plan) for run, plan in stage.items() if not _done(run)]
-    cores, running, failed = _shares(jobs), {}, []
+    """Train the runs of a stage in `jobs` processes; when interrupted, all of them save."""
+    waiting = [run for run in stage if not _is_finished(run)]
+    cores, running, failed = _cores(jobs), {}, []
     with tqdm(total=len(waiting), desc=folder.name, unit="run") as bar:
         try:
             while waiting or running:
-                while waiting and len(running) < jobs:
-                    place = next(i for i in range(jobs) if i not in running)
-                    running[place] = _start(*waiting.pop(0), cores[place])
-                for place, (run, process) in list(running.items()):
-                    if process.poll() is not None:
-                        del running[place]
+                for job in range(jobs):
+                    if job in running and running[job][1].poll() is not None:
+                        run, process = running.pop(job)
                         bar.update()
                         failed += [run] * (process.returncode != 0)
+                    if job not in running and waiting:
+                        run = waiting.pop(0)
+                        running[job] = run, _start(run, stage[run], cores[job])
                 time.sleep(0.2)
         finally:
             for _, process in running.values():
@@ -96,140 +101,135 @@ def _train_all(stage: Mapping[Path, Experiment], folder: Path, jobs: int) -> Non
         raise ValueError(f"these runs failed, and their log.txt says why: {names}.")
 
 
-def first_plans(starts: Starts, folder: Path) -> dict[Path, Experiment]:
-    """{folder of a run: its experiment} of the models that variants start from."""
-    made = [_in_folder(plan, folder) for plan in starts.values()]
-    return {run_folder(folder, plan): plan for plan in made}
-
-
-def plans(
+def runs(
     grid: Grid, folder: Path, seeds: int, starts: Starts = NO_STARTS
 ) -> dict[Path, Experiment]:
-    """{folder of a run: its experiment}, each variant once per seed, all of a seed before the next.
+    """{folder: experiment} of all runs, each variant once per seed, one seed after the other.
 
     ValueError where two different variants have one name.
     """
-    found: dict[Path, Experiment] = {}
+    experiments: dict[Path, Experiment] = {}
+    variants = [variant for group in grid.values() for variant in group.values()]
     for seed in range(seeds):
-        for made in [made for variants in grid.values() for made in variants.values()]:
-            plan = replace(made, train=replace(made.train, seed=seed))
-            if made.start.model in starts:
-                first = run_folder(folder, starts[made.start.model])
-                plan = replace(plan, start=replace(plan.start, model=str(first)))
-            plan = _in_folder(plan, folder)
-            if found.setdefault(run_folder(folder, plan), plan) != plan:
-                raise ValueError(f"two different variants are called {plan.name}.")
-    return found
+        for variant in variants:
+            experiment = replace(variant, train=replace(variant.train, seed=seed))
+            if variant.start.model in starts:
+                first = run_folder(folder, starts[variant.start.model])
+                experiment = replace(experiment, start=replace(variant.start, model=str(first)))
+            experiment = _with_cache(experiment, folder)
+            run = run_folder(folder, experiment)
+            if experiments.setdefault(run, experiment) != experiment:
+                raise ValueError(f"two different variants are called {experiment.name}.")
+    return experiments
 
 
-def _in_folder(plan: Experiment, folder: Path) -> Experiment:
-    """The plan with its clips kept beside the runs, if they are to be kept."""
-    if not plan.data.keep:
-        return plan
-    return replace(plan, data=replace(plan.data, keep=str(folder / "clips")))
+def _with_cache(experiment: Experiment, folder: Path) -> Experiment:
+    """The experiment with its cached clips, if it has any, in the folder of the sweep."""
+    if not experiment.data.keep:
+        return experiment
+    return replace(experiment, data=replace(experiment.data, keep=str(folder / "clips")))
 
 
-def run_folder(folder: Path, plan: Experiment) -> Path:
-    return folder / plan.name / f"seed_{plan.train.seed}"
+def run_folder(folder: Path, experiment: Experiment) -> Path:
+    return folder / experiment.name / f"seed_{experiment.train.seed}"
 
 
-def _done(run: Path) -> bool:
+def _is_finished(run: Path) -> bool:
     return (run / "README.md").exists()
 
 
-def _shares(jobs: int) -> list[set[int]]:
-    """The cores of each job; all have all where there are fewer cores than jobs."""
+def _cores(jobs: int) -> list[set[int]]:
+    """The cores of each job; every job has all of them where there are fewer cores than jobs."""
     cores = sorted(os.sched_getaffinity(0))
-    each = len(cores) // jobs
-    if not each:
+    count = len(cores) // jobs
+    if not count:
         return [set(cores)] * jobs
-    return [set(cores[i * each : (i + 1) * each]) for i in range(jobs)]
+    return [set(cores[i * count : (i + 1) * count]) for i in range(jobs)]
 
 
-def _start(run: Path, plan: Experiment, cores: set[int]) -> tuple[Path, subprocess.Popen]:
-    """The run in a process of its own."""
+def _start(run: Path, experiment: Experiment, cores: set[int]) -> subprocess.Popen:
+    """Start a run in a process of its own."""
     run.mkdir(parents=True, exist_ok=True)
     path = run / "plan.json"
-    write_text(path, json.dumps(to_dict(plan), indent=1))
+    write_text(path, json.dumps(to_dict(experiment), indent=1))
     command = [sys.executable, "-m", "mbt_lite", "train", "--config", path, "--workdir", run]
     with (run / "log.txt").open("a", encoding="utf-8") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
     os.sched_setaffinity(process.pid, cores)
-    return run, process
+    return process
 
 
 def outcomes(grid: Grid, workdir: str | Path, seeds: int, score: str) -> list[Outcome]:
-    """One `Outcome` for each variant of each group, from the tests of its runs that have ended."""
-    folder, found = Path(workdir).absolute(), []
+    """One `Outcome` for each variant of each group, from its finished runs."""
+    folder, results = Path(workdir).absolute(), []
     for group, variants in grid.items():
-        for variant, made in variants.items():
-            every = [folder / made.name / f"seed_{seed}" for seed in range(seeds)]
-            own = [run for run in every if _done(run)]
-            if not own:
-                raise ValueError(f"no run of {made.name} has ended in {folder}.")
-            values = tuple(_score(run, score) for run in own)
-            cost = model_cost(load(own[0]).config)
-            found.append(Outcome(group, variant, cost.parameters, cost.gflops, values))
-    return found
+        for variant, experiment in variants.items():
+            finished = _finished_runs(folder / experiment.name, seeds)
+            if not finished:
+                raise ValueError(f"no run of {experiment.name} has ended in {folder}.")
+            values = tuple(_score(run, score) for run in finished)
+            cost = model_cost(load(finished[0]).config)
+            results.append(Outcome(group, variant, cost.parameters, cost.gflops, values))
+    return results
+
+
+def _finished_runs(folder: Path, seeds: int) -> list[Path]:
+    folders = [folder / f"seed_{seed}" for seed in range(seeds)]
+    return [run for run in folders if _is_finished(run)]
 
 
 def _score(run: Path, name: str) -> float:
     """A score of a run's test: with both streams, or with the one that the model has."""
-    scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-    conditions = [BOTH, "audio only", "video only"]
-    known = next(scores[condition] for condition in conditions if condition in scores)
-    if name not in known:
-        raise ValueError(f"{run} has no score {name!r}; it has {', '.join(known)}.")
-    return known[name]
+    conditions = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+    scores = next(conditions[condition] for condition in CONDITIONS if condition in conditions)
+    if name not in scores:
+        raise ValueError(f"{run} has no score {name!r}; it has {', '.join(scores)}.")
+    return scores[name]
 
 
-def write_tables(found: Sequence[Outcome], workdir: str | Path, score: str) -> list[Path]:
-    """The paths of sweep.csv, sweep.md and sweep.png in the folder."""
+def write_tables(results: Sequence[Outcome], workdir: str | Path, score: str) -> list[Path]:
+    """Write sweep.csv, sweep.md and sweep.png; their paths."""
     folder = Path(workdir)
     csv_path, table_path = folder / "sweep.csv", folder / "sweep.md"
-    write_text(csv_path, _csv(found, score))
-    write_text(table_path, table(found, score) + "\n")
-    image = plot.save(plot.sweep(found, score), folder / "sweep.png")
+    write_text(csv_path, _csv(results, score))
+    write_text(table_path, table(results, score) + "\n")
+    image = plot.save(plot.sweep(results, score), folder / "sweep.png")
     return [csv_path, table_path, image]
 
 
-def _csv(found: Iterable[Outcome], score: str) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
+def _csv(results: Sequence[Outcome], score: str) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["group", "variant", "parameters", "gflops", "score", "mean", "half", "seeds"])
-    for one in found:
-        numbers = [one.parameters, f"{one.gflops:.6f}", score, f"{one.mean:.6f}", f"{one.half:.6f}"]
-        values = " ".join(f"{value:.6f}" for value in one.values)
-        writer.writerow([one.group, one.variant, *numbers, values])
-    return out.getvalue()
+    for row in results:
+        numbers = [row.parameters, f"{row.gflops:.6f}", score, f"{row.mean:.6f}", f"{row.half:.6f}"]
+        values = " ".join(f"{value:.6f}" for value in row.values)
+        writer.writerow([row.group, row.variant, *numbers, values])
+    return file.getvalue()
 
 
-def table(found: Sequence[Outcome], score: str) -> str:
+def table(results: Sequence[Outcome], score: str) -> str:
     """The outcomes as a Markdown table."""
-    head = f"| | variant | {score} | seeds | parameters | MFLOP a clip |"
-    lines = [head, "| --- " * 6 + "|"]
-    for one in found:
-        spread = "" if math.isnan(one.half) else f" ± {one.half:.3f}"
-        cost = f"{len(one.values)} | {one.parameters:,} | {one.gflops * 1e3:,.1f}"
-        lines.append(f"| {one.group} | {one.variant} | {one.mean:.3f}{spread} | {cost} |")
+    lines = [f"| | variant | {score} | seeds | parameters | MFLOP a clip |", "| --- " * 6 + "|"]
+    for row in results:
+        interval = "" if math.isnan(row.half) else f" ± {row.half:.3f}"
+        cost = f"{len(row.values)} | {row.parameters:,} | {row.gflops * 1e3:,.1f}"
+        lines.append(f"| {row.group} | {row.variant} | {row.mean:.3f}{interval} | {cost} |")
     return "\n".join(lines)
 
 
 def publish(grid: Grid, workdir: str | Path, seeds: int, out: Path) -> list[Path]:
-    """The paths of models to give away: of every variant seed 0, rounded to bfloat16, and all logs.
+    """Write the models to give away: seed 0 of every variant, in bfloat16, and all logs; the paths.
 
     logs.jsonl has the rows of every run with its name and seed.
     """
     folder, written, lines = Path(workdir).absolute(), [], []
-    names = dict.fromkeys(made.name for variants in grid.values() for made in variants.values())
+    names = dict.fromkeys(variant.name for group in grid.values() for variant in group.values())
     for name in names:
-        for seed in range(seeds):
-            run = folder / name / f"seed_{seed}"
-            if not _done(run):
-                continue
-            rows = (run / "metrics.jsonl").read_text(encoding="utf-8")
-            told = {"run": name, "seed": seed}
-            lines += [json.dumps(told | json.loads(row)) for row in rows.splitlines()]
+        for run in _finished_runs(folder / name, seeds):
+            rows = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            columns = {"run": name, "seed": int(run.name.removeprefix("seed_"))}
+            lines += [json.dumps(columns | json.loads(row)) for row in rows]
         model = load(folder / name / "seed_0")
         written.append(model.save(out / f"{name}.safetensors", dtype="bfloat16"))
     write_text(out / "logs.jsonl", "\n".join(lines) + "\n")
