@@ -441,7 +441,7 @@ def toys(table, tmp_path_factory):
 
 
 def test_a_clip_of_a_table_comes_back_as_it_was_extracted(toys, table):
-    rows = {row.id: row for row in tables.read_rows(table).rows}
+    rows = {row.id: row for row in tables.read(table).rows}
     settings = extract.Settings(TableConfig(name="toys").front_end, ("ball", "bell", "both"))
     clips = [*Clips(toys.data_dir, "train"), *Clips(toys.data_dir, "test")]
     assert sorted(Path(rows[clip.id].path).name for clip in clips) == [

@@ -294,7 +294,7 @@ def test_a_video_in_an_unknown_codec_is_there_but_cannot_be_decoded(tmp_path):
     assert said(doctor.examine(path), "warning") == [f"T{sentence}."]
     settings = extract.Settings(FRONT_ENDS["linear-mel"], ("a",))
     with pytest.raises(ValueError, match=re.escape(f"in the window: t{sentence}; a clip needs")):
-        extract.example(tables.Row("a", path, None, None, ("a",), None), settings)
+        extract.example(tables.Annotation("a", path, None, None, ("a",), None), settings)
 
 
 def test_another_track_is_the_remedy_for_a_silent_one(tmp_path):

@@ -67,7 +67,7 @@ def videos(tmp_path_factory):
 
 
 def shards_of(videos, count=3, split=None):
-    return prepare.plan(tables.read_rows(videos / "table.csv").rows, "v", count, split)
+    return prepare.plan(tables.read(videos / "table.csv").rows, "v", count, split)
 
 
 @pytest.mark.parametrize("stream, other", [("spec", "rgb"), ("rgb", "spec")])
@@ -105,7 +105,7 @@ def made(videos, tmp_path_factory):
 
 
 def row_of(path, start=None, end=None):
-    return tables.Row("x", path, start, end, ("bell",))
+    return tables.Annotation("x", path, start, end, ("bell",))
 
 
 def brightness(clip):
@@ -140,7 +140,8 @@ def test_frames_are_those_nearest_to_each_25th_of_a_second(videos, tmp_path):
 def test_what_was_unusual_is_counted_over_the_clips(tmp_path):
     for i in range(3):
         film(tmp_path / f"{i}.mp4")
-    rows = [tables.Row(str(i), tmp_path / f"{i}.mp4", 0.0, 1.2 + i, ("bell",)) for i in range(3)]
+    paths = [tmp_path / f"{i}.mp4" for i in range(3)]
+    rows = [tables.Annotation(p.stem, p, 0.0, 1.2 + i, ("bell",)) for i, p in enumerate(paths)]
     planned = prepare.plan(rows, "a", 1, None)
     dataset = prepare.prepare(planned, SETTINGS, tmp_path / "out", workers=1)
     assert dataset["splits"]["all"]["unusual"] == {"the file ends N s before the window does": 3}
@@ -173,7 +174,7 @@ def test_a_front_end_that_does_not_fit_records_is_refused():
 
 
 def rows(count, split=None):
-    return [tables.Row(f"r{i}", None, None, None, ("bell",), split) for i in range(count)]
+    return [tables.Annotation(f"r{i}", None, None, None, ("bell",), split) for i in range(count)]
 
 
 def test_every_row_is_in_one_shard_which_depends_on_the_ids_only():
@@ -286,7 +287,7 @@ def test_shards_made_otherwise_are_refused(videos, made):
 def test_a_file_that_came_later_is_prepared_with_its_shard_only(videos, tmp_path):
     planned = shards_of(videos, split="test")
     prepare.prepare(planned, SETTINGS, tmp_path, workers=2)
-    found = {r.id: r for r in tables.read_rows(videos / "table.csv").rows}
+    found = {r.id: r for r in tables.read(videos / "table.csv").rows}
     found["gone"] = replace(found["gone"], path=videos / "v0.mp4")
     came = [replace(s, rows=tuple(found[r.id] for r in s.rows)) for s in planned]
     assert len(manifest.unfinished(came, SETTINGS, tmp_path)) == 1

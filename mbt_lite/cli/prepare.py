@@ -67,7 +67,7 @@ class Prepare:
         from mbt_lite.data.extract import Settings
 
         self._check()
-        found = tables.read_rows(self.table, self.videos, self.labels)
+        found = tables.read(self.table, self.videos, self.labels)
         for note in found.notes:
             print(f"mbt-lite: {self.table}: {note}.", file=sys.stderr)
         if not any(row.path for row in found.rows):

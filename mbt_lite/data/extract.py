@@ -58,7 +58,7 @@ class Settings:
         return described | track | streams
 
 
-def example(row: tables.Row, settings: Settings) -> tuple[Example, tuple[str, ...]]:
+def example(row: tables.Annotation, settings: Settings) -> tuple[Example, tuple[str, ...]]:
     """The clip of a row, and in phrases what was unusual about its file.
 
     ValueError where the file cannot be used, or lacks a stream of the settings: silence or black

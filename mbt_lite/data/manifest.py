@@ -20,7 +20,7 @@ from pathlib import Path
 import mbt_lite
 from mbt_lite.data.extract import Settings
 from mbt_lite.data.records import DESCRIPTION, SHARD, shard_name
-from mbt_lite.data.tables import Row
+from mbt_lite.data.tables import Annotation
 from mbt_lite.media.isolate import TOO_LONG
 
 PROGRESS, FAILURES = "progress", "failures.csv"
@@ -36,7 +36,7 @@ class Shard:
     number: int
     count: int  # of shards
     split: str
-    rows: tuple[Row, ...]
+    rows: tuple[Annotation, ...]
 
     @property
     def name(self) -> str:
@@ -78,7 +78,7 @@ def write_manifest(
     folder: Path,
     shard: Shard,
     settings: Settings,
-    done: Sequence[tuple[Row, Done]],
+    done: Sequence[tuple[Annotation, Done]],
     failures: list[tuple[str, str, str]],
 ) -> None:
     """Say that a shard is finished: what is in it, and why the other rows (`failures`) are not."""

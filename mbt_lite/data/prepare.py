@@ -36,7 +36,7 @@ from mbt_lite.data.manifest import (
     write_manifest,
 )
 from mbt_lite.data.records import DESCRIPTION, FPS, to_bytes
-from mbt_lite.data.tables import Row
+from mbt_lite.data.tables import Annotation
 from mbt_lite.media import isolate
 
 CLIPS = 64  # a shard, unless the number of shards is given
@@ -50,7 +50,7 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 class Job:
     """A row to be put at the end of a shard under way."""
 
-    row: Row
+    row: Annotation
     path: Path
     offset: int  # bytes
 
@@ -58,7 +58,9 @@ class Job:
 # ---- which shards ----
 
 
-def plan(rows: Sequence[Row], name: str, shards: int | None, split: str | None) -> list[Shard]:
+def plan(
+    rows: Sequence[Annotation], name: str, shards: int | None, split: str | None
+) -> list[Shard]:
     """The shards of a table: of all its splits, or of one; a table without splits becomes `split`.
 
     Without `shards` a split gets one per 64 rows. ValueError where the split is unknown, or there
@@ -70,13 +72,13 @@ def plan(rows: Sequence[Row], name: str, shards: int | None, split: str | None) 
         if not rows:
             found = ", ".join(sorted(filter(None, known)))
             raise ValueError(f"the table has no rows of split {split}; it has {found}.")
-    groups: dict[str, list[Row]] = {}
+    groups: dict[str, list[Annotation]] = {}
     for row in rows:
         groups.setdefault(row.split or split or WHOLE, []).append(row)
     return [s for part in sorted(groups) for s in _dealt(groups[part], name, part, shards)]
 
 
-def _dealt(rows: list[Row], name: str, split: str, shards: int | None) -> list[Shard]:
+def _dealt(rows: list[Annotation], name: str, split: str, shards: int | None) -> list[Shard]:
     count = math.ceil(len(rows) / CLIPS) if shards is None else shards
     if not 1 <= count <= len(rows):
         raise ValueError(f"{count} shards for the {len(rows)} rows of split {split}: take 1 to "

@@ -24,7 +24,7 @@ MISSING = "there is no such file"
 class TableConfig(tfds.core.BuilderConfig):
     """Which table, under which name. Another table or front end takes another name."""
 
-    table: Path = Path("labels.csv")  # or a folder: whatever `tables.read_rows` takes
+    table: Path = Path("labels.csv")  # or a folder: whatever `tables.read` takes
     videos: Path | None = None  # where the files are; None: beside the table
     names: Path | None = None  # class names in order; None: beside the table, or the labels sorted
     front_end: FrontEnd = FRONT_ENDS["linear-mel"]
@@ -42,14 +42,14 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
     RELEASE_NOTES = {"1.0.0": "First version."}
 
     def __init__(self, *, config: TableConfig, **options):
-        """As any TFDS builder; ValueError where the table cannot be read, see `read_rows`."""
+        """As any TFDS builder; ValueError where the table cannot be read, see `read`."""
         super().__init__(config=config, **options)
 
     @cached_property
-    def rows(self) -> tables.AnnotatedRows:
+    def rows(self) -> tables.AnnotationTable:
         """What the table says."""
         config = self.builder_config
-        return tables.read_rows(config.table, config.videos, config.names)
+        return tables.read(config.table, config.videos, config.names)
 
     @property
     def made_of(self) -> dict:
@@ -80,12 +80,12 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
         )
 
     def _split_generators(self, dl_manager):
-        splits: dict[str, list[tables.Row]] = {}
+        splits: dict[str, list[tables.Annotation]] = {}
         for row in self.rows.rows:
             splits.setdefault(row.split or UNSPLIT, []).append(row)
         return {name: self._generate_examples(splits[name]) for name in sorted(splits)}
 
-    def _generate_examples(self, rows: Sequence[tables.Row]) -> Iterator[tuple]:
+    def _generate_examples(self, rows: Sequence[tables.Annotation]) -> Iterator[tuple]:
         for row in rows:
             try:
                 clip = self._clip(row)
@@ -99,7 +99,7 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
                 f"the first because: {self.left_out[rows[0].id]}"
             )
 
-    def _clip(self, row: tables.Row) -> Example:
+    def _clip(self, row: tables.Annotation) -> Example:
         if row.path is None:
             raise ValueError(MISSING)
         return extract.example(row, self._settings)[0]
