@@ -225,29 +225,20 @@ def _parse(name: str, path: Path, text: str, delimiter: str, parse: Callable) ->
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """Line number and fields of every row that is not empty."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
-    begin = 1  # line
+    line = 1
     try:
         for fields in reader:
-            if reader.line_num > begin:
-                _check_closed(path, text, delimiter, begin)
-            fields, begin = [value.strip() for value in fields], reader.line_num + 1
+            if reader.line_num > line:
+                raise ValueError(
+                    f'{path}, line {line}: a quote (") is opened and not closed in this line, so '
+                    "that the next rows belong to its text; close it."
+                )
+            fields = [value.strip() for value in fields]
             if any(fields):
-                yield reader.line_num, fields
+                yield line, fields
+            line = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: {error}; is this a CSV file?") from None
-
-
-def _check_closed(path: Path, text: str, delimiter: str, begin: int) -> None:
-    """Refuse a row of several lines whose quote is never closed: all later rows would be lost."""
-    lines = io.StringIO(text, newline="").readlines()[begin - 1 :]
-    try:
-        next(csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True), None)
-    except csv.Error as error:
-        if "unexpected end" in str(error):
-            raise ValueError(
-                f'{path}, line {begin}: a quote (") is opened and never closed, so that all rows '
-                "after it are lost; close it."
-            ) from None
 
 
 # ---- formats of data sets ----
@@ -327,8 +318,6 @@ def _own(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], Annotat
         row = {name: fields[i] if i < len(fields) else "" for name, i in columns.items()}
         if not row["path"]:
             raise ValueError("no file is named.")
-        if "\n" in row["path"] + row["labels"]:
-            raise ValueError('a quote (") is opened in one row and closed in another; close it.')
         file = Path(row["path"])
         if file.name in ("", ".."):
             raise ValueError(f"{row['path']!r} is a folder; name a file.")
