@@ -101,8 +101,8 @@ def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
 
 
 def _table(files: list[Path]) -> Table:
-    rows = [tables.Row(f.stem, f, 0.0, float(SECONDS), LABELS[:1]) for f in files]
-    return Table(tables.AnnotatedRows(rows, list(LABELS)))
+    rows = [tables.Annotation(f.stem, f, 0.0, float(SECONDS), LABELS[:1]) for f in files]
+    return Table(tables.AnnotationTable(rows, list(LABELS)))
 
 
 # ---- how fast ----

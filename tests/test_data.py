@@ -412,7 +412,7 @@ def test_the_windows_of_a_file_are_those_that_prediction_takes(folder, clip, vie
 def test_learning_from_files_and_records_takes_the_frames_that_prediction_takes(tmp_path):
     scenes = [world.scene(1, index) for index in range(2)]
     world.render(scenes, tmp_path)
-    rows = tables.read_rows(tmp_path)
+    rows = tables.read(tmp_path)
     settings = extract.Settings(WORLD_CLIP.front_end, tuple(rows.labels))
     prepare.prepare(prepare.plan(rows.rows, "t", None, None), settings, tmp_path / "out", workers=1)
     sampling = Sampling(WORLD_CLIP, True, padded_size=(48, 48))
@@ -433,7 +433,7 @@ def test_a_window_of_a_table_is_not_left(folder):
 def test_a_table_without_such_rows_or_files_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="no rows of split valid"):
         sources.open_source(folder / "t.csv", "valid")
-    rows = tables.AnnotatedRows([tables.Row("a", None, None, None, ("x",))], ["x"])
+    rows = tables.AnnotationTable([tables.Annotation("a", None, None, None, ("x",))], ["x"])
     with pytest.raises(ValueError, match="1 rows, but no files"):
         sources.Table(rows)
     with pytest.raises(ValueError, match="name a folder of records, a table"):
@@ -476,7 +476,7 @@ def test_pairs_of_digits_are_a_source():
 
 @pytest.mark.full
 def test_prepared_clips_are_a_source_that_knows_its_classes_and_front_end(folder, tmp_path):
-    rows = tables.read_rows(folder / "t.csv").rows
+    rows = tables.read(folder / "t.csv").rows
     settings = extract.Settings(CLIP.front_end, ("x", "y"))
     prepare.prepare(prepare.plan(rows, "t", None, None), settings, tmp_path / "out", workers=1)
     source = sources.open_source(tmp_path / "out", "test")

@@ -334,7 +334,7 @@ def prepared(table):
     splits = ("split", "train", "eval", "train")
     lines = [f"{line},{split}" for line, split in zip(lines, splits, strict=True)]
     (table / "labels.csv").write_text("\n".join(lines) + "\n")
-    rows = tables.read_rows(table).rows
+    rows = tables.read(table).rows
     settings = extract.Settings(WORLD_CLIP.front_end, ("a", "b", "c"))
     prepare.prepare(prepare.plan(rows, "t", None, None), settings, table / "records", workers=1)
     return table / "records"
@@ -404,7 +404,7 @@ def test_a_tfds_dataset_is_scored(table):
     config = build.TableConfig(name="t", table=table / "labels.csv", front_end=front)
     builder = build.TableDataset(data_dir=table / "tfds", config=config)
     builder.download_and_prepare()
-    labels = tuple(tables.read_rows(table).labels)
+    labels = tuple(tables.read(table).labels)
     scores = evaluate(Listener(labels), str(builder.data_dir), quiet=True)  # its only split
     assert scores["clips"] == 3
     with pytest.raises(ValueError, match=r"3 classes \(a, b, c\), and the model 2 \(a, b\)"):

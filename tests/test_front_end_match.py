@@ -197,16 +197,19 @@ def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, m
     assert "labels unknown to the model" in found.notes[0]  # those of the video
     assert "silent.mp4 is silent" in found.notes[-2] and "broken.mp4" in found.notes[-1]
 
-    items = tables.read(labelled, front_end_recovery.LABELS).items[:4]
+    items = tables.read(labelled, classes=front_end_recovery.LABELS).rows[:4]
     views = [
         features.read_views(item.path, front_end_recovery.EXPERIMENT.clip)[0] for item in items
     ]
-    waves, truth = np.stack([v.wave for v in views]), np.stack([item.truth for item in items])
+    waves, truth = (
+        np.stack([v.wave for v in views]),
+        tables.multi_hot(items, front_end_recovery.LABELS),
+    )
     assert found.rows == match_front_end_waves(untrained(), waves, truth, FEW, quiet=True).rows
 
 
 def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
-    items = tables.read(labelled, world.LABELS).items[:2]
+    items = tables.read(labelled, classes=world.LABELS).rows[:2]
     found = front_end_match.match_front_end(load(), items, ("world",), quiet=True)
     views = [features.read_views(item.path, WORLD_CLIP)[0] for item in items]
     mean, std = features.statistics([view.wave for view in views], WORLD_CLIP.front_end)
@@ -215,7 +218,7 @@ def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
         np.stack([v.rgb for v in views]), np.stack([v.spec for v in views]), front
     )
     expected = front_end_match.log_likelihood(
-        load().logits(clip), np.stack([item.truth for item in items])
+        load().logits(clip), tables.multi_hot(items, world.LABELS)
     ).mean()
     own = next(row for row in found.rows if row.own_statistics)
     assert own.log_likelihood == pytest.approx(float(expected), rel=1e-3)
@@ -223,7 +226,7 @@ def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
 
 
 def test_nothing_but_silence_is_refused_in_a_sentence(labelled):
-    items = tables.read(labelled, world.LABELS).items[4:]
+    items = tables.read(labelled, classes=world.LABELS).rows[4:]
     with pytest.raises(ValueError, match="no clip is left to match on; left out: .*silent"):
         front_end_match.match_front_end(untrained(), items, FEW, quiet=True)
 

@@ -67,7 +67,7 @@ def videos(tmp_path_factory):
 
 
 def shards_of(videos, count=3, split=None):
-    return prepare.plan(tables.read_rows(videos / "table.csv").rows, "v", count, split)
+    return prepare.plan(tables.read(videos / "table.csv").rows, "v", count, split)
 
 
 @pytest.mark.parametrize("stream, other", [("spec", "rgb"), ("rgb", "spec")])
@@ -95,8 +95,8 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def made(videos, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("made")
+def prepared(videos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepared")
     prepare.prepare(shards_of(videos), SETTINGS, folder, workers=2)
     return folder
 
@@ -105,7 +105,7 @@ def made(videos, tmp_path_factory):
 
 
 def row_of(path, start=None, end=None):
-    return tables.Row("x", path, start, end, ("bell",))
+    return tables.Annotation("x", path, start, end, ("bell",))
 
 
 def brightness(clip):
@@ -119,10 +119,6 @@ def test_a_clip_has_25_frames_100_rows_and_16000_samples_for_each_second(videos)
     assert clip.end == pytest.approx(2.6, abs=0.05)
     assert np.abs(clip.wave[: 2 * 16_000]).max() > 0.1 and not clip.wave[-5000:].any()
     assert notes == ()
-
-
-def test_the_spectrogram_is_that_of_the_wave_beside_it(videos):
-    clip, _ = extract.example(row_of(videos / "long.mp4"), SETTINGS)
     np.testing.assert_array_equal(features.log_mel(clip.wave, FRONT), clip.melspec.reshape(-1, 128))
 
 
@@ -137,10 +133,11 @@ def test_frames_are_those_nearest_to_each_25th_of_a_second(videos, tmp_path):
 
 
 @pytest.mark.full
-def test_what_was_unusual_is_counted_over_the_clips(tmp_path):
+def test_notes_on_files_are_counted_over_the_clips(tmp_path):
     for i in range(3):
         film(tmp_path / f"{i}.mp4")
-    rows = [tables.Row(str(i), tmp_path / f"{i}.mp4", 0.0, 1.2 + i, ("bell",)) for i in range(3)]
+    paths = [tmp_path / f"{i}.mp4" for i in range(3)]
+    rows = [tables.Annotation(p.stem, p, 0.0, 1.2 + i, ("bell",)) for i, p in enumerate(paths)]
     planned = prepare.plan(rows, "a", 1, None)
     dataset = prepare.prepare(planned, SETTINGS, tmp_path / "out", workers=1)
     assert dataset["splits"]["all"]["unusual"] == {"the file ends N s before the window does": 3}
@@ -158,7 +155,7 @@ def test_a_file_that_was_cut_to_its_window_begins_at_0(videos):
 
 
 @pytest.mark.parametrize("size", [(24, 40), (40, 24), (96, 64)])
-def test_the_short_side_is_the_same_for_small_and_large_pictures(tmp_path, size):
+def test_the_short_side_is_the_same_for_small_and_large_frames(tmp_path, size):
     film(tmp_path / "a.mp4", size=size)
     clip, _ = extract.example(row_of(tmp_path / "a.mp4"), SETTINGS)
     assert min(clip.frames([0]).shape[1:3]) == 32
@@ -173,7 +170,7 @@ def test_a_front_end_that_does_not_fit_records_is_refused():
 
 
 def rows(count, split=None):
-    return [tables.Row(f"r{i}", None, None, None, ("bell",), split) for i in range(count)]
+    return [tables.Annotation(f"r{i}", None, None, None, ("bell",), split) for i in range(count)]
 
 
 def test_every_row_is_in_one_shard_which_depends_on_the_ids_only():
@@ -203,13 +200,13 @@ def test_splits_have_shards_of_their_own_and_one_may_be_chosen():
 
 
 @pytest.mark.full
-def test_all_clips_are_in_the_records_or_in_the_failures(made):
-    found = Shards(made, "train")
-    assert sorted(clip.id for clip in map(found.__getitem__, range(8))) == [
+def test_all_clips_are_in_the_records_or_in_the_failures(prepared):
+    clips = Shards(prepared, "train")
+    assert sorted(clip.id for clip in map(clips.__getitem__, range(8))) == [
         f"v{i}" for i in range(8)
     ]
-    assert not Shards(made).faults and len(Shards(made, "test")) == 1
-    with (made / "failures.csv").open() as file:
+    assert not Shards(prepared).faults and len(Shards(prepared, "test")) == 1
+    with (prepared / "failures.csv").open() as file:
         failures = {row["id"]: row["reason"] for row in csv.DictReader(file)}
     assert failures.keys() == {"silent", "broken", "gone"}
     assert "has no audio in the window; a clip needs both" in failures["silent"]
@@ -218,14 +215,14 @@ def test_all_clips_are_in_the_records_or_in_the_failures(made):
 
 
 @pytest.mark.full
-def test_the_description_counts_what_is_there_and_measures_the_training_split(made):
-    dataset = records.describe(made)
+def test_the_description_counts_clips_and_measures_the_training_split(prepared):
+    dataset = records.describe(prepared)
     assert dataset["labels"] == ["bell", "dog"] and dataset["failures"] == 3
     train, test = dataset["splits"]["train"], dataset["splits"]["test"]
     assert (train["examples"], train["counts"]) == (8, {"bell": 5, "dog": 8})
     assert (test["examples"], test["seconds"], test["failures"]) == (1, 3, 3)
-    found = Shards(made, "train")
-    values = np.concatenate([found[i].melspec.ravel() for i in range(8)]).astype(float)
+    clips = Shards(prepared, "train")
+    values = np.concatenate([clips[i].melspec.ravel() for i in range(8)]).astype(float)
     front = config.from_dict(config.FrontEnd, dataset["front_end"])
     assert front.mean == pytest.approx(values.mean()) and front.std == pytest.approx(values.std())
     assert replace(front, mean=FRONT.mean, std=FRONT.std) == FRONT
@@ -233,43 +230,37 @@ def test_the_description_counts_what_is_there_and_measures_the_training_split(ma
 
 
 @pytest.mark.full
-def test_any_number_of_workers_writes_the_same_bytes(videos, made, tmp_path):
-    prepare.prepare(shards_of(videos), SETTINGS, tmp_path, workers=1)
-    assert contents(tmp_path) == contents(made)
+def test_a_finished_run_has_nothing_left_to_do(videos, prepared):
+    before = {path: path.stat().st_mtime_ns for path in prepared.glob("v-*")}
+    prepare.prepare(shards_of(videos), SETTINGS, prepared, workers=1)
+    assert {path: path.stat().st_mtime_ns for path in prepared.glob("v-*")} == before
 
 
 @pytest.mark.full
-def test_a_finished_run_has_nothing_left_to_do(videos, made):
-    before = {path: path.stat().st_mtime_ns for path in made.glob("v-*")}
-    prepare.prepare(shards_of(videos), SETTINGS, made, workers=1)
-    assert {path: path.stat().st_mtime_ns for path in made.glob("v-*")} == before
-
-
-@pytest.mark.full
-def test_a_shard_that_was_lost_or_cut_is_written_again(videos, made):
-    before = contents(made)
+def test_a_shard_that_was_lost_or_cut_is_written_again(videos, prepared):
+    before = contents(prepared)
     names = [f"v-train-0000{i}-of-00003" for i in range(3)]
-    (made / names[0]).unlink()
-    (made / names[1]).write_bytes(b"half")
-    (made / "progress" / f"{names[2]}.json").write_text("{")
-    (made / ".v-train-00000-of-00003.dead.part").write_bytes(b"left over")
-    assert [s.name for s in manifest.unfinished(shards_of(videos), SETTINGS, made)] == names
-    prepare.prepare(shards_of(videos), SETTINGS, made, workers=1)
-    assert contents(made) == before
+    (prepared / names[0]).unlink()
+    (prepared / names[1]).write_bytes(b"half")
+    (prepared / "progress" / f"{names[2]}.json").write_text("{")
+    (prepared / ".v-train-00000-of-00003.dead.part").write_bytes(b"left over")
+    assert [s.name for s in manifest.unfinished(shards_of(videos), SETTINGS, prepared)] == names
+    prepare.prepare(shards_of(videos), SETTINGS, prepared, workers=1)
+    assert contents(prepared) == before
 
 
 @pytest.mark.full
-def test_another_split_is_added_to_the_same_folder(videos, made, tmp_path):
+def test_a_split_is_added_and_the_bytes_do_not_depend_on_workers(videos, prepared, tmp_path):
     for split in ("test", "train"):
-        prepare.prepare(shards_of(videos, split=split), SETTINGS, tmp_path, workers=2)
-    assert contents(tmp_path) == contents(made)
+        prepare.prepare(shards_of(videos, split=split), SETTINGS, tmp_path, workers=1)
+    assert contents(tmp_path) == contents(prepared)
 
 
 @pytest.mark.full
-def test_shards_made_otherwise_are_refused(videos, made):
+def test_shards_with_other_settings_are_refused(videos, prepared):
     def refusal(shards, settings):
         with pytest.raises(ValueError) as caught:
-            prepare.prepare(shards, settings, made, workers=1)
+            prepare.prepare(shards, settings, prepared, workers=1)
         return str(caught.value)
 
     planned = shards_of(videos)
@@ -286,16 +277,16 @@ def test_shards_made_otherwise_are_refused(videos, made):
 def test_a_file_that_came_later_is_prepared_with_its_shard_only(videos, tmp_path):
     planned = shards_of(videos, split="test")
     prepare.prepare(planned, SETTINGS, tmp_path, workers=2)
-    found = {r.id: r for r in tables.read_rows(videos / "table.csv").rows}
-    found["gone"] = replace(found["gone"], path=videos / "v0.mp4")
-    came = [replace(s, rows=tuple(found[r.id] for r in s.rows)) for s in planned]
-    assert len(manifest.unfinished(came, SETTINGS, tmp_path)) == 1
-    dataset = prepare.prepare(came, SETTINGS, tmp_path, workers=2)
+    rows_now = {r.id: r for r in tables.read(videos / "table.csv").rows}
+    rows_now["gone"] = replace(rows_now["gone"], path=videos / "v0.mp4")
+    later = [replace(s, rows=tuple(rows_now[r.id] for r in s.rows)) for s in planned]
+    assert len(manifest.unfinished(later, SETTINGS, tmp_path)) == 1
+    dataset = prepare.prepare(later, SETTINGS, tmp_path, workers=2)
     assert (dataset["splits"]["test"]["examples"], dataset["failures"]) == (2, 2)
 
 
 def test_two_runs_do_not_write_into_one_folder(videos, tmp_path):
-    with prepare._alone(tmp_path), pytest.raises(ValueError, match="another run is writing there"):
+    with prepare.writing(tmp_path), pytest.raises(ValueError, match="another run is writing there"):
         prepare.prepare(shards_of(videos), SETTINGS, tmp_path, workers=1)
 
 
@@ -316,17 +307,21 @@ def work_that_crashes(job, folder):
 
 
 @pytest.mark.slow
-def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, made, tmp_path):
+def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, prepared, tmp_path):
     planned, out = shards_of(videos, split="train"), tmp_path / "out"
     (out / "progress").mkdir(parents=True)
     tasks = (prepare.write(shard, SETTINGS, out) for shard in planned)
     isolate.run(tasks, work_that_crashes, str(tmp_path), 2, patience=10.0)
     dataset = manifest.finish(out, SETTINGS)
-    found = Shards(out, "train")
-    whole = Shards(made, "train")
-    assert dataset["splits"]["train"]["examples"] == 6 and not found.faults
-    wanted = {whole[i].id: whole.read(i) for i in range(8) if whole[i].id not in ("v3", "v6")}
-    assert {found[i].id: found.read(i) for i in range(6)} == wanted
+    clips = Shards(out, "train")
+    undisturbed = Shards(prepared, "train")
+    assert dataset["splits"]["train"]["examples"] == 6 and not clips.faults
+    expected = {
+        undisturbed[i].id: undisturbed.read(i)
+        for i in range(8)
+        if undisturbed[i].id not in ("v3", "v6")
+    }
+    assert {clips[i].id: clips.read(i) for i in range(6)} == expected
     with (out / "failures.csv").open() as file:
         reasons = {row["id"]: row["reason"] for row in csv.DictReader(file)}
     assert reasons == {
@@ -340,7 +335,7 @@ def broken_work(job, common):
 
 
 @pytest.mark.full
-def test_what_stops_a_worker_stops_the_run_and_no_process_is_left(videos, tmp_path):
+def test_an_error_in_a_worker_stops_the_run(videos, tmp_path):
     (tmp_path / "progress").mkdir()
     tasks = (prepare.write(shard, SETTINGS, tmp_path) for shard in shards_of(videos))
     with pytest.raises(OSError, match="No space left"):
@@ -380,13 +375,13 @@ def test_a_full_disk_stops_with_a_sentence_and_leaves_whole_shards_only(videos, 
 
 
 @pytest.mark.full
-def test_the_command_says_what_it_made_and_refuses_in_a_sentence(videos, tmp_path, capsys):
+def test_the_command_reports_its_output_and_errors(videos, tmp_path, capsys):
     words = ["prepare", str(videos / "table.csv"), "--out", str(tmp_path / "out"), "--workers", "2"]
     assert cli.main([*words, "--front-end", "yamnet"]) == 1  # three clips failed
-    said = capsys.readouterr()
-    assert "train: 8 clips, 0.00 h, 1 shards" in said.out and "yamnet: mean" in said.out
-    assert "table.csv: files missing (1): gone" in said.err
-    assert "3 clips could not be prepared, see" in said.err
+    output = capsys.readouterr()
+    assert "train: 8 clips, 0.00 h, 1 shards" in output.out and "yamnet: mean" in output.out
+    assert "table.csv: files missing (1): gone" in output.err
+    assert "3 clips could not be prepared, see" in output.err
     assert cli.main([*words, "--front-end", "vggish"]) == 1
     assert "made with another front end" in capsys.readouterr().err
     assert cli.main([*words, "--front-end", "loud"]) == 1
@@ -468,12 +463,12 @@ def test_a_clip_that_failed_is_tried_again_when_its_file_has_changed(tmp_path, c
     "more, sentence",
     [
         (["--workers", "-1"], "at least one process"),
-        (["--patience", "0"], "some seconds"),
+        (["--timeout", "0"], "some seconds"),
         (["--videos", "nowhere"], "is no folder"),
         ([], "none of the files"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_written(tmp_path, capsys, more, sentence):
+def test_wrong_options_are_refused_before_anything_is_written(tmp_path, capsys, more, sentence):
     (tmp_path / "table.csv").write_text("file,labels\ngone.mp4,bell\n")
     out = tmp_path / "out"
     assert cli.main(["prepare", str(tmp_path / "table.csv"), "--out", str(out), *more]) == 1

@@ -29,8 +29,9 @@ SMALL = ClipConfig(frames=2, fps=5.0, stride=1, size=16, resize=16, spec_frames=
 TINY = replace(WORLD, rgb_shape=(2, 16, 16), spec_shape=(25, 128))
 
 
-def row(number: int, label: str = "a", file: str = "", split: str | None = None) -> tables.Row:
-    return tables.Row(f"clip{number}", Path(file or f"{number}.mp4"), None, None, (label,), split)
+def row(number: int, label: str = "a", file: str = "", split: str | None = None):
+    path = Path(file or f"{number}.mp4")
+    return tables.Annotation(f"clip{number}", path, labels=(label,), split=split)
 
 
 def listed(source) -> list[str]:

@@ -15,9 +15,9 @@ from mbt_lite.cli.options import AudioTrack, Debug
 class Prepare:
     """Turn videos and a label table into shards of records, for training here and in Scenic.
 
-    The table: segments of AudioSet, VGGSound or EPIC-KITCHENS-100 as they come, a folder per class,
-    or a CSV of one's own with path, labels and perhaps start, end, split. The same command again
-    goes on where an interrupted run stopped. Clips that cannot be used are in OUT/failures.csv.
+    The table: segments of AudioSet, VGGSound or EPIC-KITCHENS-100 as published, a folder per class,
+    or your own CSV with path, labels and perhaps start, end, split. The same command again
+    continues an interrupted run. Clips that cannot be used are listed in OUT/failures.csv.
     """
 
     example: ClassVar[str] = (
@@ -29,37 +29,29 @@ class Prepare:
     out: Path
     """The folder for the shards."""
     videos: Path | None = None
-    """Where the files are; otherwise beside the table."""
+    """The folder of the video files; default: beside the table."""
     labels: Path | None = None
     """A file with the class names in order, such as class_labels_indices.csv."""
     split: str | None = None
-    """Only this split of the table; of a table without splits, the split that it is."""
+    """Only this split of the table; for a table without splits, the split that it is."""
     name: str | None = None
-    """How the shards are called; otherwise like the table."""
+    """The name of the shards; default: that of the table."""
     shards: int | None = None
-    """How many a split; otherwise one for 64 clips."""
+    """The number of shards per split; default: one for 64 clips."""
     workers: int | None = None
-    """How many processes; otherwise one per core."""
-    patience: float = 600.0
+    """The number of processes; default: one per core."""
+    timeout: float = 600.0
     """Seconds after which a clip is given up."""
     streams: tuple[str, ...] = ("spec", "rgb")
-    """What each clip must have and is kept of it: audio (spec), video (rgb) or both."""
+    """The streams that a clip must have and that are stored: audio (spec), video (rgb) or both."""
     front_end: str = "linear-mel"
-    """The preset that makes the spectrograms; the audio itself is kept too."""
+    """The preset that computes the spectrograms; the audio itself is stored too."""
     audio_track: AudioTrack = None
     runner: str | None = None
     """Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
     beam_options: tuple[str, ...] = ()
-    """What the runner needs, without dashes: direct_num_workers=4 direct_running_mode=..."""
+    """Options of the runner, without dashes: direct_num_workers=4 direct_running_mode=..."""
     debug: Debug = False
-
-    def _check(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"--workers {self.workers}: at least one process is needed.")
-        if self.patience <= 0:
-            raise ValueError(f"--patience {self.patience:g}: give a clip some seconds.")
-        if self.videos is not None and not self.videos.is_dir():
-            raise ValueError(f"--videos {self.videos} is no folder.")
 
     def run(self) -> int:
         from mbt_lite import features
@@ -67,42 +59,48 @@ class Prepare:
         from mbt_lite.data.extract import Settings
 
         self._check()
-        found = tables.read_rows(self.table, self.videos, self.labels)
-        for note in found.notes:
+        table = tables.read(self.table, self.videos, self.labels)
+        for note in table.notes:
             print(f"mbt-lite: {self.table}: {note}.", file=sys.stderr)
-        if not any(row.path for row in found.rows):
+        if not any(row.path for row in table.rows):
             raise ValueError(
                 f"none of the files of {self.table} is in {self.videos or 'its folder'}; name the "
                 "folder of the videos with --videos."
             )
-        front, labels = features.front_end(self.front_end), tuple(found.labels)
-        settings = Settings(front, labels, audio_track=self.audio_track, streams=self.streams)
-        shards = prepare.plan(found.rows, self._name(), self.shards, self.split)
+        front_end, labels = features.front_end(self.front_end), tuple(table.labels)
+        settings = Settings(front_end, labels, audio_track=self.audio_track, streams=self.streams)
+        name = re.sub(r"[^\w.-]+", "_", self.name or self.table.resolve().stem)
+        shards = prepare.plan(table.rows, name, self.shards, self.split)
         if self.runner:
             from mbt_lite.data import beam
 
             options = [f"--{option}" for option in self.beam_options]
-            dataset = beam.prepare(shards, settings, self.out, self.runner, options, self.patience)
+            dataset = beam.prepare(shards, settings, self.out, self.runner, options, self.timeout)
         else:
-            dataset = prepare.prepare(shards, settings, self.out, self.workers, self.patience)
+            dataset = prepare.prepare(shards, settings, self.out, self.workers, self.timeout)
         return self._report(dataset)
 
-    def _name(self) -> str:
-        """Fit for a file name: as given, or of the table."""
-        written = self.name or self.table.resolve().stem
-        return re.sub(r"[^\w.-]+", "_", written)
+    def _check(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"--workers {self.workers}: at least one process is needed.")
+        if self.timeout <= 0:
+            raise ValueError(f"--timeout {self.timeout:g}: give a clip some seconds.")
+        if self.videos is not None and not self.videos.is_dir():
+            raise ValueError(f"--videos {self.videos} is no folder.")
 
     def _report(self, dataset: dict) -> int:
-        """Tell what is in the folder; 1 where clips failed."""
+        """Print what is in the folder; 1 if clips failed."""
         for split, part in dataset["splits"].items():
             shards, clips, hours = len(part["shards"]), part["examples"], part["seconds"] / 3600
             print(f"{split}: {clips} clips, {hours:.2f} h, {shards} shards")
-            for words, count in part["unusual"].items():
-                print(f"mbt-lite: {split}: {words} ({count} clips).", file=sys.stderr)
-        front = dataset["front_end"]
-        print(f"{front['name']}: mean {front['mean']:.3f}, deviation {front['std']:.3f}")
+            for note, count in part["unusual"].items():
+                print(f"mbt-lite: {split}: {note} ({count} clips).", file=sys.stderr)
+        front_end = dataset["front_end"]
+        print(
+            f"{front_end['name']}: mean {front_end['mean']:.3f}, deviation {front_end['std']:.3f}"
+        )
         print(self.out / "dataset.json")
-        if dataset["failures"]:
-            count, where = dataset["failures"], self.out / "failures.csv"
-            print(f"mbt-lite: {count} clips could not be prepared, see {where}.", file=sys.stderr)
-        return int(dataset["failures"] > 0)
+        if failures := dataset["failures"]:
+            path = self.out / "failures.csv"
+            print(f"mbt-lite: {failures} clips could not be prepared, see {path}.", file=sys.stderr)
+        return int(failures > 0)

@@ -2,8 +2,8 @@
 
 Needs `pip install -r requirements-beam.txt`. The table, the videos and the folder for the shards
 must lie under the same paths on every machine: a network file system or a mounted bucket. Each
-shard is written whole by one machine, as `mbt-lite prepare` alone would write it, so the bytes are
-the same whatever the runner, and what is finished is not done again. What is added to
+shard is written by one machine, as `mbt-lite prepare` alone would write it, so the bytes are the
+same with every runner, and finished shards are not written again. Add to
 `mbt-lite prepare TABLE --videos DIR --out DIR`:
 
     --runner DirectRunner
@@ -14,7 +14,7 @@ the same whatever the runner, and what is finished is not done again. What is ad
         sdk_container_image=IMAGE
 
 The first two are tested; the others are as Beam documents its runners and were not run here.
-LOOPBACK runs the work on the machine that gives the command; a cluster wants
+LOOPBACK runs the work on the machine that starts the command; a cluster needs
 environment_type=DOCKER and environment_config=IMAGE, an image in which this package and
 requirements-beam.txt are installed, as Dataflow does.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from mbt_lite.data import prepare as local
 from mbt_lite.data.extract import Settings
 from mbt_lite.data.manifest import Shard, finish, unfinished
-from mbt_lite.data.prepare import PATIENCE
+from mbt_lite.data.prepare import TIMEOUT
 from mbt_lite.media import isolate
 
 
@@ -35,52 +35,33 @@ def prepare(
     folder: Path,
     runner: str = "DirectRunner",
     options: Sequence[str] = (),
-    patience: float = PATIENCE,
+    timeout: float = TIMEOUT,
 ) -> dict:
-    """Write the shards that are not finished yet, as `prepare.prepare` does; what it returns.
-
-    ValueError where Apache Beam is missing or does not know the runner.
-    """
-    beam = _beam()
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    folder = folder.absolute()
-    with local.writing(folder):
-        missing = unfinished(shards, settings, folder)
-        if missing:
-            flags = PipelineOptions([f"--runner={runner}", *options])
-            with beam.Pipeline(options=flags) as pipeline:
-                _ = pipeline | beam.Create(missing) | write_shards(settings, folder, patience)
-        return finish(folder, settings)
-
-
-def write_shards(settings: Settings, folder: Path, patience: float = PATIENCE):
-    """A transform from `Shard`s to the names of the files they were written to.
+    """Write the shards that are not finished yet, and return as `prepare.prepare` does.
 
     A decoder that crashes or hangs costs its clip, not the bundle: clips are decoded in a process
-    beside Beam's own.
+    beside Beam's own. ValueError if Apache Beam is missing or does not know the runner.
     """
-    beam = _beam()
-
-    def write(shard: Shard) -> str:
-        write_shard(shard, settings, folder, patience)
-        return shard.name
-
-    return "WriteShards" >> (beam.Reshuffle() | beam.Map(write))
-
-
-def write_shard(shard: Shard, settings: Settings, folder: Path, patience: float) -> None:
-    """Write one shard and its manifest, as the local run does."""
-    task = local.write(shard, settings, folder)
-    isolate.run(iter([task]), local.work, settings, 1, patience)
-
-
-def _beam():
     try:
-        import apache_beam
+        import apache_beam as beam
+        from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError:
         raise ValueError(
             "--runner needs Apache Beam, which is not installed: pip install -r "
             "requirements-beam.txt, in an environment of its own."
         ) from None
-    return apache_beam
+    folder = folder.absolute()
+
+    def write(shard: Shard) -> str:
+        task = local.write(shard, settings, folder)
+        isolate.run(iter([task]), local.work, settings, 1, timeout)
+        return shard.name
+
+    with local.writing(folder):
+        if missing := unfinished(shards, settings, folder):
+            with beam.Pipeline(
+                options=PipelineOptions([f"--runner={runner}", *options])
+            ) as pipeline:
+                planned = pipeline | beam.Create(missing) | beam.Reshuffle()
+                _ = planned | "WriteShards" >> beam.Map(write)
+        return finish(folder, settings)

@@ -84,7 +84,8 @@ class WorldClips:
 class Files:
     """The labelled files of a table, each seen and heard in `views` windows, evenly spread."""
 
-    items: list[tables.Item]
+    items: list[tables.Annotation]
+    labels: Sequence[str]
     clip: ClipConfig
     views: int
     notes: tuple[str, ...] = ()  # what was left out of the table
@@ -95,7 +96,7 @@ class Files:
     @cached_property
     def truth(self) -> np.ndarray:
         """float32 [clips, C], 0 or 1."""
-        return np.stack([item.truth for item in self.items])
+        return tables.multi_hot(self.items, self.labels)
 
     def name(self, index: int) -> str:
         item = self.items[index]
@@ -114,7 +115,7 @@ class Files:
         rgb, spec = (np.stack([getattr(view, name) for view in views]) for name in ("rgb", "spec"))
         return Windows(rgb, spec, notes)
 
-    def _views(self, item: tables.Item) -> int:
+    def _views(self, item: tables.Annotation) -> int:
         """One where a start is given, or where all windows would be the same."""
         if item.start is not None:
             return 1
@@ -227,8 +228,8 @@ def find(
             f"data {source} is unknown; use one of {', '.join(WORLD)}, labelled files (a table or "
             "a folder), prepared records or a TFDS dataset."
         )
-    table = tables.read(source, labels, split)
-    return Files(table.items[:count], clip, views, table.notes)
+    table = tables.read(source, classes=labels, split=split, strict=True)
+    return Files(table.rows[:count], labels, clip, views, table.notes)
 
 
 def title(source: str | Path | DataConfig, split: str | None = None) -> str:

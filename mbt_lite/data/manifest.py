@@ -1,7 +1,7 @@
-"""Manifests of a prepared folder: one per finished shard, dataset.json and failures.csv.
+"""Write and compare manifests: one per finished shard of a prepared folder.
 
-A shard counts once its manifest is there, which also says of which rows and settings it was made.
-dataset.json and failures.csv are made of the manifests alone.
+A shard is finished once its manifest is there, which also says from which rows and settings it was
+written. dataset.json and failures.csv are computed from the manifests alone.
 """
 
 import csv
@@ -9,34 +9,34 @@ import hashlib
 import io
 import json
 import math
-import os
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import mbt_lite
 from mbt_lite.data.extract import Settings
+from mbt_lite.data.formats import Annotation
 from mbt_lite.data.records import DESCRIPTION, SHARD, shard_name
-from mbt_lite.data.tables import Row
 from mbt_lite.media.isolate import TOO_LONG
+from mbt_lite.paths import write_text
 
 PROGRESS, FAILURES = "progress", "failures.csv"
-TRAINING = ("train", "training")  # names of the split that mean and deviation are taken over
-LIBRARIES = ("numpy", "pillow", "av")  # whose versions decide the bytes, too
+TRAINING = ("train", "training")  # names of the split that mean and deviation are computed over
+LIBRARIES = ("numpy", "pillow", "av")  # their versions affect the bytes, too
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file of records to be, and the rows that go into it."""
+    """A planned file of records, and the rows that go into it."""
 
     base: str  # the name without the number
     number: int
     count: int  # of shards
     split: str
-    rows: tuple[Row, ...]
+    rows: tuple[Annotation, ...]
 
     @property
     def name(self) -> str:
@@ -44,31 +44,30 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Done:
+class Written:
     """A clip that was written."""
 
     size: int  # bytes of its record
     seconds: int
-    sums: tuple[int, float, float]
-    unusual: tuple[str, ...]  # of its file, in plain words
+    sums: tuple[int, float, float]  # count, sum, sum of squares of its log-mels
+    unusual: tuple[str, ...]  # notes on its file
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is in a finished shard, and what it was made of."""
+    """What is in a finished shard, and from what it was written."""
 
     file: str
     split: str
     bytes: int
-    made_of: dict  # settings, and the number of shards
-    rows: dict[str, str]  # id → digest of a row, "" where its file was missing
-    records: int = 0
-    seconds: int = 0
-    sums: tuple[int, float, float] = (0, 0.0, 0.0)  # count, sum, sum of squares of log-mels
-    labels: dict[str, int] = field(default_factory=dict)
-    unusual: dict[str, int] = field(default_factory=dict)  # in plain words → clips
-    failures: list[tuple[str, str, str]] = field(default_factory=list)  # id, file, reason
-    states: dict[str, str] = field(default_factory=dict)  # id → state of a file that failed
+    fingerprint: dict  # settings, and the number of shards
+    rows: dict[str, str]  # id → digest of a row, "" if its file was missing
+    records: int
+    seconds: int
+    sums: list[float]  # count, sum, sum of squares of log-mels
+    labels: dict[str, int]  # label → clips
+    unusual: dict[str, int]  # note → clips
+    failures: list[list[str]]  # id, file, reason, state of the file
 
 
 # ---- finished shards ----
@@ -78,39 +77,39 @@ def write_manifest(
     folder: Path,
     shard: Shard,
     settings: Settings,
-    done: Sequence[tuple[Row, Done]],
-    failures: list[tuple[str, str, str]],
+    clips: Sequence[tuple[Annotation, Written]],
+    failures: Mapping[str, str],
 ) -> None:
-    """Say that a shard is finished: what is in it, and why the other rows (`failures`) are not."""
-    labels = Counter(name for row, _ in done for name in row.labels)
-    unusual = Counter(_general(words) for _, answer in done for words in answer.unusual)
-    sums = [answer.sums for _, answer in done]
-    failed = {name for name, _, _ in failures}
+    """Mark a shard as finished: what is in it, and {id: reason} of the rows that are not."""
+    written = [clip for _, clip in clips]
+    labels = Counter(label for row, _ in clips for label in row.labels)
+    # without the numbers of a single file, so that clips can be counted
+    unusual = Counter(
+        re.sub(r"\d+(\.\d+)?", "N", note) for clip in written for note in clip.unusual
+    )
     manifest = Manifest(
         file=shard.name,
         split=shard.split,
-        bytes=sum(answer.size for _, answer in done),
-        made_of=_made_of(settings, shard.count),
+        bytes=sum(clip.size for clip in written),
+        fingerprint=_fingerprint(settings, shard.count),
         rows=_digests(shard),
-        records=len(done),
-        seconds=sum(answer.seconds for _, answer in done),
-        sums=tuple(map(sum, zip(*sums, strict=True))) if sums else (0, 0.0, 0.0),
+        records=len(clips),
+        seconds=sum(clip.seconds for clip in written),
+        sums=[sum(clip.sums[i] for clip in written) for i in range(3)],
         labels=dict(sorted(labels.items())),
         unusual=dict(sorted(unusual.items())),
-        failures=failures,
-        states={row.id: _state(row.path) for row in shard.rows if row.id in failed},
+        failures=[
+            [row.id, str(row.path or ""), failures[row.id], _state(row.path)]
+            for row in shard.rows
+            if row.id in failures
+        ],
     )
     _write(folder / PROGRESS / f"{shard.name}.json", _json(asdict(manifest)))
 
 
-def _general(words: str) -> str:
-    """What was unusual, without the numbers of one file, so that clips can be counted."""
-    return re.sub(r"\d+(\.\d+)?", "N", words)
-
-
-def _made_of(settings: Settings, shards: int) -> dict:
-    described = settings.described()
-    return described | {"labels": _digest(described["labels"]), "number of shards": shards}
+def _fingerprint(settings: Settings, shards: int) -> dict:
+    values = settings.described()
+    return values | {"labels": _digest(values["labels"]), "number of shards": shards}
 
 
 def _digests(shard: Shard) -> dict[str, str]:
@@ -124,148 +123,139 @@ def _digest(values: list) -> str:
     return hashlib.blake2b(json.dumps(values).encode(), digest_size=8).hexdigest()
 
 
+def _state(path: Path | None) -> str:
+    """A text that changes when a file does; empty if there is none."""
+    if path is None or not path.exists():
+        return ""
+    status = path.stat()
+    return f"{status.st_size} bytes, {status.st_mtime_ns}"
+
+
 def read_manifest(folder: Path, name: str) -> Manifest | None:
-    """The manifest of a shard; None where it is not finished."""
+    """The manifest of a shard; None if the shard is not finished."""
     try:
-        found = json.loads((folder / PROGRESS / f"{name}.json").read_text(encoding="utf-8"))
-        found["sums"] = tuple(found["sums"])
-        found["failures"] = [tuple(failure) for failure in found["failures"]]
-        return Manifest(**found)
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        text = (folder / PROGRESS / f"{name}.json").read_text(encoding="utf-8")
+        return Manifest(**json.loads(text))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
 
 
 def unfinished(shards: Sequence[Shard], settings: Settings, folder: Path) -> list[Shard]:
-    """The shards still to be written: those without a manifest, or with files that came since, or
-    that failed and have changed, or took too long.
+    """The shards still to be written: those that are not finished, or whose missing or failed files
+    have changed, or in which a clip took too long.
 
-    ValueError where the folder holds shards of other settings or of another table.
+    ValueError if the folder holds shards of other settings or of another table.
     """
     _refuse_others(shards, settings, folder)
-    return [shard for shard in shards if not _finished(shard, folder)]
+    return [shard for shard in shards if not _is_finished(shard, folder)]
 
 
-def _finished(shard: Shard, folder: Path) -> bool:
+def _is_finished(shard: Shard, folder: Path) -> bool:
     manifest, path = read_manifest(folder, shard.name), folder / shard.name
     if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:
         return False
-    slow = any(TOO_LONG in reason for _, _, reason in manifest.failures)
-    failed = {row.id: _state(row.path) for row in shard.rows if row.id in manifest.states}
-    return manifest.rows == _digests(shard) and manifest.states == failed and not slow
-
-
-def _state(path: Path | None) -> str:
-    """What changes when a file does; empty where there is none."""
-    found = path.stat() if path is not None and path.exists() else None
-    return f"{found.st_size} bytes, {found.st_mtime_ns}" if found else ""
+    paths = {row.id: row.path for row in shard.rows}
+    return manifest.rows == _digests(shard) and not any(
+        TOO_LONG in reason or state != _state(paths[name])
+        for name, _, reason, state in manifest.failures
+    )
 
 
 def _refuse_others(shards: Sequence[Shard], settings: Settings, folder: Path) -> None:
     planned = {shard.name: shard for shard in shards}
     counts = {shard.base: shard.count for shard in shards}
     remedy = "choose another folder, or remove that one."
-    for found in _manifests(folder):
-        wanted = _made_of(settings, counts.get(_base(found), found.made_of["number of shards"]))
-        changed = [name for name in wanted if found.made_of.get(name) != wanted[name]]
-        if changed:
-            what = " and ".join(changed).replace("_", " ")
-            raise ValueError(f"{folder} holds {found.file}, made with another {what}; {remedy}")
-        if found.file in planned and not _agrees(found.rows, _digests(planned[found.file])):
-            raise ValueError(f"{folder} holds {found.file}, made of another table; {remedy}")
+    for manifest in _manifests(folder):
+        old, count = manifest.fingerprint, manifest.fingerprint["number of shards"]
+        new = _fingerprint(settings, counts.get(_base(manifest), count))
+        if changed := [name for name in new if old.get(name) != new[name]]:
+            names = " and ".join(changed).replace("_", " ")
+            raise ValueError(f"{folder} holds {manifest.file}, made with another {names}; {remedy}")
+        shard = planned.get(manifest.file)
+        if shard and not _same_table(manifest.rows, _digests(shard)):
+            raise ValueError(f"{folder} holds {manifest.file}, made of another table; {remedy}")
 
 
-def _agrees(then: dict[str, str], now: dict[str, str]) -> bool:
-    """Whether the rows are the same, but for files that came or went."""
-    return list(then) == list(now) and all(
-        then[name] == now[name] for name in then if then[name] and now[name]
+def _same_table(old: dict[str, str], new: dict[str, str]) -> bool:
+    """Whether the rows are the same, except for files that were missing or are missing now."""
+    return list(old) == list(new) and all(
+        old[name] == new[name] for name in old if old[name] and new[name]
     )
 
 
 def _manifests(folder: Path) -> list[Manifest]:
     names = sorted(path.stem for path in (folder / PROGRESS).glob("*-of-*.json"))
-    return [found for found in (read_manifest(folder, name) for name in names) if found]
+    return [m for m in (read_manifest(folder, name) for name in names) if m]
 
 
 def _base(manifest: Manifest) -> str:
-    """The name of a set of shards: what stands before the number."""
+    """The name of a set of shards: the part before the number."""
     return SHARD.fullmatch(manifest.file)["base"]
 
 
-# ---- the whole data set ----
+# ---- the data set ----
 
 
 def finish(folder: Path, settings: Settings) -> dict:
-    """Write failures.csv and dataset.json of the sets of shards that are all there."""
-    found = _complete(_manifests(folder))
-    splits = {name: [m for m in found if m.split == name] for name in {m.split: 0 for m in found}}
+    """Write failures.csv and dataset.json of the sets of shards that are complete."""
+    manifests = _manifests(folder)
+    sizes = Counter(map(_base, manifests))
+    manifests = [m for m in manifests if sizes[_base(m)] == m.fingerprint["number of shards"]]
+    splits: dict[str, list[Manifest]] = {}
+    for manifest in manifests:
+        splits.setdefault(manifest.split, []).append(manifest)
     measured = [name for name in splits if name in TRAINING] or list(splits)
     mean, std = _moments([m for name in measured for m in splits[name]], settings)
-    described = settings.described()
+    values = settings.described()
     dataset = {
         "format": "tf.SequenceExample in TFRecord shards",
         "front_end": asdict(replace(settings.front_end, mean=mean, std=std)),
         "measured_on": measured,
-        "frames": described["frames"],
-        "labels": described["labels"],
+        "frames": values["frames"],
+        "labels": values["labels"],
         "splits": {name: _split(part, settings) for name, part in splits.items()},
-        "failures": sum(len(m.failures) for m in found),
+        "failures": sum(len(m.failures) for m in manifests),
         "versions": {"mbt-lite": mbt_lite.__version__} | {n: version(n) for n in LIBRARIES},
     }
-    _write(folder / FAILURES, _failures(found))
+    _write(folder / FAILURES, _failures(manifests))
     _write(folder / DESCRIPTION, _json(dataset))
     return dataset
 
 
-def _complete(found: list[Manifest]) -> list[Manifest]:
-    """The manifests of the sets of shards that are all there."""
-    there = Counter(map(_base, found))
-    return [m for m in found if there[_base(m)] == m.made_of["number of shards"]]
-
-
-def _split(part: list[Manifest], settings: Settings) -> dict:
-    labels, unusual = Counter(), Counter()
-    for manifest in part:
-        labels.update(manifest.labels)
-        unusual.update(manifest.unusual)
+def _split(manifests: list[Manifest], settings: Settings) -> dict:
+    labels = sum((Counter(m.labels) for m in manifests), Counter())
+    unusual = sum((Counter(m.unusual) for m in manifests), Counter())
     return {
-        "examples": sum(m.records for m in part),
-        "seconds": sum(m.seconds for m in part),
-        "failures": sum(len(m.failures) for m in part),
+        "examples": sum(m.records for m in manifests),
+        "seconds": sum(m.seconds for m in manifests),
+        "failures": sum(len(m.failures) for m in manifests),
         "counts": {label: labels[label] for label in settings.labels},
         "unusual": dict(sorted(unusual.items())),
-        "shards": [{"file": m.file, "records": m.records, "bytes": m.bytes} for m in part],
+        "shards": [{"file": m.file, "records": m.records, "bytes": m.bytes} for m in manifests],
     }
 
 
-def _moments(part: list[Manifest], settings: Settings) -> tuple[float, float]:
-    """Mean and deviation of all log-mels; the front end's own where there is not one clip."""
-    count, total, squares = (math.fsum(m.sums[i] for m in part) for i in range(3))
+def _moments(manifests: list[Manifest], settings: Settings) -> tuple[float, float]:
+    """Mean and standard deviation of all log-mels; the front end's own if there is no clip."""
+    count, total, squares = (math.fsum(m.sums[i] for m in manifests) for i in range(3))
     if not count:
         return settings.front_end.mean, settings.front_end.std
     mean = total / count
     return mean, math.sqrt(max(squares / count - mean**2, 0.0)) or 1.0
 
 
-def _failures(found: list[Manifest]) -> str:
+def _failures(manifests: list[Manifest]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["split", "id", "file", "reason"])
-    writer.writerows(sorted((m.split, *failure) for m in found for failure in m.failures))
+    writer.writerows(sorted((m.split, *failure[:3]) for m in manifests for failure in m.failures))
     return file.getvalue()
-
-
-# ---- files ----
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a text, whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _json(values: dict) -> str:
     return json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a text, in which file names may hold bytes that are not UTF-8, whole or not at all."""
+    write_text(path, text.encode(errors="backslashreplace").decode())

@@ -1,11 +1,12 @@
 """Convert `tf.SequenceExample`s to and from bytes, without TensorFlow.
 
-Written by hand because a loader lives on it: floats are read as arrays, not number by number, a
-loader process need not import a framework for three nested messages, and names are written in
-sorted order, so that equal examples have equal bytes. tests/test_records.py holds it to protobuf.
+Written by hand because a loader spends its time here: floats are read as arrays, not number by
+number, and a loader process need not import a framework for three nested messages. Names are
+written in sorted order, so that equal examples have equal bytes. tests/test_records.py compares it
+with protobuf.
 
-A message is a row of fields: key (number << 3 | type), then a varint (type 0), 8 bytes (1), a
-length and so many bytes (2), or 4 bytes (5).
+A message is a sequence of fields: a key (number << 3 | type), then a varint (type 0), 8 bytes (1),
+a length and so many bytes (2), or 4 bytes (5).
 
     SequenceExample  1: context Features   2: FeatureLists
     Features, FeatureLists  1: entry of a name (1) and its Feature or FeatureList (2)
@@ -20,6 +21,7 @@ import numpy as np
 Value = list[bytes] | np.ndarray  # bytes, float32 [n] or int64 [n]
 VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
 FLOATS, INTEGERS = 2, 3  # fields of a Feature
+MALFORMED = "it holds no SequenceExample"
 
 
 # ---- writing ----
@@ -27,14 +29,14 @@ FLOATS, INTEGERS = 2, 3  # fields of a Feature
 
 def encode(context: Mapping[str, Value], lists: Mapping[str, Sequence[Value]]) -> bytes:
     """The bytes of a SequenceExample."""
-    features = b"".join(_entry(name, _feature(context[name])) for name in sorted(context))
-    steps = {name: b"".join(_field(1, _feature(v)) for v in lists[name]) for name in sorted(lists)}
-    entries = b"".join(_entry(name, data) for name, data in steps.items())
-    return _field(1, features) + _field(2, entries)
+    features = {name: _feature(value) for name, value in context.items()}
+    steps = {name: b"".join(_field(1, _feature(v)) for v in lists[name]) for name in lists}
+    return _field(1, _map(features)) + _field(2, _map(steps))
 
 
-def _entry(name: str, data: bytes) -> bytes:
-    return _field(1, _field(1, name.encode()) + _field(2, data))
+def _map(entries: Mapping[str, bytes]) -> bytes:
+    items = sorted(entries.items())
+    return b"".join(_field(1, _field(1, name.encode()) + _field(2, data)) for name, data in items)
 
 
 def _feature(value: Value) -> bytes:
@@ -61,99 +63,94 @@ def _varint(number: int) -> bytes:
 
 
 def decode(data: bytes) -> tuple[dict[str, Value], dict[str, list[Value]]]:
-    """Context and feature lists of a SequenceExample; ValueError where the bytes are none."""
+    """Context and feature lists of a SequenceExample; ValueError if the bytes are malformed."""
     context: dict[str, Value] = {}
     lists: dict[str, list[Value]] = {}
     try:
-        for number, kind, start, end in _fields(data, 0, len(data)):
-            if kind == BYTES and number in (1, 2):
-                for name, begin, stop in _entries(data, start, end):
-                    if number == 1:
-                        context[name] = _value(data, begin, stop)
-                    else:
-                        lists[name] = [_value(data, b, e) for b, e in _steps(data, begin, stop)]
+        message = memoryview(data)
+        for features in _children(message, 1):
+            context |= {name: _value(feature) for name, feature in _entries(features)}
+        for features in _children(message, 2):
+            for name, steps in _entries(features):
+                lists[name] = [_value(step) for step in _children(steps, 1)]
     except (IndexError, UnicodeDecodeError) as error:
-        raise ValueError("it holds no SequenceExample") from error
+        raise ValueError(MALFORMED) from error
     return context, lists
 
 
-def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """(number, type, where its bytes begin, where they end) of each field of a message."""
-    while at < end:
-        key, at = _number(data, at)
+def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
+    """(number, type, bytes of the value) of each field; IndexError if the message is malformed."""
+    position = 0
+    while position < len(message):
+        key, position = _read_varint(message, position)
         kind = key & 7
         if kind == VARINT:
-            stop = _number(data, at)[1]
+            end = _read_varint(message, position)[1]
         elif kind == BYTES:
-            length, at = _number(data, at)
-            stop = at + length
+            length, position = _read_varint(message, position)
+            end = position + length
         elif kind in (EIGHT, FOUR):
-            stop = at + (8 if kind == EIGHT else 4)
+            end = position + (8 if kind == EIGHT else 4)
         else:
             raise IndexError(f"a field of type {kind}")
-        if stop > end:
+        if end > len(message):
             raise IndexError("a field longer than its message")
-        yield key >> 3, kind, at, stop
-        at = stop
+        yield key >> 3, kind, message[position:end]
+        position = end
 
 
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    """A varint and where it ends."""
-    byte = data[at]
-    if byte < 128:
-        return byte, at + 1
-    number, shift = byte & 127, 7
-    while True:
-        at += 1
-        byte = data[at]
+def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
+    """A varint and the position after it."""
+    number, shift = 0, 0
+    while shift < 64:
+        byte = data[position]
+        position += 1
         number |= (byte & 127) << shift
         if byte < 128:
-            return number & 2**64 - 1, at + 1
+            return number & 2**64 - 1, position
         shift += 7
-        if shift > 63:
-            raise IndexError("a number of more than 64 bits")
+    raise IndexError("a number of more than 64 bits")
 
 
-def _entries(data: bytes, at: int, end: int) -> Iterator[tuple[str, int, int]]:
-    """(name, where its value begins, where it ends) of each entry of a map."""
-    for number, kind, start, stop in _fields(data, at, end):
-        if number == 1 and kind == BYTES:
-            parts = {n: (b, e) for n, k, b, e in _fields(data, start, stop) if k == BYTES}
-            begin, finish = parts.get(1, (0, 0))
-            yield data[begin:finish].decode(), *parts.get(2, (0, 0))
+def _children(message: memoryview, number: int) -> list[memoryview]:
+    return [body for n, kind, body in _fields(message) if (n, kind) == (number, BYTES)]
 
 
-def _steps(data: bytes, at: int, end: int) -> list[tuple[int, int]]:
-    return [(b, e) for number, kind, b, e in _fields(data, at, end) if (number, kind) == (1, BYTES)]
+def _entries(features: memoryview) -> Iterator[tuple[str, memoryview]]:
+    """(name, value) of each entry of a map."""
+    for entry in _children(features, 1):
+        parts = {number: body for number, kind, body in _fields(entry) if kind == BYTES}
+        empty = memoryview(b"")
+        yield bytes(parts.get(1, empty)).decode(), parts.get(2, empty)
 
 
-def _value(data: bytes, at: int, end: int) -> Value:
-    """What a Feature holds; an empty list where it holds nothing."""
-    for number, kind, start, stop in _fields(data, at, end):
+def _value(feature: memoryview) -> Value:
+    """The values of a Feature; an empty list if it has none."""
+    for number, kind, body in _fields(feature):
         if kind == BYTES and number == FLOATS:
-            return _floats(data, start, stop)
+            return _floats(body)
         if kind == BYTES and number == INTEGERS:
-            return _integers(data, start, stop)
+            return _integers(body)
         if kind == BYTES and number == 1:
-            return [data[b:e] for b, e in _steps(data, start, stop)]
+            return [bytes(item) for item in _children(body, 1)]
     return []
 
 
-def _floats(data: bytes, at: int, end: int) -> np.ndarray:
-    """float32 [n] of a FloatList, whose numbers come in one piece or one by one."""
-    pieces = [(b, e) for number, _, b, e in _fields(data, at, end) if number == 1]
-    if any((e - b) % 4 for b, e in pieces):
+def _floats(body: memoryview) -> np.ndarray:
+    """float32 [n] of a FloatList, whose numbers are packed or single fields."""
+    pieces = [piece for number, _, piece in _fields(body) if number == 1]
+    if any(len(piece) % 4 for piece in pieces):
         raise IndexError("part of a number")
-    values = [np.frombuffer(data, "<f4", (e - b) // 4, b) for b, e in pieces]
-    return np.concatenate(values) if len(values) > 1 else (values or [np.zeros(0, np.float32)])[0]
+    return np.frombuffer(b"".join(pieces), "<f4")
 
 
-def _integers(data: bytes, at: int, end: int) -> np.ndarray:
+def _integers(body: memoryview) -> np.ndarray:
     numbers = []
-    for _, kind, start, stop in _fields(data, at, end):
-        while start < stop:
-            number, start = _number(data, start)
-            numbers.append(number - 2**64 if number >= 2**63 else number)
+    for _, kind, piece in _fields(body):
         if kind not in (VARINT, BYTES):
             raise IndexError("no integer")
+        position = 0
+        while position < len(piece):
+            number, position = _read_varint(piece, position)
+            numbers.append(number - 2**64 if number >= 2**63 else number)
     return np.array(numbers, np.int64)

@@ -29,7 +29,7 @@ SCENES = 2000  # of a split of the micro-world are scored where no count is give
 class World:
     """Roughened clips of a split of the micro-world, made when they are asked for.
 
-    Their labels include `world.AUX_LABELS`. Every seed has its own.
+    They are also asked for `world.AUX_LABELS`. Every seed has its own.
     """
 
     labels = (*world.LABELS, *world.AUX_LABELS)
@@ -185,7 +185,7 @@ def open_source(
 
     Records are a folder of shards, a pattern or name@128; `labels`, or `names`, a file with them,
     are the classes of those that have no dataset.json. A TFDS dataset is the folder that
-    `mbt-lite build` names. Labelled files are what `tables.read_rows` takes, with `videos` and
+    `mbt-lite build` names. Labelled files are what `tables.read` takes, with `videos` and
     `names`. ValueError where there is nothing to learn from.
     """
     return find(place, videos, names, labels).open(split)
@@ -208,7 +208,7 @@ def find(
         return Place(splits, lambda split: _from_shards(place, split, labels))
     if not path.exists():
         raise ValueError(f"there is no {place}; name a folder of records, a table (CSV) or videos.")
-    rows = tables.read_rows(path, videos, names)
+    rows = tables.read(path, videos, names)
     splits = tuple(dict.fromkeys(row.split for row in rows.rows if row.split))
     return Place(splits, lambda split: Table(rows, split))
 

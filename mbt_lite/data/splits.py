@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mbt_lite.data.tables import Row
+from mbt_lite.data.tables import Annotation
 
 
-def held_out(rows: Sequence[Row], share: float) -> np.ndarray:
+def held_out(rows: Sequence[Annotation], share: float) -> np.ndarray:
     """Whether each row is held out [rows]: about a `share` of the files, whole files only.
 
     A digest of a file's id decides, so that neither the order nor other files matter, with two
@@ -30,7 +30,7 @@ def held_out(rows: Sequence[Row], share: float) -> np.ndarray:
     return np.array([row.path in held for row in rows])
 
 
-def _draws(rows: Sequence[Row]) -> dict:
+def _draws(rows: Sequence[Annotation]) -> dict:
     """A number in 0..1 for each file; its place does not matter, but the first of its rows' ids."""
     names: dict = {}
     for row in rows:

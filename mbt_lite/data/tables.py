@@ -1,17 +1,14 @@
-"""Read a table or a folder as labeled windows of files.
+"""Read a table or a folder as annotations: labeled windows of files with their classes.
 
-The forms of tables are in formats.py; here labels get their numbers and lines their files.
-
-C classes of the model
+formats.py reads what is written; here labels become classes and names become files.
 """
 
 import csv
 import hashlib
 import os
 import re
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
 
@@ -19,319 +16,268 @@ import numpy as np
 
 from mbt_lite import paths
 from mbt_lite.data import formats
-from mbt_lite.data.formats import SUFFIXES, Annotation, AnnotationTable
+from mbt_lite.data.formats import SUFFIXES, Annotation, AnnotationTable, counted, first
 
-SHOWN = 5  # examples in a sentence that counts
 NEAR = 1.0  # s; files and windows of the same length differ by less
 EPIC_CLASSES = {"verb": 97, "noun": 300}  # of EPIC-KITCHENS-100
 
 
-@dataclass(frozen=True, eq=False)
-class Item:
-    """A file and which classes are true of it."""
-
-    path: Path
-    truth: np.ndarray  # float32 [C], 0 or 1
-    start: float | None = None  # s, where the labelled window begins; None: the whole file
-
-
-@dataclass(frozen=True)
-class Table:
-    """The items of a source, and in sentences what was left out of it."""
-
-    items: list[Item]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Row:
-    """One labelled window of a file."""
-
-    id: str  # unique in its table, fit for a file name
-    path: Path | None  # None: there is no such file
-    start: float | None  # s on the file's clock; None: its beginning
-    end: float | None  # s; None: its end
-    labels: tuple[str, ...]  # names of classes
-    split: str | None = None
-
-
-@dataclass(frozen=True)
-class AnnotatedRows:
-    """The rows of a source, its classes in fixed order, and in sentences what was left out."""
-
-    rows: list[Row]
-    labels: list[str]
-    notes: tuple[str, ...] = ()
-
-
-def read_rows(
+def read(
     source: str | Path,
     videos: Path | None = None,
     names: Mapping[str, str] | Path | None = None,
-) -> AnnotatedRows:
-    """The `AnnotatedRows` of a table or folder in any form of formats.py, in the table's order.
+    *,
+    classes: Sequence[str] | None = None,
+    split: str | None = None,
+    strict: bool = False,
+) -> AnnotationTable:
+    """Read a table or a folder in any format of formats.py, in its order, with files and classes.
 
-    Files are sought in the folder `videos`, otherwise beside the table. `names` is a file with the
-    class names in order (AudioSet's class_labels_indices.csv, vggsound_stat.csv, one name a line;
-    for EPIC-KITCHENS the folder of both classes files), or written label → name. Without it such a
-    file beside the table is used, for AudioSet the one that is fetched; otherwise the classes are
-    the table's own labels in alphabetical order.
+    Files are searched for in the folder `videos`, otherwise beside the table. The classes are
+    `classes`, those of a model, or else those that `names` names: a file with the class names in
+    order (AudioSet's class_labels_indices.csv, vggsound_stat.csv, one name a line; for
+    EPIC-KITCHENS the folder of both classes files), or {written label: class}. Without both, such a
+    file beside the table is used (AudioSet's is downloaded), otherwise the table's own labels in
+    alphabetical order. Labels may be class numbers from 0 if none of them is the name of a class.
 
-    Lines that cannot be read or have no known label, and repetitions, are left out and noted. A row
-    whose file is missing stays, with path None. Raises ValueError where nothing is left.
+    Lines that cannot be read or have no known label, and repetitions, are left out and noted; a
+    missing file has the path None. If `strict`, as for evaluation, ValueError is raised if a line
+    cannot be read, no file exists, or the same clip is labeled in two ways; a missing file has the
+    path where it was expected. ValueError is also raised if nothing is left.
     """
-    source = Path(source)
-    sheet = formats.read(source)
-    labels, lines, notes = _named(sheet, names)
-    known = _classes(source, lines, labels)
-    labelled, unlabelled = _with_classes(lines, known)
-    files = _Files(videos or sheet.folder, sheet)
-    labelled, folders = _without_folders(labelled, files)
-    rows, repeated = _unique([_row(line, labels, numbers, files) for line, numbers in labelled])
-    unlabelled += folders
-    notes += [*sheet.notes, *_counted("lines that cannot be read", sheet.problems)]
-    notes += [*unlabelled, *repeated]
+    source, of_model = Path(source), classes is not None
+    table = formats.read(source)
+    if strict and table.problems:
+        raise ValueError(table.problems[0])
+    table = _of_split(source, table, split)
+    labels, aliases, notes = _vocabulary(table, names)
+    rows = [replace(r, labels=tuple(aliases.get(n, n) for n in r.labels)) for r in table.rows]
+    if of_model:
+        labels = list(classes)
+    labels = labels or sorted({name for row in rows for name in row.labels})
+    rows, label_notes = _classified(source, rows, labels, of_model)
+    files = _Files(videos or table.folder, table)
+    rows, folder_notes = _without_folders(rows, files)
+    located = [files.locate(row) for row in rows]
+    if strict:
+        located = _with_expected_paths(source, rows, located, videos or table.folder)
+    rows, repeat_notes = _unique(source, located, strict)
+    rows = [replace(row, id=safe_name(row.id)) for row in rows]
+    notes += [*table.notes, *counted("lines that cannot be read", table.problems)]
+    notes += [*label_notes, *folder_notes, *repeat_notes]
     if not rows:
-        raise ValueError(f"{source}: none of its rows can be used; {'; '.join(notes)}.")
-    notes += _counted("files missing", [row.id for row in rows if row.path is None])
-    return AnnotatedRows(rows, labels, tuple(notes))
+        total = len(table.rows)
+        raise ValueError(f"{source}: none of {total} rows can be used; {'; '.join(notes)}.")
+    notes += counted("files missing", [row.id for row in rows if row.path is None])
+    return AnnotationTable(rows, labels, tuple(notes))
 
 
-def read_table(source: str | Path, labels: Sequence[str]) -> list[Item]:
-    """The items of a labelled source; what was left out is warned of. As `read`."""
-    table = read(source, labels)
-    for note in table.notes:
-        warnings.warn(f"{source}: {note}", stacklevel=2)
-    return table.items
+def _of_split(source: Path, table: AnnotationTable, split: str | None) -> AnnotationTable:
+    rows = [row for row in table.rows if split in (None, row.split)]
+    if split and not rows:
+        splits = ", ".join(dict.fromkeys(row.split for row in table.rows if row.split))
+        raise ValueError(f"{source} has no rows of split {split}; it has {splits or 'no splits'}.")
+    return replace(table, rows=rows)
 
 
-def read(source: str | Path, labels: Sequence[str], split: str | None = None) -> Table:
-    """The `Table` of a source in any form of formats.py, or of one split, with a model's classes.
-
-    A CSV of one's own has a column `file` (or path, video, filename; relative to the table), a
-    column `labels` (or label; several separated by | or ;) and perhaps `start` (or start_seconds).
-    Labels are the model's names, or class numbers from 0 where no name in the source is one of
-    them. Rows with none of the model's labels are left out and counted, as are repetitions; of a
-    missing file the item has the path where it was sought. Raises ValueError where no file is
-    there, a row cannot be read, the same clip is labelled in two ways, or nothing is left.
-    """
-    source = Path(source)
-    sheet = formats.read(source)
-    if sheet.problems:
-        raise ValueError(sheet.problems[0])
-    sheet = _of_split(source, sheet, split)
-    lines = _named(sheet, None)[1] if sheet.form in ("audioset", "epic") else sheet.lines
-    files = _Files(sheet.folder, sheet)
-    if lines and not any(files.window(line)[0] for line in lines):
-        sought = _first(dict.fromkeys(str(sheet.folder / line.file) for line in lines))
-        raise ValueError(f"{source}: none of its files is there: {sought}.")
-    named, notes = _with_classes(lines, _classes(source, lines, labels), " to the model")
-    named, folders = _without_folders(named, files)
-    notes = [*sheet.notes, *notes, *folders]
-    placed = [
-        (path or sheet.folder / line.file, start, end, numbers)
-        for line, numbers in named
-        for path, start, end in [files.window(line)]
-    ]
-    items, repeated = _merged(source, placed, len(labels))
-    if not items:
-        raise ValueError(f"{source}: none of {len(lines)} rows can be used; {'; '.join(notes)}.")
-    return Table(items, (*notes, *repeated))
+def multi_hot(rows: Sequence[Annotation], labels: Sequence[str]) -> np.ndarray:
+    """Targets of annotations, float32 [rows, classes]: 1 for each label of a row."""
+    numbers = {label: number for number, label in reversed(list(enumerate(labels)))}
+    targets = np.zeros((len(rows), len(labels)), np.float32)
+    for target, row in zip(targets, rows, strict=True):
+        target[[numbers[label] for label in row.labels]] = 1
+    return targets
 
 
-def _of_split(source: Path, sheet: AnnotationTable, split: str | None) -> AnnotationTable:
-    lines = [line for line in sheet.lines if split in (None, line.split)]
-    if not lines:
-        known = ", ".join(dict.fromkeys(line.split for line in sheet.lines if line.split))
-        raise ValueError(f"{source} has no rows of split {split}; it has {known or 'no splits'}.")
-    return replace(sheet, lines=lines)
+def window(row: Annotation, total: float | None) -> tuple[float, float | None]:
+    """Start and duration (s) of a row in a file of `total` seconds; duration None: to its end.
 
-
-def window(row: Row, total: float | None) -> tuple[float, float | None]:
-    """Start and duration, in s, of a row in a file of `total` seconds; duration None: to its end.
-
-    A file that ends before the window does, but is about as long as it, was cut already.
+    A file that ends before the window does, but is about as long as it, was already cut to it.
     """
     start = row.start or 0.0
     if row.end is None:
         return start, None
     length = row.end - start
-    cut = total is not None and total < row.end - NEAR and total <= length + NEAR
-    return (0.0 if cut else start), length
+    is_cut = total is not None and total < row.end - NEAR and total <= length + NEAR
+    return (0.0 if is_cut else start), length
 
 
 # ---- names of classes ----
 
 
-def _named(sheet: AnnotationTable, names) -> tuple[list[str], list[Annotation], list[str]]:
-    """The classes in order, the lines with class names for what was written, and notes."""
-    labels, meaning, notes = _vocabulary(sheet, names)
-    lines = [
-        line._replace(names=tuple(meaning.get(name, name) for name in line.names))
-        for line in sheet.lines
-    ]
-    labels = labels or sorted({name for line in lines for name in line.names})
-    return labels, lines, notes
-
-
-def _vocabulary(sheet: AnnotationTable, names) -> tuple[list[str], dict[str, str], list[str]]:
-    """The classes in order (none: those of the table), written label → class, and notes."""
+def _vocabulary(table: AnnotationTable, names) -> tuple[list[str], dict[str, str], list[str]]:
+    """The classes in order (empty: the table's labels), {written label: class}, and notes."""
     if isinstance(names, Mapping):
         return list(dict.fromkeys(names.values())), dict(names), []
-    if sheet.form == "epic":
-        return _epic_classes(Path(names) if names else sheet.folder)
-    path = Path(names) if names else _beside(sheet)
+    if table.format == "epic":
+        return _epic_classes(Path(names) if names else table.folder)
+    path = Path(names) if names else _names_beside(table)
     if path is None:
         return [], {}, []
-    meaning = read_names(path)
+    aliases = read_names(path)
     notes = [] if names else [f"class names are those of {path.name}"]
-    return list(dict.fromkeys(meaning.values())), meaning, notes
+    return list(dict.fromkeys(aliases.values())), aliases, notes
 
 
-def _beside(sheet: AnnotationTable) -> Path | None:
-    """The file with the class names of a data set that came without one."""
+def _names_beside(table: AnnotationTable) -> Path | None:
+    """The file with the class names of a data set, beside its table or downloaded."""
     patterns = {"audioset": "*class_labels_indices*.csv", "vggsound": "vggsound_stat.csv"}
-    pattern = patterns.get(sheet.form)
-    found = sorted(sheet.folder.glob(pattern)) if pattern else []
-    if found or sheet.form != "audioset":
-        return found[0] if found else None
-    from mbt_lite.checkpoints import zoo  # brings JAX, which loader processes should not need
+    if table.format not in patterns:
+        return None
+    if files := sorted(table.folder.glob(patterns[table.format])):
+        return files[0]
+    if table.format != "audioset":
+        return None
+    from mbt_lite.checkpoints import zoo  # imports JAX, which loader processes should not need
 
     zoo.audioset_labels()
     return paths.cache_folder() / "class_labels_indices.csv"
 
 
 def read_names(path: Path) -> dict[str, str]:
-    """Written label → class name, in the order of a file with class names."""
+    """{written label: class}, in the order of a file with class names."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no UTF-8 text with the names of the classes.") from None
+        raise ValueError(f"{path} is not UTF-8 text with the names of the classes.") from None
     lines = [line for line in text.splitlines() if line.strip()]
     rows = list(csv.reader(lines, skipinitialspace=True))
     if rows and rows[0][1:] == ["mid", "display_name"]:
         return {row[1]: row[2] for row in rows[1:]}
-    same = len({len(row) for row in rows}) == 1  # otherwise one name a line, some with commas
-    names = [row[0].strip() for row in rows] if same else [line.strip() for line in lines]
+    is_table = len({len(row) for row in rows}) == 1  # otherwise one name a line, some with commas
+    names = [row[0].strip() for row in rows] if is_table else [line.strip() for line in lines]
     if not names:
         raise ValueError(f"{path} names no class; write one a line.")
     return {name: name for name in names}
 
 
 def _epic_classes(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
-    """The verbs, then the nouns, of EPIC-KITCHENS; class numbers stand for names that are lost."""
-    meaning, notes = {}, []
+    """The verbs, then the nouns, of EPIC-KITCHENS; numbers replace names that are missing."""
+    aliases, notes = {}, []
     for kind, count in EPIC_CLASSES.items():
-        found = sorted(folder.glob(f"*{kind}_classes.csv"))
         keys = {str(number): str(number) for number in range(count)}
-        if found:
-            with found[0].open(encoding="utf-8-sig", newline="") as file:
+        if files := sorted(folder.glob(f"*{kind}_classes.csv")):
+            with files[0].open(encoding="utf-8-sig", newline="") as file:
                 keys = {row["id"]: row["key"] for row in csv.DictReader(file)}
         else:
             notes.append(f"no {kind}_classes.csv in {folder}: each {kind} is named by its number")
-        meaning |= {f"{kind}:{number}": f"{kind}:{key}" for number, key in keys.items()}
-    return list(meaning.values()), meaning, notes
+        aliases |= {f"{kind}:{number}": f"{kind}:{key}" for number, key in keys.items()}
+    return list(aliases.values()), aliases, notes
 
 
-def _classes(source: Path, lines: Sequence[Annotation], labels: Sequence[str]) -> dict[str, int]:
-    """The class number of each name in the source that is among the labels."""
-    folded = {_folded(label): i for i, label in reversed(list(enumerate(labels)))}
-    exact = {label: i for i, label in reversed(list(enumerate(labels)))}
-    names = {name for line in lines for name in line.names}
-    known = {n: exact.get(n, folded.get(_folded(n))) for n in names}
-    known = {name: i for name, i in known.items() if i is not None}
-    if known or not names or not all(name.isdecimal() for name in names):
-        return known
-    numbers = {name: int(name) for name in names}
-    if max(numbers.values()) >= len(labels):
-        raise ValueError(
-            f"{source}: class numbers reach {max(numbers.values())}, but the model's end at "
-            f"{len(labels) - 1}."
-        )
-    return numbers
+def _classified(
+    source: Path, rows: Sequence[Annotation], labels: Sequence[str], of_model: bool
+) -> tuple[list[Annotation], list[str]]:
+    """The rows that have a known label, with the names of their classes, and notes on the others.
+
+    A name matches a class exactly, or without regard to case, accents in two parts, and _ for a
+    space.
+    """
+    classes = {_folded(label): label for label in reversed(labels)} | {x: x for x in labels}
+    written = dict.fromkeys(name for row in rows for name in row.labels)
+    meaning = {name: classes.get(name, classes.get(_folded(name))) for name in written}
+    if written and not any(meaning.values()) and all(name.isdecimal() for name in written):
+        if max(map(int, written)) >= len(labels):
+            raise ValueError(
+                f"{source}: class numbers reach {max(map(int, written))}, but the model's end at "
+                f"{len(labels) - 1}."
+            )
+        meaning = {name: labels[int(name)] for name in written}
+    meaning = {name: label for name, label in meaning.items() if label is not None}
+    rows = [
+        replace(row, labels=tuple(dict.fromkeys(meaning[n] for n in row.labels if n in meaning)))
+        for row in rows
+    ]
+    notes = counted(
+        f"labels unknown{' to the model' if of_model else ''}",
+        [name for name in written if name not in meaning],
+    )
+    notes += counted(
+        f"rows without a {'label of the model' if of_model else 'known label'}",
+        [row.path.name for row in rows if not row.labels],
+    )
+    return [row for row in rows if row.labels], notes
 
 
 def _folded(name: str) -> str:
-    """A name without what people write in two ways: capitals, accents in parts, _ for a space."""
     return formats.composed(name).casefold().replace("_", " ")
-
-
-def _with_classes(lines: Sequence[Annotation], known: Mapping[str, int], to: str = ""):
-    """(line, its class numbers) of every line with a known label, and notes on the others."""
-    named = [(line, [known[n] for n in line.names if n in known]) for line in lines]
-    unknown = dict.fromkeys(n for line in lines for n in line.names if n not in known)
-    bare = [Path(line.file).name for line, numbers in named if not numbers]
-    notes = _counted(f"labels unknown{to}", unknown)
-    notes += _counted(f"rows without a {'label of the model' if to else 'known label'}", bare)
-    return [pair for pair in named if pair[1]], notes
 
 
 # ---- files ----
 
 
 class _Files:
-    """Where the files of a sheet lie; data sets that only name their videos are searched once."""
+    """The files of a table; for data sets that only name their videos, a folder is searched."""
 
-    def __init__(self, folder: Path, sheet: AnnotationTable):
-        self.folders = dict.fromkeys([folder, sheet.folder])
-        self.stems: dict[str, Path] = {}
-        if any(line.cuts for line in sheet.lines):
-            self.stems = _by_stem(folder)
+    def __init__(self, folder: Path, table: AnnotationTable):
+        self.folders = dict.fromkeys([folder, table.folder])
+        self.format = table.format
+        self.by_stem = _by_stem(folder) if table.format not in ("own", "folders") else {}
 
-    def window(self, line: Annotation) -> tuple[Path | None, float | None, float | None]:
-        """The file of a line, None where there is none, and the window's start and end in it."""
-        for path in self.places(line):
+    def locate(self, row: Annotation) -> Annotation:
+        """The row with the path of its file, None if it is missing, and the window in that file."""
+        for path in self.candidates(row):
             if path.is_file():
-                return path, line.start, line.end
-        cut = next((self.stems[name] for name in line.cuts if name in self.stems), None)
-        if cut:
-            return cut, (None if line.start is None else 0.0), _length(line)
-        return self.stems.get(line.file, self.stems.get(f"Y{line.file}")), line.start, line.end
+                return replace(row, path=path)
+        for name in formats.clip_names(row, self.format):
+            if name in self.by_stem:
+                path = self.by_stem[name]
+                if row.start is None:
+                    return replace(row, path=path)
+                return replace(row, path=path, start=0.0, end=row.end - row.start)
+        name = str(row.path)
+        return replace(row, path=self.by_stem.get(name, self.by_stem.get(f"Y{name}")))
 
-    def places(self, line: Annotation) -> list[Path]:
-        """Where the file of a line may lie: as written, with Windows' back slashes turned, and with
-        accents as one character or as two, as a copy from another system has them.
+    def candidates(self, row: Annotation) -> list[Path]:
+        """Where a file may be: as written, with backslashes of Windows replaced, and with accented
+        letters as one character or as two, as a copy from another system has them.
         """
-        spelled = [line.file, line.file.replace("\\", "/")]
-        spelled += [normalize(form, spelled[1]) for form in ("NFC", "NFD")]
-        return [folder / file for folder in self.folders for file in dict.fromkeys(spelled)]
-
-
-def _without_folders(named, files: _Files) -> tuple[list, list[str]]:
-    """The (line, class numbers) that do not name a folder, and a note on those that do."""
-    named = list(named)
-    bare = [line for line, _ in named if not line.cuts and not Path(line.file).suffix]
-    folders = [line.file for line in bare if any(path.is_dir() for path in files.places(line))]
-    notes = _counted("rows that name a folder, not a file, left out", folders)
-    return [pair for pair in named if pair[0].file not in folders] if folders else named, notes
-
-
-def _length(line: Annotation) -> float | None:
-    return None if line.end is None else line.end - (line.start or 0.0)
+        name = str(row.path)
+        slashed = name.replace("\\", "/")
+        spellings = [name, slashed, normalize("NFC", slashed), normalize("NFD", slashed)]
+        return [folder / file for folder in self.folders for file in dict.fromkeys(spellings)]
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """Name without suffix → file, of all video and audio files under a folder."""
-    found: dict[str, Path] = {}
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
-            if suffix.lower() in SUFFIXES:
-                found.setdefault(stem, Path(place, name))
-    return found
+    """{name without suffix: file} of all video and audio files under a folder."""
+    files: dict[str, Path] = {}
+    for parent, subfolders, names in os.walk(folder):
+        subfolders.sort()
+        for path in (Path(parent, name) for name in sorted(names)):
+            if path.suffix.lower() in SUFFIXES:
+                files.setdefault(path.stem, path)
+    return files
 
 
-# ---- rows and items ----
+def _with_expected_paths(
+    source: Path, rows: Sequence[Annotation], located: list[Annotation], folder: Path
+) -> list[Annotation]:
+    """The located rows; for a missing file the path where it was expected, unless all are."""
+    expected = [folder / row.path for row in rows]
+    if rows and not any(row.path for row in located):
+        names = list(dict.fromkeys(map(str, expected)))
+        raise ValueError(f"{source}: none of its files is there: {first(names)}.")
+    pairs = zip(located, expected, strict=True)
+    return [replace(row, path=row.path or path) for row, path in pairs]
 
 
-def _row(line: Annotation, labels: Sequence[str], numbers: Iterable[int], files: _Files) -> Row:
-    names = tuple(labels[i] for i in dict.fromkeys(numbers))
-    return Row(_safe(line.name), *files.window(line), names, line.split)
+def _without_folders(rows: list[Annotation], files: _Files) -> tuple[list[Annotation], list[str]]:
+    """The rows whose path is not a folder, and a note on the others."""
+    folders = {
+        str(row.path)
+        for row in rows
+        if files.format == "own" and not row.path.suffix
+        if any(path.is_dir() for path in files.candidates(row))
+    }
+    notes = counted("rows that name a folder, not a file, left out", sorted(folders))
+    return [row for row in rows if str(row.path) not in folders], notes
 
 
-def _safe(name: str) -> str:
-    """A name that is fit for a file; another name never becomes the same one."""
+# ---- ids ----
+
+
+def safe_name(name: str) -> str:
+    """A name that is valid for a file; two names never become the same one."""
     safe = re.sub(r"[^\w.-]+", "_", name.strip("/"), flags=re.ASCII)[:120]
     if safe == name and not name.startswith("."):
         return name
@@ -339,48 +285,25 @@ def _safe(name: str) -> str:
     return f"{safe.lstrip('.')}-{digest}"
 
 
-def _unique(rows: Sequence[Row]) -> tuple[list[Row], list[str]]:
-    """One row per id, the first one, and notes where ids came again."""
-    seen: dict[str, Row] = {}
+def _unique(
+    source: Path, rows: Sequence[Annotation], strict: bool
+) -> tuple[list[Annotation], list[str]]:
+    """One row per id, the first one, and notes on ids that are repeated.
+
+    If `strict`, one row per clip (file and start), and a contradiction raises ValueError.
+    """
+    unique: dict[tuple, Annotation] = {}
     repeated, contrary = [], []
     for row in rows:
-        first = seen.setdefault(row.id, row)
-        if first is not row:
-            (repeated if first == row else contrary).append(row.id)
-    notes = _counted("repeated rows, taken once", repeated)
-    notes += _counted("ids told otherwise before, left out", contrary)
-    return list(seen.values()), notes
-
-
-def _merged(source: Path, placed, classes: int) -> tuple[list[Item], list[str]]:
-    """One item per clip, and a note where rows were repeated."""
-    seen: dict[tuple, frozenset] = {}
-    for path, start, _, numbers in placed:
-        key, numbers = (path, start), frozenset(numbers)
-        if seen.setdefault(key, numbers) != numbers:
+        earlier = unique.setdefault((row.path, row.start) if strict else (row.id,), row)
+        if earlier is row:
+            continue
+        if strict and set(earlier.labels) != set(row.labels):
             raise ValueError(
-                f"{source}: {path.name} is labelled in two ways; write all labels of a clip in "
+                f"{source}: {row.path.name} is labelled in two ways; write all labels of a clip in "
                 "one row, separated by |."
             )
-    repeated = len(placed) - len(seen)
-    notes = [f"repeated rows, taken once: {repeated}"] if repeated else []
-    return [_item(path, start, numbers, classes) for (path, start), numbers in seen.items()], notes
-
-
-def _item(path: Path, start: float | None, numbers: Iterable[int], classes: int) -> Item:
-    truth = np.zeros(classes, np.float32)
-    truth[sorted(numbers)] = 1
-    return Item(path, truth, start)
-
-
-def _counted(what: str, names: Iterable[str]) -> list[str]:
-    """A note that counts and names the first few; none where there are none."""
-    names = list(names)
-    return [f"{what} ({len(names)}): {_first(names)}"] if names else []
-
-
-def _first(names: Iterable[str]) -> str:
-    """The first few names, and how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+        (repeated if strict or earlier == row else contrary).append(row.id)
+    notes = counted("repeated rows, taken once", repeated)
+    notes += counted("ids with other values in an earlier row, left out", contrary)
+    return list(unique.values()), notes

@@ -1,7 +1,7 @@
 """Read and write TFRecord files without TensorFlow, and locate damage in them.
 
-A record is its length (uint64), a check of the length, the data, and a check of the data; checks
-are masked CRC-32C, all numbers little-endian.
+A record is its length (uint64), a checksum of the length, the data, and a checksum of the data;
+checksums are masked CRC-32C, all numbers little-endian.
 """
 
 import os
@@ -12,14 +12,16 @@ from typing import NamedTuple
 
 import google_crc32c
 
+from mbt_lite.paths import replacing
+
 LENGTH = struct.Struct("<Q")
-CHECK = struct.Struct("<I")
-HEADER = LENGTH.size + CHECK.size  # bytes before the data of a record
-OVERHEAD = HEADER + CHECK.size  # bytes of a record besides its data
+CHECKSUM = struct.Struct("<I")
+HEADER = LENGTH.size + CHECKSUM.size  # bytes before the data of a record
+OVERHEAD = HEADER + CHECKSUM.size  # bytes of a record besides its data
 
 
 class Index(NamedTuple):
-    """Where the data of the records of a file lie, and in a phrase why they end early."""
+    """Where the data of the records of a file are, and in a phrase why they end early."""
 
     offsets: list[int]  # bytes
     lengths: list[int]  # bytes
@@ -29,66 +31,55 @@ class Index(NamedTuple):
 def framed(data: bytes) -> bytes:
     """The bytes of a record that holds `data`."""
     length = LENGTH.pack(len(data))
-    return b"".join((length, CHECK.pack(_check(length)), data, CHECK.pack(_check(data))))
+    return b"".join((length, _checksum(length), data, _checksum(data)))
 
 
 def index(path: Path) -> Index:
-    """The `Index` of a file, which reads the headers only; OSError where it cannot be read."""
-    offsets, lengths, at = [], [], 0
+    """The `Index` of a file, of which only the headers are read; OSError if it cannot be read."""
+    offsets, lengths, position = [], [], 0
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        while at < size:
-            header = os.pread(file.fileno(), HEADER, at)
-            fault = _fault(header, size - at)
-            if fault:
+        while position < size:
+            header = os.pread(file.fileno(), HEADER, position)
+            if fault := _fault(header, size - position):
                 return Index(offsets, lengths, fault)
             lengths.append(LENGTH.unpack_from(header)[0])
-            offsets.append(at + HEADER)
-            at += OVERHEAD + lengths[-1]
+            offsets.append(position + HEADER)
+            position += OVERHEAD + lengths[-1]
     return Index(offsets, lengths)
 
 
 def _fault(header: bytes, left: int) -> str | None:
-    """What is wrong with a record of which this header and so many bytes are there."""
+    """What is wrong with a record that has this header, `left` bytes before the end of its file."""
     if len(header) < HEADER:
         return f"the file is cut off: {left} bytes are left of it"
-    length, check = LENGTH.unpack_from(header)[0], CHECK.unpack_from(header, LENGTH.size)[0]
-    if check != _check(header[: LENGTH.size]):
+    if header[LENGTH.size :] != _checksum(header[: LENGTH.size]):
         return "its length is damaged, so that nothing after it can be found"
-    if length + OVERHEAD > left:
-        return f"the file is cut off: {left} of {length + OVERHEAD} bytes are left of it"
-    return None
+    total = LENGTH.unpack_from(header)[0] + OVERHEAD
+    return f"the file is cut off: {left} of {total} bytes are left of it" if total > left else None
 
 
 def read(path: Path, offset: int, length: int) -> bytes:
-    """The data of one record; ValueError with a phrase where it is damaged."""
+    """The data of one record; ValueError with a phrase if it is damaged."""
     with path.open("rb", buffering=0) as file:
         data = os.pread(file.fileno(), length, offset)
-        check = os.pread(file.fileno(), CHECK.size, offset + length)
-    if len(data) < length or len(check) < CHECK.size:
+        checksum = os.pread(file.fileno(), CHECKSUM.size, offset + length)
+    if len(data) < length or len(checksum) < CHECKSUM.size:
         raise ValueError("the file is cut off in it")
-    if CHECK.unpack(check)[0] != _check(data):
-        raise ValueError("its bytes are damaged (the check sum differs)")
+    if checksum != _checksum(data):
+        raise ValueError("its bytes are damaged (the checksum differs)")
     return data
 
 
 def write(path: Path, records: Sequence[bytes] | Iterator[bytes]) -> int:
-    """Write a file of records, whole or not at all, on the disk when this returns; its bytes."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            for data in records:
-                file.write(framed(data))
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-    return size
+    """Write a file of records, whole or not at all; its size in bytes."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for data in records:
+            file.write(framed(data))
+        return file.tell()
 
 
-def _check(data: bytes) -> int:
-    """The masked CRC-32C, so that checks of checks stay good."""
+def _checksum(data: bytes) -> bytes:
+    """The masked CRC-32C; unmasked, the checksum of data with its checksum would be constant."""
     crc = google_crc32c.value(data)
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    return CHECKSUM.pack(((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)

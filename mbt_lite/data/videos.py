@@ -19,12 +19,12 @@ from mbt_lite.features import log_mel
 
 
 class Table:
-    """The labelled windows of video files, see `tables.read_rows`; of one split or of all."""
+    """The labelled windows of video files, see `tables.read`; of one split or of all."""
 
     num_auxiliary_classes = 0
     made_of = None
 
-    def __init__(self, rows: tables.AnnotatedRows, split: str | None = None):
+    def __init__(self, rows: tables.AnnotationTable, split: str | None = None):
         self.labels = tuple(rows.labels)
         of_split = [row for row in rows.rows if split is None or row.split == split]
         self.rows = [row for row in of_split if row.path]

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from mbt_lite import features
 from mbt_lite.config import FrontEnd
 from mbt_lite.data import tables
-from mbt_lite.data.tables import Item
+from mbt_lite.data.tables import Annotation
 from mbt_lite.evaluation import metrics
 from mbt_lite.inference import Classifier
 from mbt_lite.media import MediaError
@@ -136,7 +136,7 @@ def _line(row: Row, width: int) -> str:
 
 def match_front_end(
     classifier: Classifier,
-    source: str | Path | Sequence[Item],
+    source: str | Path | Sequence[Annotation],
     presets: Sequence[str] | None = None,
     *,
     own_statistics: bool = True,
@@ -145,7 +145,7 @@ def match_front_end(
 ) -> FrontEndMatch:
     """The `FrontEndMatch` of a model on labelled clips: presets (None: all) from best to worst.
 
-    `source` is a table, a folder (see `tables.read`) or its items. A file is decoded once; what it
+    `source` is a table, a folder (see `tables.read`) or its rows. A file is decoded once; what it
     shows waits in a temporary file. Of a clip, `views` windows are heard and their logits averaged,
     or the one at the item's start. Files that cannot be read and silent ones are left out, which
     `notes` says. With `own_statistics` presets are standardised over the given audio, else as they
@@ -155,14 +155,16 @@ def match_front_end(
     if "spec" not in classifier.config.streams:
         raise ValueError("this model has no audio stream, so it has no front end to find.")
     named = isinstance(source, str | Path)
-    table = tables.read(source, classifier.labels) if named else tables.Table(list(source))
-    items = table.items
+    table = tables.AnnotationTable([] if named else list(source))
+    if named:
+        table = tables.read(source, classes=classifier.labels, strict=True)
+    items = table.rows
     with tempfile.TemporaryDirectory(prefix="mbt-lite-") as folder:
         heard = _decode(classifier, items, views, Path(folder), quiet)
         return match_front_end_waves(
             classifier,
             heard.waves,
-            np.stack([items[i].truth for i in heard.kept]),
+            tables.multi_hot([items[i] for i in heard.kept], classifier.labels),
             presets,
             owner=heard.owner,
             frames=heard.frames,
@@ -226,7 +228,9 @@ class _Heard:
     notes: tuple[str, ...]
 
 
-def _decode(classifier, items: Sequence[Item], views: int, folder: Path, quiet: bool) -> _Heard:
+def _decode(
+    classifier, items: Sequence[Annotation], views: int, folder: Path, quiet: bool
+) -> _Heard:
     """Every clip's windows, on disk, because the frames of many clips do not fit into memory."""
     config, owner, kept, notes = classifier.clip_config, [], [], []
     samples = config.spec_frames * config.front_end.hop_samples

@@ -44,9 +44,9 @@ from mbt_lite.data import (
     extract,
     prepare,
     splits,
+    tables,
     world,
 )
-from mbt_lite.data.tables import read_rows
 from mbt_lite.train.validation import Sample
 
 MY_FOLDER = None  # "/content/drive/MyDrive/videos": a folder for each class, named like it
@@ -115,7 +115,7 @@ plot.doctor(report)
 # both senses. (In a shell: `mbt-lite doctor videos`.)
 
 # %%
-everything = read_rows(videos)  # a row for each file, its class from the folder's name
+everything = tables.read(videos)  # a row for each file, its class from the folder's name
 reports = {row.path: doctor.examine(row.path) for row in everything.rows}
 every = [(one.severity, one.found.split(";")[0]) for r in reports.values() for one in r.findings]
 alike = Counter((severity, re.sub(r"\d[\d.]*", "...", found)) for severity, found in every)
@@ -168,7 +168,7 @@ print(*table.read_text().splitlines()[:5], sep="\n")
 # prepare clips.csv --out records`.) Broken files cost a line in a table, not the run.
 
 # %%
-read = read_rows(table)
+read = tables.read(table)
 settings = extract.Settings(features.front_end(FRONT_END), tuple(read.labels))
 records = FOLDER / "records"
 shards = prepare.plan(read.rows, "mine", shards=None, split=None)  # one per 64 rows, all splits
