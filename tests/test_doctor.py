@@ -199,7 +199,7 @@ def test_a_video_in_an_unknown_codec_is_named(tmp_path):
     assert problems(doctor.examine(path), "warning") == [f"T{sentence}."]
     settings = extract.Settings(FRONT_ENDS["linear-mel"], ("a",))
     with pytest.raises(ValueError, match=re.escape(f"in the window: t{sentence}; a clip needs")):
-        extract.example(tables.Row("a", path, None, None, ("a",), None), settings)
+        extract.example(tables.Annotation("a", path, None, None, ("a",), None), settings)
 
 
 def test_a_short_clip_is_repeated(tmp_path):
