@@ -44,9 +44,9 @@ def numbered(times, duration, size=(16, 16), wave=None):
     return Media(frames, np.array(times, np.float64), wave, 0.0, float(duration), None)
 
 
-def shown(found, config=CLIP):
+def shown(window, config=CLIP):
     """Which of the numbered frames a view shows."""
-    return features.make_view(found, config).rgb[:, 0, 0, 0].tolist()
+    return features.make_view(window, config).rgb[:, 0, 0, 0].tolist()
 
 
 # --- log-mel -------------------------------------------------------------------------------------
@@ -234,8 +234,8 @@ def test_the_first_frame_stands_in_before_it_begins():
 
 def test_a_longer_file_gives_picture_and_sound_around_its_middle():
     marker = np.arange(3 * RATE, dtype=np.float32) / (3 * RATE)
-    found = numbered(np.arange(12) / 4, 3.0, wave=marker)
-    view = features.make_view(found, CLIP)
+    window = numbered(np.arange(12) / 4, 3.0, wave=marker)
+    view = features.make_view(window, CLIP)
     assert view.rgb[:, 0, 0, 0].tolist() == [4, 5, 6, 7]
     np.testing.assert_allclose(view.times, [1.125, 1.375, 1.625, 1.875])
     np.testing.assert_array_equal(view.wave, marker[RATE : 2 * RATE])
@@ -321,24 +321,24 @@ def test_the_middle_square_is_kept(shape):
     frame[:, :, :, 2] = 255  # blue around
     top, left = (side // 2 - 30 for side in shape)
     frame[:, top : top + 60, left : left + 60] = (255, 0, 0)
-    found = replace(numbered([0.0], 1.0), frames=frame)
-    view = features.make_view(found, replace(CLIP, size=30, resize=30))
+    window = replace(numbered([0.0], 1.0), frames=frame)
+    view = features.make_view(window, replace(CLIP, size=30, resize=30))
     assert (view.rgb[:, :, 1:-1, 0][:, 1:-1] == 255).all()
     assert (view.rgb[:, :, 1:-1, 2][:, 1:-1] == 0).all()
 
 
 def test_the_short_side_is_brought_to_resize_before_the_crop():
     ramp = np.broadcast_to(np.arange(80, dtype=np.uint8)[None, None, :, None], (1, 40, 80, 3))
-    found = replace(numbered([0.0], 1.0), frames=ramp.copy())
-    view = features.make_view(found, replace(CLIP, size=16, resize=20))  # 20 x 40, then 16 x 16
+    window = replace(numbered([0.0], 1.0), frames=ramp.copy())
+    view = features.make_view(window, replace(CLIP, size=16, resize=20))  # 20 x 40, then 16 x 16
     expected = 2 * np.arange(12, 28) + 0.5  # columns of the half-size video
     np.testing.assert_allclose(view.rgb[0, 8, :, 0], expected, atol=1)
 
 
 def test_a_view_of_the_right_size_is_left_untouched():
     noisy = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
-    found = replace(numbered(np.arange(4) / 4, 1.0), frames=noisy)
-    np.testing.assert_array_equal(features.make_view(found, CLIP).rgb, noisy)
+    window = replace(numbered(np.arange(4) / 4, 1.0), frames=noisy)
+    np.testing.assert_array_equal(features.make_view(window, CLIP).rgb, noisy)
 
 
 def test_black_is_minus_one_white_is_one_and_log_mels_are_standardised_on_three_channels():
@@ -390,7 +390,7 @@ def test_a_blanked_stream_is_what_black_frames_or_silence_would_give(stream, oth
         ({"compression": "cube"}, r"compression is one of \('log', 'none'\)"),
         ({"window_fn": "kaiser"}, r"window_fn is one of \('hamming', 'hann'\)"),
         ({"amplitude": 0.0}, r"the amplitude must be above 0"),
-        ({"pre_emphasis": 1.0}, r"pre_emphasis must lie in 0..1, 1 left out"),
+        ({"pre_emphasis": 1.0}, r"pre_emphasis must be at least 0 and below 1"),
     ],
 )
 def test_a_front_end_that_cannot_work_is_refused_in_a_sentence(change, sentence):

@@ -72,11 +72,13 @@ def test_a_short_file_is_covered_whole_and_says_which_windows_were_asked(classif
     frames = np.concatenate([world.frames(world.scene(1, 5), np.arange(50) / 25, 64)] * 5)
     media.write(tmp_path / "four.mp4", frames[:100], 25.0)
     answer = classifier.predict(tmp_path / "four.mp4")
-    assert answer.asked == "asked 0.0-2.0 s and 2.0-4.0 s of 4.0 s"
+    assert answer.asked == "classified 0.0-2.0 s and 2.0-4.0 s of 4.0 s"
     twice = classifier.predict(tmp_path / "four.mp4", views=2)
     np.testing.assert_array_equal(answer.probabilities, twice.probabilities)
-    assert classifier.predict(tmp_path / "four.mp4", views=1).asked == "asked 1.0-3.0 s of 4.0 s"
-    assert classifier.predict(tmp_path / "four.mp4", start=0.5).asked == "asked 0.5-2.5 s of 4.0 s"
+    one, later = ({"views": 1}, "1.0-3.0"), ({"start": 0.5}, "0.5-2.5")
+    for options, seconds in (one, later):
+        answer = classifier.predict(tmp_path / "four.mp4", **options)
+        assert answer.asked == f"classified {seconds} s of 4.0 s"
     media.write(tmp_path / "ten.mp4", frames, 25.0)
     long = classifier.predict(tmp_path / "ten.mp4")
     assert len(long.windows) == features.COVER and long.seconds == pytest.approx(10)
@@ -121,8 +123,8 @@ def test_a_file_that_does_not_say_its_loss_is_taken_by_sigmoid_and_says_so(class
     old = load(file)
     assert old.label_heads == (Head("", "sigmoid", 31),)
     assert old.caution.startswith("The file does not say with which loss its model was trained")
-    told = load(file, loss="softmax")
-    assert told.label_heads[0].kind == "softmax" and not told.caution
+    softmax_model = load(file, loss="softmax")
+    assert softmax_model.label_heads[0].kind == "softmax" and not softmax_model.caution
     checkpoints.save(
         file, classifier.params, WORLD, **about, card={"training": {"loss": "softmax"}}
     )
@@ -165,12 +167,12 @@ def test_one_patch_can_be_asked_and_the_mean_of_all(classifier, path):
     one = classifier.attention(clip, ("rgb", 1, 2, 3), layers=(2,))
     assert one.spec is None and one.query == "rgb patch (1, 2, 3)"
     number = 1 + np.ravel_multi_index((1, 2, 3), WORLD.rgb_grid)
-    want = maps[0][:, number, 1 : 1 + WORLD.patches("rgb")].reshape(-1, *WORLD.rgb_grid)
-    np.testing.assert_allclose(one.rgb[0, :, 0], want, atol=1e-6)
+    expected = maps[0][:, number, 1 : 1 + WORLD.patches("rgb")].reshape(-1, *WORLD.rgb_grid)
+    np.testing.assert_allclose(one.rgb[0, :, 0], expected, atol=1e-6)
     every = classifier.attention(clip, "mean", layers=(2,))
     rows = slice(1, 1 + WORLD.patches("spec"))
-    want = maps[1][:, rows, rows].mean(1).reshape(-1, *WORLD.spec_grid)
-    np.testing.assert_allclose(every.spec[0, :, 0], want, atol=1e-6)
+    expected = maps[1][:, rows, rows].mean(1).reshape(-1, *WORLD.spec_grid)
+    np.testing.assert_allclose(every.spec[0, :, 0], expected, atol=1e-6)
     for place in (("rgb", 9, 0, 0), ("spec", 1), ("smell", 0, 0)):
         with pytest.raises(ValueError, match="query: "):
             classifier.attention(clip, place)
@@ -185,11 +187,11 @@ def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path,
 
     def blind(q, k):
         """Attention whose bottleneck, in one block, reads itself and nothing else."""
-        found = weights(q, k)
+        rows = weights(q, k)
         places.append(len(places))
         if places[-1] not in cut:
-            return found
-        return found.at[:, :, -z:, :-z].set(0)
+            return rows
+        return rows.at[:, :, -z:, :-z].set(0)
 
     monkeypatch.setattr(attention, "attention_weights", blind)
     changes = {}
@@ -236,7 +238,7 @@ def test_wrong_sources_are_refused_in_a_sentence(classifier, tmp_path):
     with pytest.raises(media.MediaError, match="no.mp4"):
         classifier.predict(tmp_path / "no.mp4")
     empty = Clip(rgb=np.zeros((8, 48, 47, 3)), spec=np.zeros((200, 128, 3)))
-    with pytest.raises(ValueError, match="this model wants"):
+    with pytest.raises(ValueError, match="this model needs"):
         classifier.predict(empty)
 
 
@@ -274,9 +276,9 @@ def test_a_shared_folder_answers_as_before_and_says_what_it_is(classifier, path,
 
 
 def test_half_precision_halves_the_file_and_hardly_changes_the_answer(classifier, path, tmp_path):
-    whole = classifier.save(tmp_path / "whole.safetensors")
+    full_size = classifier.save(tmp_path / "whole.safetensors")
     half = classifier.save(tmp_path / "half.safetensors", dtype="bfloat16")
-    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    assert half.stat().st_size < 0.52 * full_size.stat().st_size
     difference = load(half).predict(path).probabilities - classifier.predict(path).probabilities
     assert 0 < np.abs(difference).max() < 0.02
 

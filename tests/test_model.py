@@ -14,7 +14,7 @@ from tiny import TINY
 
 from mbt_lite.checkpoints.io import flatten
 from mbt_lite.config import BASE
-from mbt_lite.model.attention import Attention, fused
+from mbt_lite.model.attention import Attention, fused_kernel
 from mbt_lite.model.mbt import MBT, Clip, StochasticDepth, init_params
 from mbt_lite.model.observe import attention_rows
 
@@ -121,15 +121,15 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
         "qkv": {"kernel": jnp.concatenate(parts, axis=1), "bias": jnp.zeros(48)},
         "out": {"kernel": params["out"]["kernel"].reshape(16, 16), "bias": jnp.zeros(16)},
     }
-    wanted = flax.apply({"params": params}, x)
+    expected = flax.apply({"params": params}, x)
     written, state = ours.apply({"params": params_ours}, x, False, mutable=["intermediates"])
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # where the fused one is taken
     taken = Mock(wraps=jax.nn.dot_product_attention)
     monkeypatch.setattr(jax.nn, "dot_product_attention", taken)
     quick = ours.apply({"params": params_ours}, x, False)
     assert taken.called
-    np.testing.assert_allclose(written, wanted, atol=1e-5)
-    np.testing.assert_allclose(quick, wanted, atol=1e-5)
+    np.testing.assert_allclose(written, expected, atol=1e-5)
+    np.testing.assert_allclose(quick, expected, atol=1e-5)
     weights = state["intermediates"]["weights"][0]
     assert weights.shape == (2, 4, 9, 9)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
@@ -150,11 +150,11 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
     ],
 )
 def test_flash_attention_is_asked_for_only_where_it_runs(
-    monkeypatch, kind, ability, dtype, width, wanted
+    monkeypatch, kind, ability, dtype, width, expected
 ):
     device = SimpleNamespace(device_kind=kind, compute_capability=ability)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert fused(jnp.zeros((1, 2, 3, width), dtype)) == wanted
+    assert fused_kernel(jnp.zeros((1, 2, 3, width), dtype)) == expected
 
 
 FUSIONS = {
@@ -213,7 +213,7 @@ def test_a_clip_that_does_not_fit_is_refused_in_a_sentence():
     params, clip = params_of(TINY), clip_for(TINY)
     with pytest.raises(ValueError, match="none of the model's streams"):
         MBT(TINY).apply({"params": params}, Clip())
-    with pytest.raises(ValueError, match=r"clip.rgb has shape .* wants \[clips, 4, 16, 24, 3\]"):
+    with pytest.raises(ValueError, match=r"clip.rgb has shape .* needs \[clips, 4, 16, 24, 3\]"):
         MBT(TINY).apply({"params": params}, clip._replace(rgb=clip.rgb[:, :2]))
     with pytest.raises(ValueError, match=r"clip.spec has shape \(32, 16, 3\)"):
         MBT(TINY).apply({"params": params}, clip._replace(spec=clip.spec[0]))
@@ -273,8 +273,8 @@ def test_bfloat16_stays_inside_the_blocks():
     assert low.logits.dtype == low.features.dtype == jnp.float32
     assert not np.array_equal(low.logits, high.logits)
     np.testing.assert_allclose(low.logits, high.logits, atol=0.1)
-    made = jax.eval_shape(partial(init_params, config), jax.random.key(0))
-    assert {x.dtype for x in jax.tree.leaves(made)} == {np.dtype("float32")}
+    params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
 
 
 @pytest.mark.full

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite import features, media
-from mbt_lite.config import STREAMS, FrontEnd, to_dict
+from mbt_lite.config import MODALITIES, STREAMS, FrontEnd, to_dict
 from mbt_lite.data import tables
 from mbt_lite.data.records import (
     FPS,
@@ -21,8 +21,6 @@ from mbt_lite.data.records import (
     ROWS,
     Example,
 )
-
-NAMES = {"rgb": "video", "spec": "audio"}  # as `media` calls the streams
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,13 @@ def example(row: tables.Row, settings: Settings) -> tuple[Example, tuple[str, ..
     if row.start and row.end is not None:
         total = media.probe(row.path, track).duration
     start, length = tables.window(row, total)
-    only = None if len(settings.streams) == 2 else NAMES[settings.streams[0]]
+    only = None if len(settings.streams) == 2 else MODALITIES[settings.streams[0]]
     thin = {"fps": FPS, "short_side": settings.short_side, "audio_track": track, "only": only}
     found = media.read(row.path, start, length, **thin)
     for stream, values in (("rgb", found.frames), ("spec", found.wave)):
         if stream in settings.streams and not len(values):
             codec = [f": {words}" for words in found.notes if words.startswith("there is ")]
-            cause = f"has no {NAMES[stream]} in the window{''.join(codec[:1])}"
+            cause = f"has no {MODALITIES[stream]} in the window{''.join(codec[:1])}"
             needed = "a clip needs both" if only is None else f"--streams {stream} needs it"
             raise ValueError(f"{row.path} {cause}; {needed}.")
     seconds = max(math.floor(found.duration + 0.5), 1)

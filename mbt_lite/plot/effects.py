@@ -7,11 +7,11 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
+from mbt_lite.config import MODALITIES
 from mbt_lite.plot.style import FAINT, INK, add_colorbar, finish, hide_frame, new_figure
 
 CHANGE_MAP = "PRGn"  # purple falls, green rises: no colour of a stream, told apart by any eye
 FALLS, RISES = (colormaps[CHANGE_MAP](place) for place in (0.12, 0.88))
-MODALITIES = {"rgb": "video", "spec": "audio"}
 LEAST = 0.01  # of a logit; scales of changes reach at least so far
 
 

@@ -5,10 +5,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mbt_lite.config import MODALITIES
 from mbt_lite.plot.scores import curves, curves_alt
 from mbt_lite.plot.style import COLOURS, FAINT, INK, finish, hide_frame, new_figure
 
-NAMES = {"rgb": "video", "spec": "audio"}
 FEW = 5  # lines in one panel
 LEGEND = {"frameon": False, "labelcolor": INK, "fontsize": 9.5, "borderaxespad": 0}
 TICK = " ✓"
@@ -27,7 +27,7 @@ def training(records: Iterable[Mapping[str, Any]]) -> Figure:
     figure = new_figure(4.4 * len(panels), 3.4 + 0.22 * lines)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, keys) in zip(axes, panels.items(), strict=True):
-        streams = {key: COLOURS[s] for key in keys for s in NAMES if key.endswith(f"_{s}")}
+        streams = {key: COLOURS[s] for key in keys for s in MODALITIES if key.endswith(f"_{s}")}
         rest = dict.fromkeys(("loss", "gradient_norm"), COLOURS["both"])
         curves(records, keys, ax, title, colours=streams | rest)
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), **LEGEND)
@@ -48,7 +48,7 @@ def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """{title: keys} of what there is to draw."""
     known = list(dict.fromkeys(name for row in records for name in row))
     scores = [name for name in known if name in BEST or name.startswith("mAP ")]
-    scores = [name for name in scores if name.rpartition(" ")[2] not in NAMES]
+    scores = [name for name in scores if name.rpartition(" ")[2] not in MODALITIES]
     panels = {
         "training loss": [name for name in known if name.startswith("loss")],
         "validation scores": scores[-FEW:] if len(scores) > FEW else scores,

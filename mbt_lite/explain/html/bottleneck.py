@@ -20,11 +20,11 @@ from mbt_lite.inference import Classifier
 MOST = 6  # labels to choose from
 COLOURS = ("attention", "cause")
 KINDS = {
-    "cut": "cut one direction",
+    "knockout": "cut one direction",
     "zero": "set a bottleneck token to zero",
     "freeze": "freeze a bottleneck token",
     "mean": "set a bottleneck token to its mean",
-    "swap": "take a bottleneck token from the other clip",
+    "patch": "take a bottleneck token from the other clip",
 }
 
 
