@@ -111,11 +111,11 @@ def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp
 def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tmp_path):
     command = ["attention", str(SAMPLES / "ring_sings_with_bell.mp4"), "--out"]
     page, figure = str(tmp_path / "map.html"), str(tmp_path / "map.png")
-    wanted = ["--map", "occlusion", "gradient", "flow"]
-    assert cli.main([*command, page, *wanted, "--label", "ring sings"]) == 0
-    assert cli.main([*command, figure, *wanted]) == 0
-    said = capsys.readouterr().err
-    assert all(f"How far to believe {method}: in" in said for method in wanted[1:])
+    methods = ["--map", "occlusion", "gradient", "flow"]
+    assert cli.main([*command, page, *methods, "--label", "ring sings"]) == 0
+    assert cli.main([*command, figure, *methods]) == 0
+    sentence = capsys.readouterr().err
+    assert all(f"How far to believe {method}: in" in sentence for method in methods[1:])
     text = (tmp_path / "map.html").read_text("utf-8")
     assert "<h1>What the answer rests on: ring sings</h1>" in text
     assert r"by occlusion for \u201cring sings\u201d, the answer rests most at" in text
@@ -150,17 +150,17 @@ def test_two_clips_swap_their_sounds(capsys, tmp_path):
     for name in ("swap.png", "swap.html"):
         out = ["--out", str(tmp_path / name), "--label", "ring sings"]
         assert cli.main(["swap", *clips, *out]) == 0
-    said = capsys.readouterr().out
-    assert "video of ring_sings_with_bell with audio of circle_sings" in said
-    assert "% audio" in said and len(list(tmp_path.iterdir())) == 2
+    sentence = capsys.readouterr().out
+    assert "video of ring_sings_with_bell with audio of circle_sings" in sentence
+    assert "% audio" in sentence and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.full
 def test_faithfulness_prints_its_table_and_draws_it(capsys, tmp_path):
     out = ["--out", str(tmp_path / "scores.png"), "--methods", "attention", "rollout"]
     assert cli.main(["faithfulness", "--clips", "2", "--json", *out]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["methods"] == ["attention", "rollout"] and found["chance"][-1] is None
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["methods"] == ["attention", "rollout"] and rows["chance"][-1] is None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.png", "scores_curves.png"]
     assert cli.main(["faithfulness", "--methods", "magic"]) == 1
     assert "there are attention, rollout" in capsys.readouterr().err
@@ -180,13 +180,13 @@ def test_world_renders_clips_with_labels_and_key(capsys, tmp_path):
 def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
     config = Path(cli.__file__).parent.parent / "configs" / "world.py"
     work = ["--config", str(config), "--workdir", str(tmp_path / "run")]
-    for field, said in (
+    for field, sentence in (
         (["--model.dept", "2"], "model.depth"),
         (["--train.steps", "-1"], "1 or more"),
     ):
         with pytest.raises(SystemExit) as stop:
             cli.main(["train", *work, *field])
-        assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+        assert stop.value.code == 2 and sentence in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -202,8 +202,8 @@ def test_help_of_train_lists_every_field_with_its_type_and_default(capsys):
         ("--model.fusion str = bottleneck ", " all tokens; late: none"),
         ("--clip.frames int = 32", "32"),
     ):
-        found = [line for line in lines if line.strip().startswith(start)]
-        assert len(found) == 1 and found[0].endswith(end)
+        rows = [line for line in lines if line.strip().startswith(start)]
+        assert len(rows) == 1 and rows[0].endswith(end)
 
 
 @pytest.mark.parametrize(
@@ -228,9 +228,11 @@ def test_an_option_of_train_that_would_have_no_effect_is_refused(capsys, words, 
 
 
 def test_streams_and_steps_of_the_command_line_count(capsys):
-    made = read_experiment(Path("folder"), None, ("--model.streams", "spec", "--train.steps", "9"))
-    assert made.model.streams == ("spec",) and made.start.rewire and made.start.model
-    assert made.train.steps == 9 and made.train.epochs == 0
+    options = ("--model.streams", "spec", "--train.steps", "9")
+    experiment = read_experiment(Path("folder"), None, options)
+    assert experiment.model.streams == ("spec",)
+    assert experiment.start.rewire and experiment.start.model
+    assert experiment.train.steps == 9 and experiment.train.epochs == 0
     assert "--model.streams turns on --start.rewire" in capsys.readouterr().err
 
 
@@ -251,7 +253,7 @@ def test_streams_and_steps_of_the_command_line_count(capsys):
         ("predict https://a.b/watch?v=1", "https://a.b/watch?v=1: addresses are not opened; downl"),
         (
             "predict x.mp4 --model https://a.b/c",
-            "https://a.b/c: addresses are not opened but for hf",
+            "https://a.b/c: the only addresses allowed are hf",
         ),
     ],
 )
@@ -319,23 +321,25 @@ def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(
     "change", ["heads", "steps", "streams", "extra", "missing", "text", "list"]
 )
 def test_an_experiment_that_was_edited_by_hand_is_refused_by_field(capsys, tmp_path, change):
-    made = to_dict(world_recipe.experiment())
+    experiment = to_dict(world_recipe.experiment())
+    model, train = experiment["model"], experiment["train"]
     changes = {
-        "heads": (made["model"] | {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
-        "streams": (made["model"] | {"streams": "rgb"}, "model.streams must be a list of texts"),
-        "extra": (made["model"] | {"colour": 1}, "model has no field colour"),
-        "list": ([made["model"]], "model must be fields in {}, not ["),
-        "steps": (made["train"] | {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
+        "heads": (model | {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
+        "streams": (model | {"streams": "rgb"}, "model.streams must be a list of texts"),
+        "extra": (model | {"colour": 1}, "model has no field colour"),
+        "list": ([model], "model must be fields in {}, not ["),
+        "steps": (train | {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
         "missing": (None, "Experiment lacks model"),
     }
-    value, said = changes.get(change, (None, "Expecting"))
+    value, sentence = changes.get(change, (None, "Expecting"))
     part = "train" if change == "steps" else "model"
-    made = {**made, part: value} if value else {k: v for k, v in made.items() if k != part}
+    experiment.pop(part)
+    experiment |= {part: value} if value else {}
     path = tmp_path / "experiment.json"
-    path.write_text("{" if change == "text" else json.dumps(made))
+    path.write_text("{" if change == "text" else json.dumps(experiment))
     assert cli.main(["train", "--config", str(path), "--dry-run"]) == 1
     err = capsys.readouterr().err
-    assert f"{path}: " in err and said in err and err.count("\n") == 1
+    assert f"{path}: " in err and sentence in err and err.count("\n") == 1
 
 
 def test_the_folders_of_the_micro_world_are_understood_by_its_model(capsys, tmp_path):
@@ -408,13 +412,13 @@ def test_ctrl_c_in_a_callback_that_may_raise_nothing_stops_all_the_same(capsys, 
             raise KeyboardInterrupt
 
     def long_work(self):
-        made = Guarded()
-        del made
+        guarded = Guarded()
+        del guarded
         time.sleep(20)
         return 0
 
     monkeypatch.setattr(cli.COMMANDS["bench"], "run", long_work)
-    begun = time.monotonic()
+    start = time.monotonic()
     assert cli.main(["bench"]) == 130
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert "interrupted" in capsys.readouterr().err
