@@ -129,8 +129,8 @@ def test_modules_lean_only_on_the_libraries_that_are_theirs_and_on_no_pickle():
         strange |= NEVER | PICKLES
         if any(lies_in(path, name) for name in WITHOUT_JAX):
             strange |= {"jax", "flax", "optax", "orbax"}  # what a loader process imports
-        if found := sorted(leans_on(path, *strange)):
-            wrong.append(f"{relative(path)} may not import {found}.")
+        if bad := sorted(leans_on(path, *strange)):
+            wrong.append(f"{relative(path)} may not import {bad}.")
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.keyword) and node.arg == "allow_pickle":
                 if not (isinstance(node.value, ast.Constant) and node.value.value is False):
@@ -163,14 +163,14 @@ def test_public_names_are_handed_out_and_an_unknown_one_is_answered_with_them():
 def test_a_type_checker_reads_the_same_public_names():
     tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    told = {}
+    names = {}
     for node in block.body:
         for alias in node.names:
             full = PACKAGE.parent.joinpath(*node.module.split("."), alias.name)
             module = full.is_dir() or full.with_suffix(".py").is_file()
             home = f"{node.module}.{alias.name}" if module else node.module
-            told[alias.asname] = home.removeprefix("mbt_lite.")
-    assert told == mbt_lite._HOMES
+            names[alias.asname] = home.removeprefix("mbt_lite.")
+    assert names == mbt_lite._HOMES
     assert (PACKAGE / "py.typed").is_file()
 
 
@@ -182,7 +182,7 @@ def test_requirements_name_exact_versions_of_all_that_pyproject_asks_for_and_no_
     assert not wrong, "\n".join(wrong)
     names = {line.split("==")[0] for line in packages}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
-    asked = {re.match(r"[\w.-]+", entry)[0] for entry in wanted} | set(NAMED.split())
-    missing = {name.lower().replace("_", "-") for name in asked} - names
+    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    required = {re.match(r"[\w.-]+", entry)[0] for entry in requirements} | set(NAMED.split())
+    missing = {name.lower().replace("_", "-") for name in required} - names
     assert not missing, f"requirements.txt lacks {sorted(missing)}."

@@ -117,17 +117,17 @@ def lab(tmp_path_factory):
 @pytest.fixture
 def tab(lab, request):
     """A browser tab with the test's notebook; what it asks of other machines fails the test."""
-    asked = []
+    urls = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page(viewport={"width": 1100, "height": 1100})
         tab.route("https://colab.research.google.com/**", lambda route: route.abort())  # the badge
-        tab.on("request", lambda request: asked.append(urlparse(request.url)))
+        tab.on("request", lambda request: urls.append(urlparse(request.url)))
         name = request.node.get_closest_marker("notebook").args[0]
         tab.goto(f"{lab}/workspaces/{name}/tree/{name}.ipynb")
         yield tab
         browser.close()
-    hosts = {one.hostname for one in asked if one.scheme not in ("data", "blob")}
+    hosts = {one.hostname for one in urls if one.scheme not in ("data", "blob")}
     assert hosts - {"colab.research.google.com"} == {"127.0.0.1"}
 
 
@@ -152,7 +152,7 @@ def changed(tab, words: str) -> tuple[str, str, str]:
     return shown(tab)
 
 
-def told(tab, words: str) -> tuple[str, str, str]:
+def shown_with(tab, words: str) -> tuple[str, str, str]:
     """What is shown once these words are among the words."""
     script = "words => document.querySelector('%s')?.innerText.includes(words)"
     tab.wait_for_function(script % ".jp-OutputArea-output [role=status]", arg=words)
@@ -169,11 +169,11 @@ def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_sound_can_be_play
     assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second video
     for _ in range(3):
         tab.get_by_role("slider").press("ArrowRight")
-    moved = told(tab, f"around {tab.locator('.widget-readout').inner_text()}")
+    moved = shown_with(tab, f"around {tab.locator('.widget-readout').inner_text()}")
     assert moved[0] != before[0] and moved[1] == moved[2] != before[2]
     for key in ("Space", "ArrowUp", "Enter"):
         tab.get_by_label("layer").press(key)
-    other = told(tab, "in layer 1 ")
+    other = shown_with(tab, "in layer 1 ")
     assert other[0] != moved[0]
     tab.get_by_role("button", name="Play").press("Enter")
     tab.wait_for_function("document.querySelector('audio')?.currentTime > 0")
@@ -205,7 +205,7 @@ def test_a_lesson_runs_from_top_to_bottom_and_its_laboratory_is_turned_by_keyboa
     sliders = tab.get_by_role("slider")
     for _ in range(2):
         sliders.nth(2).press("ArrowLeft")  # fft, from 1024 to 400
-    told(tab, ", 2 empty mel filters")
+    shown_with(tab, ", 2 empty mel filters")
     tab.wait_for_function(f"old => document.querySelector('{IMAGE}').src !== old", arg=source)
     tab.screenshot(path=tmp_path / "after.png")
     tab.locator(".jp-StatusBar-Widget").get_by_text("| Idle").wait_for(timeout=60_000)
