@@ -2,11 +2,11 @@
 
     mbt-lite train --config world --workdir runs/world
 
-Hardware: two CPU cores, 17 minutes by the log of the run whose weights are embedded. Expected:
-mAP 0.999 or more of every kind of class, matched accuracy 0.999 (measured, see its card).
+Hardware: two CPU cores, 17 minutes by the log of the embedded weights. Expected: mAP 0.999 or more
+for every kind of class, matched accuracy 0.999 (measured, see its card).
 
-In training it also answers for shapes and motions by themselves (`world.PARTS`): the pairs that
-the audio must be matched with are found much sooner so. The columns are cut off afterwards.
+In training it also predicts shapes and motions separately (`world.PARTS`), because then it learns
+much sooner which pairs match the audio. These columns are cut off afterwards.
 """
 
 from dataclasses import replace
