@@ -40,17 +40,6 @@ def growth(points: Sequence[dict]) -> Figure:
     return figure
 
 
-def growth_alt(points: Sequence[dict]) -> str:
-    """Describe what each way to fuse costs at both ends of each axis."""
-    parts = []
-    for axis in dict.fromkeys(point["axis"] for point in points):
-        for way in dict.fromkeys(p["way"] for p in points if p["axis"] == axis):
-            across, up = _line(points, axis, way, "seconds")
-            ends = [f"{up[i]:.1f} s at {across[i]:,} {axis}" for i in (0, -1)]
-            parts.append(f"{way}: {' and '.join(ends)}")
-    return "Seconds of a forward pass. " + "; ".join(parts)
-
-
 def _line(points: Sequence[dict], axis: str, way: str, value: str) -> tuple[list, list]:
     line = sorted((p["at"], p[value]) for p in points if p["axis"] == axis and p["way"] == way)
     return [at for at, _ in line], [up for _, up in line]

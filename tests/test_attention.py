@@ -32,12 +32,12 @@ def drawn(length: int, dtype: str = "float32"):
 
 
 @pytest.mark.parametrize("length", [1, 127, 128, 129, 300])
-def test_blocks_read_what_the_whole_matrix_reads(length):
+def test_blocked_attention_equals_plain_attention(length):
     qkv = drawn(length)
     np.testing.assert_allclose(jax.jit(blocked_attention)(*qkv), plain(*qkv), atol=5e-6)
 
 
-def test_blocks_have_the_gradient_of_the_whole_matrix():
+def test_blocked_attention_has_the_gradient_of_plain_attention():
     def loss(attend, *qkv):
         return (attend(*qkv) ** 2).sum()
 
@@ -50,14 +50,14 @@ def test_blocks_have_the_gradient_of_the_whole_matrix():
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
 
 
-def test_scores_that_overflow_an_exponential_do_no_harm():
+def test_large_scores_do_not_overflow():
     q, k, v = drawn(200)
     result = blocked_attention(1e2 * q, k, v)
     assert np.isfinite(result).all()
     np.testing.assert_allclose(result, plain(1e2 * q, k, v), atol=2e-3)
 
 
-def test_short_numbers_come_back_short():
+def test_bfloat16_stays_bfloat16():
     result = blocked_attention(*drawn(200, "bfloat16"))
     assert result.dtype == jnp.bfloat16
     exact = plain(*(x.astype(jnp.float32) for x in drawn(200, "bfloat16")))
@@ -76,7 +76,7 @@ def test_the_gradient_of_gelu_is_that_of_its_formula(dtype, atol):
     np.testing.assert_allclose(np.asarray(result, np.float64), slope, atol=atol)
 
 
-def test_gelu_keeps_nothing_but_what_it_was_given():
+def test_gelu_stores_only_its_input():
     def twice(gelu, x):
         return (gelu(gelu(x) @ x) ** 2).sum()
 
@@ -94,7 +94,7 @@ def planned(attend, qkv) -> int:
     return gradient.lower(*qkv).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_no_matrix_of_all_pairs_lies_in_memory_not_even_for_the_gradient():
+def test_no_matrix_of_all_pairs_is_in_memory_even_for_the_gradient():
     qkv = drawn(2048)
     pairs = 2 * 3 * 2048**2 * 4  # bytes of all weights
     assert planned(blocked_attention, qkv) < pairs / 10
@@ -116,7 +116,7 @@ def logits_of(config, params, clip):
 
 @pytest.mark.parametrize("fusion", ["bottleneck", "joint", "late"])
 @pytest.mark.full
-def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
+def test_a_model_gives_the_same_logits_with_blocked_attention(monkeypatch, fusion):
     config = replace(SMALL, fusion=fusion)
     qkv = drawn_model(config)
     plain_logits = logits_of(config, *qkv)
@@ -128,7 +128,7 @@ def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
 
 
 @pytest.mark.full
-def test_the_usual_formulation_gives_the_same_answers():
+def test_the_usual_formulation_gives_the_same_logits():
     params, clip = drawn_model(SMALL)
     ours = logits_of(SMALL, params, clip)
     usual = jax.jit(ReferenceMBT(SMALL).apply)({"params": translated(SMALL, params)}, clip)

@@ -27,14 +27,14 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
 
-def test_predict_prints_labels_and_what_each_stream_alone_says(capsys):
+def test_predict_prints_labels_from_both_streams_and_from_each_alone(capsys):
     assert cli.main(["predict", str(SAMPLES / "circle_sings.mp4"), "--top", "4"]) == 0
     out = capsys.readouterr().out
     assert "circle_sings.mp4" in out and "circle sings" in out
     assert "audio only:" in out and "video only:" in out
 
 
-def test_a_bad_file_gets_its_line_and_the_others_their_answers(capsys, tmp_path):
+def test_a_bad_file_gets_an_error_and_the_others_predictions(capsys, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     files = [tmp_path / "text.mp4", SAMPLES / "ring_sings_with_bell.mp4", tmp_path / "none.mp4"]
     assert cli.main(["predict", *map(str, files), "--json"]) == 1
@@ -58,7 +58,7 @@ def test_it_runs_as_a_program_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_one_command_compiled_serves_the_next(tmp_path):
+def test_compiled_functions_are_cached_for_the_next_command(tmp_path):
     """Where nothing can be kept, the answer is the same."""
     (tmp_path / "file").touch()
     clip = str(SAMPLES / "circle_sings.mp4")
@@ -80,7 +80,7 @@ def test_what_one_command_compiled_serves_the_next(tmp_path):
     assert predicted(tmp_path / "file") == first
 
 
-def test_predict_looks_where_it_is_told_to(capsys, tmp_path):
+def test_predict_reads_the_window_from_start(capsys, tmp_path):
     scenes, times = [world.scene(1, i) for i in (0, 4)], np.arange(50) / 25
     frames = np.concatenate([world.frames(s, times, 96) for s in scenes])
     media.write(tmp_path / "two.mp4", frames, 25.0, np.concatenate([world.wave(s) for s in scenes]))
@@ -92,7 +92,7 @@ def test_predict_looks_where_it_is_told_to(capsys, tmp_path):
 
 
 @pytest.mark.full
-def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp_path):
+def test_attention_is_saved_as_a_figure_a_page_or_a_film_with_audio(capsys, tmp_path):
     clip = str(SAMPLES / "circle_sings.mp4")
     for name in ("map.png", "map.html", "map.mp4"):
         assert cli.main(["attention", clip, "--out", str(tmp_path / name)]) == 0
@@ -108,7 +108,7 @@ def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp
 
 
 @pytest.mark.full
-def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tmp_path):
+def test_importance_maps_are_drawn_with_their_scores(capsys, tmp_path):
     command = ["attention", str(SAMPLES / "ring_sings_with_bell.mp4"), "--out"]
     page, figure = str(tmp_path / "map.html"), str(tmp_path / "map.png")
     methods = ["--map", "occlusion", "gradient", "flow"]
@@ -128,7 +128,7 @@ def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tm
 
 
 @pytest.mark.full
-def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
+def test_flow_is_saved_as_a_figure_or_a_page_and_printed_as_a_sentence(capsys, tmp_path):
     clip = str(SAMPLES / "ring_sings_with_bell.mp4")
     for name in ("flow.png", "flow.html"):
         out = ["--out", str(tmp_path / name), "--label", "ring sings"]
@@ -145,7 +145,7 @@ def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
 
 
 @pytest.mark.full
-def test_two_clips_swap_their_sounds(capsys, tmp_path):
+def test_two_clips_swap_their_audio(capsys, tmp_path):
     clips = [str(SAMPLES / name) for name in ("ring_sings_with_bell.mp4", "circle_sings.mp4")]
     for name in ("swap.png", "swap.html"):
         out = ["--out", str(tmp_path / name), "--label", "ring sings"]
@@ -257,7 +257,7 @@ def test_streams_and_steps_of_the_command_line_count(capsys):
         ),
     ],
 )
-def test_the_inputs_fault_is_a_sentence_and_exit_code_1(
+def test_an_error_in_the_input_is_a_sentence_and_exit_code_1(
     capsys, monkeypatch, tmp_path, line, sentence
 ):
     monkeypatch.chdir(tmp_path)
@@ -267,7 +267,7 @@ def test_the_inputs_fault_is_a_sentence_and_exit_code_1(
     assert not list(tmp_path.iterdir())
 
 
-def test_letters_that_the_output_does_not_have_are_written_as_numbers(monkeypatch, tmp_path):
+def test_letters_that_the_output_cannot_encode_are_written_as_numbers(monkeypatch, tmp_path):
     """As on Windows, where the output of a program into a file is cp1252; the batch goes on."""
     out = io.TextIOWrapper(io.BytesIO(), "cp1252")
     monkeypatch.setattr(sys, "stdout", out)
@@ -342,7 +342,7 @@ def test_an_experiment_that_was_edited_by_hand_is_refused_by_field(capsys, tmp_p
     assert f"{path}: " in err and sentence in err and err.count("\n") == 1
 
 
-def test_the_folders_of_the_micro_world_are_understood_by_its_model(capsys, tmp_path):
+def test_class_folders_of_the_micro_world_can_be_evaluated(capsys, tmp_path):
     classes = ["--classes", "circle sings", "ring sings", "--size", "48"]
     assert cli.main(["world", "--out", str(tmp_path / "v"), "-n", "1", *classes]) == 0
     capsys.readouterr()
@@ -397,7 +397,7 @@ def test_weights_are_converted_there_and_back_unchanged(capsys, tmp_path):
     assert "ends in none of .safetensors" in capsys.readouterr().err
 
 
-def test_a_folder_is_answered_file_by_file(capsys, tmp_path):
+def test_a_folder_is_predicted_file_by_file(capsys, tmp_path):
     for name in ("b.mp4", "a.mp4"):
         (tmp_path / name).write_bytes((SAMPLES / "circle_sings.mp4").read_bytes())
     (tmp_path / "notes.txt").write_text("not a clip")
@@ -406,7 +406,7 @@ def test_a_folder_is_answered_file_by_file(capsys, tmp_path):
     assert [Path(row["file"]).name for row in rows] == ["a.mp4", "b.mp4"]
 
 
-def test_ctrl_c_in_a_callback_that_may_raise_nothing_stops_all_the_same(capsys, monkeypatch):
+def test_ctrl_c_in_a_callback_that_swallows_it_still_stops(capsys, monkeypatch):
     class Guarded:
         def __del__(self):  # Python drops what is raised here, as it does in JAX's callbacks
             raise KeyboardInterrupt

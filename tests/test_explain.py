@@ -1,4 +1,4 @@
-"""What is said of the bottleneck: conserved, equal to plain definitions, and true when cut."""
+"""Explanations equal plain definitions, conserve attention mass, and hold under interventions."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -149,9 +149,7 @@ def test_gradient_weighted_relevance_equals_the_plain_definition(fusion, agree):
     weighted = [{s: x.mean(0) for s, x in one.items()} for one in products]
     row = at_the_answer(config)
     for matrix in reversed(dense(config, weighted)):
-        if (
-            config.fusion == "bottleneck"
-        ):  # the plain matrix keeps bottleneck tokens where nothing is fused
+        if config.fusion == "bottleneck":  # undo the identity rows of layers without fusion
             bottlenecks = np.arange(len(matrix) - config.bottlenecks, len(matrix))
             matrix[bottlenecks, bottlenecks] -= matrix[bottlenecks, bottlenecks] == 1
         row = row @ (matrix + np.eye(len(matrix)))
@@ -167,25 +165,7 @@ def even(config) -> Classifier:
     return Classifier(config, params, HEAR, LABELS)
 
 
-def test_even_attention_crosses_two_fused_layers_by_the_closed_form():
-    config = replace(TINY, depth=2, fusion_layer=0)
-    audio, video, bottlenecks = 9, 13, 3
-    result = explain.rollout(even(config), clip_of(config), query="spec")
-    read = (
-        0.5 * bottlenecks / (audio + bottlenecks)
-    )  # what the audio's class token takes from the bottleneck tokens
-    written = (
-        0.5 * 0.5 / (video + bottlenecks)
-    )  # what a bottleneck token took from each patch, with half a vote
-    np.testing.assert_allclose(result.rgb, read * written, rtol=1e-6)
-    kept = 0.5 / (audio + bottlenecks)  # what the class token then takes from a patch
-    by_patches = 0.5 / (audio + bottlenecks) * (0.5 + (audio - 1) * 0.5 / (audio + bottlenecks))
-    by_class = (0.5 + 0.5 / (audio + bottlenecks)) * kept
-    by_bottlenecks = read * 0.5 * 0.5 / (audio + bottlenecks)
-    np.testing.assert_allclose(result.spec, by_patches + by_class + by_bottlenecks, rtol=1e-6)
-
-
-def test_even_attention_makes_a_flow_of_the_closed_form():
+def test_flow_of_uniform_attention_has_its_closed_form():
     config = replace(TINY, depth=2, fusion_layer=0)
     flow = explain.flow(even(config), clip_of(config), "ant", effects=False)
     audio, video, bottlenecks = 9, 13, 3
@@ -211,7 +191,7 @@ def test_the_mass_of_a_flow_is_conserved_at_every_node_and_its_maps_sum_to_one(c
             np.testing.assert_allclose(sum(x.sum(-1) for x in parts.values()), 1, atol=1e-6)
 
 
-def test_sound_goes_into_the_picture_only_through_slots():
+def test_audio_reaches_video_only_through_bottleneck_tokens():
     flow = explain.flow(model(), clip_of(), "bee", effects=False)
     assert flow.groups == (
         "audio",
@@ -256,7 +236,7 @@ def fused(classifier) -> bool:
 
 
 @with_bottleneck
-def test_with_sound_to_picture_cut_the_picture_does_not_depend_on_the_sound(config):
+def test_with_audio_to_video_knocked_out_video_does_not_depend_on_audio(config):
     classifier, clip = model(config), clip_of(config)
     loud = clip._replace(spec=clip.spec + 1)
     cut = explain.Intervention("knockout", reader="rgb")
@@ -269,7 +249,7 @@ def test_with_sound_to_picture_cut_the_picture_does_not_depend_on_the_sound(conf
     np.testing.assert_allclose(quiet["rgb"], alone.stream_logits["rgb"], atol=1e-5)
 
 
-def test_a_cut_after_one_layer_leaves_the_layers_before_and_the_other_direction_alone():
+def test_a_knockout_after_one_layer_leaves_earlier_layers_and_the_other_direction():
     classifier, clip = model(), clip_of()
     last = explain.Intervention("knockout", TINY.depth - 2, reader="rgb")
     cut, free = streams_of(classifier, clip, last), streams_of(classifier, clip)
@@ -277,7 +257,7 @@ def test_a_cut_after_one_layer_leaves_the_layers_before_and_the_other_direction_
     assert np.abs(cut["rgb"] - free["rgb"]).max() > 1e-3
 
 
-def test_an_operation_of_nothing_changes_nothing():
+def test_empty_edits_change_nothing():
     classifier, batch = model(), maps.batched(model(), clip_of())
     as_it_is = interventions.operated(classifier, batch, [interventions.untouched(TINY)]).logits[0]
     np.testing.assert_allclose(as_it_is, classifier.logits(batch), atol=1e-5)
@@ -329,7 +309,7 @@ def test_the_strongest_edges_come_with_their_names_and_effects():
     assert effect == flow.effect[at] and len(edges) == 3 * 12
 
 
-def test_slots_set_to_zero_are_what_a_forward_pass_with_zeros_gives():
+def test_zero_ablation_equals_a_forward_pass_with_zeros():
     classifier, clip = model(), clip_of()
     batch = maps.batched(classifier, clip)
 
@@ -344,7 +324,7 @@ def test_slots_set_to_zero_are_what_a_forward_pass_with_zeros_gives():
     np.testing.assert_allclose(result.change[0], expected - result.logits, atol=1e-5)
 
 
-def test_frozen_from_the_start_a_slot_holds_what_was_learnt():
+def test_a_bottleneck_token_frozen_from_the_start_keeps_its_learned_value():
     classifier, clip = model(), clip_of()
     batch, learnt = maps.batched(classifier, clip), classifier.params["bottleneck"][0, 1]
 
@@ -357,7 +337,7 @@ def test_frozen_from_the_start_a_slot_holds_what_was_learnt():
     np.testing.assert_allclose(result.operated[0], expected, atol=1e-5)
 
 
-def test_slots_swapped_in_from_the_clip_itself_change_nothing_and_from_another_much():
+def test_patching_from_the_same_clip_changes_nothing_and_from_another_much():
     classifier, clip = model(), clip_of()
     own = explain.intervene(
         classifier, clip, explain.bottleneck_interventions(TINY, "patch"), other=clip
@@ -381,7 +361,7 @@ def test_the_mean_over_data_weighs_every_clip_alike():
     assert {one.kind for one in effects.operations} == {"knockout", "zero", "freeze", "mean"}
 
 
-def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
+def test_the_strongest_intervention_is_named_and_the_table_is_sorted():
     effects = explain.Effects(
         LABELS,
         np.zeros(5),
@@ -419,12 +399,12 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
         (lambda: explain.bottleneck_means(model(), []), "at least one batch"),
     ],
 )
-def test_what_cannot_be_operated_on_is_refused_in_a_sentence(operation, sentence):
+def test_impossible_interventions_are_refused_in_a_sentence(operation, sentence):
     with pytest.raises(ValueError, match=sentence):
         operation()
 
 
-def test_occlusion_is_the_fall_of_the_logit_without_a_patch():
+def test_occlusion_is_the_drop_of_the_logit_without_a_patch():
     classifier, clip = model(), clip_of()
     result = explain.occlusion(classifier, clip, "dog")
     full = classifier.logits(maps.batched(classifier, clip))[0, 3]
@@ -439,14 +419,14 @@ def test_occlusion_is_the_fall_of_the_logit_without_a_patch():
         assert fall == pytest.approx(full - without, abs=1e-5)
 
 
-def test_windows_tile_the_grid_and_neighbours_in_one_share_their_fall():
+def test_windows_tile_the_grid_and_neighbors_share_their_drop():
     windows = maps._windows((3, 5), (2, 2))
     assert windows.shape == (6, 3, 5) and (windows.sum(0) == 1).all()
     result = explain.occlusion(model(), clip_of(), "dog", {"rgb": (2, 2, 3), "spec": (2, 2)})
     assert np.ptp(result.rgb) == 0 and len(np.unique(result.spec)) == 2
 
 
-def test_hidden_frames_are_those_that_a_model_looks_at():
+def test_hidden_frames_are_those_that_the_model_samples():
     config = replace(TINY, rgb_sampled=2, rgb_patch=(1, 8, 8))
     clip = jax.tree.map(lambda x: x[None], clip_of(config))
     cells = np.zeros((1, *config.rgb_grid), bool)
@@ -456,14 +436,14 @@ def test_hidden_frames_are_those_that_a_model_looks_at():
     assert changed.tolist() == [False, False, False, True]
 
 
-def test_a_map_of_attention_is_the_mean_over_layers_heads_and_slots():
+def test_the_attention_map_is_the_mean_over_layers_heads_and_bottleneck_tokens():
     classifier, clip = model(), clip_of()
     seen, result = classifier.attention(clip), explain.attention(classifier, clip)
     np.testing.assert_allclose(result.rgb, seen.rgb.mean((0, 1, 2)), atol=1e-7)
     np.testing.assert_allclose(result.spec, seen.spec.mean((0, 1, 2)), atol=1e-7)
 
 
-def test_swapped_sounds_are_four_answers_whose_effects_add_up():
+def test_swapped_audio_gives_four_predictions_whose_effects_add_up():
     classifier, one, two = model(), clip_of(), clip_of(seed=2)
     swap = explain.swap_audio(classifier, one, two)
     mixed = classifier.logits(maps.batched(classifier, Clip(rgb=one.rgb, spec=two.spec)))[0]
@@ -480,7 +460,7 @@ def test_without_fusion_nothing_interacts():
     assert max(abs(swap.audio(label)) for label in LABELS) > 1e-2
 
 
-def test_the_share_of_the_sound_is_shapleys_and_none_where_the_senses_disagree():
+def test_the_audio_share_is_shapleys_and_none_where_the_modalities_disagree():
     logits = np.zeros((2, 2, 5))
     logits[..., 0] = [[4, 1], [2, 0]]  # both, video only; audio only, none
     logits[..., 1] = [[0, 1], [-1, 0]]
@@ -499,7 +479,7 @@ def test_probabilities_of_a_softmax_model_sum_to_one_after_every_change():
         np.testing.assert_allclose(result.probabilities.sum(-1), 1, atol=1e-6)
 
 
-def test_each_sense_is_compared_with_black_and_silence():
+def test_each_modality_is_compared_with_black_and_silence():
     classifier, clip = model(), clip_of()
     result = explain.modality_shapley(classifier, clip)
     batch = maps.batched(classifier, clip)
@@ -519,7 +499,7 @@ def test_perturbed_clips_are_the_clip_with_one_stream_changed():
     np.testing.assert_allclose(result.perturbed[at], muted, atol=1e-5)
 
 
-def test_noise_keeps_the_level_and_the_three_equal_channels_of_a_sound():
+def test_noise_keeps_the_level_and_the_three_equal_channels_of_audio():
     noise = counterfactual._perturbations(0)["replaced by noise"](
         np.repeat(np.random.default_rng(0).normal(3, 2, (200, 16, 1)).astype("f4"), 3, axis=-1)
     )
@@ -527,7 +507,7 @@ def test_noise_keeps_the_level_and_the_three_equal_channels_of_a_sound():
     assert noise.mean() == pytest.approx(3, abs=0.2) and noise.std() == pytest.approx(2, abs=0.2)
 
 
-def test_a_shifted_sound_moves_by_its_seconds_and_silence_moves_in():
+def test_shifted_audio_moves_by_its_seconds_and_the_gap_is_silent():
     classifier, clip = model(), clip_of()
     result = explain.shift_audio(classifier, clip, [-0.05, 0.0, 0.1])
     as_it_is = classifier.logits(maps.batched(classifier, clip))[0]
@@ -545,7 +525,7 @@ def question():
     return Question(load(), list(singing(6)))
 
 
-def test_a_map_that_is_the_singer_scores_full_and_an_even_one_like_chance(question):
+def test_a_map_of_the_singer_scores_full_and_an_even_map_like_chance(question):
     on = [c[s.singer] for c, s in zip(question.covers, question.scenes, strict=True)]
     truth = np.stack([np.where(x == x.max(), 1.0, 0.0) for x in on])
     mass, hit, shape = question.on_singer(truth)
@@ -569,7 +549,7 @@ def test_covers_are_where_the_shapes_were_drawn(question):
     assert (changed[cover[0] == 0] == 0).all() and changed[cover[0] > 0.9].all()
 
 
-def test_the_first_patches_to_go_are_the_highest_of_both_streams(question):
+def test_the_highest_patches_of_both_streams_are_deleted_first(question):
     config = question.classifier.config
     drawn = {s: np.zeros((6, *config.grid(s))) for s in config.streams}
     drawn["rgb"][:, 1, 2, 3], drawn["spec"][:, 4, 5] = 2, 1
@@ -584,7 +564,7 @@ def test_the_first_patches_to_go_are_the_highest_of_both_streams(question):
     np.testing.assert_allclose(insertion[:, 0], deletion[:, -1], atol=1e-6)
 
 
-def test_maps_that_agree_rank_their_patches_alike():
+def test_agreement_is_the_rank_correlation_of_maps():
     rng = np.random.default_rng(0)
     one = {"rgb": rng.random((4, 3, 5, 5)), "spec": rng.random((4, 6, 6))}
     same = {s: np.exp(x) for s, x in one.items()}

@@ -1,4 +1,4 @@
-"""What the model is wired to do: who sees whom, from which block on, and what comes out."""
+"""The wiring of the model: which tokens attend to which from which block on, and its outputs."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -46,7 +46,7 @@ def run(config, params, clip, train=False, seed=0):
 
 @partial(jit, static_argnums=0)
 def observe(config, params, clip):
-    """(Output, everything the model wrote down on the way)."""
+    """(Output, all intermediates that the model sows)."""
     output, state = MBT(config).apply({"params": params}, clip, mutable=["intermediates"])
     return output, state["intermediates"]
 
@@ -55,7 +55,7 @@ def observe(config, params, clip):
     ("fusion", "first"),
     [("bottleneck", TINY.fusion_layer + 1), ("joint", TINY.fusion_layer), ("late", TINY.depth)],
 )
-def test_sound_reaches_the_picture_one_block_after_fusion_through_the_bottleneck(fusion, first):
+def test_audio_reaches_video_one_block_after_fusion_through_the_bottleneck(fusion, first):
     config = replace(TINY, fusion=fusion)
     params, clip = params_of(config), clip_for(config)
     _, quiet = observe(config, params, clip)
@@ -103,7 +103,7 @@ def test_by_class_token_the_logits_are_the_mean_over_the_streams():
     assert output.features.shape == (2, 7)
 
 
-def test_a_clip_is_read_and_left_as_it_was():
+def test_the_clip_is_not_modified():
     clip = clip_for(TINY)
     for array in clip:
         array.flags.writeable = False
@@ -149,7 +149,7 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
         ("cpu", None, "bfloat16", 64, None),
     ],
 )
-def test_flash_attention_is_asked_for_only_where_it_runs(
+def test_flash_attention_is_used_only_where_it_runs(
     monkeypatch, kind, ability, dtype, width, expected
 ):
     device = SimpleNamespace(device_kind=kind, compute_capability=ability)
@@ -169,7 +169,7 @@ FUSIONS = {
 
 @pytest.mark.parametrize("name", FUSIONS)
 @pytest.mark.full
-def test_looking_at_attention_does_not_change_what_is_seen(name):
+def test_observing_attention_does_not_change_the_output(name):
     config = replace(TINY, **FUSIONS[name])
     params, clip = params_of(config), clip_for(config)
     plain, (seen, _) = run(config, params, clip), observe(config, params, clip)
@@ -198,7 +198,7 @@ def test_the_bottlenecks_rows_are_cut_from_the_captured_maps(shared):
             np.testing.assert_allclose(rows[s][:, row], weights[:, :, -3:, 1:-3], atol=1e-6)
 
 
-def test_rows_of_tokens_that_are_not_there_are_refused():
+def test_rows_of_missing_tokens_are_refused():
     rows = partial(attention_rows, MBT(TINY), params_of(TINY), clip_for(TINY))
     with pytest.raises(ValueError, match=r"in layers \[1, 2\]"):
         rows("bottleneck", (0,))
@@ -278,7 +278,7 @@ def test_bfloat16_stays_inside_the_blocks():
 
 
 @pytest.mark.full
-def test_fresh_weights_are_calm_and_the_head_starts_at_zero():
+def test_initial_features_have_unit_scale_and_the_head_is_zero():
     params = init_params(TINY, jax.random.key(0))
     output = run(TINY, params, clip_for(TINY))
     assert not np.any(output.logits) and 0.5 < float(np.std(output.features)) < 2

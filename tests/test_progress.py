@@ -1,4 +1,4 @@
-"""How far long work is: stages and time left, in a terminal and as callbacks."""
+"""Progress of long work: steps and time left, in a terminal and as callbacks."""
 
 import io
 import time
@@ -29,7 +29,7 @@ def calls_of(work) -> list[tuple[float, str]]:
     return calls
 
 
-def test_a_prediction_tells_its_stages(model):
+def test_a_prediction_reports_its_steps(model):
     classifier, clip = model
     calls = calls_of(lambda tell: classifier.predict(clip, progress=tell))
     words = ["compiling", "audio only", "video only", "both", "done"]
@@ -38,7 +38,7 @@ def test_a_prediction_tells_its_stages(model):
 
 
 @pytest.mark.full
-def test_a_flow_counts_its_cuts(model):
+def test_a_flow_counts_its_edges(model):
     classifier, clip = model
     calls = calls_of(lambda tell: explain.flow(classifier, clip, progress=tell))
     edges = 3 * 2 * 2 * 4  # fused layers, streams, ways, bottleneck tokens
@@ -60,7 +60,7 @@ def test_a_bar_shows_stage_and_time_left_in_a_terminal_only(monkeypatch):
         assert ("clip.mp4" in drawn and "compiling" in drawn) == screen.isatty()
 
 
-def test_time_left_is_estimated_from_what_came_after_the_preparation(monkeypatch):
+def test_time_left_is_estimated_without_the_preparation(monkeypatch):
     clock = iter([0.0, 0.0, 100.0, 110.0, 110.0])
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     calls = []
@@ -70,6 +70,6 @@ def test_time_left_is_estimated_from_what_came_after_the_preparation(monkeypatch
     assert calls == ["reading", "both", "video only, about 30 s left"]
 
 
-def test_a_part_of_the_work_is_told_as_its_share():
+def test_a_subtask_reports_its_share_of_the_whole():
     calls = calls_of(lambda tell: progress.part(tell, 0.5, 0.75)(0.5, "window 3"))
     assert calls == [(0.625, "window 3")]
