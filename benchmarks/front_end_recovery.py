@@ -1,22 +1,22 @@
-"""Front-end recovery: does front-end matching find a front end that was hidden from it?
+"""Front-end recovery: does front-end matching identify a front end that was hidden from it?
 
 For every preset a small audio model is trained through that preset on the micro-world.
-`match_front_end_waves` then gets the model and held-out audio with labels, and nothing of the
-preset's name or numbers.
+`match_front_end_waves` then gets the model and held-out audio with labels, but neither the name
+nor the settings of the preset.
 
-All sounds of the micro-world have some noise and are about equally loud, which hides what separates
-recipes on real files: the quiet parts. Therefore each audio here is attenuated by 0 to 40 dB, half
-of them begin or end with up to half a second of digital silence, as cut video does, and all are
+All audio of the micro-world has some noise and is about equally loud, which hides what separates
+front ends on real files: the quiet parts. Therefore each clip is attenuated by 0 to 40 dB, half of
+them begin or end with up to half a second of digital silence, as cut video does, and all are
 rounded to 16 bits, as files are.
 
 Of 19 presets 18 ranked first in their own model, 5 of them tied with one other. Frames that begin
-at k * hop or lie around it differ by 12.5 ms, which no label here depends on; magnitude with an
-offset of 1e-3 and power with 1e-6 fade into silence at the same level, whichever FFT made them.
+at k * hop or are centered there differ by 12.5 ms, on which no label here depends; magnitude with
+an offset of 1e-3 and power with 1e-6 reach silence at the same level, with either FFT.
 
-One was missed, "linear-mel-power". Squared energies leave quiet sounds at almost nothing, so the
-model did not learn to use them, and "linear-mel", which lifts them, served it better: the quietest
-quarter of the sounds gained 0.9 nats, the loudest lost 0.4. Matching finds the front end through
-which a model answers best; that is the one of its training only where that one served it well.
+One was missed, "linear-mel-power". Squared energies leave quiet audio near zero, so the model did
+not learn to use it, and "linear-mel", which raises it, worked better: the quietest quarter of the
+clips gained 0.9 nats, the loudest lost 0.4. Matching identifies the front end through which a model
+predicts best; that is the one of its training only if the model learned well through it.
 """
 
 import json
@@ -34,11 +34,11 @@ from mbt_lite.evaluation.front_end_match import FrontEndMatch, match_front_end_w
 from mbt_lite.inference import Classifier
 from mbt_lite.train import sharding, step
 
-HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels that audio tells
+HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels of audio
 LABELS = world.LABELS[HEARD]
-HIDDEN = FrontEnd("untold")  # what the model's file says of its front end
+HIDDEN = FrontEnd("untold")  # the front end that the model's file names
 
-# One experiment for all presets, so that it compiles once: spectrograms come standardised.
+# One experiment for all presets, so that it compiles once: spectrograms are standardized before.
 EXPERIMENT = Experiment(
     "front-end recovery",
     replace(
@@ -54,12 +54,12 @@ EXPERIMENT = Experiment(
     replace(WORLD_CLIP, front_end=HIDDEN),
     train=TrainConfig(steps=600, batch=32, learning_rate=2e-3, warmup=60, ema=0.98),
 )
-TRAINING, HELD_OUT = 3000, 300  # sounds
+TRAINING, HELD_OUT = 3000, 300  # clips
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What `match_front_end_waves` made of a model trained through `hidden`."""
+    """The result of `match_front_end_waves` for a model trained through `hidden`."""
 
     hidden: str
     match: FrontEndMatch
@@ -67,8 +67,8 @@ class Trial:
 
     @property
     def answer(self) -> str:
-        """ "found": `hidden`, or what gives the same input, ranks first and nothing else ties with
-        it; "tied": other recipes are not told apart from it by these sounds; else "missed".
+        """ "found": `hidden`, or one with equal output, ranks first and no other ties with it;
+        "tied": others tie with it; otherwise "missed".
         """
         same = {self.hidden}.union(*(g for g in self.match.alike if self.hidden in g))
         ties = {row.front_end.name for row in self.match.ties}
@@ -78,7 +78,7 @@ class Trial:
 
 
 def sounds(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first `count` sounds of a split, int16 [N, S], and their labels [N, 11]."""
+    """The audio of a split's first scenes, int16 [N, S], and its labels [N, 11]."""
     seed = world.SPLITS[split]
     scenes = [world.scene(seed, index) for index in range(count)]
     waves = [_recorded(world.wave(scene), seed, index) for index, scene in enumerate(scenes)]
@@ -86,7 +86,7 @@ def sounds(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _recorded(wave: np.ndarray, seed: int, index: int) -> np.ndarray:
-    """The audio turned down, perhaps cut, and rounded to 16 bits."""
+    """Attenuate the audio, silence its start or end at random, and round it to 16 bits."""
     rng = np.random.default_rng([seed, index, 5])
     wave = wave * 10 ** rng.uniform(-2, 0)
     cut = int(rng.uniform(0, 0.5) * world.RATE)
@@ -99,7 +99,7 @@ def _recorded(wave: np.ndarray, seed: int, index: int) -> np.ndarray:
 def train_through(
     front: FrontEnd, waves: np.ndarray, labels: np.ndarray, experiment: Experiment = EXPERIMENT
 ) -> Classifier:
-    """A `Classifier` of sounds that heard them through `front`, and does not say so."""
+    """Train a `Classifier` of audio through `front`, without storing that in it."""
     specs = np.stack([features.log_mel(wave / np.float32(32768), front) for wave in waves])
     specs = specs[:, : experiment.clip.spec_frames]
     specs = (specs - float(specs.mean(dtype=np.float64))) / float(specs.std(dtype=np.float64))
@@ -107,8 +107,8 @@ def train_through(
     state, do = step.first_state(experiment, mesh), step.train_step(experiment, LABELS, mesh)
     count = experiment.train.batch
     for _ in range(experiment.train.steps):
-        chosen = rng.integers(len(specs), size=count)
-        batch = {"spec": specs[chosen], "labels": labels[chosen], "mask": np.ones(count, "f4")}
+        rows = rng.integers(len(specs), size=count)
+        batch = {"spec": specs[rows], "labels": labels[rows], "mask": np.ones(count, "f4")}
         state, _ = do(state, batch)
     return Classifier(experiment.model, state.weights, experiment.clip, LABELS)
 
@@ -122,22 +122,22 @@ def prove(
     held_out: int = HELD_OUT,
     quiet: bool = False,
 ) -> list[Trial]:
-    """A `Trial` for each of `presets`, which are hidden, among these and `against` (None: all)."""
+    """Hide each of `presets` in a model, and match it among these and `against` (None: all)."""
     hidden = list(presets or features.FRONT_ENDS)
     rivals = list(dict.fromkeys([*hidden, *(against or features.FRONT_ENDS)]))
     waves, labels = sounds("train", training)
-    unheard, truth = sounds("test", held_out)
+    held_out_waves, truth = sounds("test", held_out)
     trials = []
     for name in tqdm(hidden, "hidden presets", disable=quiet):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         classifier = train_through(features.front_end(name), waves, labels, experiment)
-        found = match_front_end_waves(classifier, unheard, truth, rivals, quiet=True)
-        trials.append(Trial(name, found, time.perf_counter() - begun))
+        match = match_front_end_waves(classifier, held_out_waves, truth, rivals, quiet=True)
+        trials.append(Trial(name, match, time.perf_counter() - start))
     return trials
 
 
 def table(trials: Sequence[Trial]) -> str:
-    """Which preset was found for each hidden one, in Markdown."""
+    """The ranking for each hidden preset, as a Markdown table."""
     lines = [
         "| hidden | answer | ranks first | tied with it | log-likelihood of hidden "
         "| of the best outside the ties | mAP with hidden | s |",
@@ -145,25 +145,25 @@ def table(trials: Sequence[Trial]) -> str:
         *(_line(trial) for trial in trials),
     ]
     counts = {a: sum(t.answer == a for t in trials) for a in ("found", "tied", "missed")}
-    said = ", ".join(f"{count} {answer}" for answer, count in counts.items())
-    return "\n".join([*lines, "", f"{len(trials)} hidden presets: {said}."])
+    summary = ", ".join(f"{count} {answer}" for answer, count in counts.items())
+    return "\n".join([*lines, "", f"{len(trials)} hidden presets: {summary}."])
 
 
 def _line(trial: Trial) -> str:
-    found = trial.match
-    hidden = next(row for row in found.rows if row.front_end.name == trial.hidden)
-    ties = ", ".join(row.label for row in found.ties if row is not found.best) or "none"
-    other = next((row for row in found.rows if not row.tied), None)
+    match = trial.match
+    hidden = next(row for row in match.rows if row.front_end.name == trial.hidden)
+    ties = ", ".join(row.label for row in match.ties if row is not match.best) or "none"
+    other = next((row for row in match.rows if not row.tied), None)
     outside = f"{other.log_likelihood:.2f} ({other.label})" if other else "none"
     return (
-        f"| {trial.hidden} | {trial.answer} | {found.best.label} | {ties} "
+        f"| {trial.hidden} | {trial.answer} | {match.best.label} | {ties} "
         f"| {hidden.log_likelihood:.2f} | {outside} | {hidden.mean_average_precision:.3f} "
         f"| {trial.seconds:.0f} |"
     )
 
 
 def to_json(trials: Sequence[Trial]) -> str:
-    """Every trial with its whole ranking."""
+    """Every trial with its complete ranking."""
     rows = [
         {"hidden": t.hidden, "answer": t.answer, "seconds": t.seconds, **t.match.to_dict()}
         for t in trials

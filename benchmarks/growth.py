@@ -28,21 +28,21 @@ ROUNDS = 2
 def measure() -> dict:
     """{"machine", "points": [{"axis", "way", "at", "seconds", "gflop"}]}: one clip, float32.
 
-    `axis` is what grows: video tokens of the released geometry, whose model of 32 frames has
-    3,136; with 8 frames of a patch each (1,568 tokens) the first fused layer, and the bottlenecks.
-    Seconds are the least of two after one that is not counted.
+    `axis` is what grows: the video tokens of the released geometry (3,136 with 32 frames), or, with
+    8 frames of one patch each (1,568 tokens), the first fused layer or the bottlenecks. Seconds are
+    the lower of two after a warm-up.
     """
     points = [
         {"axis": axis, "way": way, "at": at, "gflop": model_cost(config).gflops}
         | {"config": config}
         for axis, way, at, config in _cases()
     ]
-    known: dict[MBTConfig, float] = {}
+    seconds_of: dict[MBTConfig, float] = {}
     for point in tqdm(points, desc="growth", unit="model"):
         config = point.pop("config")
-        if config not in known:
-            known[config] = _seconds(config)
-        point["seconds"] = known[config]
+        if config not in seconds_of:
+            seconds_of[config] = _seconds(config)
+        point["seconds"] = seconds_of[config]
     return {"machine": machine(), "points": points}
 
 
@@ -68,17 +68,17 @@ def _seconds(config: MBTConfig) -> float:
     return min(seconds(call) for _ in range(ROUNDS))
 
 
-def save(found: dict, folder: Path) -> None:
-    """Keep the figures as growth.json and as a video, growth.png."""
+def save(measured: dict, folder: Path) -> None:
+    """Save the measurements as growth.json and as a figure, growth.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths.write_text(folder / "growth.json", json.dumps(found, indent=1) + "\n")
-    plot.save(growth(found["points"]), folder / "growth.png")
+    paths.write_text(folder / "growth.json", json.dumps(measured, indent=1) + "\n")
+    plot.save(growth(measured["points"]), folder / "growth.png")
 
 
-def table(found: dict) -> str:
-    """The figures as a Markdown table."""
+def table(measured: dict) -> str:
+    """The measurements as a Markdown table."""
     lines = ["| what grows | fusion | at | s | GFLOP | GFLOP/s |", "| --- " * 6 + "|"]
-    for point in found["points"]:
+    for point in measured["points"]:
         speed = point["gflop"] / point["seconds"]
         lines.append(
             f"| {point['axis']} | {point['way']} | {point['at']:,} | {point['seconds']:.2f} "

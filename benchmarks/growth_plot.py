@@ -10,8 +10,10 @@ ROWS = {"seconds": "measured, s", "gflop": "counted, GFLOP"}
 
 
 def growth(points: Sequence[dict]) -> Figure:
-    """Figure with a column for each thing that grows: seconds of a forward pass above, the counted
-    operations below. A point has `axis`, `way` (to fuse), `at`, `seconds` and `gflop`."""
+    """Figure with a column for each axis: measured seconds above counted operations.
+
+    A point has `axis`, `way` (to fuse), `at`, `seconds` and `gflop`.
+    """
     axes = list(dict.fromkeys(point["axis"] for point in points))
     ways = list(dict.fromkeys(point["way"] for point in points))
     figure = new_figure(3.5 * len(axes), 5.2)
@@ -38,17 +40,6 @@ def growth(points: Sequence[dict]) -> Figure:
     return figure
 
 
-def growth_alt(points: Sequence[dict]) -> str:
-    """A sentence that says what each way to fuse costs at both ends of each axis."""
-    parts = []
-    for axis in dict.fromkeys(point["axis"] for point in points):
-        for way in dict.fromkeys(p["way"] for p in points if p["axis"] == axis):
-            across, up = _line(points, axis, way, "seconds")
-            ends = [f"{up[i]:.1f} s at {across[i]:,} {axis}" for i in (0, -1)]
-            parts.append(f"{way}: {' and '.join(ends)}")
-    return "Seconds of a forward pass. " + "; ".join(parts)
-
-
 def _line(points: Sequence[dict], axis: str, way: str, value: str) -> tuple[list, list]:
-    found = sorted((p["at"], p[value]) for p in points if p["axis"] == axis and p["way"] == way)
-    return [at for at, _ in found], [up for _, up in found]
+    line = sorted((p["at"], p[value]) for p in points if p["axis"] == axis and p["way"] == way)
+    return [at for at, _ in line], [up for _, up in line]

@@ -27,7 +27,7 @@ TOGETHER = ("8 frames",)  # train steps of which a laptop holds both sides
 
 
 def forward(config: MBTConfig) -> dict:
-    """Forward pass of one clip beside `reference.ReferenceMBT`: same weights, same answers."""
+    """Forward pass of one clip beside `reference.ReferenceMBT`: same weights, same logits."""
     params, key = init_params(config, jax.random.key(0)), jax.random.key(1)
     clip = jax.tree.map(lambda x: jax.random.normal(key, x.shape), blank_clip(config))
     theirs = translated(config, params)
@@ -39,27 +39,29 @@ def forward(config: MBTConfig) -> dict:
     other = compiled(jax.jit(usual), theirs, clip)
     calls = partial(ours[0], params, clip), partial(other[0], theirs, clip)
     before = sharding.peak_flops()
-    found = compare(*calls, "the usual formulation", ROUNDS)
-    found["bytes"] = [planned(ours[0]), planned(other[0])]
-    found["compile_seconds"] = [ours[1], other[1]]
-    return found | {"of_peak": _share(model_cost(config).flops, found, before)}
+    result = compare(*calls, "the usual formulation", ROUNDS)
+    result["bytes"] = [planned(ours[0]), planned(other[0])]
+    result["compile_seconds"] = [ours[1], other[1]]
+    return result | {"of_peak": _share(model_cost(config).flops, result, before)}
 
 
 def train(name: str, together: bool) -> dict | str:
-    """Train step of one clip, all of it, beside the same with the usual formulation.
+    """Complete train step of one clip, beside the same with the usual formulation.
 
-    Each side is a process, so that `peak_bytes` tells the memory that it took, [ours, the other's].
-    They take turns or, where a laptop does not hold both, come one after the other.
+    Each side is a process, so that `peak_bytes` is its memory, [ours, the other's]. They alternate,
+    or run one after the other if a laptop's memory does not hold both.
     """
     before = sharding.peak_flops()
     try:
         sides = _in_turn(name) if together else [_alone(side, name) for side in ("ours", "usual")]
     except ValueError as error:
         return str(error)
-    found = row(*(side["seconds"] for side in sides), "the usual formulation")
+    result = row(*(side["seconds"] for side in sides), "the usual formulation")
     for fact in ("bytes", "peak_bytes", "compile_seconds"):
-        found[fact] = [side[fact] for side in sides]
-    return found | {"of_peak": _share(3 * model_cost(train_step.CASES[name]).flops, found, before)}
+        result[fact] = [side[fact] for side in sides]
+    return result | {
+        "of_peak": _share(3 * model_cost(train_step.CASES[name]).flops, result, before)
+    }
 
 
 def _in_turn(name: str) -> list[dict]:
@@ -78,30 +80,30 @@ def _alone(side: str, name: str) -> dict:
 
 
 def _share(flops: float, row: dict, before: float) -> float:
-    """Ours as a share of what a large matrix product reaches, the mean of just before and now."""
+    """Our FLOP/s as a share of a large matrix product's, the mean of just before and now."""
     return 2 * flops / row["seconds"] / (before + sharding.peak_flops())
 
 
 def rows_of_the_bottleneck(config: MBTConfig = BASE) -> dict:
-    """One clip with what its bottleneck reads, beside the plain forward pass.
+    """Forward pass with the bottleneck's attention rows, beside the plain forward pass.
 
-    `more_bytes` is how much more memory XLA plans for the pass with rows.
+    `more_bytes` is the additional memory that XLA plans for the rows.
     """
     params, clip = init_params(config, jax.random.key(0)), blank_clip(config)
     rows = attention_rows.lower(MBT(config), params, clip).compile()
     plain = jax.jit(partial(logits, config)).lower(params, clip).compile()
     calls = partial(rows, params, clip), partial(plain, params, clip)
-    found = compare(*calls, "the plain forward pass", ROUNDS)
-    return found | {"more_bytes": planned(rows) - planned(plain)}
+    result = compare(*calls, "the plain forward pass", ROUNDS)
+    return result | {"more_bytes": planned(rows) - planned(plain)}
 
 
 def logits(config: MBTConfig, params: dict, clip) -> jax.Array:
-    """The model's answer [B, C]."""
+    """The model's logits [B, C]."""
     return MBT(config).apply({"params": params}, clip).logits
 
 
 def usual_step(experiment: Experiment) -> Callable:
-    """The train step ((parameters, optimizer's state), batch) → both after it, loss, as usual.
+    """The train step of the usual formulation: (state, batch) → (state, loss).
 
     Input, loss and optimizer are ours.
     """
@@ -111,33 +113,33 @@ def usual_step(experiment: Experiment) -> Callable:
     def loss(params: dict, batch: dict):
         batch = augment(batch, jax.random.key(0), NONE, experiment.clip)
         logits = network.apply({"params": params}, step.as_clip(batch, experiment.model))
-        told = config.loss, config.label_smoothing
-        each = {s: losses.clip_losses(x, batch["labels"][s], *told) for s, x in logits.items()}
+        options = config.loss, config.label_smoothing
+        each = {s: losses.clip_losses(x, batch["labels"][s], *options) for s, x in logits.items()}
         return jnp.mean(mean_of(each))
 
     @partial(jax.jit, donate_argnums=0)
-    def do(state, batch):
-        params, held = state
-        found, gradient = jax.value_and_grad(loss)(params, batch)
-        update, held = optimizer.update(gradient, held, params)
-        return (optax.apply_updates(params, update), held), found
+    def train_step(state, batch):
+        params, optimizer_state = state
+        value, gradient = jax.value_and_grad(loss)(params, batch)
+        update, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        return (optax.apply_updates(params, update), optimizer_state), value
 
-    return do
+    return train_step
 
 
 def compiled(call: Callable, *arguments) -> tuple[Callable, float]:
     """The program of a jitted call, and the seconds that tracing and compilation took."""
-    jax.block_until_ready(arguments)  # what still computes them would compete
+    jax.block_until_ready(arguments)  # their computation would compete with the measurement
     start = time.perf_counter()
-    made = call.lower(*arguments).compile()
-    return made, time.perf_counter() - start
+    program = call.lower(*arguments).compile()
+    return program, time.perf_counter() - start
 
 
 def planned(program) -> int:
-    """Bytes that a compiled program needs: what it is given, what it makes, and in between."""
+    """Bytes that a compiled program needs: arguments, outputs and temporaries."""
     memory = program.memory_analysis()
-    given, made = memory.argument_size_in_bytes, memory.output_size_in_bytes
-    return given + made + memory.temp_size_in_bytes - memory.alias_size_in_bytes
+    arguments, outputs = memory.argument_size_in_bytes, memory.output_size_in_bytes
+    return arguments + outputs + memory.temp_size_in_bytes - memory.alias_size_in_bytes
 
 
 def _forward(name: str, place) -> dict:

@@ -1,7 +1,6 @@
 """Benchmark audio, files, predictions and start-up, each beside an alternative.
 
-Every case is a function of the `Place` where it runs; it gives a row back, or a sentence that says
-why there is none.
+Every case is a function of a `Place` that returns a row, or the reason why there is none.
 """
 
 import importlib.util
@@ -33,14 +32,14 @@ from mbt_lite.data import world
 from mbt_lite.inference import load
 
 ROUNDS = 7
-STARTS = 3  # rounds of what begins a Python
+STARTS = 3  # rounds of cases that start a Python
 CLIP = throughput.CLIP  # 32 frames, every second one, and 8 s of audio
 HD = 720, 1280  # pixels, height and width
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder for files, and a Python that may have libraries which this one lacks."""
+    """A folder for files, and a Python that may have more libraries."""
 
     folder: Path
     python: str
@@ -59,7 +58,7 @@ class Place:
         return next((self.folder / "world").glob("*.mp4"))
 
 
-SAID = {  # functions of others.py
+TITLES = {  # of the functions of others.py
     "pyav": "PyAV, everything decoded",
     "opencv": "OpenCV, the video only",
     "decord": "decord",
@@ -69,12 +68,12 @@ SAID = {  # functions of others.py
 
 
 def beside(place: Place, ours: Callable, name: str, **arguments) -> dict | str:
-    """The row of `ours` beside a function of others.py, in the other Python or in this one."""
+    """Compare `ours` with a function of others.py, in the other Python or in this one."""
     reasons = []
     for python in dict.fromkeys((place.python, sys.executable)):
         try:
             with Program(python, others.__file__, name, json.dumps(arguments)) as program:
-                return compare(ours, program, SAID[name], ROUNDS)
+                return compare(ours, program, TITLES[name], ROUNDS)
         except ValueError as error:
             reasons.append(str(error))
     return f"{reasons[0]}; name a Python that has {name} with --python"
@@ -96,9 +95,9 @@ def log_mel_beside_librosa(place: Place, jitted: bool = False) -> dict | str:
         return features.log_mels(waves, front)
 
     ours = together if jitted else one_by_one
-    found = compare(ours, lambda: librosa_log_mels(waves, front), "librosa, in one batch", ROUNDS)
-    found |= {"bound": _bound(waves, front)}
-    return found if jitted else found | {"parts": _parts(waves, front)}
+    result = compare(ours, lambda: librosa_log_mels(waves, front), "librosa, in one batch", ROUNDS)
+    result |= {"bound": _bound(waves, front)}
+    return result if jitted else result | {"parts": _parts(waves, front)}
 
 
 def log_mel_beside_torchaudio(place: Place) -> dict | str:
@@ -120,8 +119,7 @@ def _waves() -> np.ndarray:
 
 
 def _bound(waves: np.ndarray, front: FrontEnd) -> float:
-    """Seconds that the transform alone takes, of blocks that are in the cache, and one copy of
-    what goes in and comes out."""
+    """Lower bound in s: the FFT alone, on blocks in the cache, and one copy of input and output."""
     rows = len(waves) * waves.shape[-1] // front.hop_samples
     block = np.zeros((features.BLOCK, front.fft), np.float32)
     out = np.zeros((rows, front.mels), np.float32)
@@ -135,13 +133,13 @@ def _bound(waves: np.ndarray, front: FrontEnd) -> float:
 
 
 def _parts(waves: np.ndarray, front: FrontEnd) -> dict[str, float]:
-    """{part: s} of a log-mel of all waves: each step of `features.log_mel` by itself."""
+    """Seconds of each step of `features.log_mel` for all waves, measured separately."""
     frames = np.ones((features.BLOCK, front.window_samples), np.float32)
     spectrum = fft.rfft(frames, front.fft)
     energy = np.square(spectrum.real)
     filters = features.filter_groups(front)
     steps = {
-        "tapering": lambda: frames * features.window_fn(front),
+        "window": lambda: frames * features.window_fn(front),
         "transforms": lambda: fft.rfft(frames, front.fft),
         "squares": lambda: np.square(spectrum.real) + np.square(spectrum.imag),
         "roots": lambda: np.sqrt(energy),
@@ -161,11 +159,11 @@ def librosa_log_mels(waves: np.ndarray, front: FrontEnd) -> np.ndarray:
     import librosa
 
     hop, rows = front.hop_samples, -(-waves.shape[-1] // front.hop_samples)
-    # librosa centres a short window in a long transform, so the wave begins that much later.
+    # librosa centers a short window in a long FFT, so the audio has to begin that much later.
     lead = front.left_pad + (front.fft - front.window_samples) // 2
-    room = max((rows - 1) * hop + front.fft - waves.shape[-1] - lead, 0)
+    missing = max((rows - 1) * hop + front.fft - waves.shape[-1] - lead, 0)
     energy = librosa.feature.melspectrogram(
-        y=np.pad(waves, [(0, 0)] * (waves.ndim - 1) + [(lead, room)]),
+        y=np.pad(waves, [(0, 0)] * (waves.ndim - 1) + [(lead, missing)]),
         sr=front.rate,
         n_fft=front.fft,
         hop_length=hop,
@@ -190,8 +188,8 @@ def reading_beside(place: Place, name: str) -> dict | str:
     length = throughput.SECONDS
     start = (length - CLIP.audio_seconds) / 2
     first = round(25 * (length - CLIP.video_seconds) / 2)
-    wanted = list(range(first, first + CLIP.frames * CLIP.stride, CLIP.stride))
-    instants = (np.array(wanted) + 0.5) / 25 - start
+    numbers = list(range(first, first + CLIP.frames * CLIP.stride, CLIP.stride))
+    instants = (np.array(numbers) + 0.5) / 25 - start
     side = {"short_side": 224, "at": lambda length: instants}
     film = place.film
 
@@ -200,8 +198,8 @@ def reading_beside(place: Place, name: str) -> dict | str:
 
     frames = ours().frames
     size = frames.shape[2], frames.shape[1]
-    told = {"file": str(film), "wanted": wanted, "size": size}
-    return beside(place, ours, name, **told, start=start, seconds=CLIP.audio_seconds)
+    clip = {"file": str(film), "numbers": numbers, "size": size}
+    return beside(place, ours, name, **clip, start=start, seconds=CLIP.audio_seconds)
 
 
 def records_beside_tf_data(place: Place) -> dict | str:
@@ -214,7 +212,7 @@ def records_beside_tf_data(place: Place) -> dict | str:
 
 
 def world_clips(place: Place) -> dict:
-    """16 clips of the micro-world made on the fly, beside the same clips read from mp4 files."""
+    """16 micro-world clips rendered on the fly, beside the same clips read from mp4 files."""
     folder = place.folder / "sixteen"
     world.render([world.scene(0, i) for i in range(16)], folder)
     files = [folder / f"world_{i:04d}.mp4" for i in range(16)]
@@ -270,9 +268,9 @@ def bare_import(place: Place) -> dict:
 
 
 def prediction(place: Place, cold: bool) -> dict:
-    """From nothing to the answer for one file, beside the imports alone.
+    """`mbt-lite predict` of one file, beside the imports alone.
 
-    `cold`: nothing that was compiled is kept from one start to the next.
+    `cold`: without a compilation cache from the run before.
     """
 
     def ours():

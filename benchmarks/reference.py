@@ -1,8 +1,8 @@
-"""MBT in its usual formulation, for comparison: same weights, same answers.
+"""MBT in its usual formulation, for comparison: same weights, same logits.
 
-Patches by a convolution, one matrix each for queries, keys and values, and a plain softmax over
-all keys at once, all of them Flax's own layers: so is the original described. The wiring is ours
-and the weights are `translated`, so both give the same answers; only the formulation differs.
+As the original is described: patches by a convolution, one matrix each for queries, keys and
+values, and a plain softmax over all keys, all of them Flax's own layers. The wiring is ours and the
+weights are `translated`, so both give the same logits; only the formulation differs.
 
 B clips, C classes, N tokens, D width
 """
@@ -16,7 +16,7 @@ from mbt_lite.model.mbt import Clip
 
 
 class ReferenceBlock(nn.Module):
-    """A pre-norm transformer block out of Flax's layers."""
+    """A pre-norm transformer block of Flax's layers."""
 
     config: MBTConfig
 
@@ -47,12 +47,12 @@ class ReferenceMBT(nn.Module):
             if layer < c.fusion_layer:
                 tokens = {s: blocks[s](x) for s, x in tokens.items()}
                 continue
-            written = []
+            updates = []
             for s, x in tokens.items():
                 y = blocks[s](jnp.concatenate([x, bottlenecks], axis=1))
                 tokens[s], new = y[:, : x.shape[1]], y[:, x.shape[1] :]
-                written.append(new)
-            bottlenecks = jnp.mean(jnp.stack(written), axis=0)
+                updates.append(new)
+            bottlenecks = jnp.mean(jnp.stack(updates), axis=0)
         norm = nn.LayerNorm(epsilon=1e-6, name="final_norm")
         head = nn.Dense(c.classes, name="head")
         return {s: head(norm(x)[:, 0]) for s, x in tokens.items()}
@@ -70,28 +70,28 @@ class ReferenceMBT(nn.Module):
 
 
 def translated(config: MBTConfig, params: dict) -> dict:
-    """Our parameters in the reference's shapes: nothing is computed, only cut and reshaped."""
-    made = {name: leaf for name, leaf in params.items() if "block" not in name}
+    """Cut and reshape our parameters to those of `ReferenceMBT`."""
+    translated_params = {name: leaf for name, leaf in params.items() if "block" not in name}
     for s in config.streams:
         kernel = params[f"{s}_embedding"]["kernel"]
         shape = (*config.patch(s), 3, config.width)
         bias = params[f"{s}_embedding"]["bias"]
-        made[f"{s}_embedding"] = {"kernel": kernel.reshape(shape), "bias": bias}
+        translated_params[f"{s}_embedding"] = {"kernel": kernel.reshape(shape), "bias": bias}
         for layer in range(config.depth):
             name = f"{s}_block_{layer}"
             own = params[name]
-            made[name] = {**own, "attention": heads_apart(config, own["attention"])}
-    return made
+            translated_params[name] = {**own, "attention": heads_apart(config, own["attention"])}
+    return translated_params
 
 
 def heads_apart(config: MBTConfig, own: dict) -> dict:
-    """Flax's attention parameters, one matrix each for query, key and value, of our one for all."""
+    """Split our one attention matrix into Flax's matrices for query, key and value."""
     shape = (config.heads, config.width // config.heads)
     kernels = jnp.split(own["qkv"]["kernel"], 3, axis=-1)
     biases = jnp.split(own["qkv"]["bias"], 3)
-    made = {
+    separate = {
         name: {"kernel": kernel.reshape(-1, *shape), "bias": bias.reshape(shape)}
         for name, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True)
     }
     out = own["out"]
-    return made | {"out": {"kernel": out["kernel"].reshape(*shape, -1), "bias": out["bias"]}}
+    return separate | {"out": {"kernel": out["kernel"].reshape(*shape, -1), "bias": out["bias"]}}

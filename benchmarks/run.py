@@ -1,7 +1,7 @@
-"""Run the benchmarks and write their table; each figure stands beside a named alternative.
+"""Run the benchmarks and write their table; each number is compared with a named alternative.
 
-timing.py takes turns, parts.py and model.py have the cases, others.py is a program with other
-libraries' ways, growth.py measures what a model costs as it grows.
+timing.py alternates the two sides, parts.py and model.py have the cases, others.py runs other
+libraries, growth.py measures the cost of growing models.
 """
 
 import json
@@ -22,31 +22,31 @@ from benchmarks.timing import seconds
 from mbt_lite import paths
 from mbt_lite.train import sharding
 
-CASES = model.CASES | parts.CASES  # what needs most memory first, while this process is small
+CASES = model.CASES | parts.CASES  # the largest first, while this process is small
 
 
 def measure(only: str = "", python: str | None = None) -> dict:
-    """{"machine": what it is and reaches, "rows": {case: its figures}, "left out": {case: why}}.
+    """{"machine": its facts and limits, "rows": {case: row}, "left out": {case: reason}}.
 
-    Of a row: median `seconds` of ours and `alternative_seconds`, taken in turn, their `ratio`
-    (above 1: ours is faster) and its `spread`. `only` picks the cases whose names hold it; `python`
-    is one that has more libraries to compare with.
+    A row has the median `seconds` of ours and `alternative_seconds`, measured alternately, their
+    `ratio` (above 1: ours is faster) and its `spread`. `only` selects cases by a part of their
+    names; `python` is another Python, with more libraries to compare with.
     """
-    asked = {name: case for name, case in CASES.items() if only in name}
-    if not asked:
+    selected = {name: case for name, case in CASES.items() if only in name}
+    if not selected:
         raise ValueError(f"no case holds {only!r}; there are {'; '.join(CASES)}.")
-    found = {"machine": machine(), "rows": {}, "left out": {}}
+    results = {"machine": machine(), "rows": {}, "left out": {}}
     with tempfile.TemporaryDirectory() as folder:
         place = parts.Place(Path(folder), python or sys.executable)
-        for name, case in tqdm(asked.items(), desc="bench", unit="case"):
+        for name, case in tqdm(selected.items(), desc="bench", unit="case"):
             result = case(place)
-            found["left out" if isinstance(result, str) else "rows"][name] = result
-    found["machine"]["GFLOP/s of a matrix product"].append(sharding.peak_flops() / 1e9)
-    return found
+            results["left out" if isinstance(result, str) else "rows"][name] = result
+    results["machine"]["GFLOP/s of a matrix product"].append(sharding.peak_flops() / 1e9)
+    return results
 
 
 def machine() -> dict:
-    """What this machine is, and what it reaches at most: products of matrices, copies of memory."""
+    """Facts about this machine, and its limits: matrix products, copies of memory."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     source, target = np.ones((2, 1 << 25), np.float32)  # 128 MiB each
     copying = min(seconds(lambda: np.copyto(target, source)) for _ in range(5))
@@ -63,7 +63,7 @@ def machine() -> dict:
 
 
 def _processor() -> str:
-    """The processor's name, and whether it has the wide instructions of AVX-512."""
+    """The processor's name, and whether it has AVX-512."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -74,16 +74,16 @@ def _processor() -> str:
     return f"{facts.get('model name', platform.machine())}, {wide} AVX-512"
 
 
-def save(found: dict, folder: Path) -> None:
-    """Keep the figures as results.json, and as a table in results.md."""
+def save(results: dict, folder: Path) -> None:
+    """Save results.json, and a table in results.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    paths.write_text(folder / "results.json", json.dumps(found, indent=1) + "\n")
-    paths.write_text(folder / "results.md", table(found) + "\n")
+    paths.write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    paths.write_text(folder / "results.md", table(results) + "\n")
 
 
-def table(found: dict) -> str:
-    """The figures as Markdown: a sentence on the machine, and the table."""
-    machine = found["machine"]
+def table(results: dict) -> str:
+    """The results as Markdown: a sentence on the machine, and the table."""
+    machine = results["machine"]
     reached = ", then ".join(f"{x:.0f}" for x in machine["GFLOP/s of a matrix product"])
     lines = [
         f"{machine['date']}: {machine['processor']}, {machine['memory in GiB']} GiB; "
@@ -94,7 +94,7 @@ def table(found: dict) -> str:
         "| what | ours | alternative | ratio (lowest-highest) |",
         "| --- | --- | --- | --- |",
     ]
-    for name, row in found["rows"].items():
+    for name, row in results["rows"].items():
         low, high = row["spread"]
         lines.append(
             f"| {name} | {_time(row['seconds'])} "
@@ -102,11 +102,11 @@ def table(found: dict) -> str:
             f"| {row['ratio']:.2f} ({low:.2f}-{high:.2f}) |"
         )
         lines += _more(row)
-    return "\n".join([*lines, *_reasons(found["left out"])])
+    return "\n".join([*lines, *_reasons(results["left out"])])
 
 
 def _more(row: dict) -> list[str]:
-    """Further lines of the table for what else was measured."""
+    """Further lines of the table, for other quantities of a row."""
     lines = []
     if "of_peak" in row:
         share = row["of_peak"], row["of_peak"] / row["ratio"]
@@ -127,11 +127,11 @@ def _more(row: dict) -> list[str]:
         lines.append(f"| memory, planned | {row['more_bytes'] / 1e6:+.1f} MB | | |")
     if "bound" in row:
         share = row["bound"] / row["seconds"]
-        what = "the bound: its transforms alone, and one copy of what goes in and out"
+        what = "lower bound: the FFT alone, and one copy of input and output"
         lines.append(f"| {what} | {_time(row['bound'])}, {share:.0%} of ours | | |")
     if "parts" in row:
-        said = ", ".join(f"{name} {_time(part)}" for name, part in row["parts"].items())
-        lines.append(f"| its parts by themselves: {said} | | | |")
+        steps = ", ".join(f"{name} {_time(part)}" for name, part in row["parts"].items())
+        lines.append(f"| its steps separately: {steps} | | | |")
     return lines
 
 
@@ -143,5 +143,5 @@ def _reasons(left_out: dict[str, str]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
-    said = [f"Left out: {'; '.join(names)}: {why}." for why, names in reasons.items()]
-    return ["", *said] if said else []
+    lines = [f"Left out: {'; '.join(names)}: {why}." for why, names in reasons.items()]
+    return ["", *lines] if lines else []

@@ -1,9 +1,9 @@
-"""Run one side of a train-step comparison in its own process, so that its memory can be measured.
+"""Run one side of a train-step comparison in its own process, to measure its memory.
 
     python -m benchmarks.side ours|usual NAME      # of train_step.CASES
 
-compiles and does one step, prints "ready" and what is known so far, then does a step for every
-line on its standard input and prints how many seconds that took.
+compiles and runs one step, and prints "ready" and facts as JSON. Then it runs a step for every line
+on its standard input and prints the seconds that took.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from mbt_lite.train.optimizer import make_optimizer
 
 
 def main(which: str, name: str) -> None:
-    with contextlib.suppress(OSError):  # where memory runs out this program goes, and no other
+    with contextlib.suppress(OSError):  # if memory runs out, kill this program and no other
         Path("/proc/self/oom_score_adj").write_text("1000")
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
     config = replace(train_step.CASES[name], drop_path=0.0)
@@ -41,16 +41,16 @@ def main(which: str, name: str) -> None:
     state, _ = jax.block_until_ready(do(state, batch))
     print("ready", json.dumps(facts), flush=True)
     for _ in sys.stdin:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         state, _ = jax.block_until_ready(do(state, batch))
-        print(time.perf_counter() - begun, flush=True)
+        print(time.perf_counter() - start, flush=True)
 
 
 def usual_state(experiment: Experiment) -> tuple:
-    """Parameters and optimizer's state for `usual_step`, from the same seed as ours."""
+    """Parameters and optimizer state for `usual_step`, from the same seed as ours."""
     config = experiment.model
-    made = jax.jit(lambda key: translated(config, init_params(config, key)))
-    params = made(jax.random.key(experiment.train.seed))
+    init = jax.jit(lambda key: translated(config, init_params(config, key)))
+    params = init(jax.random.key(experiment.train.seed))
     return params, make_optimizer(experiment.train).init(params)
 
 

@@ -1,12 +1,12 @@
-"""The plain tf.data pipeline that `mbt-lite bench data` compares with, as a separate program.
+"""A plain tf.data pipeline, run as a separate program for comparison by `mbt-lite bench data`.
 
 Like Scenic's loader (DMVR) it parses a SequenceExample, samples frames and spectrogram by ratio,
-decodes the frames one by one with `tf.map_fn`, and makes batches; frames go onto a canvas as ours
-do. It runs in whatever Python has TensorFlow, which the package itself never imports:
+decodes the frames one by one with `tf.map_fn`, and makes batches; frames are padded as ours are. It
+runs in any Python with TensorFlow, which the package itself never imports:
 
     python tfdata.py CLIPS BATCH FRAMES STRIDE ROWS HEIGHT WIDTH CLASSES SHARD...
 
-prints the seconds of processor time that so many clips took.
+prints the seconds of processor time for this number of clips.
 """
 
 import importlib
@@ -33,10 +33,10 @@ def batches(tf, paths, batch, frames, stride, rows, height, width, classes):
         count, total = tf.shape(jpegs)[0], tf.shape(mel)[0]
         room = tf.maximum(count - (frames - 1) * stride, 1)
         first = tf.random.uniform((), 0, room, tf.int32)
-        chosen = tf.gather(jpegs, (first + stride * tf.range(frames)) % count)
+        sampled = tf.gather(jpegs, (first + stride * tf.range(frames)) % count)
         rgb = tf.map_fn(
             lambda jpeg: tf.image.decode_jpeg(jpeg, channels=3),
-            chosen,
+            sampled,
             fn_output_signature=tf.uint8,
         )
         begin = tf.cast(tf.round(first / count * tf.cast(total, tf.float64)), tf.int32)
@@ -50,20 +50,20 @@ def batches(tf, paths, batch, frames, stride, rows, height, width, classes):
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1
     options.threading.max_intra_op_parallelism = 1
-    made = tf.data.TFRecordDataset(paths).repeat().map(parse).batch(batch)
-    return made.with_options(options).as_numpy_iterator()
+    pipeline = tf.data.TFRecordDataset(paths).repeat().map(parse).batch(batch)
+    return pipeline.with_options(options).as_numpy_iterator()
 
 
 def main(clips: int, batch: int, *shape_and_paths: str) -> None:
     tf = importlib.import_module("tensorflow")
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
-    made = batches(tf, shape_and_paths[6:], batch, *map(int, shape_and_paths[:6]))
+    pipeline = batches(tf, shape_and_paths[6:], batch, *map(int, shape_and_paths[:6]))
     for _ in range(-(-WARM // batch)):
-        next(made)
+        next(pipeline)
     start = time.process_time()
     for _ in range(clips // batch):
-        next(made)
+        next(pipeline)
     print(time.process_time() - start)
 
 

@@ -1,7 +1,7 @@
-"""Measure how fast clips are read from records and from video files, and in how much memory.
+"""Measure how fast clips are read from records and from video files, and how much memory it takes.
 
-Everything is measured per second of processor time, all threads counted, so that it is per core
-and other programs on the machine matter little.
+Speeds are per second of processor time of all threads, so that they are per core and other programs
+on the machine matter little.
 """
 
 import os
@@ -33,11 +33,10 @@ CLIP = ClipConfig(front_end=features.FRONT_ENDS["linear-mel"])  # 32 of 250 fram
 
 
 def measure(clips: int = 64, python: str | None = None, long: int = 0) -> dict:
-    """Clips per second and core, the median of rounds that take turns; ready for JSON.
+    """Clips per second and core, the median of alternating rounds, ready for JSON.
 
-    `python` is one that has TensorFlow, for the comparison with tf.data, otherwise this
-    one where it has; with neither that is left out, and said. `long` clips more are read to see
-    whether the memory grows.
+    `python` is one with TensorFlow for the comparison with tf.data, which is otherwise left out
+    unless this one has it. `long` more clips are read to measure whether memory grows.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = _make(Path(folder))
@@ -52,13 +51,13 @@ def measure(clips: int = 64, python: str | None = None, long: int = 0) -> dict:
                 speeds["tf.data"].append(_tf_speed(python, Path(folder), clips))
         speeds = {name: rounds for name, rounds in speeds.items() if rounds}
         medians = {name: float(np.median(rounds)) for name, rounds in speeds.items()}
-        found = {"clips a second and core": medians, "rounds": speeds}
+        results = {"clips a second and core": medians, "rounds": speeds}
         if missing:
-            found["left out"] = missing
+            results["left out"] = missing
         else:
             ratios = np.divide(speeds["records"], speeds["tf.data"])
-            found["records over tf.data"] = _spread(ratios)
-        return found | ({"memory": _memory(from_records, long)} if long else {})
+            results["records over tf.data"] = _spread(ratios)
+        return results | ({"memory": _memory(from_records, long)} if long else {})
 
 
 def _spread(ratios: np.ndarray) -> dict[str, float]:
@@ -70,27 +69,27 @@ def _spread(ratios: np.ndarray) -> dict[str, float]:
 
 
 def _make(folder: Path) -> list[Path]:
-    """Video files, and shards of records made from them as `mbt-lite prepare` does."""
+    """Write video files, and shards of records from them as `mbt-lite prepare` does."""
     settings, rng = extract.Settings(CLIP.front_end, LABELS), np.random.default_rng(0)
     files = [folder / f"{number}.mp4" for number in range(VIDEOS)]
     for file in files:
         write_film(file, rng, SIZE)
-    made = [extract.example(row, settings)[0] for row in _table(files).rows]
+    examples = [extract.example(row, settings)[0] for row in _table(files).rows]
     for number in range(SHARDS):
-        named = [replace(made[i % VIDEOS], id=f"{number} {i}") for i in range(PER_SHARD)]
+        named = [replace(examples[i % VIDEOS], id=f"{number} {i}") for i in range(PER_SHARD)]
         records.write_shard(folder / records.shard_name("bench", number, SHARDS), named)
     return files
 
 
 def write_film(path: Path, rng: np.random.Generator, size: tuple[int, int]) -> None:
-    """A video of `SECONDS` at 25 frames a second, a texture that drifts, with noise."""
+    """Write a video of `SECONDS` at 25 frames/s: a drifting texture, and noise as audio."""
     frame_size = _texture(rng, size)
     frames = np.stack([np.roll(frame_size, (t // 2, 3 * t), (0, 1)) for t in range(25 * SECONDS)])
     media.write(path, frames, 25.0, rng.normal(0, 0.1, SECONDS * media.RATE).astype(np.float32))
 
 
 def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """A video uint8 [H, W, 3] with detail at all scales."""
+    """A random image uint8 [H, W, 3] with detail at all scales."""
     height, width = size
     total = np.full((height, width, 3), 128.0)
     for cells in (4, 16, 64, 128):
@@ -123,14 +122,14 @@ def _speed(source: Source, clips: int) -> float:
 
 
 def lacks_tensorflow(python: str) -> str | None:
-    """Why there is no comparison with tf.data; None where there is one."""
-    asked = [
+    """The reason why there is no comparison with tf.data, or None if there is one."""
+    command = [
         python,
         "-c",
         "import importlib.util as u, sys; sys.exit(not u.find_spec('tensorflow'))",
     ]
     try:
-        absent = subprocess.run(asked, capture_output=True).returncode
+        absent = subprocess.run(command, capture_output=True).returncode
     except OSError:
         raise ValueError(f"--python {python} is no Python that can be run.") from None
     return f"{python} has no TensorFlow; name one that has with --python" if absent else None
@@ -155,12 +154,12 @@ def _tf_speed(python: str, folder: Path, clips: int) -> float:
 
 
 def _memory(source: Source, clips: int) -> dict:
-    """MiB that this process holds, in ten places of a long run."""
+    """Memory of this process in MiB, at ten points of a long run."""
     loader, steps = _loader(source), clips // BATCH
-    places = {round(steps * part / 10) for part in range(11)}
+    points = {round(steps * part / 10) for part in range(11)}
     held = {}
     for step in tqdm(range(steps + 1), desc="memory", unit="batch"):
-        if step in places:
+        if step in points:
             held[step * BATCH] = _resident()
         next(loader)
     return {"MiB after so many clips": held, "grown": held[max(held)] - held[sorted(held)[1]]}
@@ -172,19 +171,19 @@ def _resident() -> float:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
 
 
-def table(found: dict) -> str:
-    """The figures in words."""
-    speeds = found["clips a second and core"]
+def table(results: dict) -> str:
+    """The results as text."""
+    speeds = results["clips a second and core"]
     lines = [
         f"from {name:8} {speed:6.1f} clips a second and core" for name, speed in speeds.items()
     ]
-    if "left out" in found:
-        lines.append(f"no comparison with tf.data: {found['left out']}")
+    if "left out" in results:
+        lines.append(f"no comparison with tf.data: {results['left out']}")
     else:
         lines.append("records over tf.data: {median:.2f} ({lowest:.2f}-{highest:.2f})".format(
-            **found["records over tf.data"]
+            **results["records over tf.data"]
         ))  # fmt: skip
-    if "memory" in found:
-        held = found["memory"]["MiB after so many clips"]
+    if "memory" in results:
+        held = results["memory"]["MiB after so many clips"]
         lines += [f"after {clips:6} clips {size:7.1f} MiB" for clips, size in held.items()]
     return "\n".join(lines)

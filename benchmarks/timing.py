@@ -14,10 +14,10 @@ import numpy as np
 
 
 def compare(ours: Callable, other: Callable, what: str, rounds: int) -> dict:
-    """Medians of two calls that alternate, after one warm-up each; `ratio` above 1: ours faster.
+    """Compare two alternating calls after a warm-up each; a `ratio` above 1 means ours is faster.
 
-    JAX gives a result back before it is computed, so the warm-up, too, is waited for. A call may
-    give back the seconds it took itself, as those do that run elsewhere.
+    JAX returns a result before it is computed, so the warm-ups are waited for, too. A call that
+    runs elsewhere can return its own seconds as `Took`.
     """
     seconds(ours), seconds(other)
     times = np.array([[seconds(ours), seconds(other)] for _ in repeat(None, rounds)])
@@ -25,14 +25,14 @@ def compare(ours: Callable, other: Callable, what: str, rounds: int) -> dict:
 
 
 def seconds(call: Callable) -> float:
-    """How long a call takes, until its result is there."""
+    """Seconds of a call until its result is computed."""
     start = time.perf_counter()
     result = jax.block_until_ready(call())
     return result.seconds if isinstance(result, Took) else time.perf_counter() - start
 
 
 def row(ours, others, what: str) -> dict:
-    """Seconds of the same rounds on both sides as a row of the table."""
+    """A row of the table, from the seconds of both sides in the same rounds."""
     ratios = np.divide(others, ours)
     return {
         "seconds": float(np.median(ours)),
@@ -44,23 +44,23 @@ def row(ours, others, what: str) -> dict:
 
 
 class Took:
-    """The seconds that a call took elsewhere."""
+    """The seconds that a call took in another process."""
 
     def __init__(self, seconds: float):
         self.seconds = seconds
 
 
 def environment() -> dict[str, str]:
-    """The variables of this process, and where another Python finds this package."""
-    root, known = Path(__file__).resolve().parents[1], os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), known]))}
+    """The environment of this process, with this repository in PYTHONPATH."""
+    root, before = Path(__file__).resolve().parents[1], os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(root), before]))}
 
 
 class Program:
-    """A program that does its work again for every line it is given, and says how long that took.
+    """A program that repeats its work for every line of input and prints the seconds it took.
 
-    First it prints "ready" and perhaps `facts` in JSON. A call does the work once. ValueError with
-    its last words where it does not begin, or ends early.
+    First it prints "ready", perhaps with `facts` in JSON. A call runs the work once. Raises
+    ValueError with the last line of its stderr if it does not start, or ends early.
     """
 
     def __init__(self, *command: str):
@@ -81,16 +81,16 @@ class Program:
         self._close()
 
     def __call__(self) -> Took:
-        with contextlib.suppress(BrokenPipeError):  # it has ended, and says nothing more
+        with contextlib.suppress(BrokenPipeError):  # the program has ended
             self.process.stdin.write("again\n")
             self.process.stdin.flush()
-        said = self.process.stdout.readline()
-        if not said:
+        line = self.process.stdout.readline()
+        if not line:
             raise self._ended()
-        return Took(float(said))
+        return Took(float(line))
 
     def peak_bytes(self) -> int | None:
-        """The most memory that it had until now; None where the system does not say."""
+        """The peak memory of the program; None if the system does not report it."""
         try:
             lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         except OSError:

@@ -1,4 +1,4 @@
-"""Measure whole train steps: clips per second, share of peak FLOP/s, memory."""
+"""Measure complete train steps: clips per second, share of peak FLOP/s, memory."""
 
 import statistics
 import time
@@ -22,33 +22,33 @@ LABELS = tuple(f"class {number}" for number in range(BASE.classes))
 
 
 def measure(batch: int = 1, steps: int = 5, remat: bool = True, only: str = "") -> dict:
-    """One row per geometry and number type, ready for JSON; `only` picks those that hold it.
+    """One row per geometry and number type, ready for JSON; `only` selects by a part of the name.
 
-    A step is all of it: augmentation off, gradient, clipping, momentum, at the geometry of the
-    released models with 527 classes. Seconds are the median of `steps` steps after one that is not
-    counted. MFU is the model's operations, three forward passes, over what a large matrix product
-    reaches in the same number type and the same run.
+    A step has gradient, clipping and momentum but no augmentation, at the geometry of the released
+    models with 527 classes. Seconds are the median of `steps` steps after a warm-up. MFU is the
+    model's operations, three forward passes, over those of a large matrix product of the same
+    number type in the same run.
     """
     mesh = sharding.make_mesh()
-    found = {
+    results = {
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "jax": jax.__version__,
     }
-    found |= {"batch": batch, "steps": steps, "remat": remat, "rows": {}}
+    results |= {"batch": batch, "steps": steps, "remat": remat, "rows": {}}
     cases = [(name, dtype) for name in CASES for dtype in DTYPES if only in f"{name} {dtype}"]
     if not cases:
         raise ValueError(f"no case holds {only!r}; there are {', '.join(CASES)} in {DTYPES}.")
     peaks = {dtype: sharding.peak_flops(dtype) for dtype in DTYPES}
-    found["GFLOP/s of a matrix product"] = {name: peak / 1e9 for name, peak in peaks.items()}
+    results["GFLOP/s of a matrix product"] = {name: peak / 1e9 for name, peak in peaks.items()}
     for name, dtype in tqdm(cases, desc="train steps", unit="case"):
         row = _row(experiment(replace(CASES[name], dtype=dtype), batch, remat), mesh, steps)
         row["mfu"] = row["flops"] / row["seconds"] / peaks[dtype]
-        found["rows"][f"{name}, {dtype}"] = row
-    return found
+        results["rows"][f"{name}, {dtype}"] = row
+    return results
 
 
 def experiment(model: MBTConfig, batch: int, remat: bool) -> Experiment:
-    """A model trained as the released ones were, without augmentation."""
+    """The experiment of the released models, without augmentation."""
     train = TrainConfig(
         batch=batch,
         optimizer="momentum",
@@ -75,7 +75,7 @@ def _row(experiment: Experiment, mesh, steps: int) -> dict:
         jax.block_until_ready((state, result))
         seconds.append(time.perf_counter() - start)
     if not np.isfinite(float(result["loss"])):
-        raise ValueError("the loss of the measured step is non-finite (NaN or inf).")
+        raise ValueError("the loss of the measured step is not finite (NaN or inf).")
     needed, median = do.memory_analysis(), statistics.median(seconds[1:])
     return {
         "seconds": median,
@@ -89,7 +89,7 @@ def _row(experiment: Experiment, mesh, steps: int) -> dict:
 
 
 def drawn_batch(experiment: Experiment) -> dict[str, np.ndarray]:
-    """A batch of noise, as a loader gives it."""
+    """A batch of noise in the form of a loader's."""
     rng, rows, clip = np.random.default_rng(0), experiment.train.batch, experiment.clip
     side = (clip.size, clip.size)
     return {
@@ -101,19 +101,19 @@ def drawn_batch(experiment: Experiment) -> dict[str, np.ndarray]:
     }
 
 
-def table(found: dict) -> str:
+def table(results: dict) -> str:
     """The rows as a Markdown table."""
-    peaks: Iterable = found["GFLOP/s of a matrix product"].items()
-    said = ", ".join(f"{value:,.0f} GFLOP/s in {name}" for name, value in peaks)
-    kept = "blocks computed again in the backward pass" if found["remat"] else "all kept"
+    peaks: Iterable = results["GFLOP/s of a matrix product"].items()
+    speeds = ", ".join(f"{value:,.0f} GFLOP/s in {name}" for name, value in peaks)
+    activations = "recomputed" if results["remat"] else "stored"
     lines = [
-        f"{found['device']}, JAX {found['jax']}, batch {found['batch']}, {kept}; "
-        f"a matrix product reaches {said}.",
+        f"{results['device']}, JAX {results['jax']}, batch {results['batch']}, activations "
+        f"{activations}; a matrix product reaches {speeds}.",
         "",
         "| model | s a step (lowest-highest) | clips/s | MFU | GiB | s to compile |",
         "| --- " * 6 + "|",
     ]
-    for name, row in found["rows"].items():
+    for name, row in results["rows"].items():
         low, high = row["lowest and highest"]
         lines.append(
             f"| {name} | {row['seconds']:.3g} ({low:.3g}-{high:.3g}) | {row['clips a second']:.3g} "

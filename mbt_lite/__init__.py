@@ -5,13 +5,14 @@
     clf = mbt.load()
     clf.predict("clip.mp4").top(5)
 
-The names below are fetched when they are first used, so that `import mbt_lite` itself stays light.
+The names below are imported when they are first used, so that `import mbt_lite` itself is fast.
 """
 
-import importlib
-from typing import TYPE_CHECKING
+from etils import epy
 
-if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
+__version__ = "0.1.0"
+
+with epy.lazy_api_imports(globals()):
     from mbt_lite import configs as configs
     from mbt_lite import explain as explain
     from mbt_lite.checkpoints import from_vit as from_vit
@@ -30,42 +31,3 @@ if TYPE_CHECKING:  # the same names as in _HOMES, for type checkers and editors
     from mbt_lite.model import Clip as Clip
     from mbt_lite.model import Output as Output
     from mbt_lite.train import fit as fit
-
-__version__ = "0.1.0"
-
-_HOMES = {
-    "BASE": "config",
-    "WORLD": "config",
-    "ClipConfig": "config",
-    "FrontEnd": "config",
-    "MBTConfig": "config",
-    "MBT": "model",
-    "Clip": "model",
-    "Output": "model",
-    "read_clip": "features",
-    "Classifier": "inference",
-    "Prediction": "inference",
-    "load": "inference",
-    "from_vit": "checkpoints",
-    "evaluate": "evaluation",
-    "fit": "train",
-    "configs": "configs",  # from here on the modules themselves
-    "explain": "explain",
-    "world": "data.world",
-}
-__all__ = sorted(_HOMES)
-
-
-if not TYPE_CHECKING:  # which would take any name for one that is here
-
-    def __getattr__(name: str):
-        if name not in _HOMES:
-            raise AttributeError(f"mbt_lite has no {name!r}; it offers {', '.join(__all__)}.")
-        module = importlib.import_module(f"mbt_lite.{_HOMES[name]}")
-        value = module if name == _HOMES[name].split(".")[-1] else getattr(module, name)
-        globals()[name] = value
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])

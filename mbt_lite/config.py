@@ -1,8 +1,8 @@
 """Settings as frozen dataclasses: model, clip, augmentation, data, start, training, experiment.
 
 `dataclasses.replace(BASE, fusion_layer=10)` changes a setting in Python, `--model.fusion-layer 10`
-on the command line. Derived numbers are properties. A setting that cannot work raises ValueError
-with a sentence when it is made.
+on the command line. Derived numbers are properties. A value that cannot work raises ValueError when
+the dataclass is created.
 """
 
 import dataclasses
@@ -13,22 +13,31 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 STREAMS = ("spec", "rgb")
+MODALITIES = {"spec": "audio", "rgb": "video"}  # the name of each stream in a sentence
 PAIRINGS = ("synchronised", "ratio")  # of video and audio windows, see data/sampling.py
 POOLS = ("token", "mean", "max", "sum")
 FUSIONS = ("bottleneck", "joint", "late")
 COMPRESSIONS = ("log", "none")
 WINDOW_FNS = ("hamming", "hann")
 DTYPES = ("float32", "bfloat16", "float16")
+LOSSES = ("sigmoid", "softmax")
+OPTIMIZERS = ("adamw", "momentum")
+SCHEDULES = ("cosine", "constant")
+TRAINED = ("all", "head")
+# A run that starts from a trained model takes these from the recipe; with `start.rewire` also
+# WIRING.
+KEPT = ("dropout", "attention_dropout", "drop_path", "dtype")
+WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_test")
 
-# What a config may ask for at most, far above what anybody trains: a number in a damaged or
-# hostile file must not cost gigabytes, or hours. Sides are those of shapes and patches.
+# Upper limits far above any real model: a number in a damaged or hostile file must not cost
+# gigabytes or hours.
 MODEL_BOUNDS = {
     "classes": (1, 1_000_000),
     "width": (1, 1 << 16),
@@ -38,8 +47,11 @@ MODEL_BOUNDS = {
     "bottlenecks": (0, 1 << 16),
     "representation": (1, 1 << 20),
     "rgb_sampled": (1, 1 << 16),
+    "dropout": (0, 1),
+    "attention_dropout": (0, 1),
+    "drop_path": (0, 1),
 }
-SIDES, VOLUME = (1, 1 << 20), 1 << 30  # of one axis; of all axes together
+MAX_SIDE, MAX_VOLUME = 1 << 20, 1 << 30  # of one axis of a shape or patch; of all axes together
 CLIP_BOUNDS = {
     "frames": (1, 1 << 16),
     "stride": (1, 1 << 16),
@@ -48,7 +60,7 @@ CLIP_BOUNDS = {
     "spec_frames": (1, 1 << 20),
     "fps": (1e-3, 1000),
 }
-LONGEST = 3600  # s, of a clip
+MAX_SECONDS = 3600  # of a clip
 FRONT_END_BOUNDS = {
     "rate": (1000, 384_000),
     "window": (1e-4, 10),
@@ -64,28 +76,28 @@ def require(condition: bool, sentence: str) -> None:
         raise ValueError(sentence)
 
 
-def within(config, bounds: Mapping[str, tuple[float, float]], at: str) -> None:
-    """Raise ValueError that names the first field outside its bounds.
-
-    None is for fields that may be left out; a field that holds no number at all is refused, too.
-    """
+def require_bounds(config, bounds: Mapping[str, tuple[float, float]], prefix: str) -> None:
+    """Raise ValueError naming the first field that is no number in its bounds; None is allowed."""
     for name, (low, high) in bounds.items():
         value = getattr(config, name)
-        good = value is None or (isinstance(value, numbers.Real) and low <= value <= high)
-        require(good, f"{at}{name}={_short(value)} must lie in {low:,}..{high:,}.")
+        fits = value is None or (isinstance(value, numbers.Real) and low <= value <= high)
+        require(fits, f"{prefix}{name}={reprlib.repr(value)} must lie in {low:,}..{high:,}.")
 
 
-def _short(value) -> str:
-    """A value as a sentence can show it, however large it is."""
-    return reprlib.repr(value)
+def require_at_least(config, low: float, names: Iterable[str], prefix: str) -> None:
+    """Raise ValueError naming the first of these fields whose value is below `low`."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= low, f"{prefix}{name}={value} must be {low} or more.")
 
 
 @dataclass(frozen=True)
 class FrontEnd:
-    """Settings of a front end: from a waveform to a log-mel spectrogram.
+    """Settings of the conversion from a waveform to a log-mel spectrogram.
 
-    The paper (section 4.2) fixes 16 kHz mono, a 25 ms Hamming window every 10 ms and 128 mel bins;
-    all else was never published, so it is fields here and presets live in `features.FRONT_ENDS`.
+    The paper (section 4.2) gives 16 kHz mono, a 25 ms Hamming window every 10 ms and 128 mel bins.
+    The other settings were not published: they are fields here, with presets in
+    `features.FRONT_ENDS`.
     """
 
     name: str = "log-mel"
@@ -98,38 +110,37 @@ class FrontEnd:
     high: float = 7_800.0  # Hz, upper edge of the last one
     power: int = 1  # 1: magnitude, 2: power
     offset: float = 1e-3  # added before the natural logarithm
-    mean: float = 0.0  # of the log-mel values over the data the preset was measured on
+    mean: float = 0.0  # of log-mel values, measured over the data of the preset
     std: float = 1.0
-    compression: str = "log"  # or "none": the mel energies themselves, without offset
-    amplitude: float = (
-        1.0  # what full scale, 1 in the waveform, counts as; 32768 with 16-bit samples
-    )
-    pre_emphasis: float = 0.0  # share of the previous sample taken off each sample
+    compression: str = "log"  # or "none": mel energies, without offset
+    amplitude: float = 1.0  # value of full scale, 1 in the waveform; 32768 with 16-bit samples
+    pre_emphasis: float = 0.0  # times the previous sample is subtracted from each
     window_fn: str = "hamming"  # or "hann"
-    centred: bool = False  # frame k lies around sample k * hop; otherwise it begins there
+    centred: bool = False  # frame k is centred on sample k * hop; otherwise it begins there
 
     def __post_init__(self):
-        def check(condition, sentence):
-            require(condition, f"front end {self.name!r}: {sentence}")
-
-        within(self, FRONT_END_BOUNDS, f"front end {self.name!r}: ")
-        check(
-            self.window_samples <= self.fft,
-            f"a window of {self.window_samples} samples does not fit an FFT of {self.fft}; "
-            f"use fft={1 << (self.window_samples - 1).bit_length()} or more.",
-        )
-        check(
-            0 <= self.low < self.high <= self.rate / 2,
-            f"mel edges {self.low}-{self.high} Hz must rise and stay under half of the "
-            f"{self.rate} Hz sampling rate.",
-        )
-        check(self.offset > 0, "silence needs a log offset above 0.")
-        check(self.std > 0, "std must be above 0.")
-        check(self.power in (1, 2), "power is 1 or 2.")
-        check(self.compression in COMPRESSIONS, f"compression is one of {COMPRESSIONS}.")
-        check(self.amplitude > 0, "the amplitude must be above 0.")
-        check(0 <= self.pre_emphasis < 1, "pre_emphasis must lie in 0..1, 1 left out.")
-        check(self.window_fn in WINDOW_FNS, f"window_fn is one of {WINDOW_FNS}.")
+        prefix = f"front end {self.name!r}: "
+        require_bounds(self, FRONT_END_BOUNDS, prefix)
+        for condition, sentence in (
+            (
+                self.window_samples <= self.fft,
+                f"a window of {self.window_samples} samples does not fit an FFT of {self.fft}; "
+                f"use fft={1 << (self.window_samples - 1).bit_length()} or more.",
+            ),
+            (
+                0 <= self.low < self.high <= self.rate / 2,
+                f"mel edges {self.low}-{self.high} Hz must rise and stay under half of the "
+                f"{self.rate} Hz sampling rate.",
+            ),
+            (self.offset > 0, "silence needs a log offset above 0."),
+            (self.std > 0, "std must be above 0."),
+            (self.power in (1, 2), "power is 1 or 2."),
+            (self.compression in COMPRESSIONS, f"compression is one of {COMPRESSIONS}."),
+            (self.amplitude > 0, "the amplitude must be above 0."),
+            (0 <= self.pre_emphasis < 1, "pre_emphasis must be at least 0 and below 1."),
+            (self.window_fn in WINDOW_FNS, f"window_fn is one of {WINDOW_FNS}."),
+        ):
+            require(condition, prefix + sentence)
 
     @property
     def window_samples(self) -> int:
@@ -164,18 +175,18 @@ class ClipConfig:
     audio_track: int | None = None  # of a file, from 1 on; None: the one that players choose
 
     def __post_init__(self):
-        within(self, CLIP_BOUNDS, "clip.")
+        require_bounds(self, CLIP_BOUNDS, "clip.")
         require(
             self.audio_track is None or self.audio_track > 0,
             f"audio track {self.audio_track}: tracks are counted from 1.",
         )
+        seconds = max(self.video_seconds, self.audio_seconds)
         require(
-            max(self.video_seconds, self.audio_seconds) <= LONGEST,
-            f"a clip of {max(self.video_seconds, self.audio_seconds):g} s is too long; {LONGEST:,} "
-            "s is the most.",
+            seconds <= MAX_SECONDS,
+            f"a clip of {seconds:g} s is too long; at most {MAX_SECONDS:,} s are allowed.",
         )
         require(
-            self.frames * self.size**2 <= VOLUME,
+            self.frames * self.size**2 <= MAX_VOLUME,
             f"clip.frames={self.frames} of clip.size={self.size} pixels a side are too many.",
         )
         require(
@@ -197,15 +208,15 @@ class ClipConfig:
         return self.spec_frames * self.front_end.hop
 
 
-def sampled_frames(frames: int, wanted: int) -> np.ndarray:
-    """Indices of about `wanted` evenly spaced frames, ends left out; all if there are too few.
+def sampled_frames(frames: int, count: int) -> np.ndarray:
+    """Indices of about `count` evenly spaced frames, ends left out; all if there are too few.
 
-    For some pairs this gives one more than wanted (8 frames, 2 wanted: 3), because rounding in
-    float32 lets the end in. Position embeddings were trained with that count, so it stays.
+    For some pairs this gives one more than `count` (2 of 8 frames: 3), because rounding in float32
+    lets the end in. Position embeddings were trained with that number, so it stays.
     """
-    if wanted >= frames:
+    if count >= frames:
         return np.arange(frames)
-    step = frames / (wanted + 1)
+    step = frames / (count + 1)
     steps = np.arange(step, frames, step, dtype=np.float32)
     return np.clip(np.round(steps), 0, frames - 1).astype(int)
 
@@ -220,9 +231,7 @@ class MBTConfig:
     depth: int = 12
     heads: int = 12
     mlp_dim: int = 3072
-    fusion: str = (
-        "bottleneck"  # bottleneck: through a few shared tokens; joint: all tokens; late: none
-    )
+    fusion: str = "bottleneck"  # through a few shared tokens; joint: all tokens; late: none
     fusion_layer: int = 8  # first block that sees the other stream
     bottlenecks: int = 5  # the paper's B = 4; Scenic adds one when it pools by class token
     bottlenecks_at_test: bool = True  # False: fuse in training only
@@ -249,10 +258,7 @@ class MBTConfig:
         require(self.fusion in FUSIONS, f"fusion={self.fusion!r} is none of {FUSIONS}.")
         require(self.pool in POOLS, f"pool={self.pool!r} is none of {POOLS}.")
         require(self.dtype in DTYPES, f"model.dtype={self.dtype!r} is none of {DTYPES}.")
-        within(self, MODEL_BOUNDS, "model.")
-        for name in ("dropout", "attention_dropout", "drop_path"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"model.{name}={value} must lie in 0..1.")
+        require_bounds(self, MODEL_BOUNDS, "model.")
         require(
             self.width % self.heads == 0,
             f"width {self.width} does not divide into {self.heads} heads.",
@@ -268,14 +274,12 @@ class MBTConfig:
         for stream in self.streams:
             for name, sides in (("shape", self.shape(stream)), ("patch", self.patch(stream))):
                 require(
-                    all(SIDES[0] <= side <= SIDES[1] for side in sides)
-                    and math.prod(sides) <= VOLUME,
-                    f"{stream}_{name}={_short(sides)}: each side is 1 or more, and all together "
-                    f"{VOLUME:,} at most.",
+                    all(1 <= side <= MAX_SIDE for side in sides) and math.prod(sides) <= MAX_VOLUME,
+                    f"{stream}_{name}={reprlib.repr(sides)}: each side must be 1 or more, and the "
+                    f"product at most {MAX_VOLUME:,}.",
                 )
-            grid = self.grid(stream)
             require(
-                min(grid) > 0,
+                min(self.grid(stream)) > 0,
                 f"{stream}: patch {self.patch(stream)} does not fit input {self.shape(stream)}.",
             )
 
@@ -317,121 +321,6 @@ class MBTConfig:
         )
 
 
-@dataclass(frozen=True)
-class AugmentConfig:
-    """Random changes of training clips; the defaults change nothing.
-
-    The sizes of changes that are switched off are those of Scenic's MBT.
-    """
-
-    scale: tuple[float, float] = (1.0, 1.0)  # factors of height and of width, drawn apart
-    random_crop: bool = False  # otherwise from the middle
-    flip: float = 0.0  # probability that left and right change places
-    colour: float = 0.0  # probability of another light, drawn in these four:
-    brightness: float = 32 / 255  # added, at most
-    saturation: tuple[float, float] = (0.6, 1.4)  # factors
-    contrast: tuple[float, float] = (0.6, 1.4)
-    hue: float = 0.2  # turns of the colour circle, either way
-    grey: float = 0.0  # probability of a video without colours
-    time_masks: int = 0  # SpecAugment: bands of time that are silenced
-    time_mask: int = 192  # spectrogram frames that one band stays under
-    time_mask_ratio: float = 1.0  # of the clip that one band may cover; 0: there are none
-    mel_masks: int = 0  # SpecAugment: bands of frequency that are silenced
-    mel_mask: int = 48  # mel bins that one band stays under
-    mixup: float = 0.0  # a of Beta(a, a), from which the share of the partner clip comes; 0: none
-    mixmod: bool = False  # modality mixup: each stream has a share of its own
-
-    def __post_init__(self):
-        for name in ("flip", "colour", "grey", "time_mask_ratio"):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"augment.{name}={value} must lie in 0..1.")
-        for name in ("scale", "saturation", "contrast"):
-            low, high = factors = getattr(self, name)
-            require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
-        require(self.scale[0] > 0, f"augment.scale={self.scale} must be above 0.")
-        for name in ("time_masks", "time_mask", "mel_masks", "mel_mask", "brightness", "mixup"):
-            value = getattr(self, name)
-            require(value >= 0, f"augment.{name}={value} must not be below 0.")
-        require(0 <= self.hue <= 0.5, f"augment.hue={self.hue}: half a turn, 0.5, is the farthest.")
-        require(
-            self.mixup > 0 or not self.mixmod,
-            "modality mixup needs the a of its Beta(a, a): try augment.mixup=0.3, the paper's.",
-        )
-
-
-def to_dict(config) -> dict:
-    """Convert a config to plain dictionaries, lists and numbers, ready for JSON."""
-    return dataclasses.asdict(config)
-
-
-def from_dict(cls, values, at: str = ""):
-    """Rebuild a config from what `to_dict` wrote, perhaps edited by hand.
-
-    ValueError that names the field, as `at` and its own name, where one is unknown or missing, or
-    holds another type or value than it should.
-    """
-    whole = at or cls.__name__
-    require(isinstance(values, Mapping), f"{whole} must be fields in {{}}, not {_short(values)}.")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - set(fields))
-    require(not unknown, f"{whole} has no field {', '.join(unknown)}.")
-    needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
-    missing = [name for name in needed if name not in values]
-    require(not missing, f"{whole} lacks {', '.join(missing)}.")
-    hints, made = typing.get_type_hints(cls), {}
-    for name, value in values.items():
-        hint, where = hints[name], f"{at}.{name}" if at else name
-        if dataclasses.is_dataclass(hint):
-            made[name] = from_dict(hint, value, where)
-        else:
-            fits, made[name] = _typed(value, hint)
-            require(fits, f"{where} must be {_in_words(hint)}, not {_short(value)}.")
-    return cls(**made)
-
-
-def _typed(value, hint) -> tuple[bool, object]:
-    """Whether a value is of a field's type, and the value as the field holds it."""
-    if isinstance(hint, types.UnionType):
-        found = [_typed(value, kind) for kind in typing.get_args(hint)]
-        return next((one for one in found if one[0]), (False, value))
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list | tuple):
-            return False, value
-        kinds = typing.get_args(hint)
-        kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
-        found = [_typed(one, kind) for one, kind in zip(value, kinds, strict=False)]
-        return len(value) == len(kinds) and all(fits for fits, _ in found), tuple(
-            one for _, one in found
-        )
-    if hint is bool or isinstance(value, bool | np.bool_):
-        return hint is bool and isinstance(value, bool | np.bool_), value
-    if hint is int:
-        whole = isinstance(value, numbers.Integral)
-        return whole, int(value) if whole else value
-    if hint is float:
-        finite = isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max
-        return finite, float(value) if finite else value
-    return isinstance(value, hint), value
-
-
-def _in_words(hint) -> str:
-    """The type of a field for people."""
-    if isinstance(hint, types.UnionType):
-        return " or ".join(map(_in_words, typing.get_args(hint)))
-    if typing.get_origin(hint) is tuple:
-        kinds = typing.get_args(hint)
-        count = "" if kinds[-1] is ... else f"{len(kinds)} "
-        return f"a list of {count}{WORDS[kinds[0]][1]}"
-    return WORDS[hint][0]
-
-
-WORDS = {  # one, several
-    bool: ("true or false", "true or false"),
-    int: ("a whole number", "whole numbers"),
-    float: ("a number", "numbers"),
-    str: ("a text", "texts"),
-    types.NoneType: ("null", "null"),
-}
 BASE = MBTConfig()  # the released audio-visual checkpoints: 175,009,295 parameters
 WORLD = MBTConfig(
     classes=31,
@@ -456,9 +345,57 @@ WORLD_CLIP = ClipConfig(
     spec_frames=200,
     front_end=WORLD_FRONT_END,
 )
-NONE = AugmentConfig()  # evaluation: the crop from the middle
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random augmentation of training clips; by default there is none.
+
+    The strengths of augmentations that are switched off are those of Scenic's MBT.
+    """
+
+    scale: tuple[float, float] = (
+        1.0,
+        1.0,
+    )  # range of the factors of height and width, each its own
+    random_crop: bool = False  # otherwise the middle is cropped
+    flip: float = 0.0  # probability of a horizontal flip
+    colour: float = 0.0  # probability of color jitter, by these four:
+    brightness: float = 32 / 255  # maximum that is added
+    saturation: tuple[float, float] = (0.6, 1.4)  # factors
+    contrast: tuple[float, float] = (0.6, 1.4)
+    hue: float = 0.2  # maximum shift in turns of the color circle, either way
+    grey: float = 0.0  # probability of a grayscale video
+    time_masks: int = 0  # SpecAugment: number of masked bands of time
+    time_mask: int = 192  # spectrogram frames that one band stays below
+    time_mask_ratio: float = 1.0  # of the clip that one band may cover; 0: no bands
+    mel_masks: int = 0  # SpecAugment: number of masked bands of frequency
+    mel_mask: int = 48  # mel bins that one band stays below
+    mixup: float = 0.0  # a of Beta(a, a), from which the mixing weight is drawn; 0: no mixup
+    mixmod: bool = False  # modality mixup: each stream has its own mixing weight
+
+    def __post_init__(self):
+        chances = ("flip", "colour", "grey", "time_mask_ratio")
+        require_bounds(self, dict.fromkeys(chances, (0, 1)), "augment.")
+        counts = ("time_masks", "time_mask", "mel_masks", "mel_mask", "brightness", "mixup")
+        require_at_least(self, 0, counts, "augment.")
+        for name in ("scale", "saturation", "contrast"):
+            low, high = factors = getattr(self, name)
+            require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
+        require(self.scale[0] > 0, f"augment.scale={self.scale} must be above 0.")
+        require(
+            0 <= self.hue <= 0.5,
+            f"augment.hue={self.hue} must lie in 0..0.5, where 0.5 is half a turn.",
+        )
+        require(
+            self.mixup > 0 or not self.mixmod,
+            "modality mixup needs the a of its Beta(a, a): try augment.mixup=0.3, the paper's.",
+        )
+
+
+NONE = AugmentConfig()  # evaluation: only the middle crop
 # The paper, section 4.2: random crop, flip, colour jitter, SpecAugment as in AST (one band of each
-# kind), modality mixup. Of the colours it gives no numbers, so they are Scenic's.
+# kind), modality mixup. It gives no numbers for the colors, so they are Scenic's.
 PAPER = AugmentConfig(
     random_crop=True,
     flip=0.5,
@@ -470,7 +407,7 @@ PAPER = AugmentConfig(
     mixmod=True,
 )
 # Scenic's configuration of the released audio-visual model. Its four time masks never happen: the
-# ratio is 0, at which Lingvo, the library that it calls, returns the spectrogram as it was.
+# ratio is 0, at which Lingvo, the library that it calls, returns the spectrogram unchanged.
 RELEASED = AugmentConfig(
     scale=(0.9, 1.33),
     random_crop=True,
@@ -483,15 +420,6 @@ RELEASED = AugmentConfig(
     mel_masks=1,
     mixup=0.5,
 )
-
-
-LOSSES = ("sigmoid", "softmax")
-OPTIMIZERS = ("adamw", "momentum")
-SCHEDULES = ("cosine", "constant")
-TRAINED = ("all", "head")
-# Where a run starts from a model, these are the recipe's, and with `start.rewire` those, too.
-KEPT = ("dropout", "attention_dropout", "drop_path", "dtype")
-WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_test")
 
 
 @dataclass(frozen=True)
@@ -515,17 +443,19 @@ class DataConfig:
 
     def __post_init__(self):
         require(bool(self.path), "data.path must name something to learn from.")
-        require(0 <= self.holdout < 1, f"data.holdout={self.holdout} must lie in 0..1, 1 left out.")
+        require(
+            0 <= self.holdout < 1, f"data.holdout={self.holdout} must be at least 0 and below 1."
+        )
         require(self.pairing in PAIRINGS, f"data.pairing={self.pairing!r} is none of {PAIRINGS}.")
-        require(self.clips >= 0, f"data.clips={self.clips} must be 0 or more.")
+        require_at_least(self, 0, ["clips"], "data.")
         require(
             not self.keep or self.path != "world" or self.clips > 0,
             f"data.keep={self.keep}: say with data.clips how many of the micro-world to keep.",
         )
-        within(self, {"views": (1, 1000), "workers": (0, 1024)}, "data.")
+        require_bounds(self, {"views": (1, 1000), "workers": (0, 1024)}, "data.")
         require(
             self.audio_track is None or (self.audio_track > 0 and self.path != "world"),
-            f"data.audio_track={self.audio_track}: it counts from 1, in files with several tracks.",
+            f"data.audio_track={self.audio_track}: tracks of labelled files are counted from 1.",
         )
 
 
@@ -586,33 +516,27 @@ class TrainConfig:
     samples: int = 8  # validation clips that are drawn with the model's predictions; 0: none
 
     def __post_init__(self):
-        counts = ("steps", "batch", "accumulate", "shards", "mixup_groups", "log_every")
-        for name in (*counts, "save_every", "keep_checkpoints"):
-            value = getattr(self, name)
-            require(value >= 1, f"train.{name}={value} must be 1 or more.")
-        for name in (
-            "epochs",
-            "warmup",
-            "evaluate_every",
-            "evaluate_clips",
-            "test_clips",
-            "skip_nonfinite",
-        ):
-            value = getattr(self, name)
-            require(value >= 0, f"train.{name}={value} must not be below 0.")
-        for name in ("weight_decay", "kernel_decay", "l2", "clip_norm", "samples"):
-            value = getattr(self, name)
-            require(value >= 0, f"train.{name}={value} must not be below 0.")
+        positive = (
+            "steps batch accumulate shards mixup_groups log_every save_every keep_checkpoints"
+        )
+        require_at_least(self, 1, positive.split(), "train.")
+        counts = "epochs warmup evaluate_every evaluate_clips test_clips skip_nonfinite samples"
+        rates = "weight_decay kernel_decay l2 clip_norm"
+        require_at_least(self, 0, [*counts.split(), *rates.split()], "train.")
         require(
             0 < self.backbone_rate <= 1,
-            f"train.backbone_rate={self.backbone_rate} must lie above 0 and up to 1; to freeze the "
-            "backbone say train.trained='head'.",
+            f"train.backbone_rate={self.backbone_rate} must be above 0 and at most 1; to freeze "
+            "the backbone set train.trained='head'.",
         )
         for name in ("label_smoothing", "momentum", "beta2", "ema"):
             value = getattr(self, name)
-            require(0 <= value < 1, f"train.{name}={value} must lie in 0..1, 1 left out.")
-        known = {"loss": LOSSES, "optimizer": OPTIMIZERS, "schedule": SCHEDULES, "trained": TRAINED}
-        for name, choices in known.items():
+            require(0 <= value < 1, f"train.{name}={value} must be at least 0 and below 1.")
+        for name, choices in {
+            "loss": LOSSES,
+            "optimizer": OPTIMIZERS,
+            "schedule": SCHEDULES,
+            "trained": TRAINED,
+        }.items():
             value = getattr(self, name)
             require(value in choices, f"train.{name}={value!r} is none of {', '.join(choices)}.")
         require(
@@ -643,12 +567,87 @@ class Experiment:
     train: TrainConfig = TrainConfig()
 
 
+def to_dict(config) -> dict:
+    """Convert a config to plain dictionaries, lists and numbers, ready for JSON."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(cls, values, at: str = ""):
+    """Rebuild a config from what `to_dict` wrote, perhaps edited by hand.
+
+    Raises ValueError that names the field (its path begins with `at`) where one is unknown or
+    missing, or has the wrong type or value.
+    """
+    title = at or cls.__name__
+    require(
+        isinstance(values, Mapping), f"{title} must be fields in {{}}, not {reprlib.repr(values)}."
+    )
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - set(fields))
+    require(not unknown, f"{title} has no field {', '.join(unknown)}.")
+    needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
+    missing = [name for name in needed if name not in values]
+    require(not missing, f"{title} lacks {', '.join(missing)}.")
+    hints, arguments = typing.get_type_hints(cls), {}
+    for name, value in values.items():
+        hint, path = hints[name], f"{at}.{name}" if at else name
+        if dataclasses.is_dataclass(hint):
+            arguments[name] = from_dict(hint, value, path)
+            continue
+        try:
+            arguments[name] = _convert(value, hint)
+        except TypeError:
+            expected = f"{path} must be {_type_name(hint)}, not {reprlib.repr(value)}."
+            raise ValueError(expected) from None
+    return cls(**arguments)
+
+
 def read_json(path: Path) -> Experiment:
     """Read the experiment.json of a run, perhaps edited by hand.
 
-    ValueError names the file, the field and what is expected of it.
+    Raises ValueError that names the file, the field and what is expected of it.
     """
     try:
         return from_dict(Experiment, json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _convert(value, hint):
+    """Return a JSON value as a field of type `hint` holds it; TypeError where it does not fit."""
+    if isinstance(hint, types.UnionType):
+        for kind in typing.get_args(hint):
+            try:
+                return _convert(value, kind)
+            except TypeError:
+                continue
+    elif typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        if isinstance(value, list | tuple):
+            kinds = kinds[:1] * len(value) if kinds[-1] is ... else kinds
+            if len(value) == len(kinds):
+                return tuple(map(_convert, value, kinds))
+    elif isinstance(value, bool | np.bool_):
+        if hint is bool:
+            return value
+    elif hint is int:
+        if isinstance(value, numbers.Integral):
+            return int(value)
+    elif hint is float:
+        if isinstance(value, numbers.Real) and abs(value) <= sys.float_info.max:
+            return float(value)
+    elif isinstance(value, hint):
+        return value
+    raise TypeError
+
+
+def _type_name(hint) -> str:
+    """The type of a field in words."""
+    if isinstance(hint, types.UnionType):
+        return " or ".join(map(_type_name, typing.get_args(hint)))
+    if typing.get_origin(hint) is tuple:
+        kinds = typing.get_args(hint)
+        count = "" if kinds[-1] is ... else f"{len(kinds)} "
+        return f"a list of {count}{_type_name(kinds[0]).removeprefix('a ')}s"
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return names.get(hint, "null")

@@ -22,28 +22,28 @@ from mbt_lite.media.decode import SAME
 if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processes stay light
     from mbt_lite.model.mbt import Clip
 
-# Every recipe that may have fed the released weights. The paper gives 16 kHz mono, a 25 ms Hamming
-# window, a 10 ms hop and 128 log-mel bins; Scenic's loader reads finished spectrograms, applies no
-# logarithm and standardises with 1.102 and 2.762, "over the entire unbalanced train set" of
+# Candidates for the front end of the released weights. The paper gives 16 kHz mono, a 25 ms Hamming
+# window, a 10 ms hop and 128 log-mel bins; Scenic's loader reads stored spectrograms, applies no
+# logarithm, and standardizes with 1.102 and 2.762, "over the entire unbalanced train set" of
 # AudioSet. No natural logarithm of these energies has a mean near 1.1: on four clips of real video
-# the ones below gave -1.5 to -3.4 (9 at 16-bit scale), while the energies themselves gave mean 0.78
-# and deviation 2.07. Their ratio, 0.38, is near 1.102 / 2.762 = 0.40. Therefore "linear-mel" with
-# Scenic's own numbers is the default of the released weights. It stays an open question, and
+# the presets below gave -1.5 to -3.4 (9 at 16-bit scale), while the energies themselves gave a mean
+# of 0.78 and a deviation of 2.07. Their ratio, 0.38, is near 1.102 / 2.762 = 0.40. Therefore
+# "linear-mel" with Scenic's numbers is the default of the released weights. The question is open;
 # `mbt-lite match-front-end` helps to settle it.
 #
-# Each other mean and std was measured over the audio of the first 100 scenes of world:train with
+# Every other mean and std was measured over the audio of the first 100 scenes of world:train with
 #   statistics([world.wave(world.scene(0, i)) for i in range(100)], front_end)
-# and tests/test_features.py measures them again. Audio of another kind has others.
+# and tests/test_features.py measures them again. Audio of another kind has other statistics.
 #
-# Recipes that make their filters straight in mel, not in hertz, differ from ours by 0.0025 at most.
+# Libraries that build their filters in mel instead of hertz differ from ours by at most 0.0025.
 FRONT_ENDS = {
     front.name: front
     for front in (
-        # The energies as they are, which is all that Scenic's loader would need.
+        # Energies without a logarithm, as Scenic's loader would need them.
         FrontEnd("linear-mel", compression="none", mean=1.102, std=2.762),
-        # librosa's melspectrogram squares them; a user's fork of DMVR stored that.
+        # Squared, as in librosa's melspectrogram; a user's fork of DMVR stored these.
         FrontEnd("linear-mel-power", compression="none", power=2, mean=6.93, std=41.32),
-        # The paper's words with the offsets that are common; 1e-6 is DMVR's, 1e-10 librosa's amin.
+        # The paper's description with common offsets; 1e-6 is DMVR's, 1e-10 librosa's amin.
         FrontEnd("ln-magnitude-1e-10", offset=1e-10, mean=-1.77, std=1.74),
         FrontEnd("ln-magnitude-1e-6", offset=1e-6, mean=-1.77, std=1.74),
         FrontEnd("ln-magnitude-1e-3", offset=1e-3, mean=-1.76, std=1.72),
@@ -52,21 +52,25 @@ FRONT_ENDS = {
         FrontEnd("ln-power-1e-6", power=2, offset=1e-6, mean=-3.8, std=3.45),
         FrontEnd("ln-power-1e-3", power=2, offset=1e-3, mean=-3.45, std=3.09),
         FrontEnd("ln-power-1e-2", power=2, offset=1e-2, mean=-2.68, std=2.55),
-        # Frames around k * hop, as librosa's default. All others begin there and pad the end, as
-        # AV-MAE's 62 and 50 patches over 10 s and 8 s ask for.
+        # Frames centered on k * hop, librosa's default. All others begin there and pad the end,
+        # which AV-MAE's 62 and 50 patches over 10 s and 8 s require.
         FrontEnd("ln-magnitude-centred", offset=1e-6, centred=True, mean=-1.77, std=1.74),
-        # DMVR's own "logmf" with the paper's lengths, and what a user made of it.
+        # DMVR's "logmf" with the paper's lengths, and a user's variant of it.
         FrontEnd(
             "dmvr-hann", window_fn="hann", low=80.0, high=7600.0, offset=1e-6, mean=-2.05, std=2.18
         ),
         FrontEnd("dmvr-hamming", fft=400, low=80.0, high=7600.0, offset=1e-6, mean=-2.31, std=2.49),
         # The audio models of AudioSet's authors, with 128 bins for their 64.
-        FrontEnd("vggish", window_fn="hann", low=125.0, high=7500.0, offset=1e-2, mean=-1.8, std=1.73),
-        FrontEnd("yamnet", window_fn="hann", low=125.0, high=7500.0, offset=1e-3, mean=-1.98, std=1.92),
-        # 16-bit samples taken as they are.
+        FrontEnd(
+            "vggish", window_fn="hann", low=125.0, high=7500.0, offset=1e-2, mean=-1.8, std=1.73
+        ),
+        FrontEnd(
+            "yamnet", window_fn="hann", low=125.0, high=7500.0, offset=1e-3, mean=-1.98, std=1.92
+        ),
+        # 16-bit samples that are not scaled to [-1, 1].
         FrontEnd("ln-int16", amplitude=32768.0, offset=1.0, mean=8.62, std=1.73),
-        # Speech recognition in Lingvo (MelAsrFrontend), which takes the larger of energy and 1
-        # where we add 1, and adds a little noise.
+        # Speech recognition in Lingvo (MelAsrFrontend), which takes max(energy, 1) where we add 1,
+        # and adds a little noise.
         FrontEnd(
             "lingvo", fft=1024, window_fn="hann", low=125.0, high=7600.0, offset=1.0,
             amplitude=32768.0, pre_emphasis=0.97, mean=8.65, std=2.16,
@@ -81,8 +85,8 @@ FRONT_ENDS = {
 }  # fmt: skip
 
 
-COVER = 4  # windows of a file, at most, where nobody says how many
-BLOCK = 400  # rows of a spectrogram that are made at a time, so that they stay in the cache
+COVER = 4  # most windows of a file where `views` is None
+BLOCK = 400  # spectrogram rows that are computed at a time, so that they stay in the cache
 
 
 def front_end(name: str) -> FrontEnd:
@@ -142,8 +146,8 @@ def window_fn(front: FrontEnd) -> np.ndarray:
 def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
     """Compute the log-mel spectrogram [N, M] of a waveform [S] in [-1, 1]; not standardized.
 
-    Row k covers the samples from k * hop on, or around it; both ends are padded with silence, so
-    N = ceil(S / hop). With compression "none" the values are the mel energies themselves.
+    Row k covers the samples from k * hop on, or centered there; both ends are padded with silence,
+    so N = ceil(S / hop). With compression "none" the values are mel energies.
     """
     hop, window, lead = front.hop_samples, front.window_samples, front.left_pad
     rows = -(-len(wave) // hop)
@@ -158,15 +162,15 @@ def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
 
 
 def _energies(frames: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """Mel energies [N, M] of untapered frames [N, window].
+    """Mel energies [N, M] of frames [N, window] before the window function.
 
-    The squares of the parts are cheaper than a complex magnitude, and SciPy's transform does
+    Squaring real and imaginary parts is cheaper than a complex magnitude, and SciPy transforms
     several rows at once.
     """
     from scipy import fft
 
-    tapered = frames * (window_fn(front) * np.float32(front.amplitude))
-    spectrum = fft.rfft(tapered, front.fft)  # [N, F/2+1]
+    windowed = frames * (window_fn(front) * np.float32(front.amplitude))
+    spectrum = fft.rfft(windowed, front.fft)  # [N, F/2+1]
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     values = np.sqrt(power) if front.power == 1 else power
     return np.concatenate([values[:, bins] @ group for bins, group in filter_groups(front)], axis=1)
@@ -181,15 +185,15 @@ def _compiled_log_mel(front: FrontEnd):
     def log_mels(waves):
         hop, window, lead = front.hop_samples, front.window_samples, front.left_pad
         rows = -(-waves.shape[-1] // hop)
-        room = max((rows - 1) * hop + window - waves.shape[-1] - lead, 0)
+        missing = max((rows - 1) * hop + window - waves.shape[-1] - lead, 0)
         along = [(0, 0)] * (waves.ndim - 1)
         if front.pre_emphasis:
             before = jnp.pad(waves, [*along, (1, 0)])[..., :-1]
             waves = waves - front.pre_emphasis * before
-        padded = jnp.pad(waves, [*along, (lead, room)])
+        padded = jnp.pad(waves, [*along, (lead, missing)])
         index = hop * np.arange(rows)[:, None] + np.arange(window)  # [N, window]
-        tapered = padded[..., index] * (window_fn(front) * np.float32(front.amplitude))
-        spectrum = jnp.abs(jnp.fft.rfft(tapered, front.fft))
+        windowed = padded[..., index] * (window_fn(front) * np.float32(front.amplitude))
+        spectrum = jnp.abs(jnp.fft.rfft(windowed, front.fft))
         energy = spectrum**front.power @ mel_filters(front)
         return energy if front.compression == "none" else jnp.log(energy + front.offset)
 
@@ -213,17 +217,17 @@ def statistics(waves: Iterable[np.ndarray], front: FrontEnd) -> tuple[float, flo
 
 @dataclass(frozen=True)
 class View:
-    """One window of a file: what a person sees and hears, and the model's input."""
+    """One window of a file: frames and audio for people, `clip` for the model."""
 
     rgb: np.ndarray  # uint8 [T, H, W, 3], the sampled and cropped frames
-    times: np.ndarray  # [T], s on the file's clock, when the frames were on show
-    spec: np.ndarray  # [N, M], log-mel, not standardised
+    times: np.ndarray  # [T], s on the file's clock, sampling times of the frames
+    spec: np.ndarray  # [N, M], log-mel, not standardized
     wave: np.ndarray  # [S], 16 kHz
-    start: float  # s, of the audio's window on the file's clock
-    notes: tuple[str, ...]  # what was unusual
-    front_end: FrontEnd  # that made `spec`
-    window: tuple[float, float] = (0.0, 0.0)  # s, from where to where the file was read
-    total: float | None = None  # s, of the whole file, where it is known
+    start: float  # s on the file's clock, start of the audio
+    notes: tuple[str, ...]  # anything unusual about the file
+    front_end: FrontEnd  # of `spec`
+    window: tuple[float, float] = (0.0, 0.0)  # s, start and end of the part of the file
+    total: float | None = None  # s, length of the file, if known
 
     @cached_property
     def clip(self) -> Clip:
@@ -234,8 +238,8 @@ class View:
 def normalize(rgb, spec, front: FrontEnd) -> Clip:
     """Convert uint8 frames [..., T, H, W, 3] and log-mels [..., N, M] to a `Clip`, also in jit.
 
-    Frames go to [-1, 1]; log-mels are standardised and repeated on three channels, because the
-    patch kernels of both streams descend from one trained on images (paper, section 4.2).
+    Frames are scaled to [-1, 1]; log-mels are standardized and repeated on three channels, because
+    the patch kernels of both streams start from one trained on images (paper, section 4.2).
     """
     import jax.numpy as jnp
 
@@ -261,10 +265,10 @@ def read_views(
 ) -> list[View]:
     """Read `views` evenly spaced windows of a video file as model input.
 
-    Video and audio of a window share its middle. One view is the middle of the file, or begins
-    at `start` seconds; None is as many as cover the whole file, but not more than `COVER`. A file
-    shorter than a window is looped, as the reference does (its sampling wraps around), and
-    `View.notes` says so. Raises `media.MediaError` where nothing can be used.
+    Video and audio of a window have the same middle. One view is the middle of the file, or begins
+    at `start` seconds; None gives as many as cover the file, but at most `COVER`. A file
+    shorter than a window is looped, as in the reference (its sampling wraps around), and
+    `View.notes` says so. Raises `media.MediaError` for a file that cannot be used.
     """
     if views is not None and (views < 1 or (views > 1 and start is not None)):
         raise ValueError(
@@ -279,32 +283,30 @@ def read_views(
         except media.PastEnd as error:
             if start is not None:
                 raise
-            total = error.end  # where what can be decoded ends
+            total = error.end  # the end of what can be decoded
 
 
 def starts(total: float | None, length: float, views: int | None) -> list[float]:
     """Start times of windows of `length` s spaced evenly over `total` s; one window: the middle."""
-    last, views = max((total or 0.0) - length, 0.0), views or _covering(total or 0.0, length)
+    total = total or 0.0
+    if views is None:  # a tenth of a window may stay uncovered
+        views = min(max(math.ceil(total / length - 0.1), 1), COVER)
+    last = max(total - length, 0.0)
     return [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
 
 
 def _views(path, config: ClipConfig, begins: list[float]) -> list[View]:
-    thin = {"short_side": config.resize, "at": partial(_instants, config)}
-    thin["audio_track"] = config.audio_track
+    options = {"short_side": config.resize, "at": partial(frame_times, config)}
+    options["audio_track"] = config.audio_track
     length = max(config.video_seconds, config.audio_seconds)
-    return [make_view(media.read(path, start, length, **thin), config) for start in begins]
-
-
-def _covering(total: float, length: float) -> int:
-    """Windows of this length that cover a file; a tenth of one may stay uncovered."""
-    return min(max(math.ceil(total / length - 0.1), 1), COVER)
+    return [make_view(media.read(path, start, length, **options), config) for start in begins]
 
 
 def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
     """Read the `Clip` in the middle of a video file, or from `start` seconds on.
 
-    rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardised. What was unusual about the file is
-    warned of; `read_views` hands it out instead, with the frames and the audio.
+    rgb [T, H, W, 3] in [-1, 1], spec [N, M, 3] standardized. Warns of anything unusual about the
+    file; `read_views` returns these notes with the frames and the audio.
     """
     view = read_views(path, config, start=start)[0]
     if view.notes:
@@ -312,63 +314,71 @@ def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
     return view.clip
 
 
-def make_view(found: media.Media, config: ClipConfig) -> View:
+def make_view(window: media.Media, config: ClipConfig) -> View:
     """Convert a `Media` window to a `View`."""
-    notes = list(found.notes)
-    start, wave = _fit_wave(found, config, notes)
-    times, rgb = _fit_frames(found, config, notes)
+    notes = list(window.notes)
+    start, wave = fit_wave(window, config, notes)
+    times, rgb = fit_frames(window, config, notes)
     spec = log_mel(wave, config.front_end)[: config.spec_frames]
     return View(
         rgb=rgb,
-        times=found.start + times,
+        times=window.start + times,
         spec=spec,
         wave=wave,
-        start=found.start + start,
+        start=window.start + start,
         notes=tuple(notes),
         front_end=config.front_end,
-        window=(found.start, found.start + found.duration),
-        total=found.total,
+        window=(window.start, window.start + window.duration),
+        total=window.total,
     )
 
 
-def _fit_wave(found: media.Media, config: ClipConfig, notes: list[str]):
-    """Start within the window, in s, and wave [S] of the audio around the window's middle."""
+def fit_wave(window: media.Media, config: ClipConfig, notes: list[str]) -> tuple[float, np.ndarray]:
+    """Start, in s within the window, and samples [S] of the audio around the window's middle."""
     samples = config.spec_frames * config.front_end.hop_samples
-    wave, length = found.wave, found.duration
-    if not len(wave):
+    if not len(window.wave):
         return 0.0, np.zeros(samples, np.float32)
-    if length < config.audio_seconds - 0.05:
-        notes.append(f"{length:.1f} s of audio looped to {config.audio_seconds:g} s")
-    first = max(round((length - config.audio_seconds) / 2 * found.rate), 0)
-    return first / found.rate, np.take(wave, first + np.arange(samples), mode="wrap")
+    if window.duration < config.audio_seconds - 0.05:
+        notes.append(f"{window.duration:.1f} s of audio looped to {config.audio_seconds:g} s")
+    first = max(round((window.duration - config.audio_seconds) / 2 * window.rate), 0)
+    return first / window.rate, np.take(window.wave, first + np.arange(samples), mode="wrap")
 
 
-def _fit_frames(found: media.Media, config: ClipConfig, notes: list[str]):
-    """Times [T] within the window and frames uint8 [T, size, size, 3], those on show then."""
-    if not len(found.frames):
+def fit_frames(
+    window: media.Media, config: ClipConfig, notes: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Times [T], in s within the window, and the cropped frames [T, size, size, 3] shown then."""
+    if not len(window.frames):
         size = (config.frames, config.size, config.size, 3)
         return np.zeros(config.frames), np.zeros(size, np.uint8)
-    length = max(found.duration, 1e-3)
+    length = max(window.duration, 1e-3)
     if length < config.video_seconds - 0.05:
         notes.append(f"{length:.1f} s of video looped to {config.video_seconds:g} s")
-    wanted = _instants(config, length)
-    chosen = np.maximum(np.searchsorted(found.times, wanted + SAME, side="right") - 1, 0)
-    unique, place = np.unique(chosen, return_inverse=True)
-    return wanted, np.stack([_crop(found.frames[i], config) for i in unique])[place]
+    times = frame_times(config, length)
+    shown = np.maximum(np.searchsorted(window.times, times + SAME, side="right") - 1, 0)
+    unique, inverse = np.unique(shown, return_inverse=True)
+    frames = [center_crop(window.frames[i], config.resize, config.size) for i in unique]
+    return times, np.stack(frames)[inverse]
 
 
-def _instants(config: ClipConfig, length: float) -> np.ndarray:
-    """[T] in s: when, in a window of this length, the frames are on show; short ones are looped."""
+def frame_times(config: ClipConfig, length: float) -> np.ndarray:
+    """Sampling times [T] in s of the frames in a window of `length` s; short windows are looped."""
     first = max((length - config.video_seconds) / 2, 0)
     return (first + (np.arange(config.frames) + 0.5) * config.frame_step) % length
 
 
-def _crop(frame: np.ndarray, config: ClipConfig) -> np.ndarray:
-    """The middle square [size, size, 3] of a frame whose short side is brought to `resize`."""
+def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
+    """Resize a frame uint8 [H, W, 3] so that its shorter side has this many pixels."""
     height, width = frame.shape[:2]
-    scale = config.resize / min(height, width)
-    if scale != 1:
-        size = (max(round(width * scale), config.size), max(round(height * scale), config.size))
-        frame = np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
-    top, left = ((side - config.size) // 2 for side in frame.shape[:2])
-    return frame[top : top + config.size, left : left + config.size]
+    if min(height, width) == short_side:
+        return frame
+    scale = short_side / min(height, width)
+    size = round(width * scale), round(height * scale)
+    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+
+
+def center_crop(frame: np.ndarray, short_side: int, size: int) -> np.ndarray:
+    """Resize a frame to this short side, then crop its middle square [size, size, 3]."""
+    frame = resize_short_side(frame, short_side)
+    top, left = ((side - size) // 2 for side in frame.shape[:2])
+    return frame[top : top + size, left : left + size]

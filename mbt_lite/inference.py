@@ -14,7 +14,7 @@ from mbt_lite import checkpoints, features
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.checkpoints.model_card import model_card
-from mbt_lite.config import BASE, ClipConfig, FrontEnd, MBTConfig, to_dict
+from mbt_lite.config import BASE, MODALITIES, ClipConfig, FrontEnd, MBTConfig, to_dict
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import (
     Head,
@@ -30,11 +30,9 @@ from mbt_lite.model.observe import attention_rows, query_layers
 from mbt_lite.paths import DOWNLOAD, address, write_text
 from mbt_lite.progress import Progress, compiling, silent
 
-SAID = {"spec": "audio", "rgb": "video"}  # what a stream is called in a sentence
-
-UNSAID = (
-    "The file does not say with which loss its model was trained: each label has a probability by "
-    'itself, by sigmoid; where only one label can be true, load it with loss="softmax".'
+UNKNOWN_LOSS = (
+    "The file does not say with which loss its model was trained: each label gets its own "
+    'probability, by sigmoid; where only one label can be true, load it with loss="softmax".'
 )
 
 
@@ -44,11 +42,11 @@ class Prediction:
 
     labels: tuple[str, ...]
     probabilities: np.ndarray  # [C]
-    streams: dict[str, "Prediction"] = field(default_factory=dict)  # what each stream alone says
-    notes: tuple[str, ...] = ()  # what was unusual about the file
-    caution: str = ""  # what to know of the model before believing it
-    label_heads: tuple[Head, ...] = ()  # which belong together; none: each label for itself
-    windows: tuple[tuple[float, float], ...] = ()  # s, the parts of the file that were asked
+    streams: dict[str, "Prediction"] = field(default_factory=dict)  # with each stream alone
+    notes: tuple[str, ...] = ()  # anything unusual about the file
+    caution: str = ""  # what to know about the model before trusting it
+    label_heads: tuple[Head, ...] = ()  # none: each label has its own sigmoid
+    windows: tuple[tuple[float, float], ...] = ()  # s, the parts of the file that were classified
     seconds: float | None = None  # of the whole file, where it is known
 
     def __repr__(self) -> str:
@@ -63,16 +61,16 @@ class Prediction:
 
     @property
     def asked(self) -> str:
-        """Which windows were asked, in words; empty where it was no file."""
+        """Describe the windows that were classified; empty if the input was a `Clip`."""
         *first, last = [f"{start:.1f}-{end:.1f} s" for start, end in self.windows] or [""]
         windows = " and ".join(filter(None, [", ".join(first), last]))
-        whole = f" of {self.seconds:.1f} s" if self.seconds else ""
-        return f"asked {windows}{whole}" if windows else ""
+        length = f" of {self.seconds:.1f} s" if self.seconds else ""
+        return f"classified {windows}{length}" if windows else ""
 
     def top(self, count: int = 5) -> list[tuple[str, float]]:
         """Return the most probable labels with their probabilities, best first.
 
-        Of several heads, verbs and nouns, they are `count` of each: the best of each head first,
+        A model with several heads (verb, noun) gives `count` of each: the best of each head first,
         then the second of each.
         """
         best = ranked(self.probabilities, self.label_heads, count)
@@ -84,18 +82,18 @@ class AttentionMaps:
     """Attention of query tokens to the patches of each stream.
 
     `rgb` is [L, H, Q, time, y, x], `spec` is [L, H, Q, time, mel]: layers, heads, queries, then the
-    stream's grid. A missing stream is None. Rows sum to the share that goes to patches (<= 1).
+    stream's grid. A missing stream is None. Rows sum to the share of attention on patches (<= 1).
     """
 
-    layers: tuple[int, ...] | tuple[str, ...]  # or what stands in their place
+    layers: tuple[int, ...] | tuple[str, ...]  # or names instead of numbers
     query: str
     rgb: np.ndarray | None
     spec: np.ndarray | None
 
     def mean(self, stream: str, layer: int = -1, head: int | None = None, token: int | None = None):
-        """Average over heads and query tokens (those not named) to one map over the grid.
+        """Average over heads and query tokens (unless one is chosen) to one map over the grid.
 
-        `layer` is a place in `layers`, not a number of the model's layers.
+        `layer` is an index into `layers`, not the number of a layer of the model.
         """
         maps = getattr(self, stream)[layer]  # [H, Q, ...]
         maps = maps.mean(0) if head is None else maps[head]
@@ -114,7 +112,7 @@ class Classifier:
         card: dict | None = None,
         label_heads: Sequence[Head] | None = None,
     ):
-        """Without `label_heads` any label can be true: probabilities are by sigmoid, each alone."""
+        """Without `label_heads` each label has its own sigmoid."""
         if len(labels) != config.classes:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
         self.config, self.params, self.clip_config = config, params, clip_config
@@ -136,14 +134,14 @@ class Classifier:
         return np.asarray(_forward(self.config, self.params, clip).logits)
 
     def _finite_logits(self, clip: Clip, without: str | None = None) -> np.ndarray:
-        """As `logits`; ValueError where one of them is no number."""
-        found = self.logits(clip, without)
-        if not np.isfinite(found).all():
+        """As `logits`; raises ValueError where one of them is NaN or infinite."""
+        logits = self.logits(clip, without)
+        if not np.isfinite(logits).all():
             raise ValueError(
-                "the model's answer is not a number (NaN or infinite); its weights may be damaged "
+                "the model's logits are not finite (NaN or infinite); its weights may be damaged "
                 "or too large."
             )
-        return found
+        return logits
 
     def probabilities(self, logits) -> np.ndarray:
         """Convert logits [..., C] to probabilities [..., C], as the model was trained."""
@@ -159,49 +157,50 @@ class Classifier:
     ) -> Prediction:
         """Classify a video file or a `Clip` without batch axis.
 
-        Of a file, `views` windows are read, evenly spread (or one from `start` seconds on); without
-        both, as many as cover the whole file, up to 4. Their logits are averaged, then turned into
-        probabilities; `windows` says where they lay. `streams` tells what the model answers when
-        the other stream is blanked; a stream in which the file has nothing (no audio, black) is
-        left out. `audio_track` counts from 1; without it, the track that players choose. `progress`
-        is told each stage: reading, compiling, either stream alone, both. Raises `media.MediaError`
-        for a file that cannot be used.
+        A file is read in `views` evenly spread windows (or one from `start` seconds on); by default
+        in as many as cover it, up to 4. Their logits are averaged, then converted to probabilities;
+        `Prediction.windows` are their times. `Prediction.streams` has the predictions with the
+        other stream blanked; a stream without content (no audio, black) is left out. `audio_track`
+        counts from 1; by default it is the track that players choose. `progress` reports each step:
+        reading, compiling, each stream alone, both. Raises `media.MediaError` for a file that
+        cannot be used.
         """
         if isinstance(clip, Clip):
-            return self._answer([clip], self.config.streams, (), progress)
+            return self._predict([clip], self.config.streams, (), progress)
         progress(0, desc="reading")
         config = self.clip_config
         if audio_track is not None:
             config = replace(config, audio_track=audio_track)
-        found = features.read_views(clip, config, views, start)
-        notes = tuple(dict.fromkeys(note for view in found for note in view.notes))
-        full = {"rgb": any(v.rgb.any() for v in found), "spec": any(v.wave.any() for v in found)}
-        streams = [stream for stream in self.config.streams if full[stream]]
-        where = {"windows": tuple(view.window for view in found), "seconds": found[0].total}
+        clips = features.read_views(clip, config, views, start)
+        notes = tuple(dict.fromkeys(note for view in clips for note in view.notes))
+        present = {"rgb": any(v.rgb.any() for v in clips), "spec": any(v.wave.any() for v in clips)}
+        streams = [stream for stream in self.config.streams if present[stream]]
+        times = {"windows": tuple(view.window for view in clips), "seconds": clips[0].total}
         if views is None and start is None:
-            notes += _uncovered(**where)
-        return self._answer([view.clip for view in found], streams, notes, progress, **where)
+            notes += _uncovered(**times)
+        return self._predict([view.clip for view in clips], streams, notes, progress, **times)
 
-    def _answer(
-        self, clips: list[Clip], streams, notes: tuple[str, ...], progress: Progress, **where
+    def _predict(
+        self, clips: list[Clip], streams, notes: tuple[str, ...], progress: Progress, **times
     ) -> Prediction:
-        batch = _stack([self._only_own(clip) for clip in clips])
+        """Predict from both streams, and from each of `streams` with the other one blanked."""
+        batch = self._batch(clips)
         streams = streams if len(self.config.streams) == 2 else ()
         compiling(progress, _forward, self.config, self.params, batch)
 
-        def prediction(number, words, without=None, **more):
-            progress(number / (1 + len(streams)), desc=words)
+        def prediction(step, description, without=None, **fields):
+            progress(step / (1 + len(streams)), desc=description)
             logits = self._finite_logits(batch, without).mean(0)
-            more |= {"caution": self.caution, "label_heads": self.label_heads, **where}
-            return Prediction(self.labels, self.probabilities(logits), **more)
+            fields |= {"caution": self.caution, "label_heads": self.label_heads, **times}
+            return Prediction(self.labels, self.probabilities(logits), **fields)
 
         alone = {}
-        for number, stream in enumerate(streams):
+        for step, stream in enumerate(streams):
             other = next(s for s in self.config.streams if s != stream)
-            alone[stream] = prediction(number, f"{SAID[stream]} only", other)
-        whole = prediction(len(streams), "both", streams=alone, notes=notes)
+            alone[stream] = prediction(step, f"{MODALITIES[stream]} only", other)
+        both = prediction(len(streams), "both", streams=alone, notes=notes)
         progress(1, desc="done")
-        return whole
+        return both
 
     def attention(
         self,
@@ -211,47 +210,49 @@ class Classifier:
     ) -> AttentionMaps:
         """Compute attention maps of the middle of a video file, or of a `Clip` without batch axis.
 
-        `query` is "bottleneck" (its bottleneck tokens, in fused layers), "cls" (each stream's class token),
-        "mean" (the mean over all patches of a stream), or one patch by its stream and place on the
-        grid, ("rgb", time, y, x) or ("spec", time, mel), which has a map of its own stream only.
-        `layers` counts from 0, or from the end when negative; None: all that have the query, but
-        the last one of the bottleneck, whose reading no answer depends on.
+        `query` is "bottleneck" (the bottleneck tokens, fused layers only), "cls" (each stream's
+        class token), "mean" (the mean over all patches of a stream), or one patch by its stream and
+        position on the grid, ("rgb", time, y, x) or ("spec", time, mel), which has a map of its own
+        stream only. `layers` counts from 0, or from the end when negative. The default is every
+        layer with such tokens, except the bottleneck's last one, which no logit depends on.
         """
         if not isinstance(clip, Clip):
             clip = features.read_views(clip, self.clip_config)[0].clip
-        layers, token, words = tuple(layers) if layers is not None else None, 0, query
+        layers, token, title = tuple(layers) if layers is not None else None, 0, query
         if not isinstance(query, str):
+            title = f"{query[0]} patch {query[1:]}"
             query, token = query[0], self._token(*query)
-            words = f"{words[0]} patch {words[1:]}"
-        batch = _stack([self._only_own(clip)])
+        batch = self._batch([clip])
         _, rows = attention_rows(MBT(self.config), self.params, batch, query, layers, token)
         grids = {
             stream: np.asarray(maps[0]).reshape(*maps.shape[1:4], *self.config.grid(stream))
             for stream, maps in rows.items()
         }
-        shown = tuple(query_layers(self.config, query, layers))
-        return AttentionMaps(shown, words, grids.get("rgb"), grids.get("spec"))
+        layers = tuple(query_layers(self.config, query, layers))
+        return AttentionMaps(layers, title, grids.get("rgb"), grids.get("spec"))
 
-    def _token(self, stream: str, *place: int) -> int:
-        """The number of a patch from its place on the stream's grid."""
+    def _token(self, stream: str, *position: int) -> int:
+        """The index of a patch from its position on the stream's grid."""
         if stream not in self.config.streams:
             raise ValueError(f"query: this model has no stream {stream!r}.")
         grid = self.config.grid(stream)
-        if len(place) != len(grid) or not all(0 <= i < n for i, n in zip(place, grid, strict=True)):
-            raise ValueError(f"query: {place} is no place on the {stream} grid of {grid}.")
-        return int(np.ravel_multi_index(place, grid))
+        if len(position) != len(grid) or any(
+            not 0 <= i < n for i, n in zip(position, grid, strict=True)
+        ):
+            raise ValueError(f"query: {position} is no position on the {stream} grid of {grid}.")
+        return int(np.ravel_multi_index(position, grid))
 
     @property
     def caution(self) -> str:
-        """What to know about the weights before believing their answers; usually empty."""
+        """What to know about the weights before trusting their predictions; usually empty."""
         return self.card.get("caution") or ""
 
     def save(self, path: str | Path, dtype: str = "float32") -> Path:
         """Save a folder to share, or one weights file if the path ends in .safetensors.
 
-        The folder gets model.safetensors, config.json and a README.md that is its model card;
-        `load` reads both kinds, and everything it needs is in the safetensors file alone. With
-        dtype "bfloat16" the file is half as large, and rounded.
+        The folder gets model.safetensors, config.json and a model card, README.md. `load` reads
+        both kinds; all it needs is in the safetensors file. With dtype "bfloat16" the file is half
+        as large, and every parameter is rounded.
         """
         path = Path(path)
         if path.is_file() and path.suffix != ".safetensors":
@@ -267,30 +268,31 @@ class Classifier:
         values = {"format": "mbt_lite", "model": to_dict(self.config), **about}
         values["clip"] = to_dict(self.clip_config)
         write_text(path / "config.json", json.dumps(values, indent=1) + "\n")
-        named = self.card | {"probabilities": in_words(self.label_heads)}
-        words = model_card(self.config, self.clip_config, self.labels, named, dtype)
-        write_text(path / "README.md", words)
+        card = self.card | {"probabilities": in_words(self.label_heads)}
+        readme = model_card(self.config, self.clip_config, self.labels, card, dtype)
+        write_text(path / "README.md", readme)
         return path
 
-    def _only_own(self, clip: Clip) -> Clip:
-        """The clip without streams that this model does not have."""
-        return Clip(**{s: getattr(clip, s) for s in self.config.streams})
+    def _batch(self, clips: list[Clip]) -> Clip:
+        """Stack clips to a batch, without streams that this model does not have."""
+        clips = [Clip(**{s: getattr(clip, s) for s in self.config.streams}) for clip in clips]
+        return jax.tree.map(lambda *arrays: jnp.stack(arrays), *clips)
 
 
 def _check_clip(config: MBTConfig, clip: ClipConfig, source: str) -> None:
-    """ValueError where clips that are read so would not fit the model."""
+    """Raise ValueError if clips of these settings do not fit the model."""
     shapes = {"rgb": (clip.frames, clip.size, clip.size)}
     shapes |= {"spec": (clip.spec_frames, clip.front_end.mels)}
     for stream in config.streams:
         if config.grid_of(stream, shapes[stream]) != config.grid(stream):
             raise ValueError(
                 f"{source}: clips of {stream} {shapes[stream]} do not fit its model of {stream} "
-                f"{config.shape(stream)}; get it anew, or choose another front end."
+                f"{config.shape(stream)}; download it again, or choose another front end."
             )
 
 
 def _uncovered(windows: Sequence[tuple[float, float]], seconds: float | None) -> tuple[str, ...]:
-    """What to say where the windows leave more of a file out than a tenth of one."""
+    """A note if the windows leave out more of a file than a tenth of one window."""
     lengths = [end - start for start, end in windows]
     if not seconds or sum(lengths) >= seconds - 0.11 * max(lengths):
         return ()
@@ -302,10 +304,6 @@ def _forward(config: MBTConfig, params: dict, clip: Clip) -> Output:
     return MBT(config).apply({"params": params}, clip)
 
 
-def _stack(clips: list[Clip]) -> Clip:
-    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *clips)
-
-
 def load(
     source: str | Path = "world-tiny",
     *,
@@ -315,43 +313,46 @@ def load(
 ) -> Classifier:
     """Load a `Classifier`: a name of the zoo, a weights file, a folder or "hf://user/repo".
 
-    A released model's weights are fetched and converted on first use. `front_end` is what to hear
-    with instead of the model's own, or its name for `features.front_end`; `loss` ("sigmoid" or
-    "softmax") what it was trained with, where the file does not say so; `overrides` set what array
-    shapes cannot tell (`heads`, `fusion_layer`, ...). Raises ValueError with a sentence where no
-    whole model can be had.
+    Weights of the zoo are downloaded and converted on first use. `front_end` replaces the model's
+    own (a `FrontEnd`, or a name for `features.front_end`). `loss` ("sigmoid" or "softmax") is the
+    one the model was trained with, for files that do not say so. `overrides` set config fields that
+    array shapes do not determine (`heads`, `fusion_layer`, ...). Raises ValueError where the model
+    cannot be loaded completely.
     """
     config, params, meta = checkpoints.load(weights(source), **overrides)
     foreign = meta["clip"] is None
     card = {**(meta.get("card") or {}), "licence": meta["licence"]}
     card |= {name: meta[name] for name in ("name", "source") if meta.get(name)}
     clip_config = _released_clip(config) if foreign else meta["clip"]
-    labels, nameless = _labels(meta["labels"], config.classes)
-    heads, unsaid = _heads(meta, card, labels, loss)
-    cautions = [zoo.CAUTION if foreign else meta.get("caution") or card.get("caution"), nameless]
-    card["caution"] = " ".join(filter(None, [*cautions, unsaid]))
+    labels, missing_names = _labels(meta["labels"], config.classes)
+    heads, unknown_loss = _heads(meta, card, labels, loss)
+    cautions = [
+        zoo.CAUTION if foreign else meta.get("caution") or card.get("caution"),
+        missing_names,
+    ]
+    card["caution"] = " ".join(filter(None, [*cautions, unknown_loss]))
     if loss is not None:
-        card["caution"] = card["caution"].replace(UNSAID, "").strip()
+        card["caution"] = card["caution"].replace(UNKNOWN_LOSS, "").strip()
     if front_end is not None:
-        named = isinstance(front_end, str)
-        front_end = features.front_end(front_end) if named else front_end
+        if isinstance(front_end, str):
+            front_end = features.front_end(front_end)
         clip_config = replace(clip_config, front_end=front_end)
         if card["caution"]:
-            card["caution"] += f' Here they hear through "{front_end.name}", as asked.'
+            card["caution"] += f' Here the front end is "{front_end.name}", as requested.'
     if not foreign:
         _check_clip(config, clip_config, str(source))
     return Classifier(config, params, clip_config, labels, card, heads)
 
 
 def weights(source: str | Path) -> Path:
-    """Find the file or folder of a model; fetch it first if it is a zoo name or hub address."""
+    """Return the file or folder of a model; download a zoo name or hub address first."""
     if str(source).startswith("hf://"):
         return hub_file(str(source))
-    if found := address(source):
-        raise ValueError(f"{found}: addresses are not opened but for hf://user/repo; {DOWNLOAD}.")
+    if url := address(source):
+        raise ValueError(f"{url}: the only addresses allowed are hf://user/repo; {DOWNLOAD}.")
     path = Path(source)
     if (path / "experiment.json").exists() and not (path / "model.safetensors").is_file():
-        raise ValueError(f"the training in {source} has not finished; give its command again.")
+        raise ValueError(f"the training in {source} has not finished; run its command again.")
     if path.exists():
         return path
     try:
@@ -361,10 +362,10 @@ def weights(source: str | Path) -> Path:
     return zoo.fetch(name)
 
 
-def _labels(known: Sequence[str] | None, classes: int) -> tuple[Sequence[str], str]:
-    """The classes' names, AudioSet's where a file of 527 has none; and why they are but numbers."""
-    if known:
-        return known, ""
+def _labels(names: Sequence[str] | None, classes: int) -> tuple[Sequence[str], str]:
+    """(class names, caution); 527 unnamed classes get AudioSet's names, others numbers."""
+    if names:
+        return names, ""
     numbers = [f"class {i}" for i in range(classes)]
     if classes != BASE.classes:
         return numbers, "The file does not name its classes."
@@ -377,9 +378,9 @@ def _labels(known: Sequence[str] | None, classes: int) -> tuple[Sequence[str], s
 def _heads(
     meta: dict, card: dict, labels: Sequence[str], loss: str | None
 ) -> tuple[tuple[Head, ...], str]:
-    """The heads that a file names or was trained with; and what to say where it does not tell.
+    """(label heads, caution): those in the file, or by the loss of its training.
 
-    Files of ours from before heads were kept have the settings of their training, if any.
+    Older files of ours have no label heads, but the training settings.
     """
     if loss is None and meta.get("label_heads"):
         return read_heads(meta["label_heads"], len(labels)), ""
@@ -387,12 +388,12 @@ def _heads(
     if loss is None and isinstance(training, dict):
         loss = training.get("loss", "sigmoid")
     foreign = meta["clip"] is None and len(labels) == BASE.classes
-    known = loss or foreign or zoo.find(str(card.get("name")))
-    return make_heads(loss or "sigmoid", labels), "" if known else UNSAID
+    certain = loss or foreign or zoo.find(str(card.get("name")))
+    return make_heads(loss or "sigmoid", labels), "" if certain else UNKNOWN_LOSS
 
 
 def _released_clip(config: MBTConfig) -> ClipConfig:
-    """The released models' way to see and hear, in the size that a model without one asks for."""
+    """The released models' clip settings, in the input size of a model without settings."""
     frames, size, _ = config.rgb_shape
     return replace(
         zoo.released_clip(),

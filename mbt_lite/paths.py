@@ -1,4 +1,4 @@
-"""Cache folders, files that are written whole or not at all, and what a path names."""
+"""Cache folders, atomic file writes, and what a path refers to."""
 
 import contextlib
 import errno
@@ -8,27 +8,29 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DOWNLOAD = "download it first, then name the file"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: of the disk, the user, one file
-INSTEAD = {  # how a file begins that lies in place of another: what it is, and what to do
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left: on disk, in a quota, in a file
+WEB_PAGE = "a web page, not the file itself; download it from its raw address"
+PLACEHOLDERS = {  # first bytes of a file that was stored instead of the real one: what it is
     b"version https://git-lfs": (
         "a git-lfs pointer, not the file itself; run git lfs pull in its repository"
     ),
-    b"<!doctype html": "a web page, not the file itself; download it from its raw address",
-    b"<html": "a web page, not the file itself; download it from its raw address",
+    b"<!doctype html": WEB_PAGE,
+    b"<html": WEB_PAGE,
 }
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text under another name first, then rename it."""
+    """Write a text file atomically, see `replacing`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Another name beside `path`, for a file that takes its place once the block has ended well.
+    """Write a file atomically: yield a temporary name that replaces `path` after the block.
 
-    Where the block fails nothing is left of it; OSError names `path` where it cannot be written.
+    If the block fails, the temporary file is deleted and `path` is unchanged. An OSError about the
+    temporary file names `path` instead.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -46,7 +48,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def room(path: Path | None) -> Iterator[None]:
-    """OSError names `path` where the block finds the disk full: writing alone does not say it."""
+    """Name `path` in an OSError for a full disk, which does not say which file it was."""
     try:
         yield
     except OSError as error:
@@ -56,28 +58,29 @@ def room(path: Path | None) -> Iterator[None]:
 
 
 def stand_in(begin: bytes) -> str | None:
-    """What a file that begins so is, if it lies in place of another; None: it may be the file."""
+    """Describe a placeholder (git-lfs pointer, web page) by its first bytes; None if it is none."""
     begin = begin.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    return next((what for mark, what in INSTEAD.items() if begin.startswith(mark)), None)
+    matches = (text for prefix, text in PLACEHOLDERS.items() if begin.startswith(prefix))
+    return next(matches, None)
 
 
 def address(path) -> str | None:
-    """The internet address that a path is, slashes restored that `Path` drops; None: it is none."""
-    found = re.match(r"([a-z][a-z0-9+.-]+):/+(?=.)", str(path), flags=re.IGNORECASE)
-    return found and f"{found[1]}://{str(path)[found.end() :]}"
+    """Return a path that is an internet address, with the slashes that `Path` drops, or None."""
+    match = re.match(r"([a-z][a-z0-9+.-]+):/+(?=.)", str(path), flags=re.IGNORECASE)
+    return match and f"{match[1]}://{str(path)[match.end() :]}"
 
 
 def cache_folder() -> Path:
-    """Where weights are kept: $MBT_LITE_CACHE, or mbt_lite in $XDG_CACHE_HOME or ~/.cache."""
-    if chosen := os.environ.get("MBT_LITE_CACHE"):
-        return Path(chosen).expanduser()
+    """The folder of weights: $MBT_LITE_CACHE, or mbt_lite in $XDG_CACHE_HOME or ~/.cache."""
+    if folder := os.environ.get("MBT_LITE_CACHE"):
+        return Path(folder).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mbt_lite"
 
 
 def keep_compilations(folder: Path) -> None:
-    """Keep what was compiled for the next start, unless a folder was chosen already.
+    """Use `folder` as JAX's persistent compilation cache, unless another is set.
 
-    Where nothing can be written there, nothing is kept.
+    Does nothing where the folder is not writable.
     """
     import jax
 

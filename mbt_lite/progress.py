@@ -1,8 +1,8 @@
 """Report the progress of long work: one callback, drawn in a terminal, on a page, or nowhere.
 
-A `Progress` is called with the share that is done and with what comes next: progress(0.5,
-desc="video only"). `gradio.Progress` is one. A share of 0 is preparation, such as reading and
-compiling: the time left is estimated from what came after it.
+A `Progress` is called with the share that is done and the current step: progress(0.5,
+desc="video only"). `gradio.Progress` is one. A share of 0 means preparation, such as reading and
+compiling: the time left is estimated only from what follows it.
 """
 
 import contextlib
@@ -22,9 +22,9 @@ def silent(share: float, desc: str = "") -> None:
 
 
 def compiling(progress: Progress, function, *arguments) -> None:
-    """Compile a jitted function for these arguments, as a stage of its own where somebody watches.
+    """Compile a jitted function for these arguments and report that as a step of its own.
 
-    Its next call finds it compiled.
+    With `silent` progress the function is compiled by its first call instead.
     """
     if progress is not silent:
         progress(0, desc="compiling")
@@ -32,14 +32,14 @@ def compiling(progress: Progress, function, *arguments) -> None:
 
 
 def part(progress: Progress, begin: float, end: float) -> Progress:
-    """A `Progress` of a piece of work, told to that of the whole, of which it is begin to end."""
+    """A `Progress` of a subtask that takes the share from `begin` to `end` of the whole task."""
     if progress is silent:
         return silent
     return lambda share, desc="": progress(begin + share * (end - begin), desc=desc)
 
 
 def estimated(progress: Progress) -> Progress:
-    """A `Progress` that adds the time left to what it says."""
+    """A `Progress` that adds the estimated time left to each description."""
     if progress is silent:
         return silent
     clock = _Clock()
@@ -53,22 +53,22 @@ def estimated(progress: Progress) -> Progress:
 
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[Progress]:
-    """A `Progress` drawn on stderr every second while the block runs, where that is a terminal."""
-    clock, done, now = _Clock(), threading.Event(), [0.0, ""]
+    """A `Progress` drawn on stderr every second while the block runs, if that is a terminal."""
+    clock, done, state = _Clock(), threading.Event(), [0.0, ""]
 
     def report(share: float, desc: str = "") -> None:
         clock.report(share)
-        now[:] = share, desc
+        state[:] = share, desc
 
-    def draw(drawn: tqdm) -> None:
+    def draw(tqdm_bar: tqdm) -> None:
         wait = DELAY
         while not done.wait(wait):
-            drawn.n, wait = now[0], 1.0
-            drawn.set_postfix_str(now[1] + clock.left())
+            tqdm_bar.n, wait = state[0], 1.0
+            tqdm_bar.set_postfix_str(state[1] + clock.left())
 
-    drawn = tqdm(total=1.0, desc=title, bar_format=FORM, delay=DELAY, leave=False, disable=None)
-    thread = threading.Thread(target=draw, args=(drawn,), daemon=True)
-    if not drawn.disable:
+    tqdm_bar = tqdm(total=1.0, desc=title, bar_format=FORM, delay=DELAY, leave=False, disable=None)
+    thread = threading.Thread(target=draw, args=(tqdm_bar,), daemon=True)
+    if not tqdm_bar.disable:
         thread.start()
     try:
         yield report
@@ -76,27 +76,26 @@ def bar(title: str) -> Iterator[Progress]:
         done.set()
         if thread.ident:
             thread.join()
-        drawn.close()
+        tqdm_bar.close()
 
 
 class _Clock:
-    """The time left, from the shares that were done when."""
+    """Estimate the time left from the shares reported so far."""
 
     def __init__(self):
-        self.begun, self.end = time.monotonic(), None
+        self.start, self.end = time.monotonic(), None
 
     def report(self, share: float) -> None:
         now = time.monotonic()
         if share <= 0:
-            self.begun, self.end = now, None
+            self.start, self.end = now, None
         else:
-            self.end = now + (now - self.begun) * (1 - share) / share
+            self.end = now + (now - self.start) * (1 - share) / share
 
     def left(self) -> str:
-        """ ", about 40 s left", or nothing where that is unknown or soon over."""
+        """ ", about 40 s left", or nothing if that is unknown or below 3 s."""
         seconds = 0 if self.end is None else round(self.end - time.monotonic())
         if seconds < 3:
             return ""
-        return (
-            f", about {seconds} s left" if seconds < 100 else f", about {seconds / 60:.0f} min left"
-        )
+        time_left = f"{seconds} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+        return f", about {time_left} left"

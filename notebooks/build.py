@@ -1,9 +1,9 @@
-"""Makes the notebooks out of their texts: `python notebooks/build.py [--only 01] [--smoke]`.
+"""Build the notebooks from their texts: `python notebooks/build.py [--only 01] [--smoke]`.
 
-Each notebook has a twin in `text/`, a script in jupytext's percent format, which is what is
-written and reviewed. Put in here, so that they are the same everywhere, are the badge and the time
-below the title, the set-up cell in place of a cell `# set-up`, and an exercise in place of a cell
-`# exercise: NAME`. The notebook is executed and written whole, with the time it took.
+Each notebook has a twin in `text/`, a script in jupytext's percent format, which is edited and
+reviewed. The build inserts what is the same everywhere: the badge and the times below the title,
+the set-up cell for a cell `# set-up`, and an exercise for a cell `# exercise: NAME`. The notebook
+is executed and then written, with the time that took.
 """
 
 import argparse
@@ -20,6 +20,8 @@ import nbformat
 from landing import exercising, reading
 from nbclient import NotebookClient
 from PIL import Image
+
+from mbt_lite.paths import replacing
 
 HERE = Path(__file__).resolve().parent
 TEXTS = sorted((HERE / "text").glob("*.py"))
@@ -49,13 +51,13 @@ KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
 def repository() -> str:
-    """The address of the project, from the one place where it stands."""
+    """The address of the project, from pyproject.toml."""
     settings = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))
     return settings["project"]["urls"]["Repository"]
 
 
-def made(text: Path, seconds: int):
-    """The notebook of a text, not executed; `seconds` is how long that took, as it says on top."""
+def assemble(text: Path, seconds: int):
+    """Assemble the notebook of a text, not executed; `seconds` is the run time that it states."""
     notebook = jupytext.read(text, fmt="py:percent")
     cells = []
     for cell in notebook.cells:
@@ -67,23 +69,23 @@ def made(text: Path, seconds: int):
         else:
             cells.append(cell)
     slug = repository().removeprefix("https://github.com/")
-    title, _, rest = cells[0].source.partition("\n")
+    title, _, body = cells[0].source.partition("\n")
     badge = BADGE.format(slug=slug, name=text.stem)
-    cells[0].source = f"{title}\n\n{badge}\n\n{needed(cells, seconds)}\n{rest}"
+    cells[0].source = f"{title}\n\n{badge}\n\n{times(cells, seconds)}\n{body}"
     for number, cell in enumerate(cells):
         cell["id"], cell["metadata"] = f"cell-{number}", {}
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
 
 
-def needed(cells: list, seconds: int) -> str:
-    """How long a person and a machine need for the cells of a notebook."""
+def times(cells: list, seconds: int) -> str:
+    """State how long reading, the exercises and the execution take."""
     notebook = nbformat.v4.new_notebook(cells=cells)
     return TIMES.format(reading(notebook), exercising(notebook), seconds)
 
 
 def exercise_cells(name: str) -> list:
-    """An exercise: what to do, with hint and solution folded; the function to write; its check."""
+    """The cells of an exercise: task with folded hint and solution, and the code to complete."""
     from course import exercise
 
     one = exercise(name)
@@ -97,13 +99,13 @@ def exercise_cells(name: str) -> list:
 
 
 def run(text: Path, smoke: bool) -> float:
-    """Seconds that the notebook took; it is written beside the texts unless it is but smoke."""
-    notebook = made(text, seconds=0)
+    """Execute a notebook, write it unless `smoke`, and return the seconds that it took."""
+    notebook = assemble(text, seconds=0)
     os.environ["MBT_LITE_SMOKE"] = "1" if smoke else "0"
     start = time.perf_counter()
-    place = {"metadata": {"path": str(HERE)}}
+    resources = {"metadata": {"path": str(HERE)}}
     options = {"timeout": 1800, "kernel_name": "python3", "store_widget_state": False}
-    NotebookClient(notebook, resources=place, **options).execute()
+    NotebookClient(notebook, resources=resources, **options).execute()
     seconds = time.perf_counter() - start
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
@@ -112,12 +114,10 @@ def run(text: Path, smoke: bool) -> float:
     # the kernel adds its own version, which would be another on every machine
     notebook.metadata["language_info"] = {"name": "python"}
     notebook.metadata["mbt_lite"] = {"seconds": round(seconds)}
-    notebook.cells[0].source = made(text, round(seconds)).cells[0].source
+    notebook.cells[0].source = assemble(text, round(seconds)).cells[0].source
     if not smoke:
-        target = HERE / f"{text.stem}.ipynb"
-        part = target.with_suffix(".part")
-        nbformat.write(notebook, part)
-        part.replace(target)
+        with replacing(HERE / f"{text.stem}.ipynb") as temporary:
+            nbformat.write(notebook, temporary)
     return seconds
 
 
@@ -134,17 +134,17 @@ def keep_still(output) -> None:
 
 
 def smaller(png: str) -> str:
-    """A base64 picture with a palette of 256 colours, a third of the bytes; as it was if not."""
+    """Reduce a base64 PNG to a palette of 256 colors, if that makes it smaller."""
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGBA")
-    made = io.BytesIO()
-    image.quantize(256, Image.Quantize.FASTOCTREE).save(made, "png", optimize=True)
-    return min(png, base64.b64encode(made.getvalue()).decode(), key=len)
+    buffer = io.BytesIO()
+    image.quantize(256, Image.Quantize.FASTOCTREE).save(buffer, "png", optimize=True)
+    return min(png, base64.b64encode(buffer.getvalue()).decode(), key=len)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", default="", help="texts whose name begins so")
-    parser.add_argument("--smoke", action="store_true", help="short, and nothing is written")
+    parser.add_argument("--only", default="", help="only texts whose name starts with this")
+    parser.add_argument("--smoke", action="store_true", help="short runs; nothing is written")
     options = parser.parse_args()
     chosen = [text for text in TEXTS if text.name.startswith(options.only)]
     if not chosen:

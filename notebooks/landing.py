@@ -1,7 +1,6 @@
-"""Fills the table of README.md, the map of the course: `python notebooks/landing.py`.
+"""Fill the table of README.md, the map of the course: `python notebooks/landing.py`.
 
-All of it is read out of the notebooks: title, question, how long a person needs, the time that the
-last execution took, and the size.
+Title, question, reading time, run time of the last build and size are read from the notebooks.
 """
 
 import re
@@ -19,7 +18,7 @@ EXERCISE = re.compile(r"\*\(?(?:easy|medium|hard)\W+(\d+) minutes")
 
 
 def landing(page: str, folder: Path = HERE) -> str:
-    """The page with the table between its two marks made anew, out of the folder's notebooks."""
+    """Return the page with a new table of the folder's notebooks between its two marks."""
     before, _, after = page.split(MARK)
     rows = [HEADS, ["---"] * len(HEADS), *map(row, sorted(folder.glob("*.ipynb")))]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
@@ -27,7 +26,7 @@ def landing(page: str, folder: Path = HERE) -> str:
 
 
 def row(path: Path) -> list[str]:
-    """One notebook's cells of the table, in the order of `HEADS`."""
+    """A notebook's row of the table, in the order of `HEADS`."""
     notebook = nbformat.read(path, as_version=4)
     first = notebook.cells[0].source
     title = first.partition("\n")[0].removeprefix("# ")
@@ -44,16 +43,16 @@ def row(path: Path) -> list[str]:
 
 def question(first: str) -> str:
     """The question that a notebook's first cell asks."""
-    found = re.search(r"\*\*The question\.\*\*(.*?\?)", first, re.S)
-    if not found:
+    match = re.search(r"\*\*The question\.\*\*(.*?\?)", first, re.S)
+    if not match:
         raise ValueError(f"no **The question.** with a question mark in {first[:60]!r}.")
-    return re.split(r"\.\s+", " ".join(found[1].split()))[-1]
+    return re.split(r"\.\s+", " ".join(match[1].split()))[-1]
 
 
 def reading(notebook) -> int:
-    """Minutes that one needs to read text and code, without the exercises; in steps of five."""
+    """Minutes to read text and code without the exercises, in steps of five."""
     texts = {"markdown": [], "code": []}
-    for cell in notebook.cells[2:]:  # behind the set-up
+    for cell in notebook.cells[2:]:  # after the set-up
         texts[cell.cell_type].append(cell.source.partition("<details>")[0])
     words = len(" ".join(texts["markdown"]).split())
     lines = len("\n".join(texts["code"]).splitlines())
@@ -61,12 +60,12 @@ def reading(notebook) -> int:
 
 
 def exercising(notebook) -> int:
-    """Minutes that the exercises say they take."""
+    """Minutes for the exercises, as they state them."""
     texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
     return sum(int(minutes) for text in texts for minutes in EXERCISE.findall(text))
 
 
 if __name__ == "__main__":
-    made = landing(PAGE.read_text("utf-8"))
-    PAGE.write_text(made, "utf-8")
-    sys.stdout.write(made.split(MARK)[1].strip() + "\n")
+    page = landing(PAGE.read_text("utf-8"))
+    PAGE.write_text(page, "utf-8")
+    sys.stdout.write(page.split(MARK)[1].strip() + "\n")

@@ -543,7 +543,7 @@ def test_a_changed_clip_is_what_explain_says(engine, asked, clips):
     swapped = explain.swap_audio(classifier, view, other).logits[0, 1]
     found = logits(audio="of another clip", other=other, other_name="long")
     np.testing.assert_allclose(found, swapped, **close)
-    cut = explain.intervene(classifier, view, [explain.Intervention("cut", reader="rgb")])
+    cut = explain.intervene(classifier, view, [explain.Intervention("knockout", reader="rgb")])
     np.testing.assert_allclose(logits(cut=("sound to picture",)), cut.operated[0], **close)
     empty = explain.intervene(classifier, view, [explain.Intervention("zero", token=2)])
     np.testing.assert_allclose(logits(emptied=(2,)), empty.operated[0], **close)

@@ -32,51 +32,51 @@ def drawn(length: int, dtype: str = "float32"):
 
 
 @pytest.mark.parametrize("length", [1, 127, 128, 129, 300])
-def test_blocks_read_what_the_whole_matrix_reads(length):
-    given = drawn(length)
-    np.testing.assert_allclose(jax.jit(blocked_attention)(*given), plain(*given), atol=5e-6)
+def test_blocked_attention_equals_plain_attention(length):
+    qkv = drawn(length)
+    np.testing.assert_allclose(jax.jit(blocked_attention)(*qkv), plain(*qkv), atol=5e-6)
 
 
-def test_blocks_have_the_gradient_of_the_whole_matrix():
-    def loss(attend, *given):
-        return (attend(*given) ** 2).sum()
+def test_blocked_attention_has_the_gradient_of_plain_attention():
+    def loss(attend, *qkv):
+        return (attend(*qkv) ** 2).sum()
 
-    given = drawn(300)
+    qkv = drawn(300)
     ours, theirs = (
-        jax.jit(jax.grad(partial(loss, attend), argnums=(0, 1, 2)))(*given)
+        jax.jit(jax.grad(partial(loss, attend), argnums=(0, 1, 2)))(*qkv)
         for attend in (blocked_attention, plain)
     )
     for mine, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-4, atol=1e-4)
 
 
-def test_scores_that_overflow_an_exponential_do_no_harm():
+def test_large_scores_do_not_overflow():
     q, k, v = drawn(200)
-    found = blocked_attention(1e2 * q, k, v)
-    assert np.isfinite(found).all()
-    np.testing.assert_allclose(found, plain(1e2 * q, k, v), atol=2e-3)
+    result = blocked_attention(1e2 * q, k, v)
+    assert np.isfinite(result).all()
+    np.testing.assert_allclose(result, plain(1e2 * q, k, v), atol=2e-3)
 
 
-def test_short_numbers_come_back_short():
-    found = blocked_attention(*drawn(200, "bfloat16"))
-    assert found.dtype == jnp.bfloat16
+def test_bfloat16_stays_bfloat16():
+    result = blocked_attention(*drawn(200, "bfloat16"))
+    assert result.dtype == jnp.bfloat16
     exact = plain(*(x.astype(jnp.float32) for x in drawn(200, "bfloat16")))
-    np.testing.assert_allclose(found.astype(np.float32), exact, atol=0.05)
+    np.testing.assert_allclose(result.astype(np.float32), exact, atol=0.05)
 
 
 @pytest.mark.parametrize("dtype, atol", [("float32", 4e-6), ("bfloat16", 0.02)])
 def test_the_gradient_of_gelu_is_that_of_its_formula(dtype, atol):
     x = jnp.linspace(-12, 12, 4001, dtype=dtype)
     np.testing.assert_array_equal(gelu(x), nn.gelu(x, approximate=True))
-    found = jax.vmap(jax.grad(gelu))(x)
-    assert found.dtype == dtype
+    result = jax.vmap(jax.grad(gelu))(x)
+    assert result.dtype == dtype
     exact, c = np.asarray(x, np.float64), np.sqrt(2 / np.pi)
     tanh = np.tanh(c * (exact + 0.044715 * exact**3))
     slope = 0.5 * (1 + tanh) + 0.5 * exact * (1 - tanh**2) * c * (1 + 3 * 0.044715 * exact**2)
-    np.testing.assert_allclose(np.asarray(found, np.float64), slope, atol=atol)
+    np.testing.assert_allclose(np.asarray(result, np.float64), slope, atol=atol)
 
 
-def test_gelu_keeps_nothing_but_what_it_was_given():
+def test_gelu_stores_only_its_input():
     def twice(gelu, x):
         return (gelu(gelu(x) @ x) ** 2).sum()
 
@@ -88,17 +88,17 @@ def test_gelu_keeps_nothing_but_what_it_was_given():
     assert sizes[0] < sizes[1]
 
 
-def planned(attend, given) -> int:
+def planned(attend, qkv) -> int:
     """Bytes that a compiled gradient needs besides what it is given."""
     gradient = jax.jit(jax.grad(lambda *x: attend(*x).sum(), argnums=(0, 1, 2)))
-    return gradient.lower(*given).compile().memory_analysis().temp_size_in_bytes
+    return gradient.lower(*qkv).compile().memory_analysis().temp_size_in_bytes
 
 
-def test_no_matrix_of_all_pairs_lies_in_memory_not_even_for_the_gradient():
-    given = drawn(2048)
+def test_no_matrix_of_all_pairs_is_in_memory_even_for_the_gradient():
+    qkv = drawn(2048)
     pairs = 2 * 3 * 2048**2 * 4  # bytes of all weights
-    assert planned(blocked_attention, given) < pairs / 10
-    assert planned(plain, given) > pairs
+    assert planned(blocked_attention, qkv) < pairs / 10
+    assert planned(plain, qkv) > pairs
 
 
 def drawn_model(config):
@@ -116,19 +116,19 @@ def logits_of(config, params, clip):
 
 @pytest.mark.parametrize("fusion", ["bottleneck", "joint", "late"])
 @pytest.mark.full
-def test_a_model_answers_the_same_in_blocks(monkeypatch, fusion):
+def test_a_model_gives_the_same_logits_with_blocked_attention(monkeypatch, fusion):
     config = replace(SMALL, fusion=fusion)
-    given = drawn_model(config)
-    whole = logits_of(config, *given)
-    monkeypatch.setattr(attention, "SHORT", 8)
-    monkeypatch.setattr(attention, "ROWS", 16)
-    blocks = logits_of(config, *given)
-    np.testing.assert_allclose(blocks, whole, rtol=1e-5, atol=1e-4)
-    assert (np.asarray(blocks) != np.asarray(whole)).any()  # another order of additions
+    qkv = drawn_model(config)
+    plain_logits = logits_of(config, *qkv)
+    monkeypatch.setattr(attention, "MAX_PLAIN_TOKENS", 8)
+    monkeypatch.setattr(attention, "QUERY_BLOCK", 16)
+    blocks = logits_of(config, *qkv)
+    np.testing.assert_allclose(blocks, plain_logits, rtol=1e-5, atol=1e-4)
+    assert (np.asarray(blocks) != np.asarray(plain_logits)).any()  # another order of additions
 
 
 @pytest.mark.full
-def test_the_usual_formulation_gives_the_same_answers():
+def test_the_usual_formulation_gives_the_same_logits():
     params, clip = drawn_model(SMALL)
     ours = logits_of(SMALL, params, clip)
     usual = jax.jit(ReferenceMBT(SMALL).apply)({"params": translated(SMALL, params)}, clip)

@@ -27,14 +27,14 @@ pytestmark = pytest.mark.usefixtures("compiled_quickly")
 SAMPLES = Path(__file__).parent.parent / "data_samples"
 
 
-def test_predict_prints_labels_and_what_each_stream_alone_says(capsys):
+def test_predict_prints_labels_from_both_streams_and_from_each_alone(capsys):
     assert cli.main(["predict", str(SAMPLES / "circle_sings.mp4"), "--top", "4"]) == 0
     out = capsys.readouterr().out
     assert "circle_sings.mp4" in out and "circle sings" in out
     assert "audio only:" in out and "video only:" in out
 
 
-def test_a_bad_file_gets_its_line_and_the_others_their_answers(capsys, tmp_path):
+def test_a_bad_file_gets_an_error_and_the_others_predictions(capsys, tmp_path):
     (tmp_path / "text.mp4").write_text("no video")
     files = [tmp_path / "text.mp4", SAMPLES / "ring_sings_with_bell.mp4", tmp_path / "none.mp4"]
     assert cli.main(["predict", *map(str, files), "--json"]) == 1
@@ -58,7 +58,7 @@ def test_it_runs_as_a_program_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_one_command_compiled_serves_the_next(tmp_path):
+def test_compiled_functions_are_cached_for_the_next_command(tmp_path):
     """Where nothing can be kept, the answer is the same."""
     (tmp_path / "file").touch()
     clip = str(SAMPLES / "circle_sings.mp4")
@@ -80,7 +80,7 @@ def test_what_one_command_compiled_serves_the_next(tmp_path):
     assert predicted(tmp_path / "file") == first
 
 
-def test_predict_looks_where_it_is_told_to(capsys, tmp_path):
+def test_predict_reads_the_window_from_start(capsys, tmp_path):
     scenes, times = [world.scene(1, i) for i in (0, 4)], np.arange(50) / 25
     frames = np.concatenate([world.frames(s, times, 96) for s in scenes])
     media.write(tmp_path / "two.mp4", frames, 25.0, np.concatenate([world.wave(s) for s in scenes]))
@@ -92,7 +92,7 @@ def test_predict_looks_where_it_is_told_to(capsys, tmp_path):
 
 
 @pytest.mark.full
-def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp_path):
+def test_attention_is_saved_as_a_figure_a_page_or_a_film_with_audio(capsys, tmp_path):
     clip = str(SAMPLES / "circle_sings.mp4")
     for name in ("map.png", "map.html", "map.mp4"):
         assert cli.main(["attention", clip, "--out", str(tmp_path / name)]) == 0
@@ -108,14 +108,14 @@ def test_attention_becomes_a_picture_a_page_or_a_film_with_its_sound(capsys, tmp
 
 
 @pytest.mark.full
-def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tmp_path):
+def test_importance_maps_are_drawn_with_their_scores(capsys, tmp_path):
     command = ["attention", str(SAMPLES / "ring_sings_with_bell.mp4"), "--out"]
     page, figure = str(tmp_path / "map.html"), str(tmp_path / "map.png")
-    wanted = ["--map", "occlusion", "gradient", "flow"]
-    assert cli.main([*command, page, *wanted, "--label", "ring sings"]) == 0
-    assert cli.main([*command, figure, *wanted]) == 0
-    said = capsys.readouterr().err
-    assert all(f"How far to believe {method}: in" in said for method in wanted[1:])
+    methods = ["--map", "occlusion", "gradient", "flow"]
+    assert cli.main([*command, page, *methods, "--label", "ring sings"]) == 0
+    assert cli.main([*command, figure, *methods]) == 0
+    sentence = capsys.readouterr().err
+    assert all(f"How far to believe {method}: in" in sentence for method in methods[1:])
     text = (tmp_path / "map.html").read_text("utf-8")
     assert "<h1>What the answer rests on: ring sings</h1>" in text
     assert r"by occlusion for \u201cring sings\u201d; importance over" in text
@@ -128,7 +128,7 @@ def test_maps_of_importance_are_drawn_and_what_they_are_worth_is_said(capsys, tm
 
 
 @pytest.mark.full
-def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
+def test_flow_is_saved_as_a_figure_or_a_page_and_printed_as_a_sentence(capsys, tmp_path):
     clip = str(SAMPLES / "ring_sings_with_bell.mp4")
     for name in ("flow.png", "flow.html"):
         out = ["--out", str(tmp_path / name), "--label", "ring sings"]
@@ -145,22 +145,22 @@ def test_flow_becomes_a_picture_or_a_page_and_a_sentence(capsys, tmp_path):
 
 
 @pytest.mark.full
-def test_two_clips_swap_their_sounds(capsys, tmp_path):
+def test_two_clips_swap_their_audio(capsys, tmp_path):
     clips = [str(SAMPLES / name) for name in ("ring_sings_with_bell.mp4", "circle_sings.mp4")]
     for name in ("swap.png", "swap.html"):
         out = ["--out", str(tmp_path / name), "--label", "ring sings"]
         assert cli.main(["swap", *clips, *out]) == 0
-    said = capsys.readouterr().out
-    assert "video of ring_sings_with_bell with audio of circle_sings" in said
-    assert "% audio" in said and len(list(tmp_path.iterdir())) == 2
+    sentence = capsys.readouterr().out
+    assert "video of ring_sings_with_bell with audio of circle_sings" in sentence
+    assert "% audio" in sentence and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.full
 def test_faithfulness_prints_its_table_and_draws_it(capsys, tmp_path):
     out = ["--out", str(tmp_path / "scores.png"), "--methods", "attention", "rollout"]
     assert cli.main(["faithfulness", "--clips", "2", "--json", *out]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["methods"] == ["attention", "rollout"] and found["chance"][-1] is None
+    rows = json.loads(capsys.readouterr().out)
+    assert rows["methods"] == ["attention", "rollout"] and rows["chance"][-1] is None
     assert sorted(p.name for p in tmp_path.iterdir()) == ["scores.png", "scores_curves.png"]
     assert cli.main(["faithfulness", "--methods", "magic"]) == 1
     assert "there are attention, rollout" in capsys.readouterr().err
@@ -180,13 +180,13 @@ def test_world_renders_clips_with_labels_and_key(capsys, tmp_path):
 def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
     config = Path(cli.__file__).parent.parent / "configs" / "world.py"
     work = ["--config", str(config), "--workdir", str(tmp_path / "run")]
-    for field, said in (
+    for field, sentence in (
         (["--model.dept", "2"], "model.depth"),
         (["--train.steps", "-1"], "1 or more"),
     ):
         with pytest.raises(SystemExit) as stop:
             cli.main(["train", *work, *field])
-        assert stop.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+        assert stop.value.code == 2 and sentence in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "run").exists()
 
 
@@ -202,8 +202,8 @@ def test_help_of_train_lists_every_field_with_its_type_and_default(capsys):
         ("--model.fusion str = bottleneck ", " all tokens; late: none"),
         ("--clip.frames int = 32", "32"),
     ):
-        found = [line for line in lines if line.strip().startswith(start)]
-        assert len(found) == 1 and found[0].endswith(end)
+        rows = [line for line in lines if line.strip().startswith(start)]
+        assert len(rows) == 1 and rows[0].endswith(end)
 
 
 @pytest.mark.parametrize(
@@ -228,9 +228,11 @@ def test_an_option_of_train_that_would_have_no_effect_is_refused(capsys, words, 
 
 
 def test_streams_and_steps_of_the_command_line_count(capsys):
-    made = read_experiment(Path("folder"), None, ("--model.streams", "spec", "--train.steps", "9"))
-    assert made.model.streams == ("spec",) and made.start.rewire and made.start.model
-    assert made.train.steps == 9 and made.train.epochs == 0
+    options = ("--model.streams", "spec", "--train.steps", "9")
+    experiment = read_experiment(Path("folder"), None, options)
+    assert experiment.model.streams == ("spec",)
+    assert experiment.start.rewire and experiment.start.model
+    assert experiment.train.steps == 9 and experiment.train.epochs == 0
     assert "--model.streams turns on --start.rewire" in capsys.readouterr().err
 
 
@@ -251,11 +253,11 @@ def test_streams_and_steps_of_the_command_line_count(capsys):
         ("predict https://a.b/watch?v=1", "https://a.b/watch?v=1: addresses are not opened; downl"),
         (
             "predict x.mp4 --model https://a.b/c",
-            "https://a.b/c: addresses are not opened but for hf",
+            "https://a.b/c: the only addresses allowed are hf",
         ),
     ],
 )
-def test_the_inputs_fault_is_a_sentence_and_exit_code_1(
+def test_an_error_in_the_input_is_a_sentence_and_exit_code_1(
     capsys, monkeypatch, tmp_path, line, sentence
 ):
     monkeypatch.chdir(tmp_path)
@@ -265,7 +267,7 @@ def test_the_inputs_fault_is_a_sentence_and_exit_code_1(
     assert not list(tmp_path.iterdir())
 
 
-def test_letters_that_the_output_does_not_have_are_written_as_numbers(monkeypatch, tmp_path):
+def test_letters_that_the_output_cannot_encode_are_written_as_numbers(monkeypatch, tmp_path):
     """As on Windows, where the output of a program into a file is cp1252; the batch goes on."""
     out = io.TextIOWrapper(io.BytesIO(), "cp1252")
     monkeypatch.setattr(sys, "stdout", out)
@@ -319,26 +321,28 @@ def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(
     "change", ["heads", "steps", "streams", "extra", "missing", "text", "list"]
 )
 def test_an_experiment_that_was_edited_by_hand_is_refused_by_field(capsys, tmp_path, change):
-    made = to_dict(world_recipe.experiment())
+    experiment = to_dict(world_recipe.experiment())
+    model, train = experiment["model"], experiment["train"]
     changes = {
-        "heads": (made["model"] | {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
-        "streams": (made["model"] | {"streams": "rgb"}, "model.streams must be a list of texts"),
-        "extra": (made["model"] | {"colour": 1}, "model has no field colour"),
-        "list": ([made["model"]], "model must be fields in {}, not ["),
-        "steps": (made["train"] | {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
+        "heads": (model | {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
+        "streams": (model | {"streams": "rgb"}, "model.streams must be a list of texts"),
+        "extra": (model | {"colour": 1}, "model has no field colour"),
+        "list": ([model], "model must be fields in {}, not ["),
+        "steps": (train | {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
         "missing": (None, "Experiment lacks model"),
     }
-    value, said = changes.get(change, (None, "Expecting"))
+    value, sentence = changes.get(change, (None, "Expecting"))
     part = "train" if change == "steps" else "model"
-    made = {**made, part: value} if value else {k: v for k, v in made.items() if k != part}
+    experiment.pop(part)
+    experiment |= {part: value} if value else {}
     path = tmp_path / "experiment.json"
-    path.write_text("{" if change == "text" else json.dumps(made))
+    path.write_text("{" if change == "text" else json.dumps(experiment))
     assert cli.main(["train", "--config", str(path), "--dry-run"]) == 1
     err = capsys.readouterr().err
-    assert f"{path}: " in err and said in err and err.count("\n") == 1
+    assert f"{path}: " in err and sentence in err and err.count("\n") == 1
 
 
-def test_the_folders_of_the_micro_world_are_understood_by_its_model(capsys, tmp_path):
+def test_class_folders_of_the_micro_world_can_be_evaluated(capsys, tmp_path):
     classes = ["--classes", "circle sings", "ring sings", "--size", "48"]
     assert cli.main(["world", "--out", str(tmp_path / "v"), "-n", "1", *classes]) == 0
     capsys.readouterr()
@@ -393,7 +397,7 @@ def test_weights_are_converted_there_and_back_unchanged(capsys, tmp_path):
     assert "ends in none of .safetensors" in capsys.readouterr().err
 
 
-def test_a_folder_is_answered_file_by_file(capsys, tmp_path):
+def test_a_folder_is_predicted_file_by_file(capsys, tmp_path):
     for name in ("b.mp4", "a.mp4"):
         (tmp_path / name).write_bytes((SAMPLES / "circle_sings.mp4").read_bytes())
     (tmp_path / "notes.txt").write_text("not a clip")
@@ -402,19 +406,19 @@ def test_a_folder_is_answered_file_by_file(capsys, tmp_path):
     assert [Path(row["file"]).name for row in rows] == ["a.mp4", "b.mp4"]
 
 
-def test_ctrl_c_in_a_callback_that_may_raise_nothing_stops_all_the_same(capsys, monkeypatch):
+def test_ctrl_c_in_a_callback_that_swallows_it_still_stops(capsys, monkeypatch):
     class Guarded:
         def __del__(self):  # Python drops what is raised here, as it does in JAX's callbacks
             raise KeyboardInterrupt
 
     def long_work(self):
-        made = Guarded()
-        del made
+        guarded = Guarded()
+        del guarded
         time.sleep(20)
         return 0
 
     monkeypatch.setattr(cli.COMMANDS["bench"], "run", long_work)
-    begun = time.monotonic()
+    start = time.monotonic()
     assert cli.main(["bench"]) == 130
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert "interrupted" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What is said of the bottleneck: conserved, equal to plain definitions, and true when cut."""
+"""Explanations equal plain definitions, conserve attention mass, and hold under interventions."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -62,7 +62,7 @@ def clip_of(config=TINY, seed=1) -> Clip:
 
 
 def dense(config, weights: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
-    """Per layer one float64 matrix over all tokens and bottleneck tokens, written down as FACTS derive it."""
+    """Per layer one float64 matrix over all tokens, by the plain definition."""
     counts = [config.patches(s) + (config.pool == "token") for s in config.streams]
     bottlenecks = config.bottlenecks if config.fusion == "bottleneck" else 0
     total, ends = sum(counts) + bottlenecks, np.cumsum(counts)
@@ -113,11 +113,11 @@ def at_the_answer(config) -> np.ndarray:
 
 
 def patches_of(config, row: np.ndarray) -> dict[str, np.ndarray]:
-    found, start, first = {}, 0, int(config.pool == "token")
+    result, start, first = {}, 0, int(config.pool == "token")
     for s in config.streams:
         stop = start + first + config.patches(s)
-        found[s], start = row[start + first : stop].reshape(config.grid(s)), stop
-    return found
+        result[s], start = row[start + first : stop].reshape(config.grid(s)), stop
+    return result
 
 
 @every_fusion
@@ -127,9 +127,9 @@ def test_rollout_equals_the_plain_definition_in_float64(config, agree):
     for matrix in reversed(dense(config, every_map(classifier, clip))):
         np.testing.assert_allclose(matrix.sum(1)[row > 0], 1, atol=1e-6)
         row = row @ (0.5 * matrix + 0.5 * np.eye(len(matrix)))
-    found = explain.rollout(classifier, clip)
-    for s, want in patches_of(config, row).items():
-        agree(s, getattr(found, s), want, 1e-7)
+    result = explain.rollout(classifier, clip)
+    for s, expected in patches_of(config, row).items():
+        agree(s, getattr(result, s), expected, 1e-7)
 
 
 @pytest.mark.parametrize("fusion", ["bottleneck", "joint", "cross"])
@@ -139,25 +139,23 @@ def test_gradient_weighted_relevance_equals_the_plain_definition(fusion, agree):
     batch, seen = maps.batched(classifier, clip), raw_maps(classifier, clip)
 
     def logit(shifts):
-        def weigh(layer, stream, weights):
+        def attention_probs(layer, stream, weights):
             return weights + shifts[layer][stream]
 
-        return apply_with_hooks(MBT(config), classifier.params, batch, weigh).logits[0, 2]
+        return apply_with_hooks(MBT(config), classifier.params, batch, attention_probs).logits[0, 2]
 
     slopes = jit(jax.grad(logit))(jax.tree.map(jnp.zeros_like, seen))
     products = jax.tree.map(lambda w, g: np.maximum(np.float64(w * g)[0], 0), seen, slopes)
     weighted = [{s: x.mean(0) for s, x in one.items()} for one in products]
     row = at_the_answer(config)
     for matrix in reversed(dense(config, weighted)):
-        if (
-            config.fusion == "bottleneck"
-        ):  # the plain matrix keeps bottleneck tokens where nothing is fused
+        if config.fusion == "bottleneck":  # undo the identity rows of layers without fusion
             bottlenecks = np.arange(len(matrix) - config.bottlenecks, len(matrix))
             matrix[bottlenecks, bottlenecks] -= matrix[bottlenecks, bottlenecks] == 1
         row = row @ (matrix + np.eye(len(matrix)))
-    found = explain.relevance(classifier, clip, "cat")
-    for s, want in patches_of(config, row).items():
-        agree(s, getattr(found, s), want, 2e-6)
+    result = explain.relevance(classifier, clip, "cat")
+    for s, expected in patches_of(config, row).items():
+        agree(s, getattr(result, s), expected, 2e-6)
 
 
 def even(config) -> Classifier:
@@ -167,25 +165,7 @@ def even(config) -> Classifier:
     return Classifier(config, params, HEAR, LABELS)
 
 
-def test_even_attention_crosses_two_fused_layers_by_the_closed_form():
-    config = replace(TINY, depth=2, fusion_layer=0)
-    audio, video, bottlenecks = 9, 13, 3
-    found = explain.rollout(even(config), clip_of(config), query="spec")
-    read = (
-        0.5 * bottlenecks / (audio + bottlenecks)
-    )  # what the audio's class token takes from the bottleneck tokens
-    written = (
-        0.5 * 0.5 / (video + bottlenecks)
-    )  # what a bottleneck token took from each patch, with half a vote
-    np.testing.assert_allclose(found.rgb, read * written, rtol=1e-6)
-    kept = 0.5 / (audio + bottlenecks)  # what the class token then takes from a patch
-    by_patches = 0.5 / (audio + bottlenecks) * (0.5 + (audio - 1) * 0.5 / (audio + bottlenecks))
-    by_class = (0.5 + 0.5 / (audio + bottlenecks)) * kept
-    by_bottlenecks = read * 0.5 * 0.5 / (audio + bottlenecks)
-    np.testing.assert_allclose(found.spec, by_patches + by_class + by_bottlenecks, rtol=1e-6)
-
-
-def test_even_attention_makes_a_flow_of_the_closed_form():
+def test_flow_of_uniform_attention_has_its_closed_form():
     config = replace(TINY, depth=2, fusion_layer=0)
     flow = explain.flow(even(config), clip_of(config), "ant", effects=False)
     audio, video, bottlenecks = 9, 13, 3
@@ -211,7 +191,7 @@ def test_the_mass_of_a_flow_is_conserved_at_every_node_and_its_maps_sum_to_one(c
             np.testing.assert_allclose(sum(x.sum(-1) for x in parts.values()), 1, atol=1e-6)
 
 
-def test_sound_goes_into_the_picture_only_through_slots():
+def test_audio_reaches_video_only_through_bottleneck_tokens():
     flow = explain.flow(model(), clip_of(), "bee", effects=False)
     assert flow.groups == (
         "audio",
@@ -241,12 +221,13 @@ def test_no_flow_before_the_fusion_layer_nor_in_a_last_one_alone(layer):
 def streams_of(classifier, clip, *operations) -> dict[str, np.ndarray]:
     """{stream: logits [K, C]} of a clip under operations, or [1, C] as it is."""
     batch = maps.batched(classifier, clip)
-    made = [interventions.edits(classifier.config, one) for one in operations]
-    made = made or [interventions.untouched(classifier.config)] if made or fused(classifier) else []
-    if not made:
+    all_edits = [interventions.edits(classifier.config, one) for one in operations]
+    if not all_edits and fused(classifier):
+        all_edits = [interventions.untouched(classifier.config)]
+    if not all_edits:
         output = MBT(classifier.config).apply({"params": classifier.params}, batch)
         return {s: np.asarray(x) for s, x in output.stream_logits.items()}
-    output = interventions.operated(classifier, batch, made)
+    output = interventions.operated(classifier, batch, all_edits)
     return {s: x[:, 0] for s, x in output.stream_logits.items()}
 
 
@@ -255,10 +236,10 @@ def fused(classifier) -> bool:
 
 
 @with_bottleneck
-def test_with_sound_to_picture_cut_the_picture_does_not_depend_on_the_sound(config):
+def test_with_audio_to_video_knocked_out_video_does_not_depend_on_audio(config):
     classifier, clip = model(config), clip_of(config)
     loud = clip._replace(spec=clip.spec + 1)
-    cut = explain.Intervention("cut", reader="rgb")
+    cut = explain.Intervention("knockout", reader="rgb")
     quiet, loudly = (streams_of(classifier, c, cut) for c in (clip, loud))
     np.testing.assert_array_equal(quiet["rgb"], loudly["rgb"])
     assert np.abs(quiet["spec"] - loudly["spec"]).max() > 1e-3
@@ -268,15 +249,15 @@ def test_with_sound_to_picture_cut_the_picture_does_not_depend_on_the_sound(conf
     np.testing.assert_allclose(quiet["rgb"], alone.stream_logits["rgb"], atol=1e-5)
 
 
-def test_a_cut_after_one_layer_leaves_the_layers_before_and_the_other_direction_alone():
+def test_a_knockout_after_one_layer_leaves_earlier_layers_and_the_other_direction():
     classifier, clip = model(), clip_of()
-    last = explain.Intervention("cut", TINY.depth - 2, reader="rgb")
+    last = explain.Intervention("knockout", TINY.depth - 2, reader="rgb")
     cut, free = streams_of(classifier, clip, last), streams_of(classifier, clip)
     np.testing.assert_allclose(cut["spec"], free["spec"], atol=1e-5)
     assert np.abs(cut["rgb"] - free["rgb"]).max() > 1e-3
 
 
-def test_an_operation_of_nothing_changes_nothing():
+def test_empty_edits_change_nothing():
     classifier, batch = model(), maps.batched(model(), clip_of())
     as_it_is = interventions.operated(classifier, batch, [interventions.untouched(TINY)]).logits[0]
     np.testing.assert_allclose(as_it_is, classifier.logits(batch), atol=1e-5)
@@ -285,7 +266,7 @@ def test_an_operation_of_nothing_changes_nothing():
 def without_edge(classifier, clip, layer: int, stream: str, change) -> np.ndarray:
     """Logits [C] of a forward pass in which one attention map was changed, then scaled to one."""
 
-    def weigh(at, who, weights):
+    def attention_probs(at, who, weights):
         if (at, who) != (layer, stream):
             return weights
         changed = change(weights)
@@ -293,7 +274,9 @@ def without_edge(classifier, clip, layer: int, stream: str, change) -> np.ndarra
 
     batch = maps.batched(classifier, clip)
     return np.asarray(
-        apply_with_hooks(MBT(classifier.config), classifier.params, batch, weigh).logits[0]
+        apply_with_hooks(MBT(classifier.config), classifier.params, batch, attention_probs).logits[
+            0
+        ]
     )
 
 
@@ -305,10 +288,10 @@ def test_the_effect_of_an_edge_is_the_difference_of_two_forward_passes():
         np.isfinite(flow.effect[0]), crossings(2, 5) & (np.arange(5) >= 0)
     )
     full = classifier.logits(maps.batched(classifier, clip))[0]
-    written = without_edge(  # layer 1, audio into bottleneck token 2: its row sees only bottleneck tokens
+    written = without_edge(  # layer 1, audio into bottleneck token 2
         classifier, clip, 1, "spec", lambda w: w.at[:, :, 9 + 2, :9].set(0)
     )
-    read = without_edge(  # layer 2, bottleneck token 0 into the video: no token's row sees it
+    read = without_edge(  # layer 2, bottleneck token 0 into the video
         classifier, clip, 2, "rgb", lambda w: w.at[:, :, :13, 13].set(0)
     )
     assert flow.effect[0, 0, 4] == pytest.approx(full[column] - written[column], abs=1e-5)
@@ -326,40 +309,42 @@ def test_the_strongest_edges_come_with_their_names_and_effects():
     assert effect == flow.effect[at] and len(edges) == 3 * 12
 
 
-def test_slots_set_to_zero_are_what_a_forward_pass_with_zeros_gives():
+def test_zero_ablation_equals_a_forward_pass_with_zeros():
     classifier, clip = model(), clip_of()
     batch = maps.batched(classifier, clip)
 
-    def share(layer, old, written, shared):
+    def merge(layer, old, written, shared):
         gone = {s: x.at[:, 1].set(0) for s, x in shared.items()}
         return gone if layer == 2 else shared
 
-    want = apply_with_hooks(MBT(TINY), classifier.params, batch, share=share).logits[0]
-    found = explain.intervene(classifier, clip, [explain.Intervention("zero", 2, 1)])
-    np.testing.assert_allclose(found.operated[0], want, atol=1e-5)
-    np.testing.assert_allclose(found.change[0], want - found.logits, atol=1e-5)
+    output = apply_with_hooks(MBT(TINY), classifier.params, batch, merge_bottlenecks=merge)
+    expected = output.logits[0]
+    result = explain.intervene(classifier, clip, [explain.Intervention("zero", 2, 1)])
+    np.testing.assert_allclose(result.operated[0], expected, atol=1e-5)
+    np.testing.assert_allclose(result.change[0], expected - result.logits, atol=1e-5)
 
 
-def test_frozen_from_the_start_a_slot_holds_what_was_learnt():
+def test_a_bottleneck_token_frozen_from_the_start_keeps_its_learned_value():
     classifier, clip = model(), clip_of()
     batch, learnt = maps.batched(classifier, clip), classifier.params["bottleneck"][0, 1]
 
-    def share(layer, old, written, shared):
+    def merge(layer, old, written, shared):
         return {s: x.at[:, 1].set(learnt) for s, x in shared.items()} if layer == 1 else shared
 
-    want = apply_with_hooks(MBT(TINY), classifier.params, batch, share=share).logits[0]
-    found = explain.intervene(classifier, clip, [explain.Intervention("freeze", 1, 1)])
-    np.testing.assert_allclose(found.operated[0], want, atol=1e-5)
+    output = apply_with_hooks(MBT(TINY), classifier.params, batch, merge_bottlenecks=merge)
+    expected = output.logits[0]
+    result = explain.intervene(classifier, clip, [explain.Intervention("freeze", 1, 1)])
+    np.testing.assert_allclose(result.operated[0], expected, atol=1e-5)
 
 
-def test_slots_swapped_in_from_the_clip_itself_change_nothing_and_from_another_much():
+def test_patching_from_the_same_clip_changes_nothing_and_from_another_much():
     classifier, clip = model(), clip_of()
     own = explain.intervene(
-        classifier, clip, explain.bottleneck_interventions(TINY, "swap"), other=clip
+        classifier, clip, explain.bottleneck_interventions(TINY, "patch"), other=clip
     )
     np.testing.assert_allclose(own.change, 0, atol=1e-5)
     other = explain.intervene(
-        classifier, clip, [explain.Intervention("swap")], other=clip_of(seed=2)
+        classifier, clip, [explain.Intervention("patch")], other=clip_of(seed=2)
     )
     assert np.abs(other.change).max() > 1e-2
 
@@ -368,15 +353,15 @@ def test_the_mean_over_data_weighs_every_clip_alike():
     classifier = model()
     clips = [maps.batched(classifier, clip_of(seed=s)) for s in range(3)]
     pair = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *clips[:2])
-    found = explain.bottleneck_means(classifier, [pair, clips[2]])
+    result = explain.bottleneck_means(classifier, [pair, clips[2]])
     each = [interventions.bottlenecks_of(classifier, clip) for clip in clips]
-    np.testing.assert_allclose(found, np.mean(each, axis=0), atol=1e-6)
-    assert found.shape == (3, 3, 16)
-    effects = explain.intervene(classifier, clip_of(), means=found)
-    assert {one.kind for one in effects.operations} == {"cut", "zero", "freeze", "mean"}
+    np.testing.assert_allclose(result, np.mean(each, axis=0), atol=1e-6)
+    assert result.shape == (3, 3, 16)
+    effects = explain.intervene(classifier, clip_of(), means=result)
+    assert {one.kind for one in effects.operations} == {"knockout", "zero", "freeze", "mean"}
 
 
-def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
+def test_the_strongest_intervention_is_named_and_the_table_is_sorted():
     effects = explain.Effects(
         LABELS,
         np.zeros(5),
@@ -388,7 +373,7 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
         "   -2.00  bottleneck token 2 set to zero after layer 1",
         "   +0.50  bottleneck token 0 set to zero after layer 1",
     ]
-    cut = explain.Intervention("cut", reader="rgb")
+    cut = explain.Intervention("knockout", reader="rgb")
     assert cut.words == "audio→video cut after every layer"
 
 
@@ -396,7 +381,7 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
     ("operation", "sentence"),
     [
         (lambda: explain.Intervention("burn"), "a kind is one of"),
-        (lambda: explain.Intervention("cut"), "has a reader"),
+        (lambda: explain.Intervention("knockout"), "only a knockout has a reader"),
         (
             lambda: explain.intervene(model(), clip_of(), [explain.Intervention("zero", 0)]),
             "layers",
@@ -406,7 +391,7 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
             "3 bottleneck tokens",
         ),
         (
-            lambda: explain.intervene(model(), clip_of(), [explain.Intervention("swap")]),
+            lambda: explain.intervene(model(), clip_of(), [explain.Intervention("patch")]),
             "needs `other`",
         ),
         (lambda: explain.flow(model(FUSIONS["late"]), clip_of()), "no bottleneck"),
@@ -414,34 +399,34 @@ def test_the_slot_an_answer_hangs_on_most_is_named_and_the_table_is_sorted():
         (lambda: explain.bottleneck_means(model(), []), "at least one batch"),
     ],
 )
-def test_what_cannot_be_operated_on_is_refused_in_a_sentence(operation, sentence):
+def test_impossible_interventions_are_refused_in_a_sentence(operation, sentence):
     with pytest.raises(ValueError, match=sentence):
         operation()
 
 
-def test_occlusion_is_the_fall_of_the_logit_without_a_patch():
+def test_occlusion_is_the_drop_of_the_logit_without_a_patch():
     classifier, clip = model(), clip_of()
-    found = explain.occlusion(classifier, clip, "dog")
+    result = explain.occlusion(classifier, clip, "dog")
     full = classifier.logits(maps.batched(classifier, clip))[0, 3]
     rgb, spec = clip.rgb.copy(), clip.spec.copy()
     rgb[2:4, 8:16, 16:24] = clip.rgb.mean((0, 1, 2))
     spec[8:16, 0:8] = clip.spec.mean(0)[:8]
     for changed, fall in (
-        (clip._replace(rgb=rgb), found.rgb[1, 1, 2]),
-        (clip._replace(spec=spec), found.spec[1, 0]),
+        (clip._replace(rgb=rgb), result.rgb[1, 1, 2]),
+        (clip._replace(spec=spec), result.spec[1, 0]),
     ):
         without = classifier.logits(maps.batched(classifier, changed))[0, 3]
         assert fall == pytest.approx(full - without, abs=1e-5)
 
 
-def test_windows_tile_the_grid_and_neighbours_in_one_share_their_fall():
+def test_windows_tile_the_grid_and_neighbors_share_their_drop():
     windows = maps._windows((3, 5), (2, 2))
     assert windows.shape == (6, 3, 5) and (windows.sum(0) == 1).all()
-    found = explain.occlusion(model(), clip_of(), "dog", {"rgb": (2, 2, 3), "spec": (2, 2)})
-    assert np.ptp(found.rgb) == 0 and len(np.unique(found.spec)) == 2
+    result = explain.occlusion(model(), clip_of(), "dog", {"rgb": (2, 2, 3), "spec": (2, 2)})
+    assert np.ptp(result.rgb) == 0 and len(np.unique(result.spec)) == 2
 
 
-def test_hidden_frames_are_those_that_a_model_looks_at():
+def test_hidden_frames_are_those_that_the_model_samples():
     config = replace(TINY, rgb_sampled=2, rgb_patch=(1, 8, 8))
     clip = jax.tree.map(lambda x: x[None], clip_of(config))
     cells = np.zeros((1, *config.rgb_grid), bool)
@@ -451,14 +436,14 @@ def test_hidden_frames_are_those_that_a_model_looks_at():
     assert changed.tolist() == [False, False, False, True]
 
 
-def test_a_map_of_attention_is_the_mean_over_layers_heads_and_slots():
+def test_the_attention_map_is_the_mean_over_layers_heads_and_bottleneck_tokens():
     classifier, clip = model(), clip_of()
-    seen, found = classifier.attention(clip), explain.attention(classifier, clip)
-    np.testing.assert_allclose(found.rgb, seen.rgb.mean((0, 1, 2)), atol=1e-7)
-    np.testing.assert_allclose(found.spec, seen.spec.mean((0, 1, 2)), atol=1e-7)
+    seen, result = classifier.attention(clip), explain.attention(classifier, clip)
+    np.testing.assert_allclose(result.rgb, seen.rgb.mean((0, 1, 2)), atol=1e-7)
+    np.testing.assert_allclose(result.spec, seen.spec.mean((0, 1, 2)), atol=1e-7)
 
 
-def test_swapped_sounds_are_four_answers_whose_effects_add_up():
+def test_swapped_audio_gives_four_predictions_whose_effects_add_up():
     classifier, one, two = model(), clip_of(), clip_of(seed=2)
     swap = explain.swap_audio(classifier, one, two)
     mixed = classifier.logits(maps.batched(classifier, Clip(rgb=one.rgb, spec=two.spec)))[0]
@@ -475,7 +460,7 @@ def test_without_fusion_nothing_interacts():
     assert max(abs(swap.audio(label)) for label in LABELS) > 1e-2
 
 
-def test_the_share_of_the_sound_is_shapleys_and_none_where_the_senses_disagree():
+def test_the_audio_share_is_shapleys_and_none_where_the_modalities_disagree():
     logits = np.zeros((2, 2, 5))
     logits[..., 0] = [[4, 1], [2, 0]]  # both, video only; audio only, none
     logits[..., 1] = [[0, 1], [-1, 0]]
@@ -490,71 +475,73 @@ def test_probabilities_of_a_softmax_model_sum_to_one_after_every_change():
     heads, clip = make_heads("softmax", LABELS), clip_of()
     soft = Classifier(TINY, model().params, HEAR, LABELS, None, heads)
     swapped = explain.swap_audio(soft, clip, clip_of(seed=2))
-    for found in (swapped, explain.perturb(soft, clip), explain.shift_audio(soft, clip, (0, 0.5))):
-        np.testing.assert_allclose(found.probabilities.sum(-1), 1, atol=1e-6)
+    for result in (swapped, explain.perturb(soft, clip), explain.shift_audio(soft, clip, (0, 0.5))):
+        np.testing.assert_allclose(result.probabilities.sum(-1), 1, atol=1e-6)
 
 
-def test_each_sense_is_compared_with_black_and_silence():
+def test_each_modality_is_compared_with_black_and_silence():
     classifier, clip = model(), clip_of()
-    found = explain.modality_shapley(classifier, clip)
+    result = explain.modality_shapley(classifier, clip)
     batch = maps.batched(classifier, clip)
-    np.testing.assert_allclose(found.logits[0, 1], classifier.logits(batch, "spec")[0], atol=1e-5)
-    np.testing.assert_allclose(found.logits[1, 0], classifier.logits(batch, "rgb")[0], atol=1e-5)
+    np.testing.assert_allclose(result.logits[0, 1], classifier.logits(batch, "spec")[0], atol=1e-5)
+    np.testing.assert_allclose(result.logits[1, 0], classifier.logits(batch, "rgb")[0], atol=1e-5)
 
 
 def test_perturbed_clips_are_the_clip_with_one_stream_changed():
     classifier, clip = model(), clip_of()
-    found = explain.perturb(classifier, clip)
-    assert len(found.names) == 8 and found.perturbed.shape == (8, 5)
+    result = explain.perturb(classifier, clip)
+    assert len(result.names) == 8 and result.perturbed.shape == (8, 5)
     backwards = classifier.logits(maps.batched(classifier, clip._replace(spec=clip.spec[::-1])))
-    at = found.names.index("audio reversed")
-    np.testing.assert_allclose(found.perturbed[at], backwards[0], atol=1e-5)
+    at = result.names.index("audio reversed")
+    np.testing.assert_allclose(result.perturbed[at], backwards[0], atol=1e-5)
     muted = classifier.logits(maps.batched(classifier, clip), "spec")[0]
-    np.testing.assert_allclose(found.perturbed[found.names.index("audio muted")], muted, atol=1e-5)
+    at = result.names.index("audio muted")
+    np.testing.assert_allclose(result.perturbed[at], muted, atol=1e-5)
 
 
-def test_noise_keeps_the_level_and_the_three_equal_channels_of_a_sound():
-    noise = counterfactual._changes(0)["replaced by noise"](
+def test_noise_keeps_the_level_and_the_three_equal_channels_of_audio():
+    noise = counterfactual._perturbations(0)["replaced by noise"](
         np.repeat(np.random.default_rng(0).normal(3, 2, (200, 16, 1)).astype("f4"), 3, axis=-1)
     )
     assert (noise[..., 0] == noise[..., 2]).all()
     assert noise.mean() == pytest.approx(3, abs=0.2) and noise.std() == pytest.approx(2, abs=0.2)
 
 
-def test_a_shifted_sound_moves_by_its_seconds_and_silence_moves_in():
+def test_shifted_audio_moves_by_its_seconds_and_the_gap_is_silent():
     classifier, clip = model(), clip_of()
-    found = explain.shift_audio(classifier, clip, [-0.05, 0.0, 0.1])
+    result = explain.shift_audio(classifier, clip, [-0.05, 0.0, 0.1])
     as_it_is = classifier.logits(maps.batched(classifier, clip))[0]
-    np.testing.assert_allclose(found.logits[1], as_it_is, atol=1e-5)
+    np.testing.assert_allclose(result.logits[1], as_it_is, atol=1e-5)
     late = features.blank(maps.batched(classifier, clip), "spec", HEAR.front_end)
     late = np.array(late.spec[0])
     late[10:] = clip.spec[:-10]
-    want = classifier.logits(maps.batched(classifier, clip._replace(spec=late)))[0]
-    np.testing.assert_allclose(found.logits[2], want, atol=1e-5)
+    expected = classifier.logits(maps.batched(classifier, clip._replace(spec=late)))[0]
+    np.testing.assert_allclose(result.logits[2], expected, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
-def asked():
+def question():
     """Six clips with a singer, put to the embedded model."""
     return Question(load(), list(singing(6)))
 
 
-def test_a_map_that_is_the_singer_scores_full_and_an_even_one_like_chance(asked):
-    on = [c[s.singer] for c, s in zip(asked.covers, asked.scenes, strict=True)]
+def test_a_map_of_the_singer_scores_full_and_an_even_map_like_chance(question):
+    on = [c[s.singer] for c, s in zip(question.covers, question.scenes, strict=True)]
     truth = np.stack([np.where(x == x.max(), 1.0, 0.0) for x in on])
-    mass, hit, shape = asked.on_singer(truth)
+    mass, hit, shape = question.on_singer(truth)
     np.testing.assert_allclose(mass, [x.max() for x in on])
     assert hit.all() and shape.all()
-    even = asked.on_singer(np.ones_like(truth))[0]
-    np.testing.assert_allclose(even, asked.chance()[0])
+    even = question.on_singer(np.ones_like(truth))[0]
+    np.testing.assert_allclose(even, question.chance()[0])
     assert 0.05 < even.mean() < 0.2
-    wrong = np.stack([c[s.singer - 1] for c, s in zip(asked.covers, asked.scenes, strict=True)])
-    assert not asked.on_singer(wrong - np.stack(on))[2].any()
+    pairs = zip(question.covers, question.scenes, strict=True)
+    wrong = np.stack([cover[scene.singer - 1] for cover, scene in pairs])
+    assert not question.on_singer(wrong - np.stack(on))[2].any()
 
 
-def test_covers_are_where_the_shapes_were_drawn(asked):
-    scene, cover = asked.scenes[0], asked.covers[0]
-    clip = asked.classifier.clip_config
+def test_covers_are_where_the_shapes_were_drawn(question):
+    scene, cover = question.scenes[0], question.covers[0]
+    clip = question.classifier.clip_config
     times = (np.arange(clip.frames) + 0.5) * clip.frame_step
     bare = world.frames(replace(scene, things=scene.things[:1]), times, clip.size)
     without = world.frames(replace(scene, things=()), times, clip.size)
@@ -562,22 +549,22 @@ def test_covers_are_where_the_shapes_were_drawn(asked):
     assert (changed[cover[0] == 0] == 0).all() and changed[cover[0] > 0.9].all()
 
 
-def test_the_first_patches_to_go_are_the_highest_of_both_streams(asked):
-    config = asked.classifier.config
+def test_the_highest_patches_of_both_streams_are_deleted_first(question):
+    config = question.classifier.config
     drawn = {s: np.zeros((6, *config.grid(s))) for s in config.streams}
     drawn["rgb"][:, 1, 2, 3], drawn["spec"][:, 4, 5] = 2, 1
-    order = asked.order(drawn)
+    order = question.order(drawn)
     spec = config.patches("spec")
     assert (order[:, spec + np.ravel_multi_index((1, 2, 3), config.rgb_grid)] == 0).all()
     assert (order[:, np.ravel_multi_index((4, 5), config.spec_grid)] == 1).all()
-    deletion, insertion = asked.curves(order)
-    clips = asked.classifier.logits(asked.clips)[np.arange(6), asked.labels]
+    deletion, insertion = question.curves(order)
+    clips = question.classifier.logits(question.clips)[np.arange(6), question.labels]
     np.testing.assert_allclose(deletion[:, 0], 1 / (1 + np.exp(-clips)), atol=1e-5)
     np.testing.assert_allclose(insertion[:, -1], deletion[:, 0], atol=1e-6)
     np.testing.assert_allclose(insertion[:, 0], deletion[:, -1], atol=1e-6)
 
 
-def test_maps_that_agree_rank_their_patches_alike():
+def test_agreement_is_the_rank_correlation_of_maps():
     rng = np.random.default_rng(0)
     one = {"rgb": rng.random((4, 3, 5, 5)), "spec": rng.random((4, 6, 6))}
     same = {s: np.exp(x) for s, x in one.items()}
@@ -586,15 +573,15 @@ def test_maps_that_agree_rank_their_patches_alike():
 
 
 def test_the_scores_come_with_intervals_and_say_who_beats_chance():
-    found = explain.faithfulness(load(), clips=6, methods=("attention", "gradient"))
-    assert found.mean.shape == found.half.shape == (2, 6) and found.clips == 6
-    assert np.isfinite(found.mean).all() and (found.half >= 0).all()
-    assert set(found.curves.deletion) == {"random", "attention", "gradient"}
-    gradient = found.curves.deletion["gradient"]
-    np.testing.assert_allclose(gradient.mean(), found.mean[1, 3], atol=1e-6)
-    assert found.beats_chance("gradient", "deletion")
-    assert not found.beats_chance("gradient", "random weights")
-    lines = found.table().splitlines()
+    result = explain.faithfulness(load(), clips=6, methods=("attention", "gradient"))
+    assert result.mean.shape == result.half.shape == (2, 6) and result.clips == 6
+    assert np.isfinite(result.mean).all() and (result.half >= 0).all()
+    assert set(result.curves.deletion) == {"random", "attention", "gradient"}
+    gradient = result.curves.deletion["gradient"]
+    np.testing.assert_allclose(gradient.mean(), result.mean[1, 3], atol=1e-6)
+    assert result.beats_chance("gradient", "deletion")
+    assert not result.beats_chance("gradient", "random weights")
+    lines = result.table().splitlines()
     assert len(lines) == 5 and lines[-1].startswith("| chance |")
 
 

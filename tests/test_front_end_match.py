@@ -280,7 +280,7 @@ def test_the_command_answers_programs_in_json(labelled, capsys):
 @pytest.mark.parametrize(
     "more, sentence",
     [
-        ([], "labelled clips are needed"),
+        ([], "labeled clips are needed"),
         (["--data", "x", "--presets", "none"], "no front end 'none'"),
         (["--data", "x", "--out", "x.gif"], "only .png"),
         (["--data", "nowhere", "--model", "world-tiny"], "neither a table"),

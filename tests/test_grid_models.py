@@ -34,11 +34,10 @@ def test_every_variant_of_the_scrubbers_is_there_and_all_are_small():
     files = {path.stem: path for path in GRID.glob("*.safetensors")}
     assert set(files) == set(variants())
     assert sum(path.stat().st_size for path in files.values()) < 6e6
-    for name, made in variants().items():
+    for name, experiment in variants().items():
         config = load(files[name]).config
-        assert (config.fusion, config.fusion_layer) == (made.model.fusion, made.model.fusion_layer)
-        assert config.streams == made.model.streams
-        assert config.bottlenecks == made.model.bottlenecks
+        for field in ("fusion", "fusion_layer", "streams", "bottlenecks"):
+            assert getattr(config, field) == getattr(experiment.model, field)
 
 
 def test_the_log_of_every_run_is_there():

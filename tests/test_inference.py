@@ -1,4 +1,4 @@
-"""What a classifier answers, with a random model of the world's geometry."""
+"""Predictions of a classifier, with a random model of the micro-world's geometry."""
 
 import json
 
@@ -35,7 +35,7 @@ def path(tmp_path_factory):
     return path
 
 
-def test_a_file_and_its_clip_get_the_same_answer(classifier, path):
+def test_a_file_and_its_clip_get_the_same_prediction(classifier, path):
     clip = features.read_clip(path, classifier.clip_config)
     by_path, by_clip = classifier.predict(path), classifier.predict(clip)
     np.testing.assert_array_equal(by_path.probabilities, by_clip.probabilities)
@@ -44,7 +44,7 @@ def test_a_file_and_its_clip_get_the_same_answer(classifier, path):
     assert probabilities == sorted(probabilities, reverse=True)
 
 
-def test_a_stream_alone_does_not_know_the_other(classifier, path):
+def test_the_prediction_of_one_stream_does_not_depend_on_the_other(classifier, path):
     clip = features.read_clip(path, classifier.clip_config)
     other = clip._replace(rgb=-clip.rgb)
     first, second = classifier.predict(clip), classifier.predict(other)
@@ -68,15 +68,17 @@ def test_views_average_the_logits_of_windows_over_the_file(classifier, tmp_path)
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-5)
 
 
-def test_a_short_file_is_covered_whole_and_says_which_windows_were_asked(classifier, tmp_path):
+def test_a_short_file_is_covered_and_its_windows_are_reported(classifier, tmp_path):
     frames = np.concatenate([world.frames(world.scene(1, 5), np.arange(50) / 25, 64)] * 5)
     media.write(tmp_path / "four.mp4", frames[:100], 25.0)
     answer = classifier.predict(tmp_path / "four.mp4")
-    assert answer.asked == "asked 0.0-2.0 s and 2.0-4.0 s of 4.0 s"
+    assert answer.asked == "classified 0.0-2.0 s and 2.0-4.0 s of 4.0 s"
     twice = classifier.predict(tmp_path / "four.mp4", views=2)
     np.testing.assert_array_equal(answer.probabilities, twice.probabilities)
-    assert classifier.predict(tmp_path / "four.mp4", views=1).asked == "asked 1.0-3.0 s of 4.0 s"
-    assert classifier.predict(tmp_path / "four.mp4", start=0.5).asked == "asked 0.5-2.5 s of 4.0 s"
+    one, later = ({"views": 1}, "1.0-3.0"), ({"start": 0.5}, "0.5-2.5")
+    for options, seconds in (one, later):
+        answer = classifier.predict(tmp_path / "four.mp4", **options)
+        assert answer.asked == f"classified {seconds} s of 4.0 s"
     media.write(tmp_path / "ten.mp4", frames, 25.0)
     long = classifier.predict(tmp_path / "ten.mp4")
     assert len(long.windows) == features.COVER and long.seconds == pytest.approx(10)
@@ -115,14 +117,14 @@ def test_verbs_and_nouns_sum_to_one_each_and_the_best_of_both_come_first(classif
     assert best[0] == KITCHEN[answer.probabilities[:11].argmax()]
 
 
-def test_a_file_that_does_not_say_its_loss_is_taken_by_sigmoid_and_says_so(classifier, tmp_path):
+def test_a_file_without_a_loss_gets_sigmoids_and_a_caution(classifier, tmp_path):
     file, about = tmp_path / "old.safetensors", {"clip": WORLD_CLIP, "labels": world.LABELS}
     checkpoints.save(file, classifier.params, WORLD, **about)
     old = load(file)
     assert old.label_heads == (Head("", "sigmoid", 31),)
     assert old.caution.startswith("The file does not say with which loss its model was trained")
-    told = load(file, loss="softmax")
-    assert told.label_heads[0].kind == "softmax" and not told.caution
+    softmax_model = load(file, loss="softmax")
+    assert softmax_model.label_heads[0].kind == "softmax" and not softmax_model.caution
     checkpoints.save(
         file, classifier.params, WORLD, **about, card={"training": {"loss": "softmax"}}
     )
@@ -133,14 +135,14 @@ def test_a_file_that_does_not_say_its_loss_is_taken_by_sigmoid_and_says_so(class
         load(file)
 
 
-def test_a_stream_without_content_is_not_asked(classifier, tmp_path):
+def test_a_stream_without_content_has_no_prediction(classifier, tmp_path):
     frames = world.frames(world.scene(1, 3), np.arange(50) / 25, 96)
     media.write(tmp_path / "silent.mp4", frames, 25.0)
     answer = classifier.predict(tmp_path / "silent.mp4")
     assert set(answer.streams) == {"rgb"} and "no audio" in answer.notes
 
 
-def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
+def test_attention_is_on_the_grids_of_both_streams(classifier, path):
     maps = classifier.attention(path)
     assert maps.layers == (1, 2)
     assert maps.rgb.shape == (2, WORLD.heads, WORLD.bottlenecks, *WORLD.rgb_grid)
@@ -154,7 +156,7 @@ def test_attention_comes_on_the_grids_of_both_streams(classifier, path):
 
 
 @pytest.mark.full
-def test_one_patch_can_be_asked_and_the_mean_of_all(classifier, path):
+def test_attention_of_one_patch_and_the_mean_over_all(classifier, path):
     clip = features.read_views(path, classifier.clip_config)[0].clip
     batch = jax.tree.map(lambda x: x[None], clip)
     _, state = MBT(WORLD).apply({"params": classifier.params}, batch, mutable=["intermediates"])
@@ -165,19 +167,19 @@ def test_one_patch_can_be_asked_and_the_mean_of_all(classifier, path):
     one = classifier.attention(clip, ("rgb", 1, 2, 3), layers=(2,))
     assert one.spec is None and one.query == "rgb patch (1, 2, 3)"
     number = 1 + np.ravel_multi_index((1, 2, 3), WORLD.rgb_grid)
-    want = maps[0][:, number, 1 : 1 + WORLD.patches("rgb")].reshape(-1, *WORLD.rgb_grid)
-    np.testing.assert_allclose(one.rgb[0, :, 0], want, atol=1e-6)
+    expected = maps[0][:, number, 1 : 1 + WORLD.patches("rgb")].reshape(-1, *WORLD.rgb_grid)
+    np.testing.assert_allclose(one.rgb[0, :, 0], expected, atol=1e-6)
     every = classifier.attention(clip, "mean", layers=(2,))
     rows = slice(1, 1 + WORLD.patches("spec"))
-    want = maps[1][:, rows, rows].mean(1).reshape(-1, *WORLD.spec_grid)
-    np.testing.assert_allclose(every.spec[0, :, 0], want, atol=1e-6)
+    expected = maps[1][:, rows, rows].mean(1).reshape(-1, *WORLD.spec_grid)
+    np.testing.assert_allclose(every.spec[0, :, 0], expected, atol=1e-6)
     for place in (("rgb", 9, 0, 0), ("spec", 1), ("smell", 0, 0)):
         with pytest.raises(ValueError, match="query: "):
             classifier.attention(clip, place)
 
 
 @pytest.mark.full
-def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path, monkeypatch):
+def test_the_layers_shown_are_those_that_the_logits_depend_on(classifier, path, monkeypatch):
     clip = features.read_views(path, classifier.clip_config)[0].clip
     batch = jax.tree.map(lambda x: x[None], clip)
     plain = classifier.logits(batch)
@@ -185,26 +187,24 @@ def test_the_layers_shown_are_those_that_the_answer_depends_on(classifier, path,
 
     def blind(q, k):
         """Attention whose bottleneck, in one block, reads itself and nothing else."""
-        found = weights(q, k)
+        rows = weights(q, k)
         places.append(len(places))
         if places[-1] not in cut:
-            return found
-        return found.at[:, :, -z:, :-z].set(0)
+            return rows
+        return rows.at[:, :, -z:, :-z].set(0)
 
     monkeypatch.setattr(attention, "attention_weights", blind)
     changes = {}
     for layer in range(WORLD.depth):
-        cut, places[:] = (
-            {2 * layer, 2 * layer + 1},
-            [],
-        )  # blocks run layer by layer, stream by stream
+        cut = {2 * layer, 2 * layer + 1}  # blocks run layer by layer, stream by stream
+        places.clear()
         output = mbt.MBT(WORLD).apply({"params": classifier.params}, batch)
         changes[layer] = float(np.abs(output.logits - plain).max())
     shown = classifier.attention(path).layers
     assert shown == tuple(i for i in range(WORLD.fusion_layer, WORLD.depth) if changes[i] > 1e-4)
 
 
-def test_a_saved_model_answers_as_before(classifier, path, tmp_path):
+def test_a_saved_model_predicts_as_before(classifier, path, tmp_path):
     classifier.save(tmp_path / "model.safetensors")
     for source in (tmp_path, tmp_path / "model.safetensors"):
         again = load(source)
@@ -215,7 +215,7 @@ def test_a_saved_model_answers_as_before(classifier, path, tmp_path):
 
 
 @pytest.mark.full
-def test_a_single_stream_model_takes_a_whole_clip(path):
+def test_a_single_stream_model_takes_a_clip_with_both_streams(path):
     from dataclasses import replace
 
     config = replace(WORLD, streams=("spec",))
@@ -236,17 +236,17 @@ def test_wrong_sources_are_refused_in_a_sentence(classifier, tmp_path):
     with pytest.raises(media.MediaError, match="no.mp4"):
         classifier.predict(tmp_path / "no.mp4")
     empty = Clip(rgb=np.zeros((8, 48, 47, 3)), spec=np.zeros((200, 128, 3)))
-    with pytest.raises(ValueError, match="this model wants"):
+    with pytest.raises(ValueError, match="this model needs"):
         classifier.predict(empty)
 
 
-def test_a_foreign_model_gets_clips_of_its_own_size():
+def test_a_model_without_clip_settings_gets_clips_of_its_size():
     clip = _released_clip(BASE)
     assert (clip.frames, clip.stride, clip.size, clip.resize) == (32, 2, 224, 256)
     assert (clip.spec_frames, clip.video_seconds, clip.audio_seconds) == (800, 2.56, 8.0)
 
 
-def test_a_shared_folder_answers_as_before_and_says_what_it_is(classifier, path, tmp_path):
+def test_a_saved_folder_predicts_as_before_and_has_a_model_card(classifier, path, tmp_path):
     cautious = Classifier(
         WORLD,
         classifier.params,
@@ -273,15 +273,15 @@ def test_a_shared_folder_answers_as_before_and_says_what_it_is(classifier, path,
     assert f"{model_cost(WORLD).parameters:,} parameters" in card and "circle rises" in card
 
 
-def test_half_precision_halves_the_file_and_hardly_changes_the_answer(classifier, path, tmp_path):
-    whole = classifier.save(tmp_path / "whole.safetensors")
+def test_bfloat16_halves_the_file_and_hardly_changes_predictions(classifier, path, tmp_path):
+    full_size = classifier.save(tmp_path / "whole.safetensors")
     half = classifier.save(tmp_path / "half.safetensors", dtype="bfloat16")
-    assert half.stat().st_size < 0.52 * whole.stat().st_size
+    assert half.stat().st_size < 0.52 * full_size.stat().st_size
     difference = load(half).predict(path).probabilities - classifier.predict(path).probabilities
     assert 0 < np.abs(difference).max() < 0.02
 
 
-def test_another_front_end_is_heard_with_when_asked_for(classifier, tmp_path):
+def test_another_front_end_can_be_selected(classifier, tmp_path):
     folder = classifier.save(tmp_path / "model")
     assert load(folder, front_end="vggish").clip_config.front_end.name == "vggish"
     with pytest.raises(ValueError, match="no front end 'loud'; the presets are .*vggish"):

@@ -1,4 +1,4 @@
-"""What the model is wired to do: who sees whom, from which block on, and what comes out."""
+"""The wiring of the model: which tokens attend to which from which block on, and its outputs."""
 
 from dataclasses import replace
 from functools import cache, partial
@@ -14,7 +14,7 @@ from tiny import TINY
 
 from mbt_lite.checkpoints.io import flatten
 from mbt_lite.config import BASE
-from mbt_lite.model.attention import Attention, fused
+from mbt_lite.model.attention import Attention, fused_kernel
 from mbt_lite.model.mbt import MBT, Clip, StochasticDepth, init_params
 from mbt_lite.model.observe import attention_rows
 
@@ -46,7 +46,7 @@ def run(config, params, clip, train=False, seed=0):
 
 @partial(jit, static_argnums=0)
 def observe(config, params, clip):
-    """(Output, everything the model wrote down on the way)."""
+    """(Output, all intermediates that the model sows)."""
     output, state = MBT(config).apply({"params": params}, clip, mutable=["intermediates"])
     return output, state["intermediates"]
 
@@ -55,7 +55,7 @@ def observe(config, params, clip):
     ("fusion", "first"),
     [("bottleneck", TINY.fusion_layer + 1), ("joint", TINY.fusion_layer), ("late", TINY.depth)],
 )
-def test_sound_reaches_the_picture_one_block_after_fusion_through_the_bottleneck(fusion, first):
+def test_audio_reaches_video_one_block_after_fusion_through_the_bottleneck(fusion, first):
     config = replace(TINY, fusion=fusion)
     params, clip = params_of(config), clip_for(config)
     _, quiet = observe(config, params, clip)
@@ -103,7 +103,7 @@ def test_by_class_token_the_logits_are_the_mean_over_the_streams():
     assert output.features.shape == (2, 7)
 
 
-def test_a_clip_is_read_and_left_as_it_was():
+def test_the_clip_is_not_modified():
     clip = clip_for(TINY)
     for array in clip:
         array.flags.writeable = False
@@ -121,15 +121,15 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
         "qkv": {"kernel": jnp.concatenate(parts, axis=1), "bias": jnp.zeros(48)},
         "out": {"kernel": params["out"]["kernel"].reshape(16, 16), "bias": jnp.zeros(16)},
     }
-    wanted = flax.apply({"params": params}, x)
+    expected = flax.apply({"params": params}, x)
     written, state = ours.apply({"params": params_ours}, x, False, mutable=["intermediates"])
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")  # where the fused one is taken
     taken = Mock(wraps=jax.nn.dot_product_attention)
     monkeypatch.setattr(jax.nn, "dot_product_attention", taken)
     quick = ours.apply({"params": params_ours}, x, False)
     assert taken.called
-    np.testing.assert_allclose(written, wanted, atol=1e-5)
-    np.testing.assert_allclose(quick, wanted, atol=1e-5)
+    np.testing.assert_allclose(written, expected, atol=1e-5)
+    np.testing.assert_allclose(quick, expected, atol=1e-5)
     weights = state["intermediates"]["weights"][0]
     assert weights.shape == (2, 4, 9, 9)
     np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
@@ -149,12 +149,12 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
         ("cpu", None, "bfloat16", 64, None),
     ],
 )
-def test_flash_attention_is_asked_for_only_where_it_runs(
-    monkeypatch, kind, ability, dtype, width, wanted
+def test_flash_attention_is_used_only_where_it_runs(
+    monkeypatch, kind, ability, dtype, width, expected
 ):
     device = SimpleNamespace(device_kind=kind, compute_capability=ability)
     monkeypatch.setattr(jax, "local_devices", lambda: [device])
-    assert fused(jnp.zeros((1, 2, 3, width), dtype)) == wanted
+    assert fused_kernel(jnp.zeros((1, 2, 3, width), dtype)) == expected
 
 
 FUSIONS = {
@@ -169,7 +169,7 @@ FUSIONS = {
 
 @pytest.mark.parametrize("name", FUSIONS)
 @pytest.mark.full
-def test_looking_at_attention_does_not_change_what_is_seen(name):
+def test_observing_attention_does_not_change_the_output(name):
     config = replace(TINY, **FUSIONS[name])
     params, clip = params_of(config), clip_for(config)
     plain, (seen, _) = run(config, params, clip), observe(config, params, clip)
@@ -198,7 +198,7 @@ def test_the_bottlenecks_rows_are_cut_from_the_captured_maps(shared):
             np.testing.assert_allclose(rows[s][:, row], weights[:, :, -3:, 1:-3], atol=1e-6)
 
 
-def test_rows_of_tokens_that_are_not_there_are_refused():
+def test_rows_of_missing_tokens_are_refused():
     rows = partial(attention_rows, MBT(TINY), params_of(TINY), clip_for(TINY))
     with pytest.raises(ValueError, match=r"in layers \[1, 2\]"):
         rows("bottleneck", (0,))
@@ -213,7 +213,7 @@ def test_a_clip_that_does_not_fit_is_refused_in_a_sentence():
     params, clip = params_of(TINY), clip_for(TINY)
     with pytest.raises(ValueError, match="none of the model's streams"):
         MBT(TINY).apply({"params": params}, Clip())
-    with pytest.raises(ValueError, match=r"clip.rgb has shape .* wants \[clips, 4, 16, 24, 3\]"):
+    with pytest.raises(ValueError, match=r"clip.rgb has shape .* needs \[clips, 4, 16, 24, 3\]"):
         MBT(TINY).apply({"params": params}, clip._replace(rgb=clip.rgb[:, :2]))
     with pytest.raises(ValueError, match=r"clip.spec has shape \(32, 16, 3\)"):
         MBT(TINY).apply({"params": params}, clip._replace(spec=clip.spec[0]))
@@ -273,12 +273,12 @@ def test_bfloat16_stays_inside_the_blocks():
     assert low.logits.dtype == low.features.dtype == jnp.float32
     assert not np.array_equal(low.logits, high.logits)
     np.testing.assert_allclose(low.logits, high.logits, atol=0.1)
-    made = jax.eval_shape(partial(init_params, config), jax.random.key(0))
-    assert {x.dtype for x in jax.tree.leaves(made)} == {np.dtype("float32")}
+    params = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
 
 
 @pytest.mark.full
-def test_fresh_weights_are_calm_and_the_head_starts_at_zero():
+def test_initial_features_have_unit_scale_and_the_head_is_zero():
     params = init_params(TINY, jax.random.key(0))
     output = run(TINY, params, clip_for(TINY))
     assert not np.any(output.logits) and 0.5 < float(np.std(output.features)) < 2

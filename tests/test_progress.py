@@ -1,4 +1,4 @@
-"""How far long work is: stages and time left, in a terminal and as callbacks."""
+"""Progress of long work: steps and time left, in a terminal and as callbacks."""
 
 import io
 import time
@@ -17,34 +17,34 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(scope="module")
-def asked():
+def model():
     """The embedded model and a clip of noise."""
     noise = np.random.default_rng(0).random
     return load(), Clip(noise((8, 48, 48, 3), np.float32), noise((200, 128, 3), np.float32))
 
 
-def told_by(work) -> list[tuple[float, str]]:
-    told = []
-    work(lambda share, desc: told.append((share, desc)))
-    return told
+def calls_of(work) -> list[tuple[float, str]]:
+    calls = []
+    work(lambda share, desc: calls.append((share, desc)))
+    return calls
 
 
-def test_a_prediction_tells_its_stages(asked):
-    classifier, clip = asked
-    told = told_by(lambda tell: classifier.predict(clip, progress=tell))
-    words = ["compiling", "audio alone", "video alone", "both", "done"]
-    assert [desc for _, desc in told] == words
-    assert [share for share, _ in told] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1])
+def test_a_prediction_reports_its_steps(model):
+    classifier, clip = model
+    calls = calls_of(lambda tell: classifier.predict(clip, progress=tell))
+    words = ["compiling", "audio only", "video only", "both", "done"]
+    assert [desc for _, desc in calls] == words
+    assert [share for share, _ in calls] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1])
 
 
 @pytest.mark.full
-def test_a_flow_counts_its_cuts(asked):
-    classifier, clip = asked
-    told = told_by(lambda tell: explain.flow(classifier, clip, progress=tell))
+def test_a_flow_counts_its_edges(model):
+    classifier, clip = model
+    calls = calls_of(lambda tell: explain.flow(classifier, clip, progress=tell))
     edges = 3 * 2 * 2 * 4  # fused layers, streams, ways, bottleneck tokens
-    assert [desc for _, desc in told[:3]] == ["both", "attention maps", "compiling"]
-    assert told[3] == (0, f"cut 1 of {edges}")
-    assert all(0 <= share < 1 and desc.endswith(f" of {edges}") for share, desc in told[3:])
+    assert [desc for _, desc in calls[:3]] == ["both", "attention maps", "compiling"]
+    assert calls[3] == (0, f"cut 1 of {edges}")
+    assert all(0 <= share < 1 and desc.endswith(f" of {edges}") for share, desc in calls[3:])
 
 
 def test_a_bar_shows_stage_and_time_left_in_a_terminal_only(monkeypatch):
@@ -54,22 +54,22 @@ def test_a_bar_shows_stage_and_time_left_in_a_terminal_only(monkeypatch):
         with progress.bar("clip.mp4") as tell:
             tell(0, desc="compiling")
             time.sleep(0.05)
-            tell(0.01, desc="video alone")
+            tell(0.01, desc="video only")
             time.sleep(0.02)
         drawn = screen.getvalue()
         assert ("clip.mp4" in drawn and "compiling" in drawn) == screen.isatty()
 
 
-def test_time_left_is_estimated_from_what_came_after_the_preparation(monkeypatch):
+def test_time_left_is_estimated_without_the_preparation(monkeypatch):
     clock = iter([0.0, 0.0, 100.0, 110.0, 110.0])
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    told = []
-    tell = progress.estimated(lambda share, desc: told.append(desc))
-    for share, desc in ((0, "reading"), (0, "both"), (0.25, "video alone")):
+    calls = []
+    tell = progress.estimated(lambda share, desc: calls.append(desc))
+    for share, desc in ((0, "reading"), (0, "both"), (0.25, "video only")):
         tell(share, desc=desc)
-    assert told == ["reading", "both", "video alone, about 30 s left"]
+    assert calls == ["reading", "both", "video only, about 30 s left"]
 
 
-def test_a_part_of_the_work_is_told_as_its_share():
-    told = told_by(lambda tell: progress.part(tell, 0.5, 0.75)(0.5, "window 3"))
-    assert told == [(0.625, "window 3")]
+def test_a_subtask_reports_its_share_of_the_whole():
+    calls = calls_of(lambda tell: progress.part(tell, 0.5, 0.75)(0.5, "window 3"))
+    assert calls == [(0.625, "window 3")]

@@ -121,7 +121,7 @@ def test_settings_that_cannot_work_are_refused_in_a_sentence():
     for make, said in (
         (partial(TrainConfig, batch=10, accumulate=4), "does not divide into 4 parts"),
         (partial(TrainConfig, loss="hinge"), "train.loss='hinge' is none of sigmoid, softmax"),
-        (partial(TrainConfig, ema=1.0), "train.ema=1.0 must lie in 0..1"),
+        (partial(TrainConfig, ema=1.0), "train.ema=1.0 must be at least 0 and below 1"),
         (partial(TrainConfig, learning_rate=0.0), "train.learning_rate=0.0 must be above 0"),
         (partial(DataConfig, pairing="loose"), "data.pairing='loose' is none of"),
         (partial(StartConfig, model="a", vit="b"), "a model starts from one of them"),

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from mbt_lite.config import ClipConfig, MBTConfig
+from mbt_lite.config import MODALITIES, ClipConfig, MBTConfig
 from mbt_lite.model.flops import model_cost
 
-CONDITIONS = ("both", "audio only", "video only")  # the names in the scores of `evaluate`
-STREAM_NAMES = {"rgb": "video", "spec": "audio"}
+CONDITIONS = ("both", "audio only", "video only")  # as `evaluate` calls them
 
 
 def model_card(
@@ -31,7 +30,7 @@ def _front_matter(about: Mapping) -> str:
 
 def _lead(config: MBTConfig, about: Mapping) -> str:
     name = about.get("name") or "A Multimodal Bottleneck Transformer"
-    streams = " and ".join(STREAM_NAMES[stream] for stream in config.streams)
+    streams = " and ".join(MODALITIES[stream] for stream in config.streams)
     cost = model_cost(config)
     return (
         f"# {name}\n\nA Multimodal Bottleneck Transformer "

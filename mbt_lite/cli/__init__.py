@@ -1,6 +1,6 @@
 """The command `mbt-lite`: results go to stdout, progress to stderr, errors are sentences.
 
-Exit codes: 0 all well, 1 the input's fault, 2 a wrong command line.
+Exit codes: 0 success, 1 an error in the input, 2 a wrong command line, 130 interrupted.
 """
 
 import contextlib
@@ -12,15 +12,13 @@ import threading
 
 import tyro
 
-from mbt_lite.cli.answers import Predict
 from mbt_lite.cli.build import Build
 from mbt_lite.cli.convert import Convert
 from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.demo import Demo
 from mbt_lite.cli.doctor import Doctor
-from mbt_lite.cli.evaluate import Evaluate
 from mbt_lite.cli.explain import Attention, Faithfulness, Flow, Swap
-from mbt_lite.cli.match_front_end import MatchFrontEnd
+from mbt_lite.cli.predict import Evaluate, MatchFrontEnd, Predict
 from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
 from mbt_lite.cli.train import Sweep, Train
@@ -50,7 +48,7 @@ COMMANDS = {
 
 
 def _split_overrides(arguments: list[str]) -> tuple[list[str], tuple[str, ...]]:
-    """The command's own options, and those of the experiment (`--train.steps 100`), with values."""
+    """Split into the command's own options and those of the experiment (`--train.steps 100`)."""
     own, dotted, current = [], [], None
     for word in arguments:
         if current is None or word.startswith("--"):
@@ -67,11 +65,11 @@ def _overview() -> str:
 
 
 def _sentence(error: Exception) -> str:
-    """What an error says to a person; of the system's errors, which file and why."""
+    """An error as a sentence; an error of the system names its file and the cause."""
     if isinstance(error, OSError) and error.errno in FULL:
-        where = f"{error.filename}: " if error.filename else ""
+        path = f"{error.filename}: " if error.filename else ""
         return (
-            f"{where}the disk is full ({str(error.strerror).lower()}); make room, or choose "
+            f"{path}the disk is full ({str(error.strerror).lower()}); make room, or choose "
             "another path. Nothing half-written is left."
         )
     if isinstance(error, OSError) and error.filename:
@@ -81,14 +79,14 @@ def _sentence(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _keeping_interrupts():
-    """Ctrl-C comes again if it fell into a callback that may raise nothing; JAX has some."""
+    """Repeat a Ctrl-C that a callback swallowed, as some of JAX do."""
     before = sys.unraisablehook
 
-    def hook(lost) -> None:
-        if lost.exc_type is KeyboardInterrupt:
+    def hook(unraisable) -> None:
+        if unraisable.exc_type is KeyboardInterrupt:
             threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
         else:
-            before(lost)
+            before(unraisable)
 
     sys.unraisablehook = hook
     try:
@@ -98,20 +96,20 @@ def _keeping_interrupts():
 
 
 def _replace_letters() -> None:
-    """Letters that the output cannot hold, as on Windows, are written as their number."""
+    """Write letters that the output cannot encode, as on Windows, as their number."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _calm_bars() -> None:
-    """Progress that goes into a file is a line now and then, not a bar that is redrawn."""
+    """Write progress into a file as a line now and then, not as a bar that is redrawn."""
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # s; tqdm reads it when it is imported
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; its exit code."""
+    """Run one command and return its exit code."""
     _replace_letters()
     _calm_bars()
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -123,14 +121,14 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"mbt-lite: no command {name!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     if "" in arguments[1:] and name != "train":
-        said = "an empty name was given; is a variable of the command not set? Name a file."
-        print(f"mbt-lite: {said}", file=sys.stderr)
+        sentence = "an empty name was given; is a variable of the command not set? Name a file."
+        print(f"mbt-lite: {sentence}", file=sys.stderr)
         return 2
-    own, rest = arguments[1:], ()
+    own, overrides = arguments[1:], ()
     if name == "train":
-        own, rest = _split_overrides(own)
+        own, overrides = _split_overrides(own)
     try:
-        made = tyro.cli(
+        command = tyro.cli(
             COMMANDS[name],
             args=own,
             prog=f"mbt-lite {name}",
@@ -144,19 +142,23 @@ def main(arguments: list[str] | None = None) -> int:
         raise
     try:
         with _keeping_interrupts():
-            return dataclasses.replace(made, rest=rest).run() if rest else made.run()
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+            if overrides:
+                command = dataclasses.replace(command, rest=overrides)
+            return command.run()
+    except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        if made.debug:
+        if command.debug:
             raise
         print(f"mbt-lite: {_sentence(error)}", file=sys.stderr)
         return 1
     except MemoryError as error:
-        print(f"mbt-lite: the memory does not suffice ({error}); ask for less.", file=sys.stderr)
+        print(
+            f"mbt-lite: there is not enough memory ({error}); use smaller numbers.", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt as stop:  # a download says what it keeps
-        left = str(stop) or "interrupted; what is there is whole, what is missing was not finished."
-        print(f"mbt-lite: {left}", file=sys.stderr)
+        sentence = str(stop) or "interrupted; files that exist are complete, others are missing."
+        print(f"mbt-lite: {sentence}", file=sys.stderr)
         return 130

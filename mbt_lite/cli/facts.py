@@ -1,4 +1,4 @@
-"""All facts about a model, as a dictionary and in words, for `mbt-lite zoo show`."""
+"""Facts about a model, as a dictionary and as text, for `mbt-lite zoo show`."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from mbt_lite.model.flops import model_cost
 
 
 def of_entry(entry) -> dict:
-    """What is known of a model of the zoo, and of its weights where they are here."""
+    """Facts about a model of the zoo, and about its weights if they are on this machine."""
     facts = {
         "name": entry.name,
         "published_as": entry.file,
@@ -33,35 +33,35 @@ def of_entry(entry) -> dict:
         facts["caution"] = entry.caution
         facts["arrays"] = _arrays(entry.config)
     here = [path for path in zoo.places(entry).values() if path.exists()]
-    return facts | (_held(here[0])[1] if here else {})
+    return facts | (_read(here[0])[1] if here else {})
 
 
 def of_file(path: Path) -> dict:
-    """What a weights file says of itself."""
-    (config, clip, meta), held = _held(path)
-    named = len(meta["labels"]) if meta["labels"] else None
+    """Facts that a weights file contains."""
+    (config, clip, meta), facts = _read(path)
+    count = len(meta["labels"]) if meta["labels"] else None
     return {
         "file": str(path),
         **{key: meta[key] for key in ("name", "trained_on", "source") if meta.get(key)},
-        "labels": f"{named} names in the file" if named else "none in the file",
+        "labels": f"{count} names in the file" if count else "none in the file",
         "licence": meta["licence"] or "none in the file",
         **_model_facts(config, clip),
         **({"caution": meta["caution"]} if meta.get("caution") else {}),
-        **held,
+        **facts,
     }
 
 
-def _held(path: Path) -> tuple[tuple, dict]:
-    """((config, clip, meta), facts) of a weights file: its largest biases, what it leaves open."""
-    with warnings.catch_warnings(record=True) as noted:
+def _read(path: Path) -> tuple[tuple, dict]:
+    """((config, clip, meta), facts) of a weights file: the largest biases, and open questions."""
+    with warnings.catch_warnings(record=True) as notes:
         warnings.simplefilter("always")
         config, params, meta = checkpoints.load(path)
     best = zoo.largest_biases(params, meta["labels"])
     facts = {"largest_biases": [list(row) for row in best]}
     if config.classes == zoo.BASE.classes:
         facts["class_order"] = _class_order([row[0] for row in best[:2]])
-    if noted:
-        facts["notes"] = [str(note.message) for note in noted]
+    if notes:
+        facts["notes"] = [str(note.message) for note in notes]
     return (config, meta["clip"], meta), facts
 
 
@@ -82,21 +82,21 @@ def _model_facts(config, clip) -> dict:
 
 
 def _checksum(entry) -> dict:
-    """Whether the published file is known, here, and still what it was."""
+    """Checksum of the published file: remembered, and verified if it is on this machine."""
     path, file = paths.cache_folder() / entry.file, zoo.original(entry)
-    known = {"sha256": download.remembered(path)}
+    row = {"sha256": download.remembered(path)}
     if not file:
-        return known | {"state": "no published file here to verify"}
+        return row | {"state": "no published file here to verify"}
     try:
         sha256 = download.verify(file, path)
     except ValueError as error:
-        return known | {"state": "wrong", "error": str(error)}
-    agrees = "the file here agrees" if known["sha256"] else "remembered when it is converted"
+        return row | {"state": "wrong", "error": str(error)}
+    agrees = "the file here agrees" if row["sha256"] else "remembered when it is converted"
     return {"sha256": sha256, "state": agrees}
 
 
 def _arrays(config) -> list[dict]:
-    """The arrays that conversion expects; those that differ only in the block's number as one."""
+    """The arrays that conversion expects; those of all blocks are one entry."""
     kinds = {}
     for name, shape in zoo.expected_arrays(config).items():
         kind = re.sub(r"encoderblock_\d+", "encoderblock_*", name)
@@ -108,7 +108,7 @@ def _arrays(config) -> list[dict]:
 
 
 def text(facts: dict) -> str:
-    """Facts for people, a line or a few each."""
+    """Format facts as text."""
     rows = [("name", facts.get("name")), ("file", facts.get("file"))]
     rows += [("published as", facts.get("published_as")), ("trained on", facts.get("trained_on"))]
     if facts.get("mAP_scenic_readme"):
@@ -129,7 +129,7 @@ def text(facts: dict) -> str:
 
 
 def _lay_out(rows: list[tuple[str, str]]) -> str:
-    """Rows in two columns; a name is given once."""
+    """Rows in two columns; a repeated name is left out."""
     lines, before = [], None
     for name, value in rows:
         lines.append(f"{'' if name == before else name:14}{value}")
@@ -171,7 +171,7 @@ def _clip(clip: dict | None, streams: Sequence[str]) -> list[str]:
 
 
 def _by_hand(facts: dict) -> list[str]:
-    """How the weights come here, and what is known of the published file."""
+    """How to get the weights, and the checksum of the published file."""
     if "url" not in facts:
         return []
     check, lines = facts["checksum"], []
@@ -181,15 +181,15 @@ def _by_hand(facts: dict) -> list[str]:
             f"or fetch {facts['url']}",
             f"and put it at {facts['put_at']}",
         ]
-    known = check["sha256"] or "not known before the first good download"
-    return [*lines, f"sha256 {known}: {check.get('error') or check['state']}"]
+    sha256 = check["sha256"] or "not known before the first good download"
+    return [*lines, f"sha256 {sha256}: {check.get('error') or check['state']}"]
 
 
 def _biases(facts: dict) -> list[str]:
     best = facts.get("largest_biases", [])
-    shown = ", ".join(f"{i} {name} {bias:.3f}" for i, name, bias in best)
+    biases = ", ".join(f"{i} {name} {bias:.3f}" for i, name, bias in best)
     order = facts.get("class_order")
-    return [f"largest of the head: {shown}"] * bool(best) + ([order] if order else [])
+    return [f"largest of the head: {biases}"] * bool(best) + ([order] if order else [])
 
 
 def _array_lines(arrays: list[dict] | None) -> list[str]:

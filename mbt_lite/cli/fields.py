@@ -1,4 +1,4 @@
-"""Experiment fields on the command line: list them, and find those that would have no effect."""
+"""Experiment fields on the command line: list them, and refuse those without effect."""
 
 import ast
 import dataclasses
@@ -27,8 +27,9 @@ PARTS = {
     "model": MBTConfig,
     "clip": ClipConfig,
 }
-BROUGHT = "--start.model None, for the weights to start from bring their own"
-RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (  # fields, if, what is needed
+FROM_WEIGHTS = "--start.model None, because the initial weights bring their own"
+# (fields, condition under which they have an effect, what to set otherwise)
+RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (
     ("start.rewire", lambda e: e.start.model, "--start.model"),
     ("start.inflate start.bottleneck start.audio_cls", lambda e: e.start.vit, "--start.vit"),
     ("train.steps", lambda e: not e.train.epochs, "--train.epochs 0"),
@@ -91,18 +92,18 @@ RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (  # fields
             if field.name not in KEPT + WIRING
         ),
         lambda e: not e.start.model,
-        BROUGHT,
+        FROM_WEIGHTS,
     ),
     (
         " ".join(f"clip.{field.name}" for field in dataclasses.fields(ClipConfig)),
         lambda e: not e.start.model,
-        BROUGHT,
+        FROM_WEIGHTS,
     ),
 )
 
 
 def named(words: Sequence[str]) -> set[str]:
-    """The fields that options name: {"train.steps"} of --train.steps=5; a nested one by its part's.
+    """The fields that options name, such as {"train.steps"} for --train.steps=5.
 
     --clip.front-end.mels names clip.front_end, --start.no-rewire names start.rewire.
     """
@@ -111,39 +112,40 @@ def named(words: Sequence[str]) -> set[str]:
     return {f"{part}.{field.removeprefix('no_')}" for part, field, *_ in parts}
 
 
-def settled(made: Experiment, given: set[str]) -> Experiment:
-    """The experiment in which the given fields count; ValueError for one that cannot.
+def settled(experiment: Experiment, names: set[str]) -> Experiment:
+    """Make the named fields effective; raise ValueError for one that cannot have an effect.
 
-    Steps replace a recipe's epochs. Wiring rewires the model that the run starts from.
+    Steps replace a recipe's epochs. Wiring fields turn on `start.rewire`.
     """
-    if "train.steps" in given and "train.epochs" not in given:
-        made = replace(made, train=replace(made.train, epochs=0.0))
-    wiring = sorted(f"model.{name}" for name in WIRING if f"model.{name}" in given)
-    if wiring and made.start.model and "start.rewire" not in given and not made.start.rewire:
-        made = replace(made, start=replace(made.start, rewire=True))
+    if "train.steps" in names and "train.epochs" not in names:
+        experiment = replace(experiment, train=replace(experiment.train, epochs=0.0))
+    wiring = sorted(f"model.{name}" for name in WIRING if f"model.{name}" in names)
+    start = experiment.start
+    if wiring and start.model and "start.rewire" not in names and not start.rewire:
+        experiment = replace(experiment, start=replace(start, rewire=True))
         print(
             f"mbt-lite: --{wiring[0]} turns on --start.rewire: {', '.join(WIRING)} are those of "
-            f"the recipe and the command line, not those of {made.start.model}.",
+            f"the recipe and the command line, not those of {start.model}.",
             file=sys.stderr,
         )
-    for names, works, needed in RULES:
-        idle = [name for name in names.split() if name in given]
-        if idle and not works(made):
+    for fields, has_effect, needed in RULES:
+        idle = [name for name in fields.split() if name in names]
+        if idle and not has_effect(experiment):
             raise ValueError(f"--{idle[0]} has no effect here; it needs {needed}.")
-    return made
+    return experiment
 
 
 def listing() -> str:
-    """A line for each field: its option, type, default and meaning."""
+    """List the fields: option, type, default and meaning, one line each."""
     lines = [
         "fields of the experiment, with the defaults that a recipe may replace",
-        "(a bool is switched by --start.rewire and --start.no-rewire):",
+        "(switch a bool on by --start.rewire and off by --start.no-rewire):",
     ]
     for part, cls in PARTS.items():
         lines.append("")
-        for name, kind, default, words in described(cls):
+        for name, kind, default, comment in described(cls):
             option = f"--{part}.{name} {kind} = {default}"
-            lines.append(f"  {option:52}  {words}".rstrip())
+            lines.append(f"  {option:52}  {comment}".rstrip())
     return "\n".join(lines)
 
 
@@ -153,16 +155,17 @@ def described(cls: type) -> Iterator[tuple[str, str, str, str]]:
     lines, defaults = source.splitlines(), {f.name: f.default for f in dataclasses.fields(cls)}
     for node in ast.parse(source).body[0].body:
         if not isinstance(node, ast.AnnAssign) or defaults[node.target.id] is dataclasses.MISSING:
-            continue  # no field, or one with fields of its own
-        own = lines[node.lineno - 1 : node.end_lineno]
-        words = next(filter(None, (line.partition("  # ")[2] for line in own)), "")
-        yield node.target.id, ast.unparse(node.annotation), _shown(defaults[node.target.id]), words
+            continue  # not a field, or one with fields of its own
+        source_lines = lines[node.lineno - 1 : node.end_lineno]
+        comment = next(filter(None, (line.partition("  # ")[2] for line in source_lines)), "")
+        default = _as_typed(defaults[node.target.id])
+        yield node.target.id, ast.unparse(node.annotation), default, comment
 
 
-def _shown(value) -> str:
+def _as_typed(value) -> str:
     """A default as one would type it."""
     if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
+        return " ".join(map(_as_typed, value))
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value) if value != "" else "''"

@@ -13,21 +13,21 @@ from tyro.conf import arg
 Debug = Annotated[bool, arg(help="Show the traceback of an error.")]
 Model = Annotated[str, arg(help="A name of the zoo, a weights file, a folder or hf://user/repo.")]
 FrontEndName = Annotated[
-    str | None, arg(help="Hear with this preset instead of the model's own front end.")
+    str | None, arg(help="Use this preset instead of the model's own front end.")
 ]
 AudioTrack = Annotated[
-    int | None, arg(help="Hear this audio track, from 1 on, not the one that players choose.")
+    int | None, arg(help="Number of the audio track, from 1. Default: the one that players choose.")
 ]
 
 
 def benchmark(name: str):
-    """A module of `benchmarks/`, which comes with the repository and not with the package."""
+    """Import a module of `benchmarks/`, which is in the repository but not in the package."""
     root = Path(__file__).resolve().parents[2]
     if not (root / "benchmarks" / f"{name}.py").is_file():
-        address = metadata("mbt-lite")["Project-URL"].partition(", ")[2]
+        url = metadata("mbt-lite")["Project-URL"].partition(", ")[2]
         raise ValueError(
             "benchmarks are in the repository, not in the installed package: clone "
-            f"{address} and run the command there."
+            f"{url} and run the command there."
         )
     if str(root) not in sys.path:
         sys.path.append(str(root))
@@ -35,7 +35,7 @@ def benchmark(name: str):
 
 
 def media_files(paths: Iterable[Path]) -> list[Path]:
-    """The paths, each folder replaced by the video and audio files in it, if it has some."""
+    """Replace each folder by the video and audio files in it, if it has some."""
     from mbt_lite.data.formats import is_clip
 
     files = []
@@ -46,7 +46,7 @@ def media_files(paths: Iterable[Path]) -> list[Path]:
 
 
 def load_model(model: str, front_end: str | None = None, audio_track: int | None = None):
-    """The `Classifier` to ask; what is compiled for it is kept for the next command."""
+    """Load a `Classifier`, with compiled functions cached for the next command."""
     from mbt_lite.inference import load
     from mbt_lite.paths import cache_folder, keep_compilations
     from mbt_lite.progress import bar

@@ -1,4 +1,4 @@
-"""One small file per experiment; each has `experiment()` and says what it costs and reaches."""
+"""One file per experiment, with a function `experiment()` and its cost and scores."""
 
 from mbt_lite.configs import (
     audioset_500k,

@@ -4,14 +4,14 @@
     mbt-lite prepare eval_segments.csv --videos clips --split eval --out audioset
     mbt-lite train --config audioset_mini --workdir runs/mini --start.vit ViT-B_16.npz
 
-`paper` is what the text says, `released` what Scenic's configuration does; `experiment` is `paper`.
-They differ in frames (8 over 8 s, or 32 over 2.56 s), mixup (one share per stream and 0.3, or one
-for both and 0.5), time masks, label smoothing, the start of bottlenecks and of the audio's class
-token, and the pairing of audio and video.
+`paper` follows the paper's text, `released` Scenic's configuration; `experiment` is `paper`. They
+differ in frames (8 over 8 s, or 32 over 2.56 s), mixup (one weight per stream and a = 0.3, or one
+for both and 0.5), time masks, label smoothing, initial bottleneck tokens and audio class token, and
+the pairing of audio and video.
 
-Hardware: made for accelerators with 16 GB or more and --model.dtype bfloat16; on fewer of them
+Hardware: accelerators with 16 GB or more and --model.dtype bfloat16; with few of them use
 --train.accumulate 4. Expected: mAP 43.9 for both streams (paper; Scenic README 43.9), 31.3 for
-audio and 27.7 for video only (paper). Not run to its end by us.
+audio and 27.7 for video only (paper). We have not run it to its end.
 """
 
 from dataclasses import replace
@@ -28,7 +28,7 @@ from mbt_lite.config import (
 )
 from mbt_lite.features import FRONT_ENDS
 
-LINEAR = FRONT_ENDS["linear-mel"]  # what `mbt-lite prepare` stores unless it is told otherwise
+LINEAR = FRONT_ENDS["linear-mel"]  # what `mbt-lite prepare` stores by default
 DATA = DataConfig(path="audioset", train="train", validation="eval", test="eval", workers=8)
 MOMENTUM = TrainConfig(  # section 4.2; 318 batches are an epoch
     steps=50 * 318,
@@ -37,7 +37,7 @@ MOMENTUM = TrainConfig(  # section 4.2; 318 batches are an epoch
     learning_rate=0.5,
     warmup=795,
     weight_decay=0.0,
-    clip_norm=1.0,  # Scenic's; the paper names none, and the summed loss needs one
+    clip_norm=1.0,  # Scenic's; the paper gives none, but the summed loss needs one
     ema=0.0,
     remat=True,
     log_every=20,
@@ -48,7 +48,7 @@ MOMENTUM = TrainConfig(  # section 4.2; 318 batches are an epoch
 
 
 def paper() -> Experiment:
-    """Section 4.2: 8 frames over the 8 s that are heard, modality mixup, SpecAugment as in AST."""
+    """Section 4.2: 8 frames over the 8 s of audio, modality mixup, SpecAugment as in AST."""
     return Experiment(
         name="audioset-mini-paper",
         model=replace(

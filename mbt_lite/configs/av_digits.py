@@ -1,10 +1,10 @@
-"""Handwritten and spoken digits in noise: both together tell more than either alone.
+"""Handwritten and spoken digits in noise: both together are easier than either alone.
 
     mbt-lite build av_digits --out tfds
     mbt-lite train --config av_digits --workdir runs/digits --data.path tfds/av_digits/noisy/1.0.0
 
-Hardware: two CPU cores. The video stands still, so that two frames suffice. The published files
-could not be fetched where this was written: no score of theirs is claimed.
+Hardware: two CPU cores. The video is a still image, so two frames suffice. We could not download
+the published files and claim no score for them.
 """
 
 from mbt_lite.config import (

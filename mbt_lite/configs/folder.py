@@ -1,16 +1,16 @@
-"""Your own videos: a folder per class, or a table, from weights that know something already.
+"""Your own videos, in a folder per class or a table, from pretrained weights.
 
     mbt-lite train --config folder --workdir runs/mine --data.path videos
 
 `experiment` trains every parameter, `frozen` (--variant frozen) the head alone. Both start from
-the embedded model; for videos of the real world say --start.model as500k-rgb-spec, which brings
-its own geometry, or take --variant vit, an ImageNet ViT in the geometry of the paper. Files with
-audio only are learned from with --model.streams spec, with video only by rgb. One clip in
-five is kept for scoring, at least one of each class that has two.
+the embedded model; for real videos use --start.model as500k-rgb-spec, which has its own geometry,
+or --variant vit, an ImageNet ViT in the geometry of the paper. For files with audio only use
+--model.streams spec, with video only rgb. One clip in five is held out for scoring, at least one of
+each class that has two.
 
 Hardware: two CPU cores for world-tiny; an accelerator for the others. Expected: measured on 160
 clips of four matched classes from `mbt-lite world --classes`, all 32 held-out clips right after
-3 minutes on two busy cores; no score is claimed for other videos.
+3 minutes on two busy cores. We claim no score for other videos.
 """
 
 from dataclasses import replace
@@ -30,7 +30,7 @@ GENTLE = AugmentConfig(colour=0.5, hue=0.05, time_masks=1, time_mask=40, mel_mas
 
 
 def experiment() -> Experiment:
-    """Every parameter is trained, the head a hundred times as fast as what knows something."""
+    """Train every parameter, the head with a hundred times the learning rate of the backbone."""
     return Experiment(
         name="folder",
         model=replace(WORLD, drop_path=0.1),
@@ -58,13 +58,13 @@ def experiment() -> Experiment:
 
 
 def frozen() -> Experiment:
-    """Only the head is trained, which takes less time and fewer clips."""
-    made = experiment()
-    return replace(made, train=replace(made.train, trained="head", backbone_rate=1.0))
+    """Train only the head, which takes less time and fewer clips."""
+    base = experiment()
+    return replace(base, train=replace(base.train, trained="head", backbone_rate=1.0))
 
 
 def vit() -> Experiment:
-    """From an ImageNet ViT-B/16, in the paper's geometry."""
-    large, made = audioset_mini.paper(), experiment()
-    train = replace(made.train, learning_rate=3e-3, remat=True)
-    return replace(large, name="folder", data=made.data, augment=made.augment, train=train)
+    """Start from an ImageNet ViT-B/16, in the paper's geometry."""
+    large, base = audioset_mini.paper(), experiment()
+    train = replace(base.train, learning_rate=3e-3, remat=True)
+    return replace(large, name="folder", data=base.data, augment=base.augment, train=train)

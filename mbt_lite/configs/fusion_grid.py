@@ -2,14 +2,13 @@
 
     mbt-lite sweep --config fusion_grid --workdir runs/grid --jobs 2
 
-As every model of the paper starts from one ViT that saw video only, every variant here starts
-from one model whose streams never met: `late`, or for one encoder of both streams `late_shared`.
-All go on for as many steps on the same clips, so that only the fusion differs. The micro-world's
-matched classes need both modalities; see docs/training.md for what came out, and where the paper
-says otherwise.
+Every model of the paper starts from one image ViT. Likewise every variant here starts from one
+model without fusion: `late`, or for one encoder of both streams `late_shared`. All continue for the
+same number of steps on the same clips, so that only the fusion differs. The micro-world's matched
+classes need both modalities; docs/training.md has the results and compares them with the paper.
 
-Hardware: two CPU cores, about 2 minutes of one core for a run, 6 for a start. Expected: measured,
-see docs/training.md.
+Hardware: two CPU cores; a run takes about 2 minutes of one core, a start 6. Expected: measured, see
+docs/training.md.
 """
 
 from dataclasses import replace
@@ -25,7 +24,7 @@ from mbt_lite.config import (
 )
 from mbt_lite.data import world
 
-# Mean and deviation were measured over the first 2,000 training clips.
+# Mean and deviation are measured over the first 2,000 training clips.
 FRONT_END = FrontEnd("world-64", fft=1024, mels=64, mean=-1.05, std=2.33)
 CLIP = ClipConfig(
     frames=8, fps=4.0, stride=1, size=36, resize=36, spec_frames=200, front_end=FRONT_END
@@ -59,27 +58,27 @@ TRAIN = TrainConfig(
 
 
 def _variant(name: str, start: str = "late", mixup: dict | None = None, **model) -> Experiment:
-    made = Experiment(f"grid-{name}", replace(MODEL, **model), CLIP, DATA, train=TRAIN)
-    made = replace(made, start=StartConfig(model=start, rewire=True))
-    return replace(made, augment=replace(made.augment, **(mixup or {})))
+    base = Experiment(f"grid-{name}", replace(MODEL, **model), CLIP, DATA, train=TRAIN)
+    base = replace(base, start=StartConfig(model=start, rewire=True))
+    return replace(base, augment=replace(base.augment, **(mixup or {})))
 
 
 def starts() -> dict[str, Experiment]:
-    """What the variants start from: streams that never meet, with an encoder each, or one."""
-    made = Experiment("grid-start", replace(MODEL, fusion="late"), CLIP, DATA)
+    """The models that the variants start from: no fusion, with two encoders or one."""
+    base = Experiment("grid-start", replace(MODEL, fusion="late"), CLIP, DATA)
     longer = replace(TRAIN, steps=4000, learning_rate=2e-3, warmup=0.1, evaluate_every=500)
-    late = replace(made, train=longer)
+    late = replace(base, train=longer)
     shared = replace(late.model, shared_encoder=True)
     return {"late": late, "late_shared": replace(late, name="grid-start-shared", model=shared)}
 
 
 def published() -> tuple[str, ...]:
-    """The groups whose models are given away."""
+    """The groups whose models are published."""
     return ("fusion", "fusion layer", "bottlenecks")
 
 
 def grid() -> dict[str, dict[str, Experiment]]:
-    """{group: {variant: experiment}}; the bottleneck from layer 1 on stands in every group."""
+    """{group: {variant: experiment}}; the bottleneck from layer 1 on is in every group."""
     bottleneck = _variant("bottleneck")
     late = _variant("late", fusion="late")
     return {

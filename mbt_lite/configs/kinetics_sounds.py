@@ -1,4 +1,4 @@
-"""Kinetics-Sounds: the classes of Kinetics that can be seen and heard, 36 of them (appendix).
+"""Kinetics-Sounds: the 36 classes of Kinetics that are both visible and audible (appendix).
 
     mbt-lite prepare kinetics_sounds.csv --videos clips --out kinetics_sounds
     mbt-lite train --config kinetics_sounds --workdir runs/ks --start.vit ViT-B_16.npz
@@ -15,10 +15,10 @@ from mbt_lite.configs import vggsound
 
 
 def experiment() -> Experiment:
-    made = vggsound.experiment()
+    base = vggsound.experiment()
     return replace(
-        made,
+        base,
         name="kinetics-sounds",
-        model=replace(made.model, classes=36),
+        model=replace(base.model, classes=36),
         data=DataConfig(path="kinetics_sounds", validation="test", test="test", workers=8),
     )

@@ -2,8 +2,8 @@
 
     mbt-lite train --config world --workdir runs/world
 
-Hardware: two CPU cores, 17 minutes by the log of the run whose weights are embedded. Expected:
-mAP 0.999 or more of every kind of class, matched accuracy 0.999 (measured, see its card).
+Hardware: two CPU cores, 17 minutes by the log of the embedded weights. Expected: mAP 0.999 or more
+for every kind of class, matched accuracy 0.999 (measured, see its card).
 
 In training it also predicts shapes and motions separately (`world.AUX_LABELS`), so that it learns
 the pairs that the audio must be matched with much sooner. These outputs are removed afterwards.

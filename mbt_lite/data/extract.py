@@ -13,11 +13,9 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite import features, media
-from mbt_lite.config import STREAMS, FrontEnd, to_dict
+from mbt_lite.config import MODALITIES, STREAMS, FrontEnd, to_dict
 from mbt_lite.data import tables
 from mbt_lite.data.records import FPS, MELS, ROWS, Example
-
-NAMES = {"rgb": "video", "spec": "audio"}  # the streams as `media` names them
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,13 @@ def example(row: tables.Annotation, settings: Settings) -> tuple[Example, tuple[
     if row.start and row.end is not None:
         total = media.probe(row.path, track).duration
     start, length = tables.window(row, total)
-    only = None if len(settings.streams) == 2 else NAMES[settings.streams[0]]
+    only = None if len(settings.streams) == 2 else MODALITIES[settings.streams[0]]
     options = {"fps": FPS, "short_side": settings.short_side, "audio_track": track, "only": only}
     source = media.read(row.path, start, length, **options)
     for stream, values in (("rgb", source.frames), ("spec", source.wave)):
         if stream in settings.streams and not len(values):
             codec = [f": {note}" for note in source.notes if note.startswith("there is ")]
-            cause = f"has no {NAMES[stream]} in the window{''.join(codec[:1])}"
+            cause = f"has no {MODALITIES[stream]} in the window{''.join(codec[:1])}"
             needed = "a clip needs both" if only is None else f"--streams {stream} needs it"
             raise ValueError(f"{row.path} {cause}; {needed}.")
     seconds = max(math.floor(source.duration + 0.5), 1)

@@ -96,7 +96,7 @@ def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
 def operation(config, change: Change) -> interventions.Edits:
     """All interventions of a change as one `Edits`."""
     wanted = [Intervention("zero", token=token) for token in change.emptied]
-    wanted += [Intervention("cut", reader=CUTS[direction]) for direction in change.cut]
+    wanted += [Intervention("knockout", reader=CUTS[direction]) for direction in change.cut]
     parts = [
         interventions.untouched(config),
         *(interventions.edits(config, one) for one in wanted),

@@ -1,17 +1,17 @@
-"""Explain what the bottleneck does, and measure which maps can be believed.
+"""Explain what the bottleneck does, and measure which maps can be trusted.
 
     from mbt_lite import explain
 
     explain.saliency(clf, clip, "gradient")      # Saliency by any of METHODS
-    explain.rollout(clf, clip)                   # Saliency: from the answer to the patches
-    explain.relevance(clf, clip, "ring sings")   # the same, weighted by the gradient
-    explain.occlusion(clf, clip, "ring sings")   # what happens when a patch is gone
+    explain.rollout(clf, clip)                   # Saliency: attention rollout to the patches
+    explain.relevance(clf, clip, "ring sings")   # Saliency: attention times gradient
+    explain.occlusion(clf, clip, "ring sings")   # Saliency: drop of the logit without a patch
     explain.flow(clf, clip)                      # Flow: audio → bottleneck token → video and back
-    explain.intervene(clf, clip)                 # Effects: cut, zero, freeze, mean, swap
+    explain.intervene(clf, clip)                 # Effects: knockout, ablation, freezing, patching
     explain.swap_audio(clf, clip, other)         # Swap: the 2x2 table of two clips
-    explain.faithfulness(clf)                    # Faithfulness: which map can be believed
+    explain.faithfulness(clf)                    # Faithfulness: which maps can be trusted
 
-A clip is a file, of which the middle is taken, a `features.View`, or a `Clip` without batch axis.
+A clip is a file, of which the middle is read, a `features.View`, or a `Clip` without batch axis.
 Everything observes the model's own forward pass; nothing is a copy of it.
 """
 

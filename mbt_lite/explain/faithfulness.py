@@ -1,9 +1,9 @@
 """Measure the faithfulness of importance maps against a known answer and against themselves.
 
-On the micro-world the cause of "circle sings" is known: the circle. There a map is scored by how
-much of it lies on the singer, and whether its highest point does. On any data it is scored by what
-happens to the answer when its highest patches are taken away first (deletion) or put back first
-(insertion), and by how much of it a model with random weights draws as well.
+In the micro-world the cause of "circle sings" is known: the circle. There a map is scored by its
+mass on the singer, and by whether its highest point lies on it. On any data it is scored by the
+probability of the label while its highest patches are deleted first or inserted first, and by its
+agreement with the map of a model with random weights.
 """
 
 import json
@@ -51,12 +51,12 @@ class Curves:
 class Faithfulness:
     """Scores of each method on clips of the micro-world, with half widths of 95 % intervals.
 
-    "mass on the singer": share of the video's map inside the singer's box; "pointing": how often
-    the map's highest point lies in it; "right shape": how often the singer's box has more mass a
-    cell than any other shape's; "deletion" and "insertion": mean probability along the curves of
-    `Curves` (low is good, high is good); "random weights": rank correlation with the map of a
-    model whose weights were drawn anew (near 0 is good). `chance` is what a map without knowledge
-    gets: evenly spread, a random point, a random shape, a random order; nan in the last column.
+    "mass on the singer": share of the video's map inside the singer's box. "pointing": how often
+    the map's highest point lies in it. "right shape": how often the singer's box has more mass per
+    cell than any other shape's. "deletion" (low is good) and "insertion" (high is good): mean
+    probability along the curves of `Curves`. "random weights": rank correlation with the map of a
+    model with randomized weights (near 0 is good). `chance` is the score of an even map, a random
+    point, a random shape or a random order; nan in the last column.
     """
 
     methods: tuple[str, ...]
@@ -68,53 +68,53 @@ class Faithfulness:
     curves: Curves
 
     def beats_chance(self, method: str, column: str) -> bool:
-        """Whether the whole interval lies on the good side of chance, where there is one."""
+        """Whether the 95 % interval lies on the good side of chance."""
         i, j = self.methods.index(method), self.columns.index(column)
         better = self.mean[i, j] - self.chance[j]
         return bool((-better if column == "deletion" else better) > self.half[i, j])
 
     def table(self) -> str:
         """The scores as a Markdown table."""
-        head = ["", *self.columns]
-        rows = [[m, *map(_cell, self.mean[i], self.half[i])] for i, m in enumerate(self.methods)]
+        rows = [["", *self.columns], ["---"] * (1 + len(self.columns))]
+        for method, mean, half in zip(self.methods, self.mean, self.half, strict=True):
+            rows.append([method, *(f"{m:.3f} ± {h:.3f}" for m, h in zip(mean, half, strict=True))])
         rows.append(["chance", *("" if np.isnan(x) else f"{x:.3f}" for x in self.chance)])
-        lines = [head, ["---"] * len(head), *rows]
-        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(mean: float, half: float) -> str:
-    return f"{mean:.3f} ± {half:.3f}"
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def measured() -> Faithfulness:
     """Return the `Faithfulness` of the embedded model, by `mbt-lite faithfulness --json`."""
-    kept = json.loads(MEASURED.read_text("utf-8"))
-    mean, half, chance = (np.array(kept[key], np.float64) for key in ("mean", "half", "chance"))
-    curves = Curves(*(_arrays(part) for part in kept["curves"].values()))
-    names = tuple(kept["methods"]), tuple(kept["columns"])
-    return Faithfulness(*names, mean, half, chance, kept["clips"], curves)
-
-
-def _arrays(part):
-    return {m: np.array(x) for m, x in part.items()} if isinstance(part, dict) else np.array(part)
+    values = json.loads(MEASURED.read_text("utf-8"))
+    mean, half, chance = (np.array(values[key], np.float64) for key in ("mean", "half", "chance"))
+    fractions, *curves = values["curves"].values()
+    curves = [{method: np.array(x) for method, x in curve.items()} for curve in curves]
+    return Faithfulness(
+        tuple(values["methods"]),
+        tuple(values["columns"]),
+        mean,
+        half,
+        chance,
+        values["clips"],
+        Curves(np.array(fractions), *curves),
+    )
 
 
 def caption(classifier: Classifier, method: str) -> str:
     """Describe how often maps of a method find the singing shape, as a caption.
 
-    It was measured for the embedded model; of any other that is said first.
+    The scores are those of the embedded model; for any other the caption says so.
     """
-    known = measured()
-    own = classifier.card.get("name") == "world-tiny"
-    row, columns = known.methods.index(method), known.columns.index
-    parts = []
+    scores = measured()
+    row, parts = scores.methods.index(method), []
     names = {"pointing": "highest on the shape that sings", "right shape": "the right shape"}
     for column, words in names.items():
-        mean, chance = known.mean[row, columns(column)], known.chance[columns(column)]
-        worth = "" if known.beats_chance(method, column) else ", no better"
-        parts.append(f"{words} in {mean:.0%} of clips (chance {chance:.0%}{worth})")
-    first = "" if own else "not measured for this model; with the embedded one "
-    return f"{first}in the micro-world, {'; '.join(parts)}"
+        j = scores.columns.index(column)
+        mean, chance = scores.mean[row, j], scores.chance[j]
+        verdict = "" if scores.beats_chance(method, column) else ", no better"
+        parts.append(f"{words} in {mean:.0%} of clips (chance {chance:.0%}{verdict})")
+    embedded = classifier.card.get("name") == "world-tiny"
+    prefix = "" if embedded else "not measured for this model; with the embedded one "
+    return f"{prefix}in the micro-world, {'; '.join(parts)}"
 
 
 def faithfulness(
@@ -125,32 +125,37 @@ def faithfulness(
 ) -> Faithfulness:
     """Measure the faithfulness of maps for the singing shape, on clips of the micro-world.
 
-    Raises ValueError where the classifier does not know the world's labels, or hears nothing.
+    Raises ValueError if the classifier lacks the world's labels or one of the modalities.
     """
     if not set(world.LABELS) <= set(classifier.labels) or len(classifier.config.streams) < 2:
         raise ValueError("these scores need a model of video and audio with the world's labels.")
     if not methods or not set(methods) <= set(METHODS):
         raise ValueError(f"methods {', '.join(methods)}: there are {', '.join(METHODS)}.")
-    anew, rng = randomised(classifier), np.random.default_rng(0)
-    found, chances, curves = {m: [] for m in methods}, [], []
+    randomized, rng = randomised(classifier), np.random.default_rng(0)
+    scores, chances, curves = {m: [] for m in methods}, [], []
     scenes = list(singing(clips, split))
     starts = range(0, clips, BATCH)
     for start in tqdm(starts, "faithfulness", unit=f"x {BATCH} clips", disable=None):
-        asked = Question(classifier, scenes[start : start + BATCH])
-        lines = {"random": asked.curves(rng.permuted(asked.places, axis=1))}  # [2, B, F] each
+        question = Question(classifier, scenes[start : start + BATCH])
+        random_order = rng.permuted(question.places, axis=1)
+        batch_curves = {"random": question.curves(random_order)}  # [2, B, F] each
         for method in methods:
-            maps = asked.maps(method, classifier)
-            lines[method] = asked.curves(asked.order(maps))
-            alike = agreement(maps, asked.maps(method, anew))
-            row = [*asked.on_singer(maps["rgb"]), *lines[method].mean(-1), alike]
-            found[method].append(np.stack(row, axis=1))  # [B, columns]
-        chances.append(np.stack([*asked.chance(), *lines["random"].mean(-1)], axis=1))
-        curves.append(lines)
-    values = np.stack([np.concatenate(rows) for rows in found.values()])  # [M, clips, columns]
+            maps = question.maps(method, classifier)
+            batch_curves[method] = question.curves(question.order(maps))
+            areas = batch_curves[method].mean(-1)  # [2, B]: deletion and insertion
+            correlation = agreement(maps, question.maps(method, randomized))
+            row = [*question.on_singer(maps["rgb"]), *areas, correlation]
+            scores[method].append(np.stack(row, axis=1))  # [B, columns]
+        chance = [*question.chance(), *batch_curves["random"].mean(-1)]
+        chances.append(np.stack(chance, axis=1))
+        curves.append(batch_curves)
+    values = np.stack([np.concatenate(rows) for rows in scores.values()])  # [M, clips, columns]
     half = 1.96 * values.std(1) / np.sqrt(clips)
     chance = np.append(np.concatenate(chances).mean(0), np.nan)
-    drawn = _mean_curves(curves)
-    return Faithfulness(tuple(methods), COLUMNS, values.mean(1), half, chance, clips, drawn)
+    joined = {m: np.concatenate([c[m] for c in curves], axis=1).mean(1) for m in curves[0]}
+    deletion, insertion = ({m: x[way] for m, x in joined.items()} for way in (0, 1))
+    mean_curves = Curves(FRACTIONS, deletion, insertion)
+    return Faithfulness(tuple(methods), COLUMNS, values.mean(1), half, chance, clips, mean_curves)
 
 
 def singing(count: int, split: str = "test") -> Iterator[world.Scene]:
@@ -165,50 +170,55 @@ def singing(count: int, split: str = "test") -> Iterator[world.Scene]:
 
 
 def randomised(classifier: Classifier, seed: int = 0) -> Classifier:
-    """Randomize every array of a classifier, keeping its mean and deviation."""
+    """Replace every array of a classifier by normal noise of its mean and deviation."""
     rng = np.random.default_rng(seed)
 
     def draw(x):
         return np.float32(x.mean() + x.std() * rng.standard_normal(x.shape, np.float32))
 
     params = jax.tree.map(draw, jax.device_get(classifier.params))
-    kept = classifier.clip_config, classifier.labels, None, classifier.label_heads
-    return Classifier(classifier.config, params, *kept)
+    return Classifier(
+        classifier.config,
+        params,
+        classifier.clip_config,
+        classifier.labels,
+        label_heads=classifier.label_heads,
+    )
 
 
 class Question:
-    """Who sings? Of a few scenes: the clips, the true labels, and where every shape is."""
+    """The question "which shape sings?" for a few scenes: clips, true labels, and all boxes."""
 
     def __init__(self, classifier: Classifier, scenes: Sequence[world.Scene]):
         clip_config = classifier.clip_config
-        made = [world.sample(scene, clip_config) for scene in scenes]
-        rgb, spec = (np.stack([one[s] for one in made]) for s in ("rgb", "spec"))
-        sings = [f"{scene.things[scene.singer].shape} sings" for scene in scenes]
+        samples = [world.sample(scene, clip_config) for scene in scenes]
+        rgb, spec = (np.stack([sample[s] for sample in samples]) for s in ("rgb", "spec"))
+        labels = [f"{scene.things[scene.singer].shape} sings" for scene in scenes]
         self.classifier, self.scenes = classifier, scenes
         self.clips = normalize(rgb, spec, clip_config.front_end)
-        self.labels = jnp.array([classifier.labels.index(label) for label in sings])
+        self.labels = jnp.array([classifier.labels.index(label) for label in labels])
         self.covers = [covers(classifier, scene) for scene in scenes]  # [shapes, t, y, x] each
         patches = sum(map(classifier.config.patches, classifier.config.streams))
         self.places = np.tile(np.arange(patches), (len(scenes), 1))  # [B, patches]
 
     def maps(self, method: str, classifier: Classifier) -> dict[str, np.ndarray]:
-        """{stream: [B, *grid]} by a method, of the classifier that is given."""
+        """{stream: [B, *grid]} by a method, for this or another classifier."""
         maps = METHODS[method](classifier, self.clips, self.labels)
         return {s: np.asarray(x) for s, x in maps.items()}
 
     def on_singer(self, maps: np.ndarray) -> np.ndarray:
         """[3, B] of video maps [B, t, y, x]: mass on the singer, pointing, right shape."""
         rows = []
-        for cover, scene, one in zip(self.covers, self.scenes, maps, strict=True):
-            singer, mass = cover[scene.singer], np.maximum(one, 0)
-            share = (mass * singer).sum() / max(mass.sum(), 1e-12)
-            hit = self.hits(scene)[np.unravel_index(one.argmax(), one.shape)]
-            density = (one * cover).sum((1, 2, 3)) / cover.sum((1, 2, 3))
+        for cover, scene, values in zip(self.covers, self.scenes, maps, strict=True):
+            mass = np.maximum(values, 0)
+            share = (mass * cover[scene.singer]).sum() / max(mass.sum(), 1e-12)
+            hit = self.hits(scene)[np.unravel_index(values.argmax(), values.shape)]
+            density = (values * cover).sum((1, 2, 3)) / cover.sum((1, 2, 3))
             rows.append((share, hit, density.argmax() == scene.singer))
         return np.array(rows, np.float64).T
 
     def chance(self) -> np.ndarray:
-        """[3, B]: what an even map, a random point and a random shape get."""
+        """[3, B]: the scores of an even map, a random point and a random shape."""
         rows = [
             (cover[scene.singer].mean(), self.hits(scene).mean(), 1 / len(scene.things))
             for cover, scene in zip(self.covers, self.scenes, strict=True)
@@ -224,63 +234,58 @@ class Question:
         return (left <= x) & (x <= right) & (top <= y) & (y <= bottom)
 
     def order(self, maps: dict[str, np.ndarray]) -> np.ndarray:
-        """[B, patches]: the place of each patch of both streams, 0 for the highest of the clip."""
+        """[B, patches]: the rank of each patch of both streams, 0 for the highest of the clip."""
         streams = self.classifier.config.streams
         flat = np.concatenate([maps[s].reshape(len(self.scenes), -1) for s in streams], axis=1)
         return np.argsort(np.argsort(-flat, axis=1, kind="stable"), axis=1)
 
     def curves(self, order: np.ndarray) -> np.ndarray:
-        """[2, B, F]: the true label's probability while patches go, and while they come back."""
-        gone = np.round(FRACTIONS * order.shape[1])[:, None, None]
-        ways = (order < gone, order >= gone)  # bool [F, B, patches]
+        """[2, B, F]: the true label's probability while patches are deleted, and inserted."""
+        count = np.round(FRACTIONS * order.shape[1])[:, None, None]
         config, params = self.classifier.config, self.classifier.params
-        logits = (_logits(config, params, self.clips, way) for way in ways)  # [F, B, C] each
-        true = np.arange(len(self.labels)), np.asarray(self.labels)
-        chances = [self.classifier.probabilities(one)[:, *true] for one in logits]
-        return np.stack([one.T for one in chances])
+        true, curves = np.asarray(self.labels), []
+        for hidden in (order < count, order >= count):  # bool [F, B, patches]
+            logits = _logits(config, params, self.clips, hidden)  # [F, B, C]
+            probabilities = self.classifier.probabilities(logits)
+            curves.append(probabilities[:, np.arange(len(true)), true].T)
+        return np.stack(curves)
 
 
 @partial(jax.jit, static_argnames="config")
 def _logits(config: MBTConfig, params, clips: Clip, hidden) -> jax.Array:
     """Logits [F, B, C] with these patches of both streams hidden [F, B, patches]."""
 
-    def answered(cells):
+    def logits(cells):
         masks, start = {}, 0
         for s in config.streams:
             stop = start + config.patches(s)
             masks[s], start = cells[:, start:stop].reshape(-1, *config.grid(s)), stop
         return MBT(config).apply({"params": params}, hide(config, clips, masks)).logits
 
-    return jax.vmap(answered)(hidden)
+    return jax.vmap(logits)(hidden)
 
 
 def covers(classifier: Classifier, scene: world.Scene) -> np.ndarray:
-    """The share of each cell of the video's grid [shapes, t, y, x] in each shape's box."""
+    """The share of each cell of the video's grid [shapes, t, y, x] inside each shape's box."""
     clip, config = classifier.clip_config, classifier.config
-    times, side = (np.arange(clip.frames) + 0.5) * clip.frame_step, clip.size
-    pixels = (np.arange(side) + 0.5) / side
-    grid, patch = config.rgb_grid, config.rgb_patch
-    found = []
+    times = (np.arange(clip.frames) + 0.5) * clip.frame_step
+    pixels = (np.arange(clip.size) + 0.5) / clip.size
+    shares = []
     for thing in scene.things:
         left, top, right, bottom = world.box(thing, times).T[..., None]
-        across, down = (left <= pixels) & (pixels <= right), (top <= pixels) & (pixels <= bottom)
-        inside = down[:, :, None] & across[:, None]  # [T, H, W]
-        cells = patchify(jnp.asarray(inside)[None, ..., None], patch)  # [1, cells, pixels]
-        found.append(cells.mean(-1).reshape(grid))
-    return np.stack(found)
+        in_x, in_y = (left <= pixels) & (pixels <= right), (top <= pixels) & (pixels <= bottom)
+        inside = in_y[:, :, None] & in_x[:, None]  # [T, H, W]
+        cells = patchify(jnp.asarray(inside)[None, ..., None], config.rgb_patch)
+        shares.append(cells.mean(-1).reshape(config.rgb_grid))
+    return np.stack(shares)
 
 
-def agreement(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> np.ndarray:
+def agreement(maps: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> np.ndarray:
     """Spearman's rank correlation [B] of two maps per clip, averaged over the streams."""
     rows = []
-    for s in one:
-        ranks = [rankdata(x[s].reshape(len(x[s]), -1), axis=1) for x in (one, other)]
+    for s in maps:
+        ranks = [rankdata(x[s].reshape(len(x[s]), -1), axis=1) for x in (maps, other)]
         a, b = (r - r.mean(1, keepdims=True) for r in ranks)
         spread = np.sqrt((a**2).sum(1) * (b**2).sum(1))
         rows.append((a * b).sum(1) / np.maximum(spread, 1e-12))
     return np.mean(rows, axis=0)
-
-
-def _mean_curves(lines: list[dict[str, np.ndarray]]) -> Curves:
-    joined = {m: np.concatenate([one[m] for one in lines], axis=1).mean(1) for m in lines[0]}
-    return Curves(FRACTIONS, *({m: x[way] for m, x in joined.items()} for way in (0, 1)))

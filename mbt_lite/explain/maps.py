@@ -1,7 +1,7 @@
-"""Importance maps: how much of an answer depends on each patch of video and audio.
+"""Importance maps: how much an answer depends on each patch of video and audio.
 
-Five ways to draw one, from what a bottleneck token looked at to what happens when the patch is
-gone. They need not agree; `faithfulness` measures which of them can be believed.
+Five methods, from the attention of the bottleneck to the effect of hiding a patch. They need not
+agree; `faithfulness` measures which of them can be trusted.
 """
 
 import math
@@ -25,21 +25,20 @@ from mbt_lite.progress import Progress, silent
 
 Grids = dict[str, Array]  # {stream: [B, *grid]}
 AT_ONCE = 2**26  # attention weights of one layer that may be in memory together: 256 MiB
-COPIES = 4.4  # of all attention weights that a gradient map holds on a CPU, as XLA plans it
-MOST_PATCHES = 512  # above, occlusion hides windows of neighboring patches, about 50 a stream
+COPIES = 4.4  # of all attention weights that a gradient map needs on a CPU, as XLA plans it
+MOST_PATCHES = 512  # with more, occlusion hides windows of neighboring patches, about 50 a stream
 
 
 @dataclass(frozen=True)
 class Saliency:
     """Importance of each patch by one method, on the grids of the two streams.
 
-    What the numbers are depends on the method: shares of attention or of a rollout (they are never
-    negative), attention times gradient, or, of occlusion, the fall of the label's logit. A stream
-    that the model or the clip does not have is None.
+    The unit depends on the method: shares of attention (never negative), attention times gradient,
+    or the drop of the label's logit. A stream that the model or the clip does not have is None.
     """
 
     method: str
-    label: str | None  # whose score is explained; None where the method knows no label
+    label: str | None  # whose logit is explained; None for methods without a label
     rgb: np.ndarray | None  # [t, y, x]
     spec: np.ndarray | None  # [time, mel]
 
@@ -58,37 +57,45 @@ def saliency(
 ) -> Saliency:
     """Compute importance by one of `METHODS` for a label, by default the most probable.
 
-    Without `label` the most probable one is explained; attention, rollout and flow know no label.
-    Occlusion of more than 512 patches hides about 50 windows of neighbors per stream; `progress` is
-    told how many are done.
+    Attention, rollout and flow have no label. Occlusion of more than 512 patches hides about 50
+    windows of neighbors per stream; `progress` reports each.
     """
     if method not in METHODS:
         raise ValueError(f"there is no map {method!r}; choose from {', '.join(METHODS)}.")
-    one = batched(classifier, clip)
+    batch = batched(classifier, clip)
     label = (label or best_label(classifier, clip)) if method in EXPLAIN_A_LABEL else None
     index = 0 if label is None else label_index(classifier, label)
-    maps = METHODS[method](classifier, one, jnp.array([index]), progress)
+    maps = METHODS[method](classifier, batch, jnp.array([index]), progress)
     return _saliency(method, label, maps)
+
+
+def attention(classifier: Classifier, clip) -> Saliency:
+    """Average the bottleneck's attention over its layers, heads and tokens.
+
+    For a model without a bottleneck it is the attention of the class tokens, or else the mean over
+    all patches.
+    """
+    return saliency(classifier, clip, "attention")
 
 
 def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
     """Compute attention rollout from the class token of stream `query`, or of both.
 
-    Every layer counts half as what it reads and half as what it keeps, heads are averaged, and a
-    bottleneck token's row is the mean of its rows in the two streams (paper, figure 6; Abnar and
-    Zuidema, 2020). A stream reaches the other one only through the bottleneck.
+    In every layer half of a token comes from the residual and half from attention, averaged over
+    the heads; the row of a bottleneck token is the mean of its rows in the two streams (paper,
+    figure 6; Abnar and Zuidema, 2020). A stream reaches the other only through the bottleneck.
     """
-    one = batched(classifier, clip)
-    maps = rollout_maps(classifier.config, classifier.params, one, query)
+    batch = batched(classifier, clip)
+    maps = rollout_maps(classifier.config, classifier.params, batch, query)
     return _saliency("rollout", None, maps)
 
 
 def relevance(classifier: Classifier, clip, label: str) -> Saliency:
     """Compute attention times the gradient of the label's logit (Chefer et al., 2021).
 
-    One clip of the released geometry needs 25 GB on a CPU, as XLA plans it (rollout: 1.8 GB), for
-    there blocks are not computed again in the backward pass; `occlusion` with a window needs less.
-    Raises ValueError where that is more memory than this machine has.
+    One clip of the released geometry needs 25 GB on a CPU, as XLA plans it (rollout: 1.8 GB),
+    because blocks are not recomputed there; `occlusion` with a window needs less. Raises ValueError
+    if that is more memory than this machine has.
     """
     return saliency(classifier, clip, "gradient", label)
 
@@ -98,21 +105,13 @@ def occlusion(
 ) -> Saliency:
     """Compute the drop of the label's logit when a patch is replaced by the clip's mean.
 
-    The slow ground truth: one forward pass per patch. `window` {stream: cells along each axis of
-    its grid} hides that many neighbours together, {"rgb": (2, 2, 2), "spec": (2, 2)}; each then
-    gets the same number, and a full-size clip is done 8 and 4 times faster.
+    This is the slow ground truth: one forward pass per patch. `window` {stream: cells along each
+    axis of its grid} hides that many neighbors together; each gets the same value. With {"rgb":
+    (2, 2, 2), "spec": (2, 2)} a full-size clip is 8 and 4 times faster.
     """
-    one, index = batched(classifier, clip), label_index(classifier, label)
-    maps = occlusion_maps(classifier, one, jnp.array([index]), window)
+    batch, index = batched(classifier, clip), label_index(classifier, label)
+    maps = occlusion_maps(classifier, batch, jnp.array([index]), window)
     return _saliency("occlusion", label, maps)
-
-
-def attention(classifier: Classifier, clip) -> Saliency:
-    """Average the bottleneck's attention over its layers, heads and tokens.
-
-    A model without bottleneck is asked what its class tokens, or else its mean patches, read.
-    """
-    return saliency(classifier, clip, "attention")
 
 
 def batched(classifier: Classifier, clip) -> Clip:
@@ -120,18 +119,20 @@ def batched(classifier: Classifier, clip) -> Clip:
     if not isinstance(clip, Clip | features.View):
         clip = features.read_views(clip, classifier.clip_config)[0]
     clip = clip if isinstance(clip, Clip) else clip.clip
-    found = {s: getattr(clip, s) for s in classifier.config.streams}
-    return Clip(**{s: jnp.asarray(x)[None] for s, x in found.items() if x is not None})
+    arrays = {s: getattr(clip, s) for s in classifier.config.streams}
+    return Clip(**{s: jnp.asarray(x)[None] for s, x in arrays.items() if x is not None})
 
 
 def label_index(classifier: Classifier, label: str) -> int:
     """Return the column of a label; raise ValueError with close matches if it is unknown."""
-    alike = [i for i, known in enumerate(classifier.labels) if known.lower() == label.lower()]
-    if label in classifier.labels or len(alike) == 1:
-        return classifier.labels.index(label) if label in classifier.labels else alike[0]
-    close = [known for known in classifier.labels if label.lower() in known.lower()]
-    known = ", ".join((close or list(classifier.labels))[:8])
-    raise ValueError(f"the model has no label {label!r}; it has {known} ...")
+    if label in classifier.labels:
+        return classifier.labels.index(label)
+    lower = [name.lower() for name in classifier.labels]
+    if lower.count(label.lower()) == 1:
+        return lower.index(label.lower())
+    close = [name for name in classifier.labels if label.lower() in name.lower()]
+    names = ", ".join((close or list(classifier.labels))[:8])
+    raise ValueError(f"the model has no label {label!r}; it has {names} ...")
 
 
 def best_label(classifier: Classifier, clip) -> str:
@@ -140,16 +141,8 @@ def best_label(classifier: Classifier, clip) -> str:
 
 
 def _saliency(method: str, label: str | None, maps: Grids) -> Saliency:
-    found = {s: np.asarray(values[0]) for s, values in maps.items()}
-    return Saliency(method, label, found.get("rgb"), found.get("spec"))
-
-
-def on_grid(config: MBTConfig, rows: dict[str, Array]) -> Grids:
-    """{stream: [B, *grid]} of rows [B, 1, N] over the stream's tokens; class tokens left out."""
-    first = int(config.pool == "token")
-    return {
-        s: rows[s][:, 0, first:].reshape(-1, *config.grid(s)) for s in config.streams if s in rows
-    }
+    arrays = {s: np.asarray(values[0]) for s, values in maps.items()}
+    return Saliency(method, label, arrays.get("rgb"), arrays.get("spec"))
 
 
 @partial(jax.jit, static_argnames=("config", "query"))
@@ -161,33 +154,42 @@ def rollout_maps(config, params, clips: Clip, query: str | None = None) -> Grids
         rows = {query: rows[query] / rows[query].sum()}
     for layer in reversed(layers):
         rows = back(rows, layer)
-    return on_grid(config, rows)
+    return _on_grids(config, rows)
 
 
 @partial(jax.jit, static_argnames="config")
 def relevance_maps(config, params, clips: Clip, labels: Array) -> Grids:
-    """{stream: [B, *grid]}: what is kept counts whole, and what is read by attention x gradient."""
+    """{stream: [B, *grid]}: rollout of attention x gradient, with the residual counted fully."""
     rows = first_rows(config, token_counts(config, clips))
     for layer in reversed(gradient_maps(config, params, clips, labels)):
         rows = back(rows, layer, keep=1.0, read=1.0)
-    return on_grid(config, rows)
+    return _on_grids(config, rows)
+
+
+def _on_grids(config: MBTConfig, rows: dict[str, Array]) -> Grids:
+    """{stream: [B, *grid]} of rows [B, 1, N] over the stream's tokens; class tokens left out."""
+    first = int(config.pool == "token")
+    return {
+        s: rows[s][:, 0, first:].reshape(-1, *config.grid(s)) for s in config.streams if s in rows
+    }
 
 
 @partial(jax.jit, static_argnames="config")
 def crossing_maps(config, params, clips: Clip) -> Grids:
     """{stream: [B, *grid]}: rollout into each stream from the class tokens of the others only.
 
-    With a bottleneck all of it has passed the bottleneck tokens, so this is the flow of
-    `explain.flow`.
+    All of it has passed through the bottleneck, so this is the flow of `explain.flow`.
     """
     maps = {s: rollout_maps(config, params, clips, query=s) for s in token_counts(config, clips)}
-    reached = {s: [maps[o][s] for o in maps if o != s and s in maps[o]] for s in maps}
-    empty = {s: jnp.zeros_like(maps[s][s]) for s in maps}
-    return {s: sum(found) / len(found) if found else empty[s] for s, found in reached.items()}
+    crossing = {}
+    for s in maps:
+        others = [maps[query][s] for query in maps if query != s and s in maps[query]]
+        crossing[s] = sum(others) / len(others) if others else jnp.zeros_like(maps[s][s])
+    return crossing
 
 
 def bottleneck_maps(config, params, clips: Clip) -> Grids:
-    """{stream: [B, *grid]}: what the bottleneck tokens, else the class tokens or patches, read on average."""
+    """{stream: [B, *grid]}: mean attention of the bottleneck, else of class tokens or patches."""
     fused = config.fusion == "bottleneck" and config.fuses(config.depth - 1, training=False)
     query = "bottleneck" if fused else "cls" if config.pool == "token" else "mean"
     _, rows = attention_rows(MBT(config), params, clips, query)
@@ -197,35 +199,34 @@ def bottleneck_maps(config, params, clips: Clip) -> Grids:
 def occlusion_maps(
     classifier: Classifier, clips: Clip, labels: Array, window=None, progress: Progress = silent
 ) -> Grids:
-    """{stream: [B, *grid]}: the fall of each clip's logit of its label when a window is hidden."""
-    config, maps = classifier.config, {}
-    whole = _logit(config, classifier.params, clips, labels, {})
+    """{stream: [B, *grid]}: the drop of each clip's logit of its label when a window is hidden."""
+    config, params, maps = classifier.config, classifier.params, {}
+    full = _logit(config, params, clips, labels, {})
     for s in token_counts(config, clips):
         grid = config.grid(s)
         windows = _windows(grid, (window or {}).get(s, (1,) * len(grid)))
-        falls = np.zeros((len(windows), len(labels)))
+        drops = np.zeros((len(windows), len(labels)))
         for part in parts(config, len(windows), len(labels)):
             progress(part.start / len(windows), desc=f"{s} without window {part.start + 1}")
             hidden = {s: jnp.asarray(windows[part])}
-            falls[part] = whole - _hidden_logits(config, classifier.params, clips, labels, hidden)
-        counts = windows.sum(0)  # a cell lies in one window, at the edge too
-        maps[s] = jnp.asarray(np.einsum("w...,wb->b...", windows, falls) / counts)
+            drops[part] = full - _hidden_logits(config, params, clips, labels, hidden)
+        maps[s] = jnp.asarray(np.einsum("w...,wb->b...", windows, drops))
     return maps
 
 
 def _windows(grid: Sequence[int], size: Sequence[int]) -> np.ndarray:
     """Masks [W, *grid] that tile a grid with windows of this many cells, cut off at the end."""
-    size = [max(1, min(n, wanted)) for n, wanted in zip(grid, size, strict=True)]
-    counts = [-(-n // side) for n, side in zip(grid, size, strict=True)]
-    places = [np.arange(n) // side for n, side in zip(grid, size, strict=True)]
-    number = np.ravel_multi_index(np.meshgrid(*places, indexing="ij"), counts)  # [*grid]
+    sides = [max(1, min(n, cells)) for n, cells in zip(grid, size, strict=True)]
+    counts = [-(-n // side) for n, side in zip(grid, sides, strict=True)]
+    indices = [np.arange(n) // side for n, side in zip(grid, sides, strict=True)]
+    number = np.ravel_multi_index(np.meshgrid(*indices, indexing="ij"), counts)  # [*grid]
     return number == np.arange(np.prod(counts)).reshape(-1, *[1] * len(grid))
 
 
 def coarse_windows(config: MBTConfig, clips: Clip) -> dict[str, tuple[int, ...]] | None:
-    """Windows to hide where single patches would be too many, {stream: cells}; otherwise None.
+    """Windows {stream: cells} where single patches would be too many, otherwise None.
 
-    About 7 x 7 windows of each stream: of the video over all its frames.
+    These are about 7 x 7 windows for each stream; those of the video cover all frames.
     """
     grids = {s: config.grid(s) for s in token_counts(config, clips)}
     if sum(map(math.prod, grids.values())) <= MOST_PATCHES:
@@ -234,7 +235,7 @@ def coarse_windows(config: MBTConfig, clips: Clip) -> dict[str, tuple[int, ...]]
 
 
 def parts(config: MBTConfig, count: int, clips: int) -> list[slice]:
-    """Slices of `count` forward passes that fit into memory together."""
+    """Cut `count` forward passes of so many clips into slices that fit into memory."""
     longest = max(config.patches(s) for s in config.streams) + config.bottlenecks + 1
     step = max(1, AT_ONCE // (config.heads * longest**2 * clips))
     return [slice(start, start + step) for start in range(0, count, step)]
@@ -250,47 +251,47 @@ def _logit(config, params, clips: Clip, labels: Array, hidden: Grids) -> Array:
 @partial(jax.jit, static_argnames="config")
 def _hidden_logits(config, params, clips: Clip, labels: Array, windows: Grids) -> Array:
     """[W, B] logits with each window {stream: bool [W, *grid]} hidden in all clips."""
-    return jax.vmap(lambda masks: _logit(config, params, clips, labels, masks))(
-        {
-            s: jnp.broadcast_to(x[:, None], (len(x), len(labels), *x.shape[1:]))
-            for s, x in windows.items()
-        }
-    )
+
+    def logit(window):
+        cells = {s: jnp.broadcast_to(x, (len(labels), *x.shape)) for s, x in window.items()}
+        return _logit(config, params, clips, labels, cells)
+
+    return jax.vmap(logit)(windows)
 
 
 def hide(config: MBTConfig, clips: Clip, cells: Grids) -> Clip:
     """Replace cells of the grid {stream: bool [B, *grid]} by the mean of the clip.
 
-    That of the video is one colour, that of the audio one spectrum: its level at each pitch.
+    The mean of the video is one color, that of the audio one spectrum.
     """
-    changed = {}
+    hidden = {}
     for s, mask in cells.items():
         x = getattr(clips, s)
         mean = x.mean((1, 2, 3) if s == "rgb" else 1, keepdims=True)
-        changed[s] = jnp.where(_pixels(config, s, mask, x.shape[1:-1])[..., None], mean, x)
-    return clips._replace(**changed)
+        hidden[s] = jnp.where(_pixels(config, s, mask, x.shape[1:-1])[..., None], mean, x)
+    return clips._replace(**hidden)
 
 
 def _pixels(config: MBTConfig, stream: str, cells: Array, shape: Sequence[int]) -> Array:
-    """A mask over pixels [B, *shape] of one over the grid; what no patch covers is left alone."""
+    """Expand a mask over the grid to pixels [B, *shape]; False where there is no patch."""
     for axis, side in enumerate(config.patch(stream), 1):
         cells = jnp.repeat(cells, side, axis)
     if stream == "rgb" and config.rgb_sampled:
-        picked = sampled_frames(shape[0], config.rgb_sampled)
-        cells = jnp.zeros((len(cells), shape[0], *cells.shape[2:]), bool).at[:, picked].max(cells)
-    spare = [(0, n - have) for n, have in zip(shape, cells.shape[1:], strict=True)]
-    return jnp.pad(cells, [(0, 0), *spare])
+        frames = sampled_frames(shape[0], config.rgb_sampled)
+        cells = jnp.zeros((len(cells), shape[0], *cells.shape[2:]), bool).at[:, frames].max(cells)
+    padding = [(0, n - size) for n, size in zip(shape, cells.shape[1:], strict=True)]
+    return jnp.pad(cells, [(0, 0), *padding])
 
 
 def _memory() -> float:
-    """Bytes of memory in this machine; infinite where the system does not say."""
+    """Bytes of memory in this machine; infinite if the system does not say."""
     if not hasattr(os, "sysconf"):  # Windows
         return float("inf")
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array, _=silent) -> Grids:
-    """`relevance_maps` on a machine that has the memory for them; elsewhere a ValueError."""
+    """`relevance_maps`; raises ValueError on a machine without the memory for them."""
     config = classifier.config
     weights = config.heads * sum(n**2 for n in token_counts(config, clips).values())
     needed = COPIES * 4 * config.depth * len(labels) * weights  # bytes
@@ -302,7 +303,7 @@ def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array, _=silent)
     return relevance_maps(config, classifier.params, clips, labels)
 
 
-METHODS: dict[str, Callable[..., Grids]] = {  # of a model, clips, labels, a `Progress`
+METHODS: dict[str, Callable[..., Grids]] = {  # of a classifier, clips, labels and a `Progress`
     "attention": lambda c, clips, *_: bottleneck_maps(c.config, c.params, clips),
     "rollout": lambda c, clips, *_: rollout_maps(c.config, c.params, clips),
     "gradient": _gradient_maps,

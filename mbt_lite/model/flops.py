@@ -1,25 +1,22 @@
-"""Count a model's parameters, multiply-adds and operations from its architecture.
-
-N tokens   D width   H heads   M width of the MLP   C classes
-"""
+"""Count a model's parameters, multiply-adds and operations from its architecture."""
 
 from typing import NamedTuple
 
 from mbt_lite.config import MBTConfig
 
-# Operations that are no multiply-add of a matrix product, as XLA counts them: one each for an
-# addition or a multiplication, none for exp and tanh, which it lists apart.
-NORM = 7  # a value of a LayerNorm: sum, square, its sum; minus, over std, times scale, plus bias
-SOFTMAX = 5  # a score: over sqrt(d), maximum, minus, sum, divided by it
-GELU = 8  # a value: cube, times 0.044715, plus itself, times sqrt(2 / pi); plus 1, times half of it
+# Operations outside of matrix products, as XLA counts them: one for an addition or multiplication,
+# none for exp and tanh, which it lists separately.
+NORM = 7  # per value of a LayerNorm: sum, square, sum of squares; - mean, / std, * scale, + bias
+SOFTMAX = 5  # per score: / sqrt(d), maximum, - maximum, sum, / sum
+GELU = 8  # per value: cube (2), * 0.044715, + x, * sqrt(2 / pi); + 1, * 0.5, * x
 
 
 class ModelCost(NamedTuple):
-    """What one model costs; the last two are for answering one clip."""
+    """Cost of a model; the last two are for the forward pass of one clip."""
 
     parameters: int
     macs: int  # multiply-adds of its matrix products
-    flops: int  # operations, two for a multiply-add, with norms, softmax and activations
+    flops: int  # operations: two per multiply-add, plus norms, softmax and activations
 
     @property
     def gmacs(self) -> float:
@@ -34,7 +31,7 @@ def model_cost(config: MBTConfig) -> ModelCost:
     """Count a model's parameters and operations at test time, from its architecture alone.
 
     Joint attention with separate encoders is counted as the original code runs it: each stream's
-    block goes over the tokens of all streams, and the others' results are thrown away.
+    block processes the tokens of all streams, and its results for the other stream are discarded.
     """
     runs = [length for layer in range(config.depth) for length in sequences(config, layer)]
     macs, other = _ends(config)
@@ -44,12 +41,12 @@ def model_cost(config: MBTConfig) -> ModelCost:
 
 
 def tokens(config: MBTConfig, stream: str) -> int:
-    """Tokens of a stream, its class token included."""
+    """Number of a stream's tokens, including the class token."""
     return config.patches(stream) + (config.pool == "token")
 
 
 def sequences(config: MBTConfig, layer: int) -> list[int]:
-    """The length of every sequence that goes through a block of this layer, at test time."""
+    """The lengths of all sequences that go through the blocks of a layer at test time."""
     lengths = [tokens(config, stream) for stream in config.streams]
     if not config.fuses(layer, training=False):
         return lengths
@@ -70,7 +67,7 @@ def _block_other(config: MBTConfig, length: int) -> int:
 
 
 def _ends(config: MBTConfig) -> tuple[int, int]:
-    """(multiply-adds, other operations) of what lies before and after the blocks."""
+    """(multiply-adds, other operations) of the embedding before and the head after the blocks."""
     patches = {stream: config.patches(stream) for stream in config.streams}
     values = sum(tokens(config, stream) for stream in config.streams) * config.width
     macs = sum(n * _patch_size(config, s) * config.width for s, n in patches.items())
@@ -80,7 +77,7 @@ def _ends(config: MBTConfig) -> tuple[int, int]:
 
 
 def _heads(config: MBTConfig) -> int:
-    """How often the head is applied: to each stream, and to all together where they are pooled."""
+    """How often the head is applied: to each stream, and once more to the pooled tokens of all."""
     return len(config.streams) + (config.pool != "token")
 
 

@@ -11,7 +11,7 @@ KINDS = ("sigmoid", "softmax")
 
 @dataclass(frozen=True)
 class Head:
-    """Neighboring classes whose probabilities belong together, as they were trained."""
+    """A range of columns of the logits that share one softmax, or have a sigmoid each."""
 
     name: str  # such as "verb"; empty where there is only one head
     kind: str  # sigmoid: any of its labels can be true; softmax: one of them is
@@ -25,22 +25,22 @@ class Head:
 
 
 def make_heads(loss: str, labels: Sequence[str]) -> tuple[Head, ...]:
-    """The heads of a model that was trained with this loss, in the order of its labels.
+    """Return the heads of a model trained with this loss, in the order of its labels.
 
-    Softmax over labels "verb:..." and "noun:..." are two heads; otherwise there is one. ValueError
-    where verbs and nouns are mixed.
+    Softmax over labels "verb:..." and "noun:..." gives two heads; otherwise there is one. Raises
+    ValueError where verbs and nouns alternate.
     """
-    apart = label_heads(labels) if loss == "softmax" else None
-    if not apart:
+    columns_of = label_heads(labels) if loss == "softmax" else None
+    if not columns_of:
         return (Head("", loss, len(labels)),)
-    if any(np.ptp(columns) >= len(columns) for columns in apart.values()):
+    if any(np.ptp(columns) >= len(columns) for columns in columns_of.values()):
         raise ValueError("labels of verbs and nouns are mixed: list all of one kind first.")
-    order = sorted(apart, key=lambda name: apart[name][0])
-    return tuple(Head(name, loss, len(apart[name])) for name in order)
+    order = sorted(columns_of, key=lambda name: columns_of[name][0])
+    return tuple(Head(name, loss, len(columns_of[name])) for name in order)
 
 
 def read_heads(values: Sequence, classes: int) -> tuple[Head, ...]:
-    """The heads of what a file says of them; ValueError where they do not fit so many classes."""
+    """Read heads from a file's JSON; raise ValueError where they do not fit `classes` classes."""
     try:
         heads = tuple(Head(str(v["name"]), v["kind"], int(v["classes"])) for v in values)
     except (TypeError, KeyError):
@@ -50,52 +50,52 @@ def read_heads(values: Sequence, classes: int) -> tuple[Head, ...]:
 
 
 def check_heads(heads: Sequence[Head], classes: int) -> None:
-    """ValueError where the heads do not have so many classes together."""
-    held = sum(head.classes for head in heads)
-    if held != classes:
-        raise ValueError(f"heads of {held} classes do not fit a model of {classes} classes.")
+    """Raise ValueError where the heads together do not have `classes` classes."""
+    total = sum(head.classes for head in heads)
+    if total != classes:
+        raise ValueError(f"heads of {total} classes do not fit a model of {classes} classes.")
 
 
 def in_words(heads: Sequence[Head]) -> str:
-    """What the heads' labels mean, such as "softmax: one of 97 verb and one of 300 noun labels"."""
+    """Describe heads, such as "softmax: one of 97 verb and one of 300 noun labels"."""
     kinds = " and ".join(dict.fromkeys(head.kind for head in heads))
-    many = {"softmax": "one", "sigmoid": "any"}
-    parts = [f"{many[h.kind]} of {h.classes}{' ' * bool(h.name)}{h.name}" for h in heads]
+    quantifier = {"softmax": "one", "sigmoid": "any"}
+    parts = [f"{quantifier[h.kind]} of {h.classes}{' ' * bool(h.name)}{h.name}" for h in heads]
     return f"{kinds}: {' and '.join(parts)} labels"
 
 
 def comparable(logits: np.ndarray, heads: Sequence[Head] = ()) -> np.ndarray:
-    """Logits [..., C] that rank clips of one class: log-probabilities of softmax heads.
+    """Make logits [..., C] comparable between clips: log-probabilities for softmax heads.
 
-    The softmax of a clip's logits does not change when all of them rise, so they say nothing from
-    one clip to another. Logits of sigmoid heads stay as they are, and without heads all do.
+    A constant added to all logits of a clip does not change its softmax, so raw logits cannot rank
+    clips. Logits of sigmoid heads are returned unchanged, and all are where there are no heads.
     """
-    found = np.array(logits, np.result_type(logits, np.float32))
+    logits = np.array(logits, np.result_type(logits, np.float32))
     for head, columns in head_columns(heads):
         if head.kind == "softmax":
-            part = found[..., columns]
+            part = logits[..., columns]
             top = part.max(-1, keepdims=True)
-            found[..., columns] = part - top - np.log(np.exp(part - top).sum(-1, keepdims=True))
-    return found
+            logits[..., columns] = part - top - np.log(np.exp(part - top).sum(-1, keepdims=True))
+    return logits
 
 
 def probabilities(logits: np.ndarray, heads: Sequence[Head] = ()) -> np.ndarray:
-    """Probabilities [..., C] of logits: by softmax of a head that was trained so, else by sigmoid.
+    """Convert logits to probabilities [..., C]: by softmax within a softmax head, else by sigmoid.
 
-    Those of a softmax head sum to one. The logits of several windows of a clip are averaged first.
-    Without heads each class stands for itself.
+    Those of a softmax head sum to one. Average the logits of several windows of a clip first.
+    Without heads every class has its own sigmoid.
     """
-    found = comparable(logits, heads)
-    rest = np.ones(found.shape[-1], bool)
+    values = comparable(logits, heads)
+    sigmoid = np.ones(values.shape[-1], bool)
     for head, columns in head_columns(heads):
-        rest[columns] = head.kind == "sigmoid"
-    found[..., rest] = np.exp(-np.logaddexp(0, -found[..., rest]))
-    found[..., ~rest] = np.exp(found[..., ~rest])
-    return found
+        sigmoid[columns] = head.kind == "sigmoid"
+    values[..., sigmoid] = np.exp(-np.logaddexp(0, -values[..., sigmoid]))
+    values[..., ~sigmoid] = np.exp(values[..., ~sigmoid])
+    return values
 
 
 def ranked(values: np.ndarray, heads: Sequence[Head] = (), count: int | None = None) -> np.ndarray:
-    """Columns of values [C], best first, `count` of each head or all.
+    """Return the columns of values [C] in descending order, `count` of each head or all.
 
     Of several heads the best of each comes first, then the second of each, and so on.
     """
@@ -107,14 +107,14 @@ def ranked(values: np.ndarray, heads: Sequence[Head] = (), count: int | None = N
 
 
 def head_columns(heads: Sequence[Head]) -> list[tuple[Head, slice]]:
-    """Each head with its columns."""
+    """Pair each head with its columns of the logits."""
     ends = np.cumsum([head.classes for head in heads], dtype=int)
     return [(h, slice(end - h.classes, end)) for h, end in zip(heads, ends.tolist(), strict=True)]
 
 
 def label_heads(labels: Sequence[str]) -> dict[str, np.ndarray] | None:
-    """{"verb": its columns, "noun": its columns} where every label begins "verb:" or "noun:"."""
+    """Return the columns of {"verb": ..., "noun": ...} if every label begins "verb:" or "noun:"."""
     starts = np.array([label.partition(":")[0] for label in labels])
     heads = {head: np.flatnonzero(starts == head) for head in ("verb", "noun")}
-    whole = sum(map(len, heads.values())) == len(labels)
-    return heads if whole and all(map(len, heads.values())) else None
+    complete = sum(map(len, heads.values())) == len(labels)
+    return heads if complete and all(map(len, heads.values())) else None

@@ -1,15 +1,18 @@
 """The Multimodal Bottleneck Transformer (MBT): one ViT per modality, joined by bottleneck tokens.
 
-Axes: B clips, C classes, D width, N tokens, T frames, H and W pixels, Z bottleneck tokens.
+Nagrani et al., "Attention Bottlenecks for Multimodal Fusion", NeurIPS 2021. In layers below
+`fusion_layer` each modality attends to its own tokens. From there on it also attends to the Z
+bottleneck tokens, and each layer averages the updates that the modalities make to them (section
+3.2). All weights and biases are arranged as in Scenic's `projects/mbt`.
 
-In layers below `fusion_layer` each modality attends to its own tokens. From there on it also
-attends to the Z bottleneck tokens, and each layer averages the updates that the modalities give
-them (paper, section 3.2). All weights and biases are arranged as in Scenic's `projects/mbt`.
+Axes: B clips, C classes, D width, N tokens, M mel bins, T frames, H and W pixels, Z bottleneck
+tokens. A stream is "rgb" (video) or "spec" (audio).
 """
 
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import accumulate
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -36,14 +39,15 @@ class Output(NamedTuple):
     """The output of the model, the same in training and evaluation."""
 
     logits: Array  # [B, C]
-    stream_logits: dict[str, Array]  # {stream: [B, C]}, what each stream says by itself
+    stream_logits: dict[str, Array]  # {stream: [B, C]}, the head applied to each stream alone
     features: Array  # [B, D], what the head reads (`representation` wide if there is such a layer)
 
 
 class MBT(nn.Module):
-    """`MBT(config).apply({"params": params}, clip, train=False, rngs={"dropout": key})`: Output.
+    """The whole model: `MBT(config).apply({"params": params}, clip)` returns an `Output`.
 
-    With `remat` the backward pass computes each block again instead of keeping what it made.
+    In training pass `train=True, rngs={"dropout": key}`. With `remat` the backward pass computes
+    each block again instead of storing its activations.
     """
 
     config: MBTConfig
@@ -54,20 +58,15 @@ class MBT(nn.Module):
         c = self.config
         streams = present_streams(c, clip)
         tokens = {s: self.embed(s, getattr(clip, s)) for s in streams}  # {s: [B, N, D]}
-        first = self.first_bottleneck(len(tokens[streams[0]]))
-        bottleneck = dict.fromkeys(streams, first)  # {s: [B, Z, D]}, what each stream reads
+        initial = self.initial_bottleneck(batch=len(tokens[streams[0]]))
+        bottleneck = dict.fromkeys(streams, initial)  # {s: [B, Z, D]}, as each stream sees it
 
         for layer in range(c.depth):
             blocks = self.blocks(layer)
-            if not c.fuses(layer, train):
-                tokens = {s: blocks[s](tokens[s], train) for s in streams}
-            elif c.fusion == "bottleneck":
-                tokens, written = fuse_bottleneck(blocks, tokens, bottleneck, train)
-                bottleneck = self.share(layer, bottleneck, written)
-            elif c.shared_encoder:
-                tokens = fuse_shared(blocks, tokens, train)
+            if c.fuses(layer, train):
+                tokens, bottleneck = self.fuse(layer, blocks, tokens, bottleneck, train)
             else:
-                tokens = fuse_separate(blocks, tokens, train)
+                tokens = {s: blocks[s](tokens[s], train) for s in streams}
             self.sow("intermediates", "tokens", tokens)
             self.sow("intermediates", "bottleneck", bottleneck)
 
@@ -77,7 +76,7 @@ class MBT(nn.Module):
         return self.classify(tokens)
 
     def embed(self, stream: str, x: ArrayLike) -> Array:
-        """Embed patches of one stream: class token if any, then patches, plus learned positions."""
+        """Embed one stream: patches, a class token in front if the model has one, positions."""
         c = self.config
         x = jnp.asarray(x, jnp.float32)
         if stream == "rgb" and c.rgb_sampled:
@@ -89,7 +88,7 @@ class MBT(nn.Module):
         init = partial(axis_positions, grid=c.grid(stream))
         return x + self.param(f"{stream}_positions", init, (1, *x.shape[1:]))  # [B, N, D]
 
-    def first_bottleneck(self, batch: int) -> Array | None:
+    def initial_bottleneck(self, batch: int) -> Array | None:
         """Return the learned bottleneck tokens [B, Z, D], or None if the model has none."""
         c = self.config
         if c.fusion != "bottleneck" or len(c.streams) == 1:
@@ -105,19 +104,28 @@ class MBT(nn.Module):
             return dict.fromkeys(c.streams, block(c, layer, name=f"block_{layer}"))
         return {s: block(c, layer, name=f"{s}_block_{layer}") for s in c.streams}
 
-    def share(self, layer: int, old: dict[str, Array], written: dict[str, Array]):
-        """Next bottleneck tokens {stream: [B, Z, D]}: the mean of the streams' updates.
+    def fuse(self, layer: int, blocks, tokens, bottleneck, train):
+        """Run a layer in which the streams exchange information: new tokens and bottleneck."""
+        c = self.config
+        if c.fusion == "bottleneck":
+            tokens, updates = fuse_bottleneck(blocks, tokens, bottleneck, train)
+            return tokens, self.merge_bottlenecks(layer, bottleneck, updates)
+        fuse_joint = fuse_shared if c.shared_encoder else fuse_separate
+        return fuse_joint(blocks, tokens, train), bottleneck
 
-        This is equation 9 of the paper. A hook of `observe.apply_with_hooks` can return others.
+    def merge_bottlenecks(self, layer: int, previous: dict[str, Array], updates: dict[str, Array]):
+        """Next bottleneck tokens {stream: [B, Z, D]}: the mean over the streams' updates (eq. 9).
+
+        Hooks of `observe.apply_with_hooks` can replace them.
         """
-        return dict.fromkeys(old, mean_of(written))
+        return dict.fromkeys(previous, mean_of(updates))
 
     def classify(self, tokens: dict[str, Array]) -> Output:
         """Classify the normalized tokens {stream: [B, N, D]}.
 
-        By class token the logits are the mean of the streams' logits, each read off its own token.
-        Otherwise they come from pooling the tokens of all streams together, and a stream's logits
-        from the same head over its own tokens.
+        With class tokens the logits are the mean over the streams of the head's logits for each
+        class token. Otherwise the tokens of all streams are pooled together for the logits, and
+        those of one stream for its `stream_logits`.
         """
         c = self.config
         head = nn.Dense(c.classes, kernel_init=nn.initializers.zeros, name="head")
@@ -131,24 +139,25 @@ class MBT(nn.Module):
         stream_logits = {s: head(x) for s, x in features.items()}  # {s: [B, C]}
         if c.pool == "token":
             return Output(mean_of(stream_logits), stream_logits, mean_of(features))
-        together = features_of(jnp.concatenate(list(tokens.values()), axis=1))  # [B, D]
-        return Output(head(together), stream_logits, together)
+        joint = features_of(jnp.concatenate(list(tokens.values()), axis=1))  # [B, D]
+        return Output(head(joint), stream_logits, joint)
 
 
 def fuse_bottleneck(blocks, tokens, bottleneck, train):
     """Let each stream attend to its own tokens and the bottleneck [B, Z, D] (paper, eq. 8)."""
-    new, written = {}, {}
+    new, updates = {}, {}
     for s, x in tokens.items():
         y = blocks[s](jnp.concatenate([x, bottleneck[s]], axis=1), train)  # [B, N + Z, D]
-        new[s], written[s] = y[:, : x.shape[1]], y[:, x.shape[1] :]
-    return new, written
+        new[s], updates[s] = y[:, : x.shape[1]], y[:, x.shape[1] :]
+    return new, updates
 
 
 def fuse_shared(blocks, tokens, train):
     """Pass the tokens of all streams as one sequence through one block."""
     x = jnp.concatenate(list(tokens.values()), axis=1)  # [B, N of all, D]
     y = next(iter(blocks.values()))(x, train)
-    return {s: y[:, span] for s, span in spans(tokens).items()}
+    ends = list(accumulate(x.shape[1] for x in tokens.values()))
+    return dict(zip(tokens, jnp.split(y, ends[:-1], axis=1), strict=True))
 
 
 def fuse_separate(blocks, tokens, train):
@@ -161,17 +170,8 @@ def fuse_separate(blocks, tokens, train):
 
 
 def mean_of(arrays: dict[str, Array]) -> Array:
-    """Average over the streams, keeping the shape of each."""
+    """Average arrays of one shape over the streams."""
     return sum(arrays.values()) / len(arrays)
-
-
-def spans(tokens: dict[str, Array]) -> dict[str, slice]:
-    """Return the slice of each stream's tokens in one sequence of all."""
-    start, found = 0, {}
-    for s, x in tokens.items():
-        found[s] = slice(start, start + x.shape[1])
-        start += x.shape[1]
-    return found
 
 
 class Block(nn.Module):
@@ -199,7 +199,7 @@ class Block(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Drop the whole residual branch of a clip with this probability, without rescaling."""
+    """Drop a clip's whole residual branch with probability `rate`, without rescaling (Scenic's)."""
 
     rate: float
 
@@ -207,12 +207,15 @@ class StochasticDepth(nn.Module):
     def __call__(self, branch: Array, train: bool) -> Array:
         if not train or self.rate == 0:
             return branch
-        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (len(branch), 1, 1))
-        return branch * kept  # [B, N, D]
+        mask = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.rate, (len(branch), 1, 1))
+        return branch * mask  # [B, N, D]
 
 
 def patchify(x: Array, patch: Sequence[int]) -> Array:
-    """Cut into patches [B, N, values of a patch], row-major; partial patches are dropped."""
+    """Cut an array [B, ..., 3] into patches [B, N, values of a patch], row by row.
+
+    `patch` holds the size of a patch along each axis; partial patches at the end are dropped.
+    """
     grid = [size // side for size, side in zip(x.shape[1:-1], patch, strict=True)]
     x = x[(slice(None), *(slice(n * side) for n, side in zip(grid, patch, strict=True)))]
     pairs = [size for pair in zip(grid, patch, strict=True) for size in pair]
@@ -223,10 +226,10 @@ def patchify(x: Array, patch: Sequence[int]) -> Array:
 
 
 def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> Array:
-    """Initial positions [1, N, D]: the sum of a random vector per place on each axis of the grid.
+    """Initial position embeddings [1, N, D]: one random vector per place on each axis, summed.
 
-    Places in the same row, column or instant so begin alike, and a small model need not learn the
-    grid token by token. A class token in front gets a vector of its own.
+    Patches of the same row, column or time thus start with similar embeddings, and a small model
+    need not learn the grid token by token. A class token in front gets a vector of its own.
     """
     keys = jax.random.split(key, len(grid) + 1)
     vectors = []
@@ -239,17 +242,17 @@ def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> A
 
 
 def present_streams(config: MBTConfig, clip: Clip) -> list[str]:
-    """Return the streams that the model wants and the clip has, in the model's order."""
+    """Return the model's streams that the clip has; raise ValueError where a shape does not fit."""
     streams = [s for s in config.streams if getattr(clip, s) is not None]
     if not streams:
         raise ValueError(f"the clip has none of the model's streams {config.streams}.")
     for s in streams:
-        shape, wanted = getattr(clip, s).shape, config.shape(s)
-        fits = len(shape) == len(wanted) + 2 and shape[-1] == 3
+        shape, expected = getattr(clip, s).shape, config.shape(s)
+        fits = len(shape) == len(expected) + 2 and shape[-1] == 3
         if not fits or config.grid_of(s, shape[1:-1]) != config.grid(s):
             raise ValueError(
-                f"clip.{s} has shape {tuple(shape)}; this model wants "
-                f"[clips, {', '.join(map(str, wanted))}, 3]."
+                f"clip.{s} has shape {tuple(shape)}; this model needs "
+                f"[clips, {', '.join(map(str, expected))}, 3]."
             )
     return streams
 

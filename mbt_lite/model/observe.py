@@ -22,31 +22,32 @@ def apply_with_hooks(
     model: MBT,
     params: dict,
     clip: Clip,
-    weigh: Callable | None = None,
-    share: Callable | None = None,
+    attention_probs: Callable | None = None,
+    merge_bottlenecks: Callable | None = None,
 ) -> Output:
-    """Run a forward pass in which functions of yours see and change attention and bottleneck.
+    """Run a forward pass in which two functions see, and can replace, intermediate results.
 
-    `weigh(layer, stream, weights)` gives back the weights [B, H, Q, K] to go on with; `stream` is
-    None where one sequence holds all of them. `share(layer, old, written, shared)`, each of them
-    {stream: [B, Z, D]}, gives back what the streams read next. Nothing is computed twice.
+    `attention_probs(layer, stream, weights)` returns the weights [B, H, Q, K] to continue with;
+    `stream` is None where one sequence holds the tokens of all streams.
+    `merge_bottlenecks(layer, previous, updates, merged)`, each argument {stream: [B, Z, D]},
+    returns the bottleneck tokens of the next layer. Nothing is computed twice.
     """
     c, streams = model.config, present_streams(model.config, clip)
     calls = Counter()
 
-    def tap(call, args, kwargs, context):
-        made = call(*args, **kwargs)
-        if context.method_name == "weigh" and weigh:
+    def intercept(method, args, kwargs, context):
+        result = method(*args, **kwargs)
+        if context.method_name == "attention_probs" and attention_probs:
             name, layer = context.module.path[0].rsplit("block_", 1)
             joint = c.fusion == "joint" and c.fuses(int(layer), training=False)
-            own = name.rstrip("_") or (None if joint else streams[calls[layer]])
+            stream = name.rstrip("_") or (None if joint else streams[calls[layer]])
             calls[layer] += 1
-            return weigh(int(layer), own, made)
-        if context.method_name == "share" and share:
-            return share(*args, made)
-        return made
+            return attention_probs(int(layer), stream, result)
+        if context.method_name == "merge_bottlenecks" and merge_bottlenecks:
+            return merge_bottlenecks(*args, result)
+        return result
 
-    with nn.intercept_methods(tap):
+    with nn.intercept_methods(intercept):
         output, _ = model.apply({"params": params}, clip, mutable=["intermediates"])
     return output
 
@@ -62,23 +63,23 @@ def attention_rows(
 ) -> tuple[Output, dict[str, Array]]:
     """Return the output and, per stream, the attention [B, L, H, Q, N] of query tokens to patches.
 
-    `query` is "bottleneck" (Q = Z rows, in fused layers only), "cls" (one row, any layer), "mean"
-    (the mean row of all patches) or a stream, of which the patch number `token` asks and which
-    alone comes back. All maps of a full-size clip are 5.5 GB, so only these rows are made, inside
-    jit, out of the queries and keys of the same forward pass. Rows sum to less than one: class
-    token, bottlenecks and, in joint fusion, the other stream take the rest.
+    `query` is "bottleneck" (Q = Z rows, fused layers only), "cls" (one row, any layer), "mean" (the
+    mean row of all patches) or a stream: then the one row of its patch number `token`, and only
+    that stream's map is returned. All maps of a full-size clip are 5.5 GB, so only these rows are
+    computed, inside jit, from the queries and keys of the same forward pass. Rows sum to less than
+    one: the class token, the bottleneck and, in joint fusion, the other stream get the remainder.
     """
     c = model.config
     layers = query_layers(c, query, layers)
-    output, seen = model.apply({"params": params}, clip, mutable=["heads"])
+    output, state = model.apply({"params": params}, clip, mutable=["heads"])
     lengths = {s: c.patches(s) + (c.pool == "token") for s in present_streams(c, clip)}
     rows = {s: [] for s in lengths if query not in c.streams or query == s}
     for layer in layers:
         for s in rows:
-            q, k, start = stream_heads(c, seen["heads"], lengths, s, layer)  # [B, H, N + ., d]
+            q, k, start = stream_heads(c, state["heads"], lengths, s, layer)  # [B, H, N + ., d]
             stop, first = start + lengths[s], start + (c.pool == "token")
-            asking = query_rows(q, query, start, first, stop, token)
-            maps = attention_weights(asking, k)[..., first:stop]
+            q = query_rows(q, query, start, first, stop, token)
+            maps = attention_weights(q, k)[..., first:stop]
             rows[s].append(maps.mean(2, keepdims=True) if query == "mean" else maps)
     return output, {s: jnp.stack(maps, axis=1) for s, maps in rows.items()}
 
@@ -95,34 +96,34 @@ def query_rows(q: Array, query: str, start: int, first: int, stop: int, token) -
 
 
 def query_layers(config: MBTConfig, query: str, layers: Sequence[int] | None) -> list[int]:
-    """Return the layers to show, from 0; raise ValueError if the query has no token there.
+    """Return the layers to show, from 0; raise ValueError if the query has no token in one of them.
 
-    By default the bottleneck's last layer is left out: nobody reads what it reads there.
+    By default the bottleneck's last layer is left out, because nothing reads its update.
     """
-    depth = range(config.depth)
     if query == "cls" and config.pool != "token":
-        raise ValueError(f"a model that pools by {config.pool!r} has no class token to ask.")
+        raise ValueError(f"a model that pools by {config.pool!r} has no class token as query.")
     if query not in ("cls", "bottleneck", "mean", *config.streams):
-        raise ValueError(f"query={query!r}: ask 'bottleneck', 'cls', 'mean' or a patch.")
-    bottled = config.fusion == "bottleneck"
-    able = [
-        i for i in depth if query != "bottleneck" or bottled and config.fuses(i, training=False)
-    ]
-    useful = able[:-1] or able if query == "bottleneck" else able
-    wanted = useful if layers is None else [i + config.depth * (i < 0) for i in layers]
-    if not wanted or not set(wanted) <= set(able):
-        raise ValueError(f"query={query!r} has tokens in layers {able} here, not in {layers}.")
-    return wanted
+        raise ValueError(f"query={query!r}: use 'bottleneck', 'cls', 'mean' or a patch.")
+    possible = default = list(range(config.depth))
+    if query == "bottleneck":
+        has_bottleneck = config.fusion == "bottleneck"
+        possible = [i for i in possible if has_bottleneck and config.fuses(i, training=False)]
+        default = possible[:-1] or possible
+    chosen = default if layers is None else [i + config.depth * (i < 0) for i in layers]
+    if not chosen or not set(chosen) <= set(possible):
+        raise ValueError(f"query={query!r} has tokens in layers {possible} here, not in {layers}.")
+    return chosen
 
 
-def stream_heads(config, seen, lengths, stream, layer) -> tuple[Array, Array, int]:
+def stream_heads(config, heads, lengths, stream, layer) -> tuple[Array, Array, int]:
     """Return queries and keys of this stream's sequence, and where the stream starts in it."""
     joint = config.fusion == "joint" and config.fuses(layer, training=False)
     order = list(lengths)
-    before = sum(lengths[s] for s in order[: order.index(stream)])
-    others = sum(lengths.values()) - lengths[stream]
-    name = f"block_{layer}" if config.shared_encoder else f"{stream}_block_{layer}"
-    heads, call, start = seen[name]["attention"], 0, others if joint else 0
     if config.shared_encoder:
-        call, start = (0, before) if joint else (order.index(stream), 0)
-    return heads["queries"][call], heads["keys"][call], start
+        block = heads[f"block_{layer}"]["attention"]
+        call = 0 if joint else order.index(stream)
+        start = sum(lengths[s] for s in order[: order.index(stream)]) if joint else 0
+    else:  # the other streams come first
+        block, call = heads[f"{stream}_block_{layer}"]["attention"], 0
+        start = sum(lengths.values()) - lengths[stream] if joint else 0
+    return block["queries"][call], block["keys"][call], start

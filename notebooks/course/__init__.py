@@ -32,9 +32,9 @@ UNSEEN = (
 
 
 def begin() -> None:
-    """Prints what this notebook runs on; float32 products are taken at full precision from here.
+    """Print versions, devices and profile, and set float32 products to full precision.
 
-    Versions, devices, profile, and what to do where JAX does not see the machine's accelerator.
+    If JAX does not use the machine's accelerator, print what to do.
     """
     import flax
     import jax
@@ -44,8 +44,8 @@ def begin() -> None:
     from course.runtime import accelerator
 
     versions = {"mbt_lite": mbt_lite.__version__, "jax": jax.__version__, "flax": flax.__version__}
-    said = ", ".join(f"{name} {version}" for name, version in versions.items())
-    print(f"{said}, NumPy {numpy.__version__}, Python {platform.python_version()}")
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+    print(f"{listed}, NumPy {numpy.__version__}, Python {platform.python_version()}")
     devices = ", ".join(sorted({device.device_kind for device in jax.devices()}))
     print(f"{jax.device_count()} device(s): {devices}{'; smoke profile' if SMOKE else ''}")
     unseen = accelerator() if jax.default_backend() == "cpu" else None
@@ -61,28 +61,28 @@ def pick(full, smoke):
 
 
 def samples() -> Path:
-    """The folder of small clips that comes with the repository."""
-    above = [Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]]
-    for folder in above:
+    """Return the folder of small clips that is part of the repository."""
+    candidates = [Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2]]
+    for folder in candidates:
         if (folder / "data_samples" / "labels.csv").is_file():
             return folder / "data_samples"
     raise FileNotFoundError("data_samples is not here; clone the repository, or use own clips.")
 
 
 def exercises(lesson: str) -> tuple[Exercise, ...]:
-    """The exercises of a notebook, in their order."""
+    """Return the exercises of a notebook, in order."""
     return importlib.import_module(f"course.{LESSONS[lesson]}").EXERCISES
 
 
 def exercise(name: str) -> Exercise:
-    """The exercise of this name, which is also that of the function to write."""
+    """Return the exercise with this name, which is also the name of the function to write."""
     for lesson in LESSONS:
-        for one in exercises(lesson):
-            if one.name == name:
-                return one
+        for candidate in exercises(lesson):
+            if candidate.name == name:
+                return candidate
     raise ValueError(f"no exercise asks for a function {name!r}.")
 
 
 def check(answer: Callable) -> Verdict:
-    """The `Verdict` on a learner's function; its name says which exercise it answers."""
+    """Return the `Verdict` on a learner's function, whose name is that of the exercise."""
     return exercise(answer.__name__).check(answer)

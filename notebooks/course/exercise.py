@@ -12,7 +12,7 @@ NOTHING = "nothing is here yet: write the function, then run the cell."
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an answer is right, and what to say of it."""
+    """Whether a solution is right, and an explanation."""
 
     right: bool
     words: str
@@ -23,11 +23,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Exercise:
-    """A function to write, of the name `name`.
+    """A function that the learner writes, called `name`.
 
-    `start`, `solution` and each of `mistakes` are code that defines it; `given` is code that runs
-    before. `probes()` are the arguments it is tried on. A mistake's key says what went wrong, such
-    as "the scores are not divided by the root of the width".
+    `start`, `solution` and each of `mistakes` are code that defines it; the code `given` runs
+    before it. `probes()` are the arguments that it is tested on. The key of a mistake describes it,
+    such as "the scores are not divided by the root of the width".
     """
 
     name: str
@@ -44,44 +44,35 @@ class Exercise:
     given: str = "import numpy as np"
     tolerance: float = 1e-4
 
-    def made(self, code: str) -> Callable:
-        """The function that a piece of code defines."""
+    def define(self, code: str) -> Callable:
+        """Return the function that a piece of code defines."""
         names: dict = {}
         exec(f"{self.given}\n{code}", names)
         return names[self.name]
 
     def check(self, answer: Callable) -> Verdict:
-        """The `Verdict` on a function: right, a known mistake, or what is different about it."""
+        """Return the `Verdict` on a function: right, a known mistake, or how its results differ."""
         try:
-            found = [answer(*arguments) for arguments in self.probes()]
+            results = [answer(*arguments) for arguments in self.probes()]
         except NotImplementedError:
             return Verdict(False, NOTHING)
         except Exception as error:  # a learner's error, of whatever kind
-            said = f"it stopped with {type(error).__name__}: {error}".rstrip(".")
-            return Verdict(False, f"{said}. {self.hinted}")
-        if any(one is None or one is Ellipsis for one in found):
-            return Verdict(False, f"it returns nothing yet. {self.hinted}")
-        wanted = self.outputs(self.solution)
-        found = [like(a, b) for a, b in zip(found, wanted, strict=True)]
-        if alike(found, wanted, self.tolerance):
+            sentence = f"it stopped with {type(error).__name__}: {error}".rstrip(".")
+            return Verdict(False, f"{sentence}. Hint: {self.hint}")
+        if any(result is None or result is Ellipsis for result in results):
+            return Verdict(False, f"it returns nothing yet. Hint: {self.hint}")
+        expected = _outputs(self, self.solution)
+        results = [like(a, b) for a, b in zip(results, expected, strict=True)]
+        if alike(results, expected, self.tolerance):
             return Verdict(True, self.praise)
         for words, code in self.mistakes.items():
-            if alike(found, self.outputs(code), self.tolerance):
+            if alike(results, _outputs(self, code), self.tolerance):
                 return Verdict(False, f"it looks as if {words}.")
-        for arguments, a, b in zip(self.probes(), found, wanted, strict=True):
+        for arguments, a, b in zip(self.probes(), results, expected, strict=True):
             if not alike([a], [b], self.tolerance):
-                said = f"{difference([a], [b])} It was asked for {shown(arguments)}."
-                return Verdict(False, f"{said} {self.hinted}")
+                sentence = f"{difference([a], [b])} The arguments were {shown(arguments)}."
+                return Verdict(False, f"{sentence} Hint: {self.hint}")
         raise AssertionError("results that differ together differ one by one")
-
-    @property
-    def hinted(self) -> str:
-        """The hint as a sentence."""
-        return f"Hint: {self.hint}"
-
-    def outputs(self, code: str) -> list:
-        """What the function of this code gives on the probes; kept."""
-        return _outputs(self, code)
 
     def __hash__(self) -> int:
         return hash(self.name)
@@ -89,36 +80,38 @@ class Exercise:
 
 @lru_cache(maxsize=256)
 def _outputs(exercise: Exercise, code: str) -> list:
-    function = exercise.made(code)
+    """Results of the function that this code defines, on the exercise's probes."""
+    function = exercise.define(code)
     return [function(*arguments) for arguments in exercise.probes()]
 
 
-def like(found, wanted):
-    """A result in the shape of the wanted one where only the kind of container differs.
+def like(result, expected):
+    """Convert a result to the container of the expected one: list, tuple or array of numbers."""
+    if (
+        isinstance(expected, tuple)
+        and isinstance(result, list | tuple)
+        and len(result) == len(expected)
+    ):
+        return tuple(like(a, b) for a, b in zip(result, expected, strict=True))
+    if isinstance(expected, list) and isinstance(result, tuple | np.ndarray):
+        result = list(result)
+    if isinstance(expected, list) and isinstance(result, list) and len(result) == len(expected):
+        return [like(a, b) for a, b in zip(result, expected, strict=True)]
+    if isinstance(expected, np.ndarray | jax.Array) and isinstance(result, list | tuple):
+        return _stacked(result)
+    return result
 
-    Lists, tuples and arrays of numbers are as good as one another.
-    """
-    if isinstance(wanted, tuple) and isinstance(found, list | tuple) and len(found) == len(wanted):
-        return tuple(like(a, b) for a, b in zip(found, wanted, strict=True))
-    if isinstance(wanted, list) and isinstance(found, tuple | np.ndarray):
-        found = list(found)
-    if isinstance(wanted, list) and isinstance(found, list) and len(found) == len(wanted):
-        return [like(a, b) for a, b in zip(found, wanted, strict=True)]
-    if isinstance(wanted, np.ndarray | jax.Array) and isinstance(found, list | tuple):
-        return _stacked(found)
-    return found
 
-
-def _stacked(found: Sequence):
-    """One array of a sequence; the sequence where its parts have different shapes."""
+def _stacked(result: Sequence):
+    """Stack a sequence to one array, unless its parts have different shapes."""
     try:
-        return np.asarray(found)
+        return np.asarray(result)
     except ValueError:
-        return found
+        return result
 
 
 def shown(arguments: tuple) -> str:
-    """What a function was given: shapes of arrays, small values as they are."""
+    """Describe arguments: shapes of arrays, small values as they are."""
     return ", ".join(map(_shown, arguments))
 
 
@@ -129,11 +122,11 @@ def _shown(value) -> str:
     return words if len(words) <= 60 else f"a {type(value).__name__} of {len(value)}"
 
 
-def alike(found: Sequence, wanted: Sequence, tolerance: float) -> bool:
-    """Whether all results have the same structure, shapes and, nearly, values."""
-    if jax.tree.structure(list(found)) != jax.tree.structure(list(wanted)):
+def alike(result: Sequence, expected: Sequence, tolerance: float) -> bool:
+    """Whether all results have equal structures and shapes, and nearly equal values."""
+    if jax.tree.structure(list(result)) != jax.tree.structure(list(expected)):
         return False
-    pairs = zip(jax.tree.leaves(list(found)), jax.tree.leaves(list(wanted)), strict=True)
+    pairs = zip(jax.tree.leaves(list(result)), jax.tree.leaves(list(expected)), strict=True)
     return all(_close(a, b, tolerance) for a, b in pairs)
 
 
@@ -150,11 +143,11 @@ def _numbers(x: np.ndarray) -> bool:
     return x.dtype.kind not in "OSUMm"  # objects, bytes, words, times
 
 
-def difference(found: Sequence, wanted: Sequence) -> str:
+def difference(result: Sequence, expected: Sequence) -> str:
     """How the first result differs, in a sentence."""
-    if jax.tree.structure(list(found)) != jax.tree.structure(list(wanted)):
-        return f"It gives {_kind(found[0])}, and {_kind(wanted[0])} was expected."
-    pairs = zip(jax.tree.leaves(list(found)), jax.tree.leaves(list(wanted)), strict=True)
+    if jax.tree.structure(list(result)) != jax.tree.structure(list(expected)):
+        return f"It gives {_kind(result[0])}, and {_kind(expected[0])} was expected."
+    pairs = zip(jax.tree.leaves(list(result)), jax.tree.leaves(list(expected)), strict=True)
     for a, b in pairs:
         if isinstance(a, str) or isinstance(b, str):
             if not _close(a, b, 0.0):
@@ -168,13 +161,13 @@ def difference(found: Sequence, wanted: Sequence) -> str:
         if not _close(a, b, 1e-4):
             apart = np.abs(np.float64(a) - np.float64(b))
             if np.isnan(apart).any():
-                return "The shapes are right, but there are values that are no numbers (nan)."
+                return "The shapes are right, but there are values that are not numbers (nan)."
             return f"The shapes are right, the values up to {apart.max():.3g} apart."
     return "It is nearly right, but not exactly enough."
 
 
 def _kind(value) -> str:
-    """What a result is, such as "a tuple of 2"."""
+    """Describe a result, such as "a tuple of 2"."""
     if isinstance(value, dict):
         return f"a dict with {', '.join(map(repr, value)) or 'nothing'}"
     if isinstance(value, list | tuple):

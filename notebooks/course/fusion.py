@@ -30,11 +30,11 @@ MAY_READ = Exercise(
     minutes=10,
     task=(
         "Draw the mask of one layer: `True` where the token of a row may read the token of a "
-        "column. The order is sound, picture, bottleneck tokens. `fusion` is `'late'` (the streams never "
-        "meet), `'joint'` (from `fusion_layer` on everybody reads everybody) or `'bottleneck'` "
-        "(from `fusion_layer` on a stream also reads the bottleneck tokens, and the bottleneck tokens read all). Before "
-        "that layer nobody reads a bottleneck token, and a bottleneck token reads nobody. Layers count from 0; only "
-        "`'bottleneck'` has bottleneck tokens."
+        "column. The order is sound, picture, bottleneck. `fusion` is `'late'` (the streams never "
+        "meet), `'joint'` (from `fusion_layer` on every token reads every token) or `'bottleneck'` "
+        "(from `fusion_layer` on a stream also reads the bottleneck tokens, and these read all). "
+        "Before that layer no token reads the bottleneck, and the bottleneck reads no token. "
+        "Layers count from 0; only `'bottleneck'` has bottleneck tokens."
     ),
     hint=(
         "Begin with `np.zeros(..., bool)`, allow each stream to itself, and add the rest only if "
@@ -42,12 +42,12 @@ MAY_READ = Exercise(
     ),
     start='''
 def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
-    """bool [n, n] with n = sounds + pictures + bottlenecks: may the row's token read the column's?"""
+    """Mask [n, n], n = sounds + pictures + bottlenecks: may the row's token read the column's?"""
     raise NotImplementedError
 ''',
     solution='''
 def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
-    """bool [n, n] with n = sounds + pictures + bottlenecks: may the row's token read the column's?"""
+    """Mask [n, n], n = sounds + pictures + bottlenecks: may the row's token read the column's?"""
     n = sounds + pictures
     mask = np.zeros([n + bottlenecks] * 2, bool)
     mask[:sounds, :sounds] = mask[sounds:n, sounds:n] = True  # each stream itself
@@ -94,7 +94,7 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
         mask[:, z] = mask[z] = True
     return mask
 """,
-        "rows and columns are only half done: the bottleneck tokens are read, but they read no token": """
+        "only half is done: the bottleneck tokens are read, but they read no token": """
 def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
     mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
@@ -104,7 +104,7 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
         mask[:, z] = True
     return mask
 """,
-        "rows and columns are only half done: the bottleneck tokens read all, but no token reads them": """
+        "only half is done: the bottleneck tokens read all, but no token reads them": """
 def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
     mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
@@ -114,7 +114,7 @@ def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
         mask[z] = True
     return mask
 """,
-        "the bottleneck tokens do not read one another; in a block every token of the sequence reads all": """
+        "the bottleneck tokens do not read one another; in a block every token reads all": """
 def may_read(fusion, fusion_layer, layer, sounds, pictures, bottlenecks):
     mask, s, p, z = parts(sounds, pictures, bottlenecks)
     mask[s, s] = mask[p, p] = True
@@ -163,14 +163,15 @@ EXCHANGE = Exercise(
     task=(
         "Write one fused layer. `blocks` and `tokens` are dictionaries by stream, in the order "
         "`'spec'`, `'rgb'`; a block takes a sequence `[n, D]` and gives one of the same shape. "
-        "Each stream's block runs over its tokens `[N, D]` with the bottleneck tokens `[Z, D]` after them. "
-        "Both streams read the *same old* bottleneck tokens; the new ones are the mean of what the two wrote. "
-        "Give back the new tokens, a dictionary like `tokens`, and the new bottleneck tokens."
+        "Each stream's block runs over its tokens `[N, D]` with the bottleneck tokens `[Z, D]` "
+        "after them. Both streams read the *same old* bottleneck tokens; the new ones are the mean "
+        "of the two updates. Give back the new tokens, a dictionary like `tokens`, and the new "
+        "bottleneck tokens."
     ),
     hint=(
-        "`blocks[s](np.concatenate([tokens[s], bottlenecks]))`; the first `len(tokens[s])` rows are "
-        "tokens, the rest is what this stream wrote. Collect what was written, and average after "
-        "the loop."
+        "`blocks[s](np.concatenate([tokens[s], bottlenecks]))`; the first `len(tokens[s])` rows "
+        "are tokens, the others are this stream's update of the bottleneck. Collect the updates, "
+        "and average them after the loop."
     ),
     start='''
 def exchange(blocks, tokens, bottlenecks):
@@ -188,8 +189,8 @@ def exchange(blocks, tokens, bottlenecks):
     return new, np.mean(written, axis=0)
 ''',
     mistakes={
-        "the second stream reads the bottleneck tokens that the first has already written; both should read "
-        "the old ones": """
+        "the second stream reads the bottleneck tokens that the first has already updated; both "
+        "should read the old ones": """
 def exchange(blocks, tokens, bottlenecks):
     new, written = {}, []
     for s, x in tokens.items():
@@ -198,7 +199,7 @@ def exchange(blocks, tokens, bottlenecks):
         written.append(bottlenecks)
     return new, np.mean(written, axis=0)
 """,
-        "the new bottleneck tokens are those of the last stream alone, not the mean of both": """
+        "the new bottleneck tokens are the last stream's update alone, not the mean of both": """
 def exchange(blocks, tokens, bottlenecks):
     new = {}
     for s, x in tokens.items():
@@ -206,7 +207,7 @@ def exchange(blocks, tokens, bottlenecks):
         new[s], written = y[: len(x)], y[len(x) :]
     return new, written
 """,
-        "the new bottleneck tokens are the sum of what was written, not the mean": """
+        "the new bottleneck tokens are the sum of the updates, not their mean": """
 def exchange(blocks, tokens, bottlenecks):
     new, written = {}, 0
     for s, x in tokens.items():
@@ -214,7 +215,7 @@ def exchange(blocks, tokens, bottlenecks):
         new[s], written = y[: len(x)], written + y[len(x) :]
     return new, written
 """,
-        "the mean is taken over the wrong axis: over the bottleneck tokens, not over the streams": """
+        "the mean is over the wrong axis: over the bottleneck tokens, not over the streams": """
 def exchange(blocks, tokens, bottlenecks):
     new, written = {}, []
     for s, x in tokens.items():
@@ -223,7 +224,7 @@ def exchange(blocks, tokens, bottlenecks):
         written.append(y[len(x) :])
     return new, np.mean(written, axis=1)
 """,
-        "the old bottleneck tokens are handed on: nothing that was written arrives": """
+        "the old bottleneck tokens are returned: the updates are lost": """
 def exchange(blocks, tokens, bottlenecks):
     new = {s: blocks[s](np.concatenate([x, bottlenecks]))[: len(x)] for s, x in tokens.items()}
     return new, bottlenecks
@@ -233,7 +234,7 @@ def exchange(blocks, tokens, bottlenecks):
     new = {s: blocks[s](np.concatenate([x, bottlenecks])) for s, x in tokens.items()}
     return new, np.mean([y[-len(bottlenecks) :] for y in new.values()], axis=0)
 """,
-        "only the new tokens come back; the new bottleneck tokens are asked for, too": """
+        "only the new tokens are returned; return the new bottleneck tokens, too": """
 def exchange(blocks, tokens, bottlenecks):
     return {s: blocks[s](np.concatenate([x, bottlenecks]))[: len(x)] for s, x in tokens.items()}
 """,
@@ -249,8 +250,9 @@ def exchange(blocks, tokens, bottlenecks):
     },
     probes=_streams,
     praise=(
-        "as both read the same old bottleneck tokens, it makes no difference which stream comes first. In the "
-        "new bottleneck tokens sound and picture are mixed for the first time; who reads them reads both."
+        "as both read the same old bottleneck tokens, it makes no difference which stream comes "
+        "first. The new bottleneck tokens mix sound and picture for the first time; who reads them "
+        "reads both."
     ),
 )
 

@@ -120,12 +120,12 @@ def fused_qkv(query, key, value):
 
 
 def _trees() -> list[tuple]:
-    wanted = {"cls": (1, 1, 8), "head/bias": (3,), "head/kernel": (8, 3), "norm/scale": (8,)}
-    turned = wanted | {"head/kernel": (3, 8)}
+    expected = {"cls": (1, 1, 8), "head/bias": (3,), "head/kernel": (8, 3), "norm/scale": (8,)}
+    turned = expected | {"head/kernel": (3, 8)}
     return [
-        (dict(wanted), wanted),
-        ({name: shape for name, shape in turned.items() if name != "cls"}, wanted),
-        (wanted | {"block_12/scale": (8,), "norm/scale": (2, 4), "head/bias": (5,)}, wanted),
+        (dict(expected), expected),
+        ({name: shape for name, shape in turned.items() if name != "cls"}, expected),
+        (expected | {"block_12/scale": (8,), "norm/scale": (2, 4), "head/bias": (5,)}, expected),
         ({"a": (2,)}, {"b": (2,), "c": ()}),
     ]
 
@@ -136,50 +136,50 @@ WHAT_DOES_NOT_FIT = Exercise(
     level="medium",
     minutes=10,
     task=(
-        "Write the check that stands before every conversion. `theirs` and `wanted` are "
-        "`{name: shape}`. Give back three sorted lists of names: `missing` (wanted, but not "
-        "theirs), `unused` (theirs, but not wanted), `misshaped` (in both, with other shapes)."
+        "Write the check that stands before every conversion. `theirs` and `expected` are "
+        "`{name: shape}`. Give back three sorted lists of names: `missing` (expected, but not "
+        "theirs), `unused` (theirs, but not expected), `misshaped` (in both, with other shapes)."
     ),
     hint="The keys of a dict are like a set: `a.keys() - b.keys()`, `a.keys() & b.keys()`.",
     start='''
-def what_does_not_fit(theirs, wanted):
+def what_does_not_fit(theirs, expected):
     """(missing, unused, misshaped), each a sorted list of names."""
     raise NotImplementedError
 ''',
     solution='''
-def what_does_not_fit(theirs, wanted):
+def what_does_not_fit(theirs, expected):
     """(missing, unused, misshaped), each a sorted list of names."""
-    missing = sorted(wanted.keys() - theirs.keys())
-    unused = sorted(theirs.keys() - wanted.keys())
-    both = sorted(theirs.keys() & wanted.keys())
-    return missing, unused, [name for name in both if theirs[name] != wanted[name]]
+    missing = sorted(expected.keys() - theirs.keys())
+    unused = sorted(theirs.keys() - expected.keys())
+    both = sorted(theirs.keys() & expected.keys())
+    return missing, unused, [name for name in both if theirs[name] != expected[name]]
 ''',
     mistakes={
         "what nobody wants is passed over, as Flax itself does: a lost layer looks like a bad "
         "model": """
-def what_does_not_fit(theirs, wanted):
-    both = sorted(theirs.keys() & wanted.keys())
-    missing = sorted(wanted.keys() - theirs.keys())
-    return missing, [], [name for name in both if theirs[name] != wanted[name]]
+def what_does_not_fit(theirs, expected):
+    both = sorted(theirs.keys() & expected.keys())
+    missing = sorted(expected.keys() - theirs.keys())
+    return missing, [], [name for name in both if theirs[name] != expected[name]]
 """,
         "missing and unused have changed places": """
-def what_does_not_fit(theirs, wanted):
-    both = sorted(theirs.keys() & wanted.keys())
-    missing = sorted(wanted.keys() - theirs.keys())
-    unused = sorted(theirs.keys() - wanted.keys())
-    return unused, missing, [name for name in both if theirs[name] != wanted[name]]
+def what_does_not_fit(theirs, expected):
+    both = sorted(theirs.keys() & expected.keys())
+    missing = sorted(expected.keys() - theirs.keys())
+    unused = sorted(theirs.keys() - expected.keys())
+    return unused, missing, [name for name in both if theirs[name] != expected[name]]
 """,
         "only sizes are compared: (8, 3) and (3, 8) hold as many numbers, in another order": """
-def what_does_not_fit(theirs, wanted):
-    both = sorted(theirs.keys() & wanted.keys())
-    missing = sorted(wanted.keys() - theirs.keys())
-    unused = sorted(theirs.keys() - wanted.keys())
+def what_does_not_fit(theirs, expected):
+    both = sorted(theirs.keys() & expected.keys())
+    missing = sorted(expected.keys() - theirs.keys())
+    unused = sorted(theirs.keys() - expected.keys())
     size = np.prod
-    return missing, unused, [n for n in both if size(theirs[n]) != size(wanted[n])]
+    return missing, unused, [n for n in both if size(theirs[n]) != size(expected[n])]
 """,
         "no shape is compared": """
-def what_does_not_fit(theirs, wanted):
-    return sorted(wanted.keys() - theirs.keys()), sorted(theirs.keys() - wanted.keys()), []
+def what_does_not_fit(theirs, expected):
+    return sorted(expected.keys() - theirs.keys()), sorted(theirs.keys() - expected.keys()), []
 """,
     },
     probes=_trees,

@@ -1,7 +1,7 @@
-"""Complete the Python environment of a notebook, and change nothing that is there.
+"""Install what a notebook's Python environment lacks, without changing what it has.
 
 A runtime such as Colab's brings its own NumPy and JAX. They may be loaded when a notebook starts,
-and that JAX fits the machine's driver: another version breaks the kernel or finds no accelerator.
+and its JAX fits the machine's driver: another version breaks the kernel or finds no accelerator.
 """
 
 import importlib
@@ -24,23 +24,23 @@ EXTRAS = ("demo", "notebooks", "data")
 
 
 def complete(root: Path = ROOT) -> None:
-    """Installs what the notebooks need and this environment lacks; all else keeps its version.
+    """Install the packages that the notebooks need and this environment lacks.
 
-    `root` is a clone of the project. Only a package that mbt_lite cannot work with is replaced; if
-    this kernel has loaded it, a sentence says so and the kernel restarts. SystemExit, with a
-    sentence, where something cannot be installed.
+    `root` is a clone of the project. Installed packages keep their version, unless mbt_lite cannot
+    work with it; if this kernel has loaded such a package, it restarts after a message. Raises
+    SystemExit where something cannot be installed.
     """
     needs, here = requirements(root), installed()
     unfit = {name for name, need in needs.items() if name in here and not _fits(need, here[name])}
-    wanted = [str(need) for name, need in needs.items() if name in unfit or name not in here]
+    missing = [str(need) for name, need in needs.items() if name in unfit or name not in here]
     replaced = unfit & loaded() if unfit else set()
-    if wanted:
-        print(f"Installing {', '.join(wanted)}; all else stays as it is.", flush=True)
+    if missing:
+        print(f"Installing {', '.join(missing)}; all else stays as it is.", flush=True)
         pins = [f"{name}=={version}" for name, version in here.items() if name not in unfit]
         with tempfile.TemporaryDirectory() as folder:
-            kept = Path(folder) / "kept.txt"
-            kept.write_text("\n".join(pins), encoding="utf-8")
-            _pip(wanted, "--constraint", str(kept))
+            constraints = Path(folder) / "constraints.txt"
+            constraints.write_text("\n".join(pins), encoding="utf-8")
+            _pip(missing, "--constraint", str(constraints))
     if "mbt-lite" not in here:
         _pip([str(root)], "--no-deps", "--editable")
     importlib.invalidate_caches()
@@ -49,7 +49,7 @@ def complete(root: Path = ROOT) -> None:
 
 
 def requirements(root: Path) -> dict[str, Requirement]:
-    """What pyproject.toml asks of an environment for the notebooks, by canonical name."""
+    """Requirements of the notebooks in pyproject.toml, by canonical name."""
     project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
     extras = (project["optional-dependencies"][name] for name in EXTRAS)
     needs = [Requirement(line) for line in sum(extras, project["dependencies"])]
@@ -58,24 +58,24 @@ def requirements(root: Path) -> dict[str, Requirement]:
 
 def installed() -> dict[str, Version]:
     """Versions of the packages that an import would find, by canonical name."""
-    found = {}
+    versions = {}
     for package in metadata.distributions():
         try:
-            found.setdefault(canonicalize_name(package.name), Version(package.version))
+            versions.setdefault(canonicalize_name(package.name), Version(package.version))
         except (InvalidVersion, TypeError):  # a package of the system, or a damaged one
             continue
-    return found
+    return versions
 
 
 def loaded() -> set[str]:
-    """Canonical names of the packages that this process has imported something of."""
+    """Canonical names of the packages of which this process has imported a module."""
     homes = metadata.packages_distributions()
     modules = {name.partition(".")[0] for name in sys.modules}
     return {canonicalize_name(home) for name in modules for home in homes.get(name, ())}
 
 
 def accelerator() -> str | None:
-    """What the machine has beside its CPU, whether or not JAX sees it; None where nothing."""
+    """Name the machine's accelerator, whether or not JAX uses it; None if it has none."""
     program = shutil.which("nvidia-smi")
     if program and not subprocess.run([program, "-L"], capture_output=True).returncode:
         return "an NVIDIA GPU"
@@ -94,12 +94,12 @@ def _pip(packages: list[str], *options: str) -> None:
     command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     ran = subprocess.run([*command, *options, *packages], capture_output=True, text=True)
     if ran.returncode:
-        told = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"]
-        raise SystemExit(f"pip says: {told[-1]}. Is there a network? Then run this cell again.")
+        lines = ran.stderr.strip().splitlines() or [f"exit code {ran.returncode}"]
+        raise SystemExit(f"pip says: {lines[-1]}. Is there a network? Then run this cell again.")
 
 
 def _restart(names: str) -> None:
-    """End this kernel; it comes back with what is on the disk now."""
+    """Restart this kernel, so that it loads the packages that are on the disk now."""
     from IPython import get_ipython
 
     get_ipython().kernel.do_shutdown(restart=True)

@@ -49,7 +49,7 @@ def roll_out(layers, token):
         row = 0.5 * row + 0.5 * row @ weights
     return row
 """,
-        "nothing is kept: a block adds what was read to the token, it does not replace it": """
+        "the residual is missing: a block adds what it reads to the token": """
 def roll_out(layers, token):
     row = np.eye(len(layers[0]))[token]
     for weights in reversed(layers):
@@ -63,15 +63,15 @@ def roll_out(layers, token):
         row = 0.5 * row + 0.5 * weights @ row
     return row
 """,
-        "only the last layer was asked": """
+        "only the last layer was used": """
 def roll_out(layers, token):
     return 0.5 * np.eye(len(layers[0]))[token] + 0.5 * layers[-1][token]
 """,
-        "the layers were averaged, where each reads what the one before has made": """
+        "the layers were averaged, but each reads the output of the one before": """
 def roll_out(layers, token):
     return 0.5 * np.eye(len(layers[0]))[token] + 0.5 * np.mean(layers, axis=0)[token]
 """,
-        "what is kept and what is read are added without halving them, so shares grow": """
+        "residual and attention are added without halving them, so shares grow": """
 def roll_out(layers, token):
     row = np.eye(len(layers[0]))[token]
     for weights in reversed(layers):
@@ -81,7 +81,7 @@ def roll_out(layers, token):
     },
     probes=_layers,
     praise=(
-        "the shares sum to one, whatever the weights. No label was asked for: a rollout is the "
+        "the shares sum to one, whatever the weights. No label was used: a rollout is the "
         "same for every answer that the model gives."
     ),
 )
@@ -120,7 +120,7 @@ def pointing(maps, inside):
 def pointing(maps, inside):
     return float(inside.flat[maps.argmax()])
 """,
-        "each moment was asked for its highest cell, where the clip has only one": """
+        "the highest cell of each moment was taken, but the clip has only one": """
 def pointing(maps, inside):
     rows = maps.reshape(*maps.shape[:2], -1)
     hits = inside.reshape(*maps.shape[:2], -1)
@@ -157,10 +157,10 @@ def pointing(maps, inside):
 def _models() -> list[tuple]:
     rng = np.random.default_rng(2)
 
-    def asked(weights):
+    def model(weights):
         return lambda hidden: float(1 / (1 + np.exp(-((~hidden) @ weights - 1))))
 
-    return [(asked(rng.normal(size=n)), rng.normal(size=n)) for n in (6, 9)]
+    return [(model(rng.normal(size=n)), rng.normal(size=n)) for n in (6, 9)]
 
 
 DELETION_CURVE = Exercise(
@@ -263,7 +263,7 @@ def _tables() -> list[tuple]:
 
 WORTH = Exercise(
     name="worth",
-    title="What is each sense worth?",
+    title="What is each modality worth?",
     level="easy",
     minutes=10,
     task=(
@@ -294,7 +294,7 @@ def worth(cells):
     sound = (cells[0] - cells[1]).mean()
     return picture, sound, cells[0, 0] - cells[0, 1] - cells[1, 0] + cells[1, 1]
 """,
-        "only the first partner was asked, not the mean over both": """
+        "only the first partner was used, not the mean over both": """
 def worth(cells):
     picture, sound = cells[0, 0] - cells[1, 0], cells[0, 0] - cells[0, 1]
     return picture, sound, cells[0, 0] - cells[0, 1] - cells[1, 0] + cells[1, 1]
@@ -323,7 +323,7 @@ def worth(cells):
     probes=_tables,
     praise=(
         "both parts add up to the difference between the two clips as they are: `cells[0, 0] - "
-        "cells[1, 1]`. The interaction is what neither sense does alone, and no sum shows it."
+        "cells[1, 1]`. The interaction is what neither modality does alone, and no sum shows it."
     ),
 )
 

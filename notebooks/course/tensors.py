@@ -17,8 +17,8 @@ CUT_INTO_FRAMES = Exercise(
     minutes=10,
     task=(
         "Cut the wave `[S]` into overlapping frames of `size` samples. Frame `k` begins at "
-        "sample `k * hop`, and there is a frame for each hop that has begun, so `ceil(S / hop)` of "
-        "them. Where the wave is over, a frame goes on with zeros."
+        "sample `k * hop`, and there is a frame for each hop, the last one perhaps incomplete, so "
+        "there are `ceil(S / hop)`. After the end of the wave, fill the frame with zeros."
     ),
     hint="Append `size` zeros to the wave first, then no frame can run out of samples.",
     start='''
@@ -59,13 +59,13 @@ def cut_into_frames(wave, size, hop):
     padded = np.concatenate([np.zeros(size // 2), wave, np.zeros(size)])
     return np.stack([padded[k : k + size] for k in range(0, len(wave), hop)])
 """,
-        "the frames are faded by Hamming's window already, which was not asked for": """
+        "Hamming's window is already applied to the frames, which is not part of the task": """
 def cut_into_frames(wave, size, hop):
     padded = np.append(wave, np.zeros(size))
     window = 0.54 - 0.46 * np.cos(2 * np.pi * np.arange(size) / size)
     return np.stack([padded[k : k + size] for k in range(0, len(wave), hop)]) * window
 """,
-        "the frames are faded by `np.hamming` already, which was not asked for": """
+        "`np.hamming` is already applied to the frames, which is not part of the task": """
 def cut_into_frames(wave, size, hop):
     padded = np.append(wave, np.zeros(size))
     return np.stack([padded[k : k + size] for k in range(0, len(wave), hop)]) * np.hamming(size)
@@ -111,7 +111,7 @@ def to_log_mel(magnitudes, filters, offset):
 def to_log_mel(magnitudes, filters, offset):
     return magnitudes @ filters + offset
 """,
-        "the result is transposed: mel before time, where time before mel was asked": """
+        "the result is transposed: mel before time, but time before mel is required": """
 def to_log_mel(magnitudes, filters, offset):
     return np.log(magnitudes @ filters + offset).T
 """,
@@ -156,7 +156,7 @@ FRAMES_ON_SHOW = Exercise(
         "that is on show in the **middle** of the step. (Frame rates can vary, so times are all "
         "one can rely on.)"
     ),
-    hint="`np.searchsorted(times, wanted, side='right')` counts the frames that have begun.",
+    hint="`np.searchsorted(times, samples, side='right')` counts the frames that have begun.",
     start='''
 def frames_on_show(times, count, step):
     """Array [count] of indices: the frames on show at (k + 0.5) * step, of times [F] in s."""
@@ -165,8 +165,8 @@ def frames_on_show(times, count, step):
     solution='''
 def frames_on_show(times, count, step):
     """Array [count] of indices: the frames on show at (k + 0.5) * step, of times [F] in s."""
-    wanted = (np.arange(count) + 0.5) * step
-    return np.searchsorted(times, wanted, side="right") - 1
+    samples = (np.arange(count) + 0.5) * step
+    return np.searchsorted(times, samples, side="right") - 1
 ''',
     mistakes={
         "the frames are those at the beginning of each step, not in its middle": """
@@ -175,13 +175,13 @@ def frames_on_show(times, count, step):
 """,
         "the frames are one too late: they are not on show yet": """
 def frames_on_show(times, count, step):
-    wanted = (np.arange(count) + 0.5) * step
-    return np.searchsorted(times, wanted, side="right")
+    samples = (np.arange(count) + 0.5) * step
+    return np.searchsorted(times, samples, side="right")
 """,
         "the nearest frames are taken, and some of them have not begun": """
 def frames_on_show(times, count, step):
-    wanted = (np.arange(count) + 0.5) * step
-    return np.abs(times - wanted[:, None]).argmin(1)
+    samples = (np.arange(count) + 0.5) * step
+    return np.abs(times - samples[:, None]).argmin(1)
 """,
         "the frames are spread evenly by their number, whatever their times are": """
 def frames_on_show(times, count, step):
@@ -189,8 +189,8 @@ def frames_on_show(times, count, step):
 """,
         "a frame that begins just then does not count yet: `side='right'` lets it count": """
 def frames_on_show(times, count, step):
-    wanted = (np.arange(count) + 0.5) * step
-    return np.searchsorted(times, wanted, side="left") - 1
+    samples = (np.arange(count) + 0.5) * step
+    return np.searchsorted(times, samples, side="left") - 1
 """,
         "the frames are counted by a rate, the mean one, as if it never varied": """
 def frames_on_show(times, count, step):
@@ -204,8 +204,8 @@ def frames_on_show(times, count, step):
 """,
         "times come back, not the numbers of frames": """
 def frames_on_show(times, count, step):
-    wanted = (np.arange(count) + 0.5) * step
-    return times[np.searchsorted(times, wanted, side="right") - 1]
+    samples = (np.arange(count) + 0.5) * step
+    return times[np.searchsorted(times, samples, side="right") - 1]
 """,
     },
     probes=_shows,

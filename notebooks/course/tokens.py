@@ -295,15 +295,15 @@ def class_map(weights, grid):
     row = weights.mean(axis=0)[0, 1 : 1 + np.prod(grid)]
     return (row / row.sum()).reshape(grid)
 """,
-        "the heads were summed, where their mean was asked": """
+        "the heads were summed, not averaged": """
 def class_map(weights, grid):
     return weights.sum(axis=0)[0, 1 : 1 + np.prod(grid)].reshape(grid)
 """,
-        "the largest of the heads was taken, where their mean was asked": """
+        "the maximum over the heads was taken, not their mean": """
 def class_map(weights, grid):
     return weights.max(axis=0)[0, 1 : 1 + np.prod(grid)].reshape(grid)
 """,
-        "only head 0 was asked, and no mean over heads taken": """
+        "only head 0 was used, not the mean over the heads": """
 def class_map(weights, grid):
     return weights[0, 0, 1 : 1 + np.prod(grid)].reshape(grid)
 """,

@@ -45,7 +45,7 @@ def learning_rate(step, steps, warmup, peak):
 def learning_rate(step, steps, warmup, peak):
     return peak * np.minimum(1, step / warmup) * 0.5 * (1 + np.cos(np.pi * step / steps))
 """,
-        "the half is missing: 1 + cos is 2 at its top, and the peak is twice what was asked": """
+        "the half is missing: 1 + cos is 2 at its top, and the peak is twice too high": """
 def learning_rate(step, steps, warmup, peak):
     progress = np.maximum(0, step - warmup) / (steps - warmup)
     return peak * np.minimum(1, step / warmup) * (1 + np.cos(np.pi * progress))
@@ -68,11 +68,11 @@ def learning_rate(step, steps, warmup, peak):
 
 def _mixtures() -> list[tuple]:
     rng = np.random.default_rng(4)
-    made = []
+    batches = []
     for clips, weight in ((4, 0.8), (5, 0.3)):
         labels = (rng.random((clips, 3)) < 0.4).astype(float)
-        made.append((rng.normal(size=(clips, 6, 2)), labels, weight))
-    return made
+        batches.append((rng.normal(size=(clips, 6, 2)), labels, weight))
+    return batches
 
 
 MIX_CLIPS = Exercise(
@@ -98,7 +98,7 @@ def mix_clips(spec, labels, weight):
     return mixed, weight * labels + (1 - weight) * labels[::-1]
 ''',
     mistakes={
-        "the labels stay as they were: the model is told that it hears one clip only": """
+        "the labels are not mixed: they name only one of the two clips": """
 def mix_clips(spec, labels, weight):
     return weight * spec + (1 - weight) * spec[::-1], labels
 """,
@@ -107,8 +107,8 @@ def mix_clips(spec, labels, weight):
     mixed = weight * spec + (1 - weight) * spec[:, ::-1]
     return mixed, weight * labels + (1 - weight) * labels[::-1]
 """,
-        "the labels get the weights of the other clip: mostly one is heard, mostly the other is "
-        "asked for": """
+        "the labels get the weights of the other clip: the model hears mostly one clip, and "
+        "the target is mostly the other": """
 def mix_clips(spec, labels, weight):
     mixed = weight * spec + (1 - weight) * spec[::-1]
     return mixed, (1 - weight) * labels + weight * labels[::-1]
@@ -134,7 +134,7 @@ def mix_clips(spec, labels, weight):
     probes=_mixtures,
     praise=(
         "labels are no longer 0 or 1. In *modality mixup* picture and sound draw weights of their "
-        "own, and so each stream is told something else."
+        "own, so the streams have different targets."
     ),
 )
 

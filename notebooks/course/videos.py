@@ -83,7 +83,7 @@ ANSWER_OF_WINDOWS = Exercise(
     level="easy",
     minutes=5,
     task=(
-        "A model sees a few seconds. Of a longer video it is asked at several windows, evenly "
+        "A model sees a few seconds. A longer video is classified in several windows, evenly "
         "spread. Average the **logits** over the windows, as the paper does, and name the class "
         "with the highest one."
     ),
@@ -104,7 +104,7 @@ def answer_of_windows(logits):
 def answer_of_windows(logits):
     return logits.mean(axis=-1).argmax(axis=-1)
 """,
-        "only the first window is asked": """
+        "only the first window is used": """
 def answer_of_windows(logits):
     return logits[:, 0].argmax(axis=-1)
 """,
@@ -132,8 +132,8 @@ def answer_of_windows(logits):
 
 def _answers() -> list[tuple]:
     truth = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 1])
-    said = np.array([0, 0, 1, 2, 1, 0, 2, 2, 1, 1])
-    return [(truth, said, 3), (np.array([0, 1, 0, 0]), np.array([1, 1, 0, 1]), 2)]
+    predicted = np.array([0, 0, 1, 2, 1, 0, 2, 2, 1, 1])
+    return [(truth, predicted, 3), (np.array([0, 1, 0, 0]), np.array([1, 1, 0, 1]), 2)]
 
 
 CONFUSION_SHARES = Exercise(
@@ -145,49 +145,49 @@ CONFUSION_SHARES = Exercise(
         "Count how often class `i` was called `j`, and divide each row by its sum: of the clips of "
         "class `i`, which share was called what? Every class has at least one clip."
     ),
-    hint="`np.add.at(table, (truth, said), 1)` counts; keepdims=True keeps a sum's axis.",
+    hint="`np.add.at(table, (truth, predicted), 1)` counts; keepdims=True keeps a sum's axis.",
     start='''
-def confusion_shares(truth, said, classes):
-    """Shares [C, C] whose rows, the true classes, sum to 1; truth and said are numbers [N]."""
+def confusion_shares(truth, predicted, classes):
+    """Shares [C, C] whose rows, the true classes, sum to 1; truth and predicted are numbers [N]."""
     raise NotImplementedError
 ''',
     solution='''
-def confusion_shares(truth, said, classes):
-    """Shares [C, C] whose rows, the true classes, sum to 1; truth and said are numbers [N]."""
+def confusion_shares(truth, predicted, classes):
+    """Shares [C, C] whose rows, the true classes, sum to 1; truth and predicted are numbers [N]."""
     table = np.zeros((classes, classes))
-    np.add.at(table, (truth, said), 1)
+    np.add.at(table, (truth, predicted), 1)
     return table / table.sum(axis=1, keepdims=True)
 ''',
     mistakes={
-        "it is transposed: rows are what was said, and their shares do not sum to 1": """
-def confusion_shares(truth, said, classes):
+        "it is transposed: rows are predictions, and their shares do not sum to 1": """
+def confusion_shares(truth, predicted, classes):
     table = np.zeros((classes, classes))
-    np.add.at(table, (truth, said), 1)
+    np.add.at(table, (truth, predicted), 1)
     return (table / table.sum(axis=1, keepdims=True)).T
 """,
         "these are counts; a class with many clips then looks like one with many mistakes": """
-def confusion_shares(truth, said, classes):
+def confusion_shares(truth, predicted, classes):
     table = np.zeros((classes, classes))
-    np.add.at(table, (truth, said), 1)
+    np.add.at(table, (truth, predicted), 1)
     return table
 """,
         "the sum of the columns divides: that is, of what was called `j`, how much was `i`": """
-def confusion_shares(truth, said, classes):
+def confusion_shares(truth, predicted, classes):
     table = np.zeros((classes, classes))
-    np.add.at(table, (truth, said), 1)
+    np.add.at(table, (truth, predicted), 1)
     return table / table.sum(axis=0, keepdims=True)
 """,
         "all clips together divide, and not those of each class": """
-def confusion_shares(truth, said, classes):
+def confusion_shares(truth, predicted, classes):
     table = np.zeros((classes, classes))
-    np.add.at(table, (truth, said), 1)
+    np.add.at(table, (truth, predicted), 1)
     return table / len(truth)
 """,
-        "each pair is counted once at most: `table[truth, said] += 1` adds only once where "
+        "each pair is counted once at most: `table[truth, predicted] += 1` adds only once where "
         "indices repeat": """
-def confusion_shares(truth, said, classes):
+def confusion_shares(truth, predicted, classes):
     table = np.zeros((classes, classes))
-    table[truth, said] += 1
+    table[truth, predicted] += 1
     return table / table.sum(axis=1, keepdims=True)
 """,
     },

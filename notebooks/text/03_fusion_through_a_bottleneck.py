@@ -73,9 +73,8 @@ for who, one in asked.items():
 # - **joint**: from some layer on all tokens go through one encoder, in one long sequence.
 # - **cross**: the same, but each stream keeps an encoder of its own, which reads the other's
 #   tokens, too.
-# - **bottleneck**: a stream reads itself and a few shared tokens, the *bottleneck tokens*. Each
-# stream writes
-#   into its copy of the bottleneck tokens, and the mean of the copies goes on.
+# - **bottleneck**: a stream reads itself and a few shared *bottleneck tokens*. Each stream updates
+#   its copy of them, and the mean of the copies goes on.
 #
 # So that a picture fits, here are small models: 5 tokens of sound (a class token and 4 patches), 5
 # of picture, 2 bottleneck tokens, 4 layers, of which layers 2 and 3 fuse. We do not draw what
@@ -176,7 +175,7 @@ print(
 )
 unit = [one[0] / np.linalg.norm(one[0], axis=-1, keepdims=True) for one in written.values()]
 cosine = (unit[0] * unit[1]).sum(-1)
-print("cosine of what the two wrote, bottleneck token by bottleneck token:", cosine.round(2))
+print("cosine of what the two wrote, for each bottleneck token:", cosine.round(2))
 
 # %% [markdown]
 # Notice that by hand and in the model the layer is the same, and that the two streams write quite
@@ -244,9 +243,9 @@ figure
 # So fusing from layer 3 of 4 through a bottleneck is no fusion at all: what is written into the
 # bottleneck tokens in the last layer nobody reads. It is worth knowing when you read a plot over
 # fusion layers: its last two points, "from the last layer" and "never", are the same as far as the
-# senses are concerned. In neither does one hear of the other. (From the last layer a few learned
-# numbers are read besides, what the bottleneck tokens start with; they are the same for every
-# clip.)
+# modalities are concerned. In neither does one read of the other. (From the last layer a few
+# learned numbers are read besides, what the bottleneck tokens start with; they are the same for
+# every clip.)
 
 # %%
 made = replace(clf.config, fusion_layer=3)
@@ -349,7 +348,8 @@ def draw(size, first, bottlenecks):
     ax.bar_label(bars, fmt=" {:,.0f}")
     ax.set(xlabel="billion multiply-adds a clip", xlim=(0, 1.15 * max(costs.values())))
     ax.set_title(
-        f"{choices[0].options[size]}, fused from layer {first}, {COUNTS[bottlenecks]} bottleneck tokens"
+        f"{choices[0].options[size]}, fused from layer {first}, "
+        f"{COUNTS[bottlenecks]} bottleneck tokens"
     )
     ax.invert_yaxis()
     plt.close(figure)
@@ -375,15 +375,15 @@ for size, (name, made) in enumerate(SIZES.items()):
 print("with 1,024 bottleneck tokens, 8 frames:", words(0, 0, 5))
 
 # %% [markdown]
-# Notice that a bottleneck of a few bottleneck tokens costs as much as not to meet at all, wherever
-# it begins. Cross attention from layer 0 on pays more than twice that: here each encoder goes over
-# all tokens and throws away what it made of the other's, as the authors' code does. That fusing
-# early through a bottleneck takes less than half the computation of cross attention, as the paper
-# says (paper), the count confirms.
+# Notice that a bottleneck of a few tokens costs as much as no fusion at all, wherever it begins.
+# Cross attention from layer 0 on pays more than twice that: here each encoder goes over all tokens
+# and throws away what it made of the other's, as the authors' code does. That fusing early through
+# a bottleneck takes less than half the computation of cross attention, as the paper says (paper),
+# the count confirms.
 #
 # Joint attention is far less dear than one might fear: the picture is so much longer than the sound
 # that most pairs are its own, and those are paid for in any case. At 448 pixels everything gets
-# dear, joint no more than the rest. And with 1,024 bottleneck tokens a bottleneck is none: it costs
+# dear, joint no more than the rest. And a bottleneck of 1,024 tokens is none: it costs
 # more than cross attention.
 #
 # ## 7. What does it buy?
@@ -435,13 +435,11 @@ figure
 # - **Never to meet.** Worse (paper); here late fusion is no better than video only.
 #   *Agrees.*
 # - **How many bottleneck tokens.** From 4 to 1,024 the scores lie within 0.5 mAP (paper); here the
-# means for 1
-#   to 64 are close, and all the intervals overlap. *Agrees.*
+#   means for 1 to 64 are close, and all the intervals overlap. *Agrees.*
 # - **Bottleneck tokens or all tokens.** Bottlenecks are as good as cross attention or better, at
-# every layer
-#   (paper). Here the means of joint and cross are ahead after the same steps, and all three seeds
-#   of the bottleneck lie below all of theirs; but its interval still reaches over both means. *Not
-#   settled: these runs lean the other way, and three seeds are too few to say more.*
+#   every layer (paper). Here the means of joint and cross are ahead after the same steps, and all
+#   three seeds of the bottleneck lie below all of theirs; but its interval still reaches over both
+#   means. *Not settled: these runs lean the other way, and three seeds are too few to say more.*
 #
 # Why they should lean so, we can only guess. The paper trains for long on real video, where there
 # is much to ignore; here to compare *is* the task, and a direct look is the shortest way to it. If
@@ -497,7 +495,7 @@ widgets.explore(scrub)
 # best. A bottleneck costs next to nothing more than not to meet at all, and less than half of cross
 # attention where that begins early. Here the means of joint and cross were ahead of it after 1,200
 # steps; whether that is more than luck, three seeds do not settle. What it buys besides: all that
-# one sense tells the other passes a few tokens, and there one can watch it.
+# one modality tells the other passes a few tokens, and there one can watch it.
 #
 # Next: [how is such a model trained, here and on
 # accelerators?](04_training_on_accelerators.ipynb)

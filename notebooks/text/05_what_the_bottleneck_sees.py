@@ -7,12 +7,11 @@
 #
 # - five ways to draw where an answer comes from, one of them written by you, and what each costs;
 # - how a beautiful map can tell you nothing, and three ways to find out;
-# - what passes between sound and picture, bottleneck token by bottleneck token, and which of it
-# matters;
+# - what passes between sound and picture through each bottleneck token, and which of it matters;
 # - how to ask by experiment: cut, exchange, shift.
 #
-# You need [03](03_fusion_through_a_bottleneck.ipynb), or to know what a bottleneck (its tokens are
-# called *bottleneck tokens*) and a row of attention are. Nothing is downloaded.
+# You need [03](03_fusion_through_a_bottleneck.ipynb), or to know what bottleneck tokens and a row
+# of attention are. Nothing is downloaded.
 
 # %%
 # set-up
@@ -47,8 +46,7 @@ view, other = (
 #
 # In this clip a ring and a ladder move, and a tone follows the ring; a bell rings out of sight.
 # The model, whose streams meet from layer 1 on in four bottleneck tokens, is sure of the ring. Here
-# is what its bottleneck tokens read, of frames and of sound: turn layer, head, bottleneck token and
-# time.
+# is what these tokens read, of frames and of sound: turn layer, head, token and time.
 
 # %%
 explorer = widgets.explore(html.attention(clf, view))
@@ -291,8 +289,8 @@ for name, key in {"widest": 3, "what matters most": 4}.items():
 #
 # ## 7. Intervene
 #
-# A bottleneck token can be operated on: set to zero, frozen, given the content that it has for
-# another clip. Or a direction is cut: what the sound wrote, the picture no longer gets.
+# We can intervene on a bottleneck token: set it to zero, freeze it, or replace it by that of
+# another clip. Or we cut one direction: the picture no longer gets what the sound wrote.
 
 # %%
 explorer = widgets.explore(html.interventions(clf, view, other, labels=(label, "bell heard")))
@@ -370,7 +368,7 @@ plot.saliencies(yours, rows, clf.clip_config)
 # answer rests on, attention does not show, nor does rollout: they stay the same when another one
 # sings. Gradient and occlusion do show it, in this model, by scores that were measured. So believe
 # a map as far as it was tested, and rather ask what happens *if*: cut a band, exchange a sound,
-# shift it. There the bottleneck is a gift: all that one sense tells the other passes four
-# bottleneck tokens, and there each of them can be held shut.
+# shift it. There the bottleneck is a gift: all that one modality tells the other passes four
+# tokens, and each of them can be knocked out.
 #
 # Next: [how do I train it on my own videos?](06_your_own_videos.ipynb)
