@@ -69,7 +69,7 @@ def _read_msgpack(path: Path) -> dict:
 
 
 def _read_npz(path: Path) -> dict:
-    with np.load(path, allow_pickle=False) as archive:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         unpacked = sum(info.file_size for info in archive.zip.infolist())
         if unpacked > LARGEST_RATIO * path.stat().st_size:
             raise ValueError(f"it would unpack to over {LARGEST_RATIO} times its size")
