@@ -272,10 +272,10 @@ def test_the_words_for_slots_name_the_one_that_matters_most():
 
 
 def test_cuts_of_one_reader_are_a_table_of_their_own():
-    effects = effects_of(0.5, -3.0, kind="knockout")
+    effects = effects_of(0.5, -3.0, kind="cut")
     for operation, reader in zip(effects.operations, ("rgb", "spec"), strict=True):
         operation.reader, operation.token = reader, None
-    ax = plot.bottleneck_tokens(effects, "circle sings", "knockout", "spec")
+    ax = plot.bottleneck_tokens(effects, "circle sings", "cut", "spec")
     np.testing.assert_array_equal(ax.images[0].get_array(), [[-3.0]])
     assert ax.get_xticklabels()[0].get_text() == "all bottleneck tokens"
     assert ax.get_xlabel() == "operation: cut, for the audio"
