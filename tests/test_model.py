@@ -136,7 +136,7 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind, ability, dtype, width, wanted",
+    "kind, ability, dtype, width, expected",
     [
         ("NVIDIA H200", "9.0", "bfloat16", 64, "cudnn"),
         ("NVIDIA A100-SXM4-40GB", "8.0", "float16", 128, "cudnn"),

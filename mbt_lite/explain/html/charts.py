@@ -14,11 +14,11 @@ from mbt_lite.features import View
 from mbt_lite.inference import Classifier, load
 
 KINDS = {  # kind of an intervention: what it does
-    "cut": "cut one direction",
+    "knockout": "cut one direction",
     "zero": "set a bottleneck token to zero",
     "freeze": "freeze a bottleneck token",
     "mean": "set a bottleneck token to its mean",
-    "swap": "take a bottleneck token from the other clip",
+    "patch": "take a bottleneck token from the other clip",
 }
 GRID = resources.files("mbt_lite") / "weights" / "grid"
 SETTINGS = {  # group of sweep.csv: {its variant: the model that is shipped}
