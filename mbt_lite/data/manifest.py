@@ -21,7 +21,7 @@ import mbt_lite
 from mbt_lite.data.extract import Settings
 from mbt_lite.data.records import DESCRIPTION, SHARD, shard_name
 from mbt_lite.data.tables import Row
-from mbt_lite.media.isolate import TOO_LONG
+from mbt_lite.media.isolate import DecodeTimeout
 
 PROGRESS, FAILURES = "progress", "failures.csv"
 TRAINING = ("train", "training")  # names of the split that mean and deviation are taken over
@@ -149,7 +149,7 @@ def _finished(shard: Shard, folder: Path) -> bool:
     manifest, path = read_manifest(folder, shard.name), folder / shard.name
     if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:
         return False
-    slow = any(TOO_LONG in reason for _, _, reason in manifest.failures)
+    slow = any(DecodeTimeout.PHRASE in reason for _, _, reason in manifest.failures)
     failed = {row.id: _state(row.path) for row in shard.rows if row.id in manifest.states}
     return manifest.rows == _digests(shard) and manifest.states == failed and not slow
 

@@ -37,7 +37,7 @@ from mbt_lite.data.manifest import (
 )
 from mbt_lite.data.records import DESCRIPTION, FPS, to_bytes
 from mbt_lite.data.tables import Row
-from mbt_lite.media import isolate
+from mbt_lite.media import MediaError, isolate
 
 CLIPS = 64  # a shard, unless the number of shards is given
 PATIENCE = 600.0  # s for one clip
@@ -155,7 +155,7 @@ def _tidy(folder: Path) -> None:
 
 
 def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = None) -> Generator:
-    """A task for `processes.run`: the jobs of a shard, at whose end it is renamed and listed.
+    """A task for `isolate.run`: the jobs of a shard, at whose end it is renamed and listed.
 
     The same shard gives the same bytes wherever and how often it is written.
     """
@@ -163,15 +163,12 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     part.touch()
     size, done, failures = 0, [], []
     for row in shard.rows:
-        if row.path is None:
-            answer = isolate.Lost(MISSING)
-        else:
-            answer = yield Job(row, part, size)
+        answer = MediaError(MISSING) if row.path is None else (yield Job(row, part, size))
         if isinstance(answer, Done):
             size += answer.size
             done.append((row, answer))
         else:
-            failures.append((row.id, str(row.path or ""), answer.reason))
+            failures.append((row.id, str(row.path or ""), str(answer)))
         if bar is not None:
             bar.update()
     _to_disk(part, size)
@@ -180,18 +177,18 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     write_manifest(folder, shard, settings, done, failures)
 
 
-def work(job: Job, settings: Settings) -> Done | isolate.Lost:
+def work(job: Job, settings: Settings) -> Done:
     """Append the record of a row to its shard, in a process of its own.
 
-    Raises OSError where the shard cannot be written.
+    Raises MediaError where the file cannot be used, OSError where the shard cannot be written.
     """
     try:
         clip, unusual = extract.example(job.row, settings)
         data = tfrecord.framed(to_bytes(clip))
     except ValueError as error:
-        return isolate.Lost(str(error))
+        raise MediaError(str(error)) from None
     except Exception as error:  # whatever a damaged file does to a decoder costs this clip only
-        return isolate.Lost(f"{type(error).__name__}: {error}")
+        raise MediaError(f"{type(error).__name__}: {error}") from None
     with job.path.open("r+b") as file:
         file.truncate(job.offset)  # what a crashed process may have left
         file.seek(job.offset)
