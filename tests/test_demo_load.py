@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[1]
 THREADS, ROUNDS, VARIANTS = 32, 10, 60
-FULL = "queue is full"  # what a busy demo says, in small letters
+FULL = "queue is full"  # message of a busy demo, in lower case
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,20 @@ class Demo:
         parents = {}
         for entry in Path("/proc").glob("[0-9]*"):
             try:
-                rest = (entry / "stat").read_text().rpartition(")")[2].split()
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 pages = int((entry / "statm").read_text().split()[1])
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            parents[int(entry.name)] = int(rest[1]), pages
+            parents[int(entry.name)] = int(fields[1]), pages
         tree = {self.process}
-        while more := {one for one, (parent, _) in parents.items() if parent in tree} - tree:
+        while more := {child for child, (parent, _) in parents.items() if parent in tree} - tree:
             tree |= more
-        return sum(parents[one][1] for one in tree) * resource.getpagesize() / 1e6
+        return sum(parents[process][1] for process in tree) * resource.getpagesize() / 1e6
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[Demo]:
-    """The demo as a person starts it; what it keeps and says lies in `folder`."""
+    """The demo as a person starts it; its uploads and its log are in `folder`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -108,32 +108,32 @@ def demo(tmp_path):
 # ---- many at once ----
 
 
-def one_of_many(folder: Path, whole: bytes, number: int) -> Path:
-    """A clip like the others, but with bytes of its own at the end, so that it is kept apart."""
+def unique_copy(folder: Path, data: bytes, number: int) -> Path:
+    """A copy of a clip with different bytes at the end, so that the demo stores it separately."""
     path = folder / f"clip_{number:03d}.mp4"
-    path.write_bytes(whole + (16).to_bytes(4) + b"free" + number.to_bytes(8))
+    path.write_bytes(data + (16).to_bytes(4) + b"free" + number.to_bytes(8))
     return path
 
 
 def asked_until_answered(client, path: Path) -> tuple[float, Counter]:
-    """Seconds that the answer took, and how often the demo said that it was full, or erred."""
-    said, chance = Counter(), random.Random(str(path))
+    """Seconds until the answer, and counts of full queues and errors before it."""
+    messages, rng = Counter(), random.Random(str(path))
     while True:
         began = time.monotonic()
         try:
             assert ask(client, path)["both"]
-            return time.monotonic() - began, said + Counter(answered=1)
+            return time.monotonic() - began, messages + Counter(answered=1)
         except Exception as error:
             full = FULL in str(error).lower()
-            said["full" if full else f"{type(error).__name__}: {error}"] += 1
+            messages["full" if full else f"{type(error).__name__}: {error}"] += 1
             if not full:
-                return time.monotonic() - began, said
-            time.sleep(chance.uniform(0.5, 1.5))
+                return time.monotonic() - began, messages
+            time.sleep(rng.uniform(0.5, 1.5))
 
 
 def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path, capsys):
-    whole = damage.film(tmp_path / "whole.mp4", 3.0).read_bytes()
-    paths = [one_of_many(tmp_path, whole, i) for i in range(THREADS * ROUNDS)]
+    data = damage.film(tmp_path / "clip.mp4", 3.0).read_bytes()
+    paths = [unique_copy(tmp_path, data, i) for i in range(THREADS * ROUNDS)]
     clients = [demo.client() for _ in range(THREADS)]
 
     def work(thread: int, rounds: range) -> list:
@@ -145,19 +145,19 @@ def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path
             return sum(pool.map(lambda thread: work(thread, rounds), range(THREADS)), [])
 
     began = time.monotonic()
-    found = all_threads(range(1))
+    outcomes = all_threads(range(1))
     first = demo.memory()
-    found += all_threads(range(1, ROUNDS))
+    outcomes += all_threads(range(1, ROUNDS))
     last, took = demo.memory(), time.monotonic() - began
-    said = sum((words for _, words in found), Counter())
-    times = statistics.quantiles([seconds for seconds, _ in found], n=20)
-    kept = [path for path in demo.files.rglob("*") if path.is_file()]
+    said = sum((messages for _, messages in outcomes), Counter())
+    times = statistics.quantiles([seconds for seconds, _ in outcomes], n=20)
+    uploads = [path for path in demo.files.rglob("*") if path.is_file()]
     with capsys.disabled():
         print(
-            f"\n{len(found)} requests of {THREADS} threads in {took:.0f} s: {dict(said)}\n"
+            f"\n{len(outcomes)} requests of {THREADS} threads in {took:.0f} s: {dict(said)}\n"
             f"an answer took {times[9]:.2f} s (p50), {times[18]:.2f} s (p95)\n"
-            f"server: {first:.0f} MB after {THREADS}, {last:.0f} MB after {len(found)}\n"
-            f"{len(kept)} files of {sum(p.stat().st_size for p in kept) / 1e6:.1f} MB are kept"
+            f"server: {first:.0f} MB after {THREADS}, {last:.0f} MB after {len(outcomes)}\n"
+            f"{len(uploads)} uploads of {sum(p.stat().st_size for p in uploads) / 1e6:.1f} MB"
         )
     assert said.keys() <= {"answered", "full"} and said["answered"] == THREADS * ROUNDS
     assert last < 1.1 * first
@@ -186,7 +186,7 @@ def test_after_each_damaged_file_the_next_clip_is_answered(demo, tmp_path, capsy
 
 
 def outside() -> str:
-    """What a program is told that calls a machine on the internet."""
+    """The error of a connection to a machine on the internet."""
     try:
         socket.create_connection(("192.0.2.1", 80), timeout=5).close()
     except OSError as error:
@@ -207,7 +207,7 @@ def alone(*command) -> list[str]:
 
 def test_the_demo_needs_no_network(tmp_path):
     if not shutil.which("unshare") or subprocess.run(alone("true"), capture_output=True).returncode:
-        pytest.skip("this system lets nobody have a network of one's own")
+        pytest.skip("this system allows no separate network")
     path = damage.film(tmp_path / "good.mp4", 3.0)
     program = f"import test_demo_load as t; t.asked_in_here({str(tmp_path)!r}, {str(path)!r})"
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
@@ -218,6 +218,6 @@ def test_the_demo_needs_no_network(tmp_path):
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert "unreachable" in found["outside"]
-    assert sum(found["answer"]["both"].values()) > 0
+    result = json.loads(ran.stdout.splitlines()[-1])
+    assert "unreachable" in result["outside"]
+    assert sum(result["answer"]["both"].values()) > 0
