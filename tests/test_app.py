@@ -1,11 +1,7 @@
 """The demo as a person and a program meet it: a real server, a real browser, no network."""
 
-import os
 import random
 import re
-import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,44 +9,28 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
-import jax
 import numpy as np
 import pytest
+from demo_server import serving
 
-from mbt_lite import checkpoints, explain, media
+from mbt_lite import explain, media
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import DownloadError
-from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.data import world
 from mbt_lite.inference import load
 from mbt_lite.model.label_heads import make_heads
-from mbt_lite.model.mbt import init_params
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data_samples"
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", *(f"--use-fake-{x}-for-media-stream" for x in ("device", "ui"))]
-EMBEDDED = zoo.converted(zoo.entry("world-tiny"))
+MODEL = zoo.converted(zoo.entry("world-tiny"))
 DEAD = "http://127.0.0.1:9"  # where nobody answers: what looks for the network finds none
 OFFLINE = {"http_proxy": DEAD, "https_proxy": DEAD, "no_proxy": "127.0.0.1,localhost"}
 
 pytestmark = pytest.mark.full
 gradio_client = pytest.importorskip("gradio_client")
 pytest.importorskip("gradio")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """The embedded weights, or random ones of the same shapes."""
-    if EMBEDDED.is_file():
-        return EMBEDDED
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: x + 0.05 * rng.standard_normal(x.shape).astype(np.float32),
-        init_params(WORLD, jax.random.key(0)),
-    )
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    return checkpoints.save(path, params, WORLD, clip=WORLD_CLIP, labels=world.LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -68,40 +48,14 @@ def clips(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / file for name, file in {**names, "letter": "letter.mp4"}.items()}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(server: subprocess.Popen, url: str, log: Path, seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.3)
-    pytest.fail(f"the demo did not start:\n{log.read_text()}")
-
-
 @pytest.fixture(scope="module")
-def url(model, tmp_path_factory):
-    """The address of the demo, started as a person starts it, from another folder."""
+def url(tmp_path_factory):
+    """The address of the demo, started from another folder and without a network."""
     folder = tmp_path_factory.mktemp("server")
-    log, port, uploads = folder / "log.txt", free_port(), folder / "files"
-    env = {**os.environ, **OFFLINE, "GRADIO_TEMP_DIR": str(uploads)}
-    env["MBT_LITE_CACHE"] = str(folder / "cache")
-    command = [sys.executable, ROOT / "app.py", "--model", model, "--port", str(port)]
-    with open(log, "w") as output:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output)
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}/", log)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.terminate()
-        server.wait(20)
-    assert "Traceback" not in log.read_text()
+    cache = str(folder / "cache")
+    with serving(folder, "--model", MODEL, MBT_LITE_CACHE=cache, **OFFLINE) as demo:
+        yield demo.url
+    assert "Traceback" not in demo.log.read_text()
 
 
 # ---- a program ----
@@ -116,9 +70,9 @@ def ask(client, path: Path, endpoint: str = "/predict"):
     return client.predict(gradio_client.handle_file(path), api_name=endpoint)
 
 
-def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clips, model):
+def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clips):
     answer = ask(client, clips["clip"])
-    expected = load(model).predict(clips["clip"])
+    expected = load(MODEL).predict(clips["clip"])
     assert answer["notes"] == list(expected.notes)
     streams = {"both": expected, "audio only": expected.streams["spec"]}
     streams["video only"] = expected.streams["rgb"]
@@ -142,8 +96,8 @@ def test_a_long_clip_is_answered_window_by_window(client, clips):
     assert windows[2]["both"] == pytest.approx(ask(client, clips["long"])["both"], abs=1e-5)
 
 
-def test_a_program_gets_what_the_bottleneck_tokens_read(client, clips, model):
-    answer, maps = ask(client, clips["clip"], "/attention"), load(model).attention(clips["clip"])
+def test_a_program_gets_what_the_bottleneck_tokens_read(client, clips):
+    answer, maps = ask(client, clips["clip"], "/attention"), load(MODEL).attention(clips["clip"])
     assert answer["layers"] == list(maps.layers)
     assert (answer["start"], answer["seconds"]) == (0.0, 2.0)
     np.testing.assert_allclose(answer["video"], maps.rgb.mean(1), atol=2e-6)
@@ -452,10 +406,10 @@ def test_a_dark_page_has_dark_pages_in_it(url, browser, clips):
 
 
 @pytest.fixture(scope="module")
-def engine(model):
+def engine():
     from mbt_lite.demo import engine
 
-    return engine.Engine(load(model))
+    return engine.Engine(load(MODEL))
 
 
 @pytest.fixture(scope="module")

@@ -5,93 +5,44 @@ import os
 import random
 import resource
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import damage
 import pytest
+from demo_server import ROOT, Demo, serving
 
 gradio_client = pytest.importorskip("gradio_client")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[1]
 THREADS, ROUNDS, VARIANTS = 32, 10, 60
 FULL = "queue is full"  # message of a busy demo, in lower case
 
 
-@dataclass(frozen=True)
-class Demo:
-    """A running demo."""
-
-    url: str
-    process: int
-    files: Path  # where it keeps uploads
-
-    def client(self):
-        return gradio_client.Client(self.url, verbose=False, analytics_enabled=False)
-
-    def memory(self) -> float:
-        """MB resident in the server and all processes below it."""
-        parents = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-                pages = int((entry / "statm").read_text().split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            parents[int(entry.name)] = int(fields[1]), pages
-        tree = {self.process}
-        while more := {child for child, (parent, _) in parents.items() if parent in tree} - tree:
-            tree |= more
-        return sum(parents[process][1] for process in tree) * resource.getpagesize() / 1e6
+def client_of(demo: Demo):
+    return gradio_client.Client(demo.url, verbose=False, analytics_enabled=False)
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[Demo]:
-    """The demo as a person starts it; its uploads and its log are in `folder`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    files, log = folder / "files", folder / "log.txt"
-    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(files)}
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, ROOT / "app.py"],
-            cwd=folder,
-            env=os.environ | settings,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}/", log)
-        yield Demo(f"http://127.0.0.1:{port}/", server.pid, files)
-        assert server.poll() is None, f"the demo has ended:\n{log.read_text()[-2000:]}"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-
-
-def wait_for(server: subprocess.Popen, url: str, log: Path) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and server.poll() is None:
+def memory_of(demo: Demo) -> float:
+    """MB resident in the server and all processes below it."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.3)
-    pytest.fail(f"the demo did not start:\n{log.read_text()}")
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            pages = int((entry / "statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(entry.name)] = int(fields[1]), pages
+    tree = {demo.process}
+    while more := {child for child, (parent, _) in parents.items() if parent in tree} - tree:
+        tree |= more
+    return sum(parents[process][1] for process in tree) * resource.getpagesize() / 1e6
 
 
 def ask(client, path: Path) -> dict:
@@ -134,7 +85,7 @@ def asked_until_answered(client, path: Path) -> tuple[float, Counter]:
 def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path, capsys):
     data = damage.film(tmp_path / "clip.mp4", 3.0).read_bytes()
     paths = [unique_copy(tmp_path, data, i) for i in range(THREADS * ROUNDS)]
-    clients = [demo.client() for _ in range(THREADS)]
+    clients = [client_of(demo) for _ in range(THREADS)]
 
     def work(thread: int, rounds: range) -> list:
         files = [paths[thread * ROUNDS + i] for i in rounds]
@@ -146,9 +97,9 @@ def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path
 
     began = time.monotonic()
     outcomes = all_threads(range(1))
-    first = demo.memory()
+    first = memory_of(demo)
     outcomes += all_threads(range(1, ROUNDS))
-    last, took = demo.memory(), time.monotonic() - began
+    last, took = memory_of(demo), time.monotonic() - began
     said = sum((messages for _, messages in outcomes), Counter())
     times = statistics.quantiles([seconds for seconds, _ in outcomes], n=20)
     uploads = [path for path in demo.files.rglob("*") if path.is_file()]
@@ -167,7 +118,7 @@ def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path
 
 
 def test_after_each_damaged_file_the_next_clip_is_answered(demo, tmp_path, capsys):
-    good, client = damage.film(tmp_path / "good.mp4", 3.0), demo.client()
+    good, client = damage.film(tmp_path / "good.mp4", 3.0), client_of(demo)
     expected, said = ask(client, good), Counter()
     for kind, path in damage.variants(tmp_path, VARIANTS, seed=1):
         try:
@@ -197,7 +148,7 @@ def outside() -> str:
 def asked_in_here(folder: str, path: str) -> None:
     """Start the demo, ask it once and print the answer: what the test runs without a network."""
     with serving(Path(folder)) as running:
-        print(json.dumps({"outside": outside(), "answer": ask(running.client(), Path(path))}))
+        print(json.dumps({"outside": outside(), "answer": ask(client_of(running), Path(path))}))
 
 
 def alone(*command) -> list[str]:
