@@ -243,7 +243,7 @@ def answers_in_a_batch(place: Place) -> dict:
 
 
 def answer_of_the_demo(place: Place) -> dict | str:
-    """A clip in the demo, five windows read in a guarded process and all their answers."""
+    """A clip in the demo, five windows read in the sandbox's process, with all their answers."""
     if importlib.util.find_spec("gradio") is None:
         return "gradio is not installed"
     from mbt_lite.demo.engine import Engine

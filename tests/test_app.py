@@ -1,11 +1,7 @@
 """The demo as a person and a program meet it: a real server, a real browser, no network."""
 
-import os
 import random
 import re
-import socket
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -13,44 +9,28 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlparse
 
-import jax
 import numpy as np
 import pytest
+from demo_server import serving
 
-from mbt_lite import checkpoints, explain, media
+from mbt_lite import explain, media
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import DownloadError
-from mbt_lite.config import WORLD, WORLD_CLIP
 from mbt_lite.data import world
 from mbt_lite.inference import load
 from mbt_lite.model.label_heads import make_heads
-from mbt_lite.model.mbt import init_params
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "data_samples"
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = ["--no-sandbox", *(f"--use-fake-{x}-for-media-stream" for x in ("device", "ui"))]
-EMBEDDED = zoo.converted(zoo.entry("world-tiny"))
+MODEL = zoo.converted(zoo.entry("world-tiny"))
 DEAD = "http://127.0.0.1:9"  # where nobody answers: what looks for the network finds none
 OFFLINE = {"http_proxy": DEAD, "https_proxy": DEAD, "no_proxy": "127.0.0.1,localhost"}
 
 pytestmark = pytest.mark.full
 gradio_client = pytest.importorskip("gradio_client")
 pytest.importorskip("gradio")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """The embedded weights, or random ones of the same shapes."""
-    if EMBEDDED.is_file():
-        return EMBEDDED
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(
-        lambda x: x + 0.05 * rng.standard_normal(x.shape).astype(np.float32),
-        init_params(WORLD, jax.random.key(0)),
-    )
-    path = tmp_path_factory.mktemp("model") / "random.safetensors"
-    return checkpoints.save(path, params, WORLD, clip=WORLD_CLIP, labels=world.LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -68,40 +48,14 @@ def clips(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / file for name, file in {**names, "letter": "letter.mp4"}.items()}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def wait_for(server: subprocess.Popen, url: str, log: Path, seconds: float = 200) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and server.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.3)
-    pytest.fail(f"the demo did not start:\n{log.read_text()}")
-
-
 @pytest.fixture(scope="module")
-def url(model, tmp_path_factory):
-    """The address of the demo, started as a person starts it, from another folder."""
+def url(tmp_path_factory):
+    """The address of the demo, started from another folder and without a network."""
     folder = tmp_path_factory.mktemp("server")
-    log, port, uploads = folder / "log.txt", free_port(), folder / "files"
-    env = {**os.environ, **OFFLINE, "GRADIO_TEMP_DIR": str(uploads)}
-    env["MBT_LITE_CACHE"] = str(folder / "cache")
-    command = [sys.executable, ROOT / "app.py", "--model", model, "--port", str(port)]
-    with open(log, "w") as output:
-        server = subprocess.Popen(command, cwd=folder, env=env, stdout=output, stderr=output)
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}/", log)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.terminate()
-        server.wait(20)
-    assert "Traceback" not in log.read_text()
+    cache = str(folder / "cache")
+    with serving(folder, "--model", MODEL, MBT_LITE_CACHE=cache, **OFFLINE) as demo:
+        yield demo.url
+    assert "Traceback" not in demo.log.read_text()
 
 
 # ---- a program ----
@@ -116,9 +70,9 @@ def ask(client, path: Path, endpoint: str = "/predict"):
     return client.predict(gradio_client.handle_file(path), api_name=endpoint)
 
 
-def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clips, model):
+def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clips):
     answer = ask(client, clips["clip"])
-    expected = load(model).predict(clips["clip"])
+    expected = load(MODEL).predict(clips["clip"])
     assert answer["notes"] == list(expected.notes)
     streams = {"both": expected, "audio only": expected.streams["spec"]}
     streams["video only"] = expected.streams["rgb"]
@@ -130,9 +84,9 @@ def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clip
 
 
 def test_a_program_sees_three_endpoints_that_say_what_they_do(client):
-    told = client.view_api(return_format="dict")["named_endpoints"]
-    assert list(told) == ["/predict", "/windows", "/attention"]
-    assert all(len(one["description"]) > 50 for one in told.values())
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert list(endpoints) == ["/predict", "/windows", "/attention"]
+    assert all(len(endpoint["description"]) > 50 for endpoint in endpoints.values())
 
 
 def test_a_long_clip_is_answered_window_by_window(client, clips):
@@ -142,20 +96,20 @@ def test_a_long_clip_is_answered_window_by_window(client, clips):
     assert windows[2]["both"] == pytest.approx(ask(client, clips["long"])["both"], abs=1e-5)
 
 
-def test_a_program_gets_what_the_slots_read(client, clips, model):
-    answer, maps = ask(client, clips["clip"], "/attention"), load(model).attention(clips["clip"])
+def test_a_program_gets_what_the_bottleneck_tokens_read(client, clips):
+    answer, maps = ask(client, clips["clip"], "/attention"), load(MODEL).attention(clips["clip"])
     assert answer["layers"] == list(maps.layers)
     assert (answer["start"], answer["seconds"]) == (0.0, 2.0)
-    np.testing.assert_allclose(answer["picture"], maps.rgb.mean(1), atol=2e-6)
-    np.testing.assert_allclose(answer["sound"], maps.spec.mean(1), atol=2e-6)
+    np.testing.assert_allclose(answer["video"], maps.rgb.mean(1), atol=2e-6)
+    np.testing.assert_allclose(answer["audio"], maps.spec.mean(1), atol=2e-6)
 
 
 def test_a_file_without_sound_gets_no_answer_of_the_sound(client, clips):
     answer = ask(client, clips["silent"])
     assert list(answer) == ["both", "video only", "notes", "probabilities", "caution"]
-    assert "no sound" in answer["notes"]
+    assert "no audio" in answer["notes"]
     assert answer["both"] == pytest.approx(answer["video only"], abs=1e-5)
-    assert ask(client, clips["silent"], "/attention")["sound"] is None
+    assert ask(client, clips["silent"], "/attention")["audio"] is None
 
 
 def test_a_broken_file_gets_a_sentence_and_the_next_one_an_answer(client, clips):
@@ -165,7 +119,7 @@ def test_a_broken_file_gets_a_sentence_and_the_next_one_an_answer(client, clips)
 
 
 @pytest.mark.parametrize("path", [ROOT / "app.py", Path("/etc/passwd"), SAMPLES / "../README.md"])
-def test_no_file_but_the_samples_is_given_away(url, path):
+def test_no_file_but_the_samples_is_served(url, path):
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(f"{url}gradio_api/file={path}")
 
@@ -187,15 +141,16 @@ def browser():
 @pytest.fixture
 def tab(url, browser):
     """A browser tab with the page; what it asks of other machines, and errors, fail the test."""
-    asked, errors = [], []
+    requests, errors = [], []
     tab = browser.new_page()
-    tab.on("request", lambda request: asked.append(urlparse(request.url)))
+    tab.on("request", lambda request: requests.append(urlparse(request.url)))
     tab.on("pageerror", lambda error: errors.append(error))
     tab.goto(url)
     tab.get_by_role("tab", name="About").wait_for()
     yield tab
     tab.close()
-    assert {one.hostname for one in asked if one.scheme not in ("data", "blob")} == {"127.0.0.1"}
+    hosts = {url.hostname for url in requests if url.scheme not in ("data", "blob")}
+    assert hosts == {"127.0.0.1"}
     assert not errors
 
 
@@ -221,8 +176,8 @@ def test_a_person_uploads_a_clip_and_sees_the_answers(tab, clips):
     panels = tab.locator(".panel")
     assert panels.locator("h3").all_inner_texts() == [
         "Sound and picture",
-        "Audio only",
-        "Video only",
+        "Sound only",
+        "Picture only",
     ]
     labels = panels.first.locator("li > span:first-child").all_inner_texts()
     assert len(labels) == 5 and set(labels) <= set(world.LABELS)
@@ -287,25 +242,25 @@ def test_a_person_records_a_clip_with_sound(tab):
     tab.wait_for_timeout(2500)
     tab.locator("#clip").get_by_text("Stop", exact=True).click()
     tab.get_by_role("heading", name="Your recording").wait_for()
-    assert "Audio only" in tab.locator(".panel h3").all_inner_texts()
+    assert "Sound only" in tab.locator(".panel h3").all_inner_texts()
 
 
-def test_a_person_is_told_what_is_wrong_and_can_go_on(tab, clips):
+def test_a_person_sees_what_is_wrong_and_can_go_on(tab, clips):
     upload(tab, clips["letter"])
     tab.get_by_text("letter.mp4 is no video").wait_for()
     assert tab.locator(".panel").count() == 0
     upload_and_wait(tab, clips["silent"])
-    assert tab.locator(".panel h3").all_inner_texts() == ["Video only"]
+    assert tab.locator(".panel h3").all_inner_texts() == ["Picture only"]
     assert tab.locator(".note li").first.inner_text()
 
 
-def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
+def test_maps_change_in_the_browser_without_the_server(tab, clips):
     upload_and_wait(tab, clips["clip"])
     open_tab(tab, "Look")
     importance = tab.frame_locator("fitted-page.importance iframe")
     importance.get_by_text("How far to believe occlusion").wait_for(timeout=90_000)  # it compiles
-    asked = []
-    tab.on("request", lambda request: asked.append(request.url))
+    requests = []
+    tab.on("request", lambda request: requests.append(request.url))
     importance.get_by_label("map").select_option("rollout")
     importance.get_by_text("By rollout, the answer rests").wait_for()
     tab.get_by_role("radio", name="Attention").check()
@@ -313,18 +268,18 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     words = page.locator("#words")
     words.get_by_text("The bottleneck in layer 2 reads").wait_for()
     page.get_by_label("layer").select_option("layer 1")
-    page.get_by_label("token").select_option("bottleneck token 2")
+    page.get_by_label("token").select_option("token 2")
     page.get_by_label("head").select_option("head 3")
     words.get_by_text("Head 3 of bottleneck token 2 in layer 1 reads").wait_for()
     page.get_by_role("slider", name="time").press("Home")
-    assert page.get_by_text("the picture at 0.12 s").count() == 1
+    assert page.get_by_text("the frame at 0.12 s").count() == 1
     tab.get_by_role("radio", name="Flow").check()
     flow = tab.frame_locator("fitted-page.flow iframe")
     flow.get_by_label("show").press("ArrowRight")
     flow.get_by_text("layer 1", exact=True).wait_for()
-    assert not [one for one in asked if not one.startswith(("data:", "blob:"))]
+    assert all(url.startswith(("data:", "blob:")) for url in requests)
     open_tab(tab, "Ask")
-    open_tab(tab, "Look")  # what was made once is still there, as it was left
+    open_tab(tab, "Look")  # the maps are still there, as they were left
     tab.wait_for_timeout(500)
     assert page.get_by_label("token").input_value() == "3"
     label = tab.get_by_label("The label to explain")
@@ -335,28 +290,28 @@ def test_what_was_read_is_turned_in_the_browser_alone(tab, clips):
     importance.get_by_role("heading", name=f"rests on: {label.input_value()}").wait_for()
 
 
-def test_each_change_of_a_clip_changes_what_is_said(tab, clips):
+def test_each_change_of_a_clip_changes_the_answer(tab, clips):
     upload_and_wait(tab, clips["clip"])
     open_tab(tab, "Play")
-    told = tab.locator(".changes p").first
-    told.get_by_text("Nothing is changed yet").wait_for()
+    words = tab.locator(".changes p").first
+    words.get_by_text("Nothing is changed yet").wait_for()
     tab.get_by_label("muted").check()
-    told.get_by_text("the sound is muted").wait_for()
+    words.get_by_text("the sound is muted").wait_for()
     tab.get_by_label("of another clip").check()
     tab.get_by_text("Choose the other clip first").wait_for()
     tab.locator("#changed").get_by_text("muted").wait_for()
     tab.locator("input[type=file]").last.set_input_files(clips["long"])
-    told.get_by_text("the sound is that of long").wait_for()
-    tab.get_by_label("bottleneck token 1").check()
+    words.get_by_text("the sound is that of long").wait_for()
+    tab.get_by_label("token 1", exact=True).check()
     tab.get_by_label("sound to picture").check()
-    told.get_by_text(
+    words.get_by_text(
         "bottleneck token 1 is kept empty; nothing goes from sound to the picture"
     ).wait_for()
     tab.get_by_label("black").check()
-    told.get_by_text("the picture is black").wait_for()
+    words.get_by_text("the picture is black").wait_for()
     assert tab.locator("#changed .screen.black").count() == 1
     tab.get_by_role("slider").last.press("ArrowRight")
-    told.get_by_text("the sound comes 0.1 s later").wait_for()
+    words.get_by_text("the sound comes 0.1 s later").wait_for()
 
 
 def test_a_sample_lends_its_sound(tab):
@@ -377,14 +332,14 @@ def test_the_answer_to_a_sample_is_in_view_at_once(tab, size):
     assert groups == ["The model knows these", "It was never taught these"]
     tab.locator(".sample").first.click()
     tab.locator(".panel").first.wait_for()
-    assert "audio alone" in tab.locator(".lesson").inner_text()
+    assert "sound alone" in tab.locator(".lesson").inner_text()
     tab.wait_for_timeout(500)
     for part in (".lesson", ".panel >> nth=0 >> li >> nth=0"):
         box = tab.locator(part).bounding_box()
         assert 0 <= box["y"] and box["y"] + box["height"] <= size[1]
 
 
-def test_a_person_guesses_before_the_model_tells(tab):
+def test_a_person_guesses_before_the_model_answers(tab):
     open_tab(tab, "Play")
     tab.get_by_role("button", name="Begin").click()
     for step, media_tag in enumerate(("audio", "video[muted]", "video:not([data-mute])"), 1):
@@ -402,9 +357,9 @@ def test_a_person_guesses_before_the_model_tells(tab):
     tab.get_by_text("Choose one of the answers first").wait_for()
 
 
-def test_about_tells_the_model_and_refuses_in_a_sentence_what_it_cannot_fetch(tab):
+def test_about_shows_the_model_and_says_why_another_one_cannot_be_downloaded(tab):
     open_tab(tab, "About")
-    assert tab.get_by_role("img", name="From layer L_f = 1 on, audio and video").count() == 1
+    assert tab.get_by_role("img", name="From layer L_f = 1 on, picture and sound").count() == 1
     assert tab.get_by_text("Attention Bottlenecks for Multimodal Fusion").count()
     facts = tab.locator("#facts").inner_text()
     assert "961,087 parameters" in facts and "front end “world”" in facts
@@ -433,7 +388,7 @@ def test_a_telephone_shows_every_tab_without_scrolling_sideways(tab, clips, them
         if name == "Look":
             tab.get_by_role("radio", name="Flow").check()
             flow = tab.frame_locator("fitted-page.flow iframe").locator(".scroll")
-            assert flow.evaluate("one => one.scrollWidth <= one.clientWidth")
+            assert flow.evaluate("element => element.scrollWidth <= element.clientWidth")
 
 
 def test_a_dark_page_has_dark_pages_in_it(url, browser, clips):
@@ -451,31 +406,31 @@ def test_a_dark_page_has_dark_pages_in_it(url, browser, clips):
 
 
 @pytest.fixture(scope="module")
-def engine(model):
+def engine():
     from mbt_lite.demo import engine
 
-    return engine.Engine(load(model))
+    return engine.Engine(load(MODEL))
 
 
 @pytest.fixture(scope="module")
-def asked(engine, clips):
+def answered(engine, clips):
     return engine.ask(clips["clip"])
 
 
-def test_the_label_that_the_page_explains_is_the_likely_one_that_fusion_adds_most_to(asked):
+def test_the_label_that_the_page_explains_is_the_likely_one_that_fusion_adds_most_to(answered):
     from mbt_lite.demo.markup import lesson
 
     def about(both, audio, video):
         answers = {"both": both, "audio only": audio, "video only": video}
-        return replace(asked, windows=(replace(asked.windows[0], answers=answers),))
+        return replace(answered, windows=(replace(answered.windows[0], answers=answers),))
 
-    one = {"pitch dips": 0.99, "circle sings": 0.97}, {"pitch dips": 0.98, "circle sings": 0.33}
-    clip = about(*one, {"pitch dips": 0.05, "circle sings": 0.35})
+    others = {"pitch dips": 0.99, "circle sings": 0.97}, {"pitch dips": 0.98, "circle sings": 0.33}
+    clip = about(*others, {"pitch dips": 0.05, "circle sings": 0.35})
     assert clip.label == "circle sings"
-    told = re.sub("<.*?>", "", lesson(clip.answers, clip.label))
-    assert told == "“circle sings”: audio alone 33 %, video alone 35 %, together 97 %"
+    text = re.sub("<.*?>", "", lesson(clip.answers, clip.label))
+    assert text == "“circle sings”: sound alone 33 %, picture alone 35 %, together 97 %"
     unsure = {"pitch dips": 0.3, "circle sings": 0.2}
-    assert about(unsure, *one).label == "pitch dips"
+    assert about(unsure, *others).label == "pitch dips"
 
 
 def test_the_label_that_changed_most_has_a_bar():
@@ -495,54 +450,54 @@ def test_without_a_checkout_the_samples_are_rendered_once(monkeypatch, tmp_path)
     monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(samples, "CHECKOUT", tmp_path)
     monkeypatch.setattr(world, "SAMPLES", {"circle_sings": world.SAMPLES["circle_sings"]})
-    (one,) = samples.samples()
-    assert one.path.parent == tmp_path / "cache" / "samples" == samples.folder()
-    assert "circle sings" in one.labels and one.description.startswith("a circle dips")
+    (clip,) = samples.samples()
+    assert clip.path.parent == tmp_path / "cache" / "samples" == samples.folder()
+    assert "circle sings" in clip.labels and clip.description.startswith("a circle dips")
     with monkeypatch.context() as patch:
         patch.setattr(world, "render", None)
-        assert samples.samples() == [one]
+        assert samples.samples() == [clip]
     (tmp_path / "file").touch()
     monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path / "file"))
     assert samples.samples() == []
 
 
-def test_an_unchanged_clip_gets_the_same_answer(engine, asked):
+def test_an_unchanged_clip_gets_the_same_answer(engine, answered):
     from mbt_lite.demo import play
 
-    found = play.ask_changed(engine, asked.view, play.Change())
-    assert found == pytest.approx(asked.answers["both"], abs=1e-5)
+    answer = play.ask_changed(engine, answered.view, play.Change())
+    assert answer == pytest.approx(answered.answers["both"], abs=1e-5)
 
 
-def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, asked):
-    from mbt_lite.demo import about, play
+def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, answered):
+    from mbt_lite.demo import markup, play
 
     heads, kept = make_heads("softmax", world.LABELS), engine.classifier.label_heads
     engine.classifier.label_heads = heads
-    changed = play.ask_changed(engine, asked.view, play.Change(audio="muted"))
-    for found in (*engine.answers(asked.view).values(), changed):
-        assert sum(found.values()) == pytest.approx(1, abs=1e-5)
-    assert "softmax: one of 31 labels" in about.model(engine, "x")
+    changed = play.ask_changed(engine, answered.view, play.Change(audio="muted"))
+    for answer in (*engine.answers(answered.view).values(), changed):
+        assert sum(answer.values()) == pytest.approx(1, abs=1e-5)
+    assert "softmax: one of 31 labels" in markup.model_facts(engine.classifier, "x")
     engine.classifier.label_heads = kept
 
 
-def test_a_changed_clip_is_what_explain_says(engine, asked, clips):
+def test_a_changed_clip_is_what_explain_says(engine, answered, clips):
     from mbt_lite.demo import play
 
     def logits(**change):
-        found = play.ask_changed(engine, asked.view, play.Change(**change))
-        p = np.array([found[label] for label in engine.classifier.labels], np.float64)
+        answer = play.ask_changed(engine, answered.view, play.Change(**change))
+        p = np.array([answer[label] for label in engine.classifier.labels], np.float64)
         return np.log(p / (1 - p))
 
-    classifier, view = engine.classifier, asked.view
+    classifier, view = engine.classifier, answered.view
     other = engine.ask(clips["long"]).view
     close = {"rtol": 0.02, "atol": 0.02}
     blank = explain.perturb(classifier, view)
-    muted, black = (blank.perturbed[blank.names.index(n)] for n in ("sound muted", "picture black"))
+    muted, black = (blank.perturbed[blank.names.index(n)] for n in ("audio muted", "video black"))
     np.testing.assert_allclose(logits(audio="muted"), muted, **close)
     np.testing.assert_allclose(logits(video="black"), black, **close)
     swapped = explain.swap_audio(classifier, view, other).logits[0, 1]
-    found = logits(audio="of another clip", other=other, other_name="long")
-    np.testing.assert_allclose(found, swapped, **close)
+    borrowed = logits(audio="of another clip", other=other, other_name="long")
+    np.testing.assert_allclose(borrowed, swapped, **close)
     cut = explain.intervene(classifier, view, [explain.Intervention("knockout", reader="rgb")])
     np.testing.assert_allclose(logits(cut=("sound to picture",)), cut.operated[0], **close)
     empty = explain.intervene(classifier, view, [explain.Intervention("zero", token=2)])
@@ -553,7 +508,7 @@ def test_a_later_sound_begins_with_silence():
     from mbt_lite.demo import play
 
     wave = np.arange(1, 32_001, dtype=np.float32)
-    late, early = play.later(wave, 0.5), play.later(wave, -0.5)
+    late, early = play.delayed(wave, 0.5), play.delayed(wave, -0.5)
     assert not late[:8000].any() and late[8000] == 1
     assert early[0] == 8001 and not early[-8000:].any()
 
@@ -572,33 +527,33 @@ def test_windows_that_overlap_share_the_time_between_them():
     assert "00:00:07.000 --> 00:00:09.000" in lines
 
 
-def test_the_sound_of_a_clip_is_put_together_from_its_windows(asked):
-    from mbt_lite.demo.player import heard
+def test_the_sound_of_a_clip_is_put_together_from_its_windows(answered):
+    from mbt_lite.demo.player import joined_spectrogram
 
-    view = asked.view
+    view = answered.view
     later = replace(view, start=4.0)
-    strip = heard([view, later], view.front_end, 6.0)
+    strip = joined_spectrogram([view, later], view.front_end, 6.0)
     assert strip.shape == (600, 128)
     np.testing.assert_array_equal(strip[:200], view.spec)
     assert np.isnan(strip[200:400]).all() and not np.isnan(strip[400:]).any()
 
 
 def test_a_round_asks_who_sings_and_counts_what_was_right(engine):
-    from mbt_lite.demo import quiz
+    from mbt_lite.demo import play
 
-    one = quiz.new_round(engine, [], random.Random(0))
-    assert one.known and one.truth in one.options == quiz.SINGERS
+    quiz = play.new_quiz(engine, [], random.Random(0))
+    assert quiz.truth_is_known and quiz.truth in quiz.options == play.SINGERS
     for _ in range(3):
-        one = one.guessed(one.truth)
-    assert one.over and quiz.Score().after(one).you == 3
+        quiz = quiz.with_guess(quiz.truth)
+    assert quiz.is_over and play.Score().after(quiz).you == 3
 
 
 def test_of_clips_without_a_truth_the_models_own_answer_counts(engine, clips, monkeypatch):
-    from mbt_lite.demo import quiz
+    from mbt_lite.demo import play
 
-    monkeypatch.setattr(quiz, "SINGERS", ("something else",))
-    one = quiz.new_round(engine, [clips["clip"]], random.Random(0))
-    assert not one.known and one.truth == one.model[-1] and len(one.options) == 5
+    monkeypatch.setattr(play, "SINGERS", ("something else",))
+    quiz = play.new_quiz(engine, [clips["clip"]], random.Random(0))
+    assert not quiz.truth_is_known and quiz.truth == quiz.model[-1] and len(quiz.options) == 5
 
 
 def test_a_download_tells_its_size_before_and_while_it_runs(monkeypatch, tmp_path):
@@ -608,7 +563,7 @@ def test_a_download_tells_its_size_before_and_while_it_runs(monkeypatch, tmp_pat
     offered = {name: words for words, name in engine.choices("world-tiny")}
     assert list(offered) == ["as-mini-rgb-spec", "as500k-rgb-spec", "world-tiny"]
     assert offered["as500k-rgb-spec"].endswith("a download of 1.4 GB first")
-    told = []
+    messages = []
 
     def fetch(name):
         (tmp_path / "mbtb32_as-500k_rgb-spec.partial").write_bytes(bytes(1000))
@@ -617,27 +572,27 @@ def test_a_download_tells_its_size_before_and_while_it_runs(monkeypatch, tmp_pat
 
     monkeypatch.setattr(zoo, "fetch", fetch)
     with pytest.raises(DownloadError):
-        engine.Engine.of("as500k-rgb-spec", lambda share, desc: told.append(desc))
-    assert told[-1] == "Downloading: 1 kB of 1.4 GB"
+        engine.Engine.of("as500k-rgb-spec", lambda share, desc: messages.append(desc))
+    assert messages[-1] == "Downloading: 1 kB of 1.4 GB"
 
 
-def test_whoever_launches_the_page_gets_its_looks_and_bounds(monkeypatch):
+def test_whoever_launches_the_page_gets_its_theme_and_limits(monkeypatch):
     import gradio as gr
 
     from mbt_lite.demo import CSS, Page
 
-    given = {}
-    monkeypatch.setattr(gr.Blocks, "launch", lambda self, **options: given.update(options))
+    used = {}
+    monkeypatch.setattr(gr.Blocks, "launch", lambda self, **options: used.update(options))
     with Page() as page:
-        page.given = {"server_port": 7000}
+        page.options = {"server_port": 7000}
     page.launch(quiet=True)
-    assert given["css"] == CSS and given["allowed_paths"] == [str(SAMPLES)]
-    assert "clip-player" in given["head"] and given["theme"] is not None
-    assert (given["server_port"], given["quiet"], given["max_file_size"]) == (7000, True, "200mb")
+    assert used["css"] == CSS and used["allowed_paths"] == [str(SAMPLES)]
+    assert "clip-player" in used["head"] and used["theme"] is not None
+    assert (used["server_port"], used["quiet"], used["max_file_size"]) == (7000, True, "200mb")
 
 
 def test_a_password_lets_any_name_in():
-    from mbt_lite.demo.launch import password_check
+    from mbt_lite.demo.page import password_check
 
-    knows = password_check("sesame é")
-    assert knows("class", "sesame é") and knows("", "sesame é") and not knows("class", "Sesame é")
+    check = password_check("sesame é")
+    assert check("class", "sesame é") and check("", "sesame é") and not check("class", "Sesame é")

@@ -5,93 +5,44 @@ import os
 import random
 import resource
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import damage
 import pytest
+from demo_server import ROOT, Demo, serving
 
 gradio_client = pytest.importorskip("gradio_client")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-ROOT = Path(__file__).parents[1]
 THREADS, ROUNDS, VARIANTS = 32, 10, 60
-FULL = "queue is full"  # what a busy demo says, in small letters
+FULL = "queue is full"  # message of a busy demo, in lower case
 
 
-@dataclass(frozen=True)
-class Demo:
-    """A running demo."""
-
-    url: str
-    process: int
-    files: Path  # where it keeps uploads
-
-    def client(self):
-        return gradio_client.Client(self.url, verbose=False, analytics_enabled=False)
-
-    def memory(self) -> float:
-        """MB resident in the server and all processes below it."""
-        parents = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                rest = (entry / "stat").read_text().rpartition(")")[2].split()
-                pages = int((entry / "statm").read_text().split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            parents[int(entry.name)] = int(rest[1]), pages
-        tree = {self.process}
-        while more := {one for one, (parent, _) in parents.items() if parent in tree} - tree:
-            tree |= more
-        return sum(parents[one][1] for one in tree) * resource.getpagesize() / 1e6
+def client_of(demo: Demo):
+    return gradio_client.Client(demo.url, verbose=False, analytics_enabled=False)
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[Demo]:
-    """The demo as a person starts it; what it keeps and says lies in `folder`."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    files, log = folder / "files", folder / "log.txt"
-    settings = {"GRADIO_SERVER_PORT": str(port), "GRADIO_TEMP_DIR": str(files)}
-    with log.open("w") as output:
-        server = subprocess.Popen(
-            [sys.executable, ROOT / "app.py"],
-            cwd=folder,
-            env=os.environ | settings,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        wait_for(server, f"http://127.0.0.1:{port}/", log)
-        yield Demo(f"http://127.0.0.1:{port}/", server.pid, files)
-        assert server.poll() is None, f"the demo has ended:\n{log.read_text()[-2000:]}"
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(30)
-
-
-def wait_for(server: subprocess.Popen, url: str, log: Path) -> None:
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and server.poll() is None:
+def memory_of(demo: Demo) -> float:
+    """MB resident in the server and all processes below it."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
         try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.3)
-    pytest.fail(f"the demo did not start:\n{log.read_text()}")
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            pages = int((entry / "statm").read_text().split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        parents[int(entry.name)] = int(fields[1]), pages
+    tree = {demo.process}
+    while more := {child for child, (parent, _) in parents.items() if parent in tree} - tree:
+        tree |= more
+    return sum(parents[process][1] for process in tree) * resource.getpagesize() / 1e6
 
 
 def ask(client, path: Path) -> dict:
@@ -108,33 +59,33 @@ def demo(tmp_path):
 # ---- many at once ----
 
 
-def one_of_many(folder: Path, whole: bytes, number: int) -> Path:
-    """A clip like the others, but with bytes of its own at the end, so that it is kept apart."""
+def unique_copy(folder: Path, data: bytes, number: int) -> Path:
+    """A copy of a clip with different bytes at the end, so that the demo stores it separately."""
     path = folder / f"clip_{number:03d}.mp4"
-    path.write_bytes(whole + (16).to_bytes(4) + b"free" + number.to_bytes(8))
+    path.write_bytes(data + (16).to_bytes(4) + b"free" + number.to_bytes(8))
     return path
 
 
 def asked_until_answered(client, path: Path) -> tuple[float, Counter]:
-    """Seconds that the answer took, and how often the demo said that it was full, or erred."""
-    said, chance = Counter(), random.Random(str(path))
+    """Seconds until the answer, and counts of full queues and errors before it."""
+    messages, rng = Counter(), random.Random(str(path))
     while True:
         began = time.monotonic()
         try:
             assert ask(client, path)["both"]
-            return time.monotonic() - began, said + Counter(answered=1)
+            return time.monotonic() - began, messages + Counter(answered=1)
         except Exception as error:
             full = FULL in str(error).lower()
-            said["full" if full else f"{type(error).__name__}: {error}"] += 1
+            messages["full" if full else f"{type(error).__name__}: {error}"] += 1
             if not full:
-                return time.monotonic() - began, said
-            time.sleep(chance.uniform(0.5, 1.5))
+                return time.monotonic() - began, messages
+            time.sleep(rng.uniform(0.5, 1.5))
 
 
 def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path, capsys):
-    whole = damage.film(tmp_path / "whole.mp4", 3.0).read_bytes()
-    paths = [one_of_many(tmp_path, whole, i) for i in range(THREADS * ROUNDS)]
-    clients = [demo.client() for _ in range(THREADS)]
+    data = damage.film(tmp_path / "clip.mp4", 3.0).read_bytes()
+    paths = [unique_copy(tmp_path, data, i) for i in range(THREADS * ROUNDS)]
+    clients = [client_of(demo) for _ in range(THREADS)]
 
     def work(thread: int, rounds: range) -> list:
         files = [paths[thread * ROUNDS + i] for i in rounds]
@@ -145,19 +96,19 @@ def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path
             return sum(pool.map(lambda thread: work(thread, rounds), range(THREADS)), [])
 
     began = time.monotonic()
-    found = all_threads(range(1))
-    first = demo.memory()
-    found += all_threads(range(1, ROUNDS))
-    last, took = demo.memory(), time.monotonic() - began
-    said = sum((words for _, words in found), Counter())
-    times = statistics.quantiles([seconds for seconds, _ in found], n=20)
-    kept = [path for path in demo.files.rglob("*") if path.is_file()]
+    outcomes = all_threads(range(1))
+    first = memory_of(demo)
+    outcomes += all_threads(range(1, ROUNDS))
+    last, took = memory_of(demo), time.monotonic() - began
+    said = sum((messages for _, messages in outcomes), Counter())
+    times = statistics.quantiles([seconds for seconds, _ in outcomes], n=20)
+    uploads = [path for path in demo.files.rglob("*") if path.is_file()]
     with capsys.disabled():
         print(
-            f"\n{len(found)} requests of {THREADS} threads in {took:.0f} s: {dict(said)}\n"
+            f"\n{len(outcomes)} requests of {THREADS} threads in {took:.0f} s: {dict(said)}\n"
             f"an answer took {times[9]:.2f} s (p50), {times[18]:.2f} s (p95)\n"
-            f"server: {first:.0f} MB after {THREADS}, {last:.0f} MB after {len(found)}\n"
-            f"{len(kept)} files of {sum(p.stat().st_size for p in kept) / 1e6:.1f} MB are kept"
+            f"server: {first:.0f} MB after {THREADS}, {last:.0f} MB after {len(outcomes)}\n"
+            f"{len(uploads)} uploads of {sum(p.stat().st_size for p in uploads) / 1e6:.1f} MB"
         )
     assert said.keys() <= {"answered", "full"} and said["answered"] == THREADS * ROUNDS
     assert last < 1.1 * first
@@ -167,7 +118,7 @@ def test_32_threads_are_all_answered_and_the_server_does_not_grow(demo, tmp_path
 
 
 def test_after_each_damaged_file_the_next_clip_is_answered(demo, tmp_path, capsys):
-    good, client = damage.film(tmp_path / "good.mp4", 3.0), demo.client()
+    good, client = damage.film(tmp_path / "good.mp4", 3.0), client_of(demo)
     expected, said = ask(client, good), Counter()
     for kind, path in damage.variants(tmp_path, VARIANTS, seed=1):
         try:
@@ -186,7 +137,7 @@ def test_after_each_damaged_file_the_next_clip_is_answered(demo, tmp_path, capsy
 
 
 def outside() -> str:
-    """What a program is told that calls a machine on the internet."""
+    """The error of a connection to a machine on the internet."""
     try:
         socket.create_connection(("192.0.2.1", 80), timeout=5).close()
     except OSError as error:
@@ -197,7 +148,7 @@ def outside() -> str:
 def asked_in_here(folder: str, path: str) -> None:
     """Start the demo, ask it once and print the answer: what the test runs without a network."""
     with serving(Path(folder)) as running:
-        print(json.dumps({"outside": outside(), "answer": ask(running.client(), Path(path))}))
+        print(json.dumps({"outside": outside(), "answer": ask(client_of(running), Path(path))}))
 
 
 def alone(*command) -> list[str]:
@@ -207,7 +158,7 @@ def alone(*command) -> list[str]:
 
 def test_the_demo_needs_no_network(tmp_path):
     if not shutil.which("unshare") or subprocess.run(alone("true"), capture_output=True).returncode:
-        pytest.skip("this system lets nobody have a network of one's own")
+        pytest.skip("this system allows no separate network")
     path = damage.film(tmp_path / "good.mp4", 3.0)
     program = f"import test_demo_load as t; t.asked_in_here({str(tmp_path)!r}, {str(path)!r})"
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
@@ -218,6 +169,6 @@ def test_the_demo_needs_no_network(tmp_path):
         text=True,
     )
     assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout.splitlines()[-1])
-    assert "unreachable" in found["outside"]
-    assert sum(found["answer"]["both"].values()) > 0
+    result = json.loads(ran.stdout.splitlines()[-1])
+    assert "unreachable" in result["outside"]
+    assert sum(result["answer"]["both"].values()) > 0

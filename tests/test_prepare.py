@@ -311,7 +311,7 @@ def test_a_decoder_that_crashes_or_hangs_costs_its_clip_only(videos, prepared, t
     planned, out = shards_of(videos, split="train"), tmp_path / "out"
     (out / "progress").mkdir(parents=True)
     tasks = (prepare.write(shard, SETTINGS, out) for shard in planned)
-    isolate.run(tasks, work_that_crashes, str(tmp_path), 2, patience=10.0)
+    isolate.run(tasks, work_that_crashes, str(tmp_path), 2, timeout=10.0)
     dataset = manifest.finish(out, SETTINGS)
     clips = Shards(out, "train")
     undisturbed = Shards(prepared, "train")
@@ -339,7 +339,7 @@ def test_an_error_in_a_worker_stops_the_run(videos, tmp_path):
     (tmp_path / "progress").mkdir()
     tasks = (prepare.write(shard, SETTINGS, tmp_path) for shard in shards_of(videos))
     with pytest.raises(OSError, match="No space left"):
-        isolate.run(tasks, broken_work, None, 2, patience=60)
+        isolate.run(tasks, broken_work, None, 2, timeout=60)
     assert not list(tmp_path.glob("v-*"))
 
 

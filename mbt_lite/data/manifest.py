@@ -20,7 +20,7 @@ import mbt_lite
 from mbt_lite.data.extract import Settings
 from mbt_lite.data.formats import Annotation
 from mbt_lite.data.records import DESCRIPTION, SHARD, shard_name
-from mbt_lite.media.isolate import TOO_LONG
+from mbt_lite.media.isolate import DecodeTimeout
 from mbt_lite.paths import write_text
 
 PROGRESS, FAILURES = "progress", "failures.csv"
@@ -156,7 +156,7 @@ def _is_finished(shard: Shard, folder: Path) -> bool:
         return False
     paths = {row.id: row.path for row in shard.rows}
     return manifest.rows == _digests(shard) and not any(
-        TOO_LONG in reason or state != _state(paths[name])
+        DecodeTimeout.PHRASE in reason or state != _state(paths[name])
         for name, _, reason, state in manifest.failures
     )
 

@@ -28,7 +28,7 @@ from mbt_lite.data.extract import Settings
 from mbt_lite.data.formats import Annotation
 from mbt_lite.data.manifest import PROGRESS, Shard, Written, finish, unfinished, write_manifest
 from mbt_lite.data.records import DESCRIPTION, FPS, to_bytes
-from mbt_lite.media import isolate
+from mbt_lite.media import MediaError, isolate
 from mbt_lite.paths import FULL, replacing
 
 CLIPS = 64  # per shard, unless the number of shards is given
@@ -146,12 +146,12 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     with replacing(folder / shard.name) as part:
         part.touch()
         for row in shard.rows:
-            answer = isolate.Lost(MISSING) if row.path is None else (yield Job(row, part, size))
+            answer = MediaError(MISSING) if row.path is None else (yield Job(row, part, size))
             if isinstance(answer, Written):
                 size += answer.size
                 clips.append((row, answer))
             else:
-                failures[row.id] = answer.reason
+                failures[row.id] = str(answer)
             if bar is not None:
                 bar.update()
         with part.open("r+b") as file:
@@ -161,18 +161,18 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     write_manifest(folder, shard, settings, clips, failures)
 
 
-def work(job: Job, settings: Settings) -> Written | isolate.Lost:
+def work(job: Job, settings: Settings) -> Written:
     """Append the record of a row to its shard, in a process of its own.
 
-    Raises OSError if the shard cannot be written.
+    Raises MediaError where the file cannot be used, OSError where the shard cannot be written.
     """
     try:
         clip, unusual = extract.example(job.row, settings)
         data = tfrecord.framed(to_bytes(clip))
     except ValueError as error:
-        return isolate.Lost(str(error))
+        raise MediaError(str(error)) from None
     except Exception as error:  # whatever a damaged file does to a decoder costs this clip only
-        return isolate.Lost(f"{type(error).__name__}: {error}")
+        raise MediaError(f"{type(error).__name__}: {error}") from None
     with job.path.open("r+b") as file:
         file.truncate(job.offset)  # removes what a crashed process may have left
         file.seek(job.offset)

@@ -5,27 +5,25 @@
     page = start("as500k-rgb-spec")  # its model loaded and compiled
     page.launch()
 
-launch.py starts it, sandbox.py reads uploaded files in a process of its own, engine.py asks the
-model, player.py and markup.py draw, look.py, play.py, quiz.py and about.py fill the tabs, page.py
-puts them together, api.py is for programs, manners.py has the style and the limits of the page.
+page.py starts it and holds the four tabs and the API; play.py is the content of the tab Play;
+player.py and markup.py draw; theme.py has colors and launch options; engine.py asks the model;
+sandbox.py reads uploaded files in a process of its own; samples.py has the sample clips.
 """
 
 import atexit
 import importlib
 import os
 import shutil
-import sys
 import tempfile
 from importlib.util import find_spec
 
-_HOMES = {"CSS": "manners", "Page": "manners", "end_tidily": "launch", "start": "launch"}
+_HOMES = {"CSS": "theme", "Page": "theme", "exit_on_sigterm": "page", "start": "page"}
 __all__ = sorted(_HOMES)
 
 if find_spec("gradio") is None:
-    MISSING = 'the demo needs Gradio; install it with: pip install "mbt-lite[demo]"'
-    if sys.argv[:1] == ["-m"]:  # python -m mbt_lite.demo
-        sys.exit(f"mbt-lite: {MISSING}")
-    raise ModuleNotFoundError(MISSING, name="gradio")
+    raise ModuleNotFoundError(
+        'the demo needs Gradio; install it with: pip install "mbt-lite[demo]"', name="gradio"
+    )
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 if "GRADIO_TEMP_DIR" not in os.environ:  # uploads: readable by this user only, gone at the end

@@ -1,10 +1,11 @@
 """The engine of the demo: one model, a sandboxed reader, and the answers for the page.
 
-Nothing in here knows of pages. Every file, a sample too, goes through the guard's own process.
+Nothing in here knows of pages. Every file, a sample too, is read in the sandbox's process.
 """
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,48 +25,45 @@ from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import Clip
 from mbt_lite.progress import Progress, estimated, part, silent
 
-NAMES = {
-    "both": "Sound and picture",
-    "audio only": "Audio only",
-    "video only": "Video only",
-}
-LIKELY = 0.5  # from which probability on a label counts as said
-SMALL = 10_000_000  # parameters, up to which many forward passes are no matter
+NAMES = {"both": "Sound and picture", "audio only": "Sound only", "video only": "Picture only"}
+LIKELY = 0.5  # probability from which on the page counts a label as an answer
+SMALL = 10_000_000  # parameters, up to which many forward passes take little time
 LOADED = 3  # models that stay in memory together
 
 
 @dataclass(frozen=True)
 class Window:
-    """What the model says of a part of a clip."""
+    """The answers for one window of a clip."""
 
     start: float  # s on the file's clock
     end: float
-    answers: dict[str, dict[str, float]]  # {a name of NAMES: {label: probability}, best first}
+    answers: dict[str, dict[str, float]]  # {a key of NAMES: {label: probability}, best first}
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A clip that was read and answered."""
+class AnsweredClip:
+    """A clip that was read, and the model's answers for each of its windows."""
 
     path: Path
     title: str
     model: str
     reading: Reading
     windows: tuple[Window, ...]
-    chosen: str = ""  # by a person, the label to explain
+    chosen_label: str = ""  # by a person, to explain
 
     @property
     def view(self) -> View:
-        """The middle, which the answers are about."""
+        """The middle window, which the answers are about."""
         return self.reading.views[len(self.reading.views) // 2]
 
     @property
     def length(self) -> float:
-        """Seconds; a single picture has some, too."""
+        """Seconds of the clip; a single image gets some, too."""
         return max(self.reading.duration, 0.1)
 
     @property
     def answers(self) -> dict[str, dict[str, float]]:
+        """The answers for the middle window."""
         return self.windows[len(self.windows) // 2].answers
 
     @property
@@ -74,43 +72,43 @@ class Asked:
 
         The likeliest one where none is likely, or the clip has only audio or only video.
         """
-        if self.chosen:
-            return self.chosen
-        both, *alone = (self.answers[name] for name in NAMES if name in self.answers)
+        if self.chosen_label:
+            return self.chosen_label
+        both, *single = (self.answers[name] for name in NAMES if name in self.answers)
         likely = [label for label, p in both.items() if p >= LIKELY]
-        if len(alone) < 2 or not likely:
+        if len(single) < 2 or not likely:
             return next(iter(both))
-        return max(likely, key=lambda label: both[label] - max(one[label] for one in alone))
+        return max(likely, key=lambda label: both[label] - max(p[label] for p in single))
 
-    def kept(self) -> "Asked":
-        """The same with the middle window's data only, which is all that is needed later."""
+    def with_middle_view_only(self) -> "AnsweredClip":
+        """A copy without the data of the other windows, which nothing needs after the answer."""
         return replace(self, reading=replace(self.reading, views=(self.view,)))
 
 
 class Engine:
-    """A compiled model with sound, picture and a bottleneck between them, and its guard."""
+    """A compiled model of video and audio with a bottleneck, and the reader of its files."""
 
     def __init__(self, classifier: Classifier):
         config = classifier.config
         if len(config.streams) < 2 or config.fusion != "bottleneck":
             raise ValueError("that model has no bottleneck between sound and picture to show.")
         self.classifier = classifier
-        self.guard = _guard(classifier.clip_config)
+        self.reader = _reader(classifier.clip_config)
         self.is_small = model_cost(config).parameters <= SMALL
         self.is_compiled = False
 
     @classmethod
     def of(cls, name: str, progress: Progress = silent) -> "Engine":
-        """The engine of a name of the zoo, or of a path; made once, downloaded where need be."""
-        _fetch(name, progress)
+        """The engine of a model of the zoo or of a path; its weights are downloaded if absent."""
+        _download(name, progress)
         progress(0, desc=f"Loading {name}")
-        engine = _made(name)
+        engine = _load(name)
         if not engine.is_compiled:
             engine.compile(estimated(progress))
         return engine
 
     def compile(self, progress: Progress = silent) -> None:
-        """Run everything once, so that nobody waits for it later."""
+        """Compile what the page will run, so that nobody waits for it later."""
         config = self.classifier.config
         shapes = (*config.rgb_shape, 3), (*config.spec_shape, 3)
         empty = Clip(*(np.zeros(shape, np.float32) for shape in shapes))
@@ -119,20 +117,22 @@ class Engine:
             self.classifier.attention(empty)
             explain.rollout(self.classifier, empty)
             explain.flow(self.classifier, empty)
-            one = explain.maps.batched(self.classifier, empty)
-            interventions.operated(self.classifier, one, [interventions.untouched(config)])
+            batch = explain.maps.batched(self.classifier, empty)
+            interventions.operated(self.classifier, batch, [interventions.untouched(config)])
         self.is_compiled = True
 
     def read(self, path: str | Path | None, windows: int = 1) -> Reading:
-        """What the guard finds in a file, each window once; `MediaError` where there is no use."""
+        """Read so many windows of a file; `MediaError` where it cannot be used."""
         if not path:
             raise MediaError("Choose a sample or a video first.")
-        return self.guard.read(path, windows)
+        return self.reader.read(path, windows)
 
-    def ask(self, path, model: str = "", title: str = "", progress: Progress = silent) -> Asked:
-        """A clip with its answers, window by window: 5 of them, 3 where the model is large.
+    def ask(
+        self, path, model: str = "", title: str = "", progress: Progress = silent
+    ) -> AnsweredClip:
+        """Read a clip and answer it window by window: 5 windows, 3 where the model is large.
 
-        `model` is what this engine is called; without a title the clip has that of its file.
+        `model` is the name of this engine; without a title the clip gets that of its file.
         """
         progress = estimated(progress)
         progress(0, desc="Reading the clip")
@@ -140,105 +140,103 @@ class Engine:
         views = list({round(view.start, 2): view for view in reading.views}.values())
         windows = []
         for i, view in enumerate(views):
-            told = part(progress, i / len(views), (i + 1) / len(views))
+            share = part(progress, i / len(views), (i + 1) / len(views))
             end = min(view.start + self.classifier.clip_config.audio_seconds, reading.duration)
-            windows.append(Window(view.start, max(end, view.start + 0.1), self.answers(view, told)))
-        return Asked(Path(path), title or titled(path), model, reading, tuple(windows))
+            end = max(end, view.start + 0.1)
+            windows.append(Window(view.start, end, self.answers(view, share)))
+        return AnsweredClip(Path(path), title or title_of(path), model, reading, tuple(windows))
 
     def answers(self, view: View, progress: Progress = silent) -> dict[str, dict[str, float]]:
-        """Probabilities by label: of both streams, and of each in which there is anything."""
+        """Probabilities by label: of both modalities, and of each one that is not empty."""
         prediction = self.classifier.predict(view.clip, progress=progress)
-        found = {"both": prediction}
+        predictions = {"both": prediction}
         if view.wave.any():
-            found["audio only"] = prediction.streams["spec"]
+            predictions["audio only"] = prediction.streams["spec"]
         if view.rgb.any():
-            found["video only"] = prediction.streams["rgb"]
-        return {name: dict(one.top(len(one.labels))) for name, one in found.items()}
+            predictions["video only"] = prediction.streams["rgb"]
+        return {name: dict(p.top(len(p.labels))) for name, p in predictions.items()}
 
     def attention(self, view: View) -> dict:
-        """What the bottleneck tokens read, the mean over heads, as lists; a sense without anything is None."""
+        """Attention maps of the bottleneck tokens, mean over heads; None for an empty modality."""
         maps = html.present(view, self.classifier.attention(view.clip))
-        length = len(view.spec) * view.front_end.hop
         return {
             "layers": list(maps.layers),
-            "picture": None if maps.rgb is None else maps.rgb.mean(1).round(6).tolist(),
-            "sound": None if maps.spec is None else maps.spec.mean(1).round(6).tolist(),
+            "video": None if maps.rgb is None else maps.rgb.mean(1).round(6).tolist(),
+            "audio": None if maps.spec is None else maps.spec.mean(1).round(6).tolist(),
             "start": view.start,
-            "seconds": length,
+            "seconds": len(view.spec) * view.front_end.hop,
         }
 
     def by_label(self, probabilities: np.ndarray) -> dict[str, float]:
         """Probabilities [C] by label, best first."""
         heads = self.classifier.label_heads
-        found = Prediction(self.classifier.labels, probabilities, label_heads=heads)
-        return dict(found.top(len(found.labels)))
+        prediction = Prediction(self.classifier.labels, probabilities, label_heads=heads)
+        return dict(prediction.top(len(prediction.labels)))
 
 
-def titled(path: str | Path) -> str:
+def title_of(path: str | Path) -> str:
     """A file's name as a title."""
     return Path(path).stem.replace("_", " ")
 
 
 @lru_cache(maxsize=LOADED)
-def _made(name: str) -> Engine:
+def _load(name: str) -> Engine:
     paths.keep_compilations(paths.cache_folder() / "compiled")
     return Engine(inference.load(name))
 
 
 @lru_cache(maxsize=LOADED)
-def _guard(clip_config: ClipConfig) -> SandboxedReader:
+def _reader(clip_config: ClipConfig) -> SandboxedReader:
     return SandboxedReader(clip_config)
 
 
-def shown(found: zoo.Entry) -> bool:
-    """Whether a model of the zoo has what this page is about: two senses, and what joins them."""
-    return len(found.config.streams) == 2 and found.config.fusion == "bottleneck"
+# ---- models to choose from ----
 
 
-def choices(own: str) -> Iterator[tuple[str, str]]:
-    """(what a person reads, name) of every model that the page offers; `own` is from the start."""
-    for found in filter(shown, zoo.ENTRIES.values()):
-        size = model_cost(found.config).parameters
-        words = f"{found.name}: {size / 1e6:.3g} million parameters, trained on {found.trained_on}"
-        more = "" if is_here(found) else f", a download of {amount(zoo.download_size(found))} first"
-        yield words + more, found.name
-    if not in_zoo(own):
-        yield f"{Path(own).name}: given at the start", own
+def choices(start_model: str) -> Iterator[tuple[str, str]]:
+    """(words for a person, name) of each model that the page offers, and of the one it began with.
+
+    Of the zoo it offers the models with two modalities and a bottleneck.
+    """
+    for entry in zoo.ENTRIES.values():
+        if len(entry.config.streams) < 2 or entry.config.fusion != "bottleneck":
+            continue
+        size = model_cost(entry.config).parameters
+        words = f"{entry.name}: {size / 1e6:.3g} million parameters, trained on {entry.trained_on}"
+        if not is_here(entry):
+            words += f", a download of {amount(zoo.download_size(entry))} first"
+        yield words, entry.name
+    if not zoo_entry(start_model):
+        yield f"{Path(start_model).name}: given at the start", start_model
 
 
-def in_zoo(name: str) -> zoo.Entry | None:
-    """The model of the zoo that is meant, unless there is a file or folder of that name."""
+def zoo_entry(name: str) -> zoo.Entry | None:
+    """The model of the zoo with this name, unless a file or folder has that name."""
     return None if Path(name).exists() else zoo.find(name)
 
 
-def called(name: str) -> str:
-    """A model's plain name, which the page knows it by."""
-    found = in_zoo(name)
-    return found.name if found else name
+def plain_name(name: str) -> str:
+    """A model's plain name, by which the page knows it."""
+    entry = zoo_entry(name)
+    return entry.name if entry else name
 
 
-def is_here(found: zoo.Entry) -> bool:
-    """Whether a model is on this machine already."""
-    kept = any(path.exists() for path in zoo.places(found).values())
-    return kept or zoo.original(found) is not None
+def is_here(entry: zoo.Entry) -> bool:
+    """Whether the weights of a model are on this machine already."""
+    converted = any(path.exists() for path in zoo.places(entry).values())
+    return converted or zoo.original(entry) is not None
 
 
-def _fetch(name: str, progress: Progress) -> None:
-    """Download a model of the zoo that is not here yet, and tell how far it is."""
-    found = in_zoo(name)
-    if found is None or is_here(found):
+def _download(name: str, progress: Progress) -> None:
+    """Download a model of the zoo that is not here yet, and report the progress."""
+    entry = zoo_entry(name)
+    if entry is None or is_here(entry):
         return
-    whole, part = zoo.download_size(found), paths.cache_folder() / f"{found.file}.partial"
+    size, partial = zoo.download_size(entry), paths.cache_folder() / f"{entry.file}.partial"
     with ThreadPoolExecutor(1) as pool:
-        fetching = pool.submit(zoo.fetch, name)
-        while wait([fetching], timeout=0.5).not_done:
-            have = min(_size(part), whole)
-            progress(have / whole, desc=f"Downloading: {amount(have)} of {amount(whole)}")
-        fetching.result()
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
+        download = pool.submit(zoo.fetch, name)
+        while wait([download], timeout=0.5).not_done:
+            with suppress(FileNotFoundError):  # before the first byte, and after the last
+                done = min(partial.stat().st_size, size)
+                progress(done / size, desc=f"Downloading: {amount(done)} of {amount(size)}")
+        download.result()

@@ -1,15 +1,41 @@
-"""Small HTML pieces of the page: probability bars, grids, notes."""
+"""HTML pieces of the page: probability bars, the figure of the model, notes, and About's texts."""
 
 from collections.abc import Iterable, Mapping
 from html import escape
 
+from mbt_lite.checkpoints import model_card as cards
 from mbt_lite.config import MBTConfig
 from mbt_lite.demo.engine import LIKELY, NAMES
-from mbt_lite.explain.html.page import data_uri
-from mbt_lite.plot.style import to_png
+from mbt_lite.inference import Classifier
+from mbt_lite.model.flops import model_cost
+from mbt_lite.model.label_heads import in_words
 
 HUES = {"both": "var(--both)", "audio only": "var(--spec)", "video only": "var(--rgb)"}
 BLOCK = 24  # px, of a layer in the figure of the model
+
+EXPLANATION = """<p>A <b>transformer</b> cuts its input into small patches and lets all of them look
+at each other, layer after layer, until it knows what there is. The <b>Multimodal Bottleneck
+Transformer</b> (MBT) has two of them side by side, one for the picture and one for the sound. In
+the first layers each is by itself; later they may talk, but only through a few bottleneck tokens,
+the <b>bottleneck</b>: each side writes there what it found, and reads what the other side wrote.
+Only little gets through, so both have to say what matters.</p><p>Layers are numbered from 0.
+Nothing reads the bottleneck tokens after the last layer, so what they read there is not
+shown.</p>"""
+NO_CAUTION = "How sound was heard in its training is known, and it hears the same way here."
+MORE_MODELS = """The released models of one modality only have no bottleneck to show;
+<code>mbt-lite predict --model NAME</code> asks them. A model that is not here yet is downloaded
+first, once."""
+CITATION = """@inproceedings{nagrani2021attention,
+  title     = {Attention Bottlenecks for Multimodal Fusion},
+  author    = {Nagrani, Arsha and Yang, Shan and Arnab, Anurag and Jansen, Aren and
+               Schmid, Cordelia and Sun, Chen},
+  booktitle = {Advances in Neural Information Processing Systems},
+  volume    = {34},
+  year      = {2021}
+}"""
+
+
+# ---- answers ----
 
 
 def percent(probability: float) -> str:
@@ -18,7 +44,7 @@ def percent(probability: float) -> str:
 
 
 def says(probabilities: Mapping[str, float]) -> str:
-    """What a model says, in a few words: up to five likely labels, or what comes closest."""
+    """An answer in a few words: up to five likely labels, or else the likeliest one."""
     likely = [label for label, p in probabilities.items() if p >= LIKELY][:5]
     if likely:
         return ", ".join(likely)
@@ -26,9 +52,9 @@ def says(probabilities: Mapping[str, float]) -> str:
     return f"perhaps {label} ({percent(p)})"
 
 
-def bar(share: float) -> str:
-    """A bar on its track."""
-    return f'<span class="bar"><i style="width:{share:.1%}"></i></span>'
+def bar(probability: float) -> str:
+    """A horizontal bar."""
+    return f'<span class="bar"><i style="width:{probability:.1%}"></i></span>'
 
 
 def panel(name: str, probabilities: Mapping[str, float]) -> str:
@@ -45,15 +71,15 @@ def panel(name: str, probabilities: Mapping[str, float]) -> str:
 
 
 def panels(answers: Mapping[str, Mapping[str, float]]) -> str:
-    """The panels of all answers; where one sense has nothing, both together are the other one."""
+    """The panels of all answers; where one modality is empty, "both" would repeat the other."""
     shown = dict(answers)
     if len(shown) == 2:
         del shown["both"]
-    return grid((panel(*one) for one in shown.items()), 140)
+    return grid((panel(*answer) for answer in shown.items()), 140)
 
 
 def lesson(answers: Mapping[str, Mapping[str, float]], label: str) -> str:
-    """One line: the probability of a label by audio alone, by video alone, and by both together."""
+    """One line: the probability of a label by each modality alone, and by both together."""
     if len(answers) < 3:
         return ""
     audio, video, both = (
@@ -61,9 +87,12 @@ def lesson(answers: Mapping[str, Mapping[str, float]], label: str) -> str:
         for name in ("audio only", "video only", "both")
     )
     return (
-        f'<p class="lesson">“{escape(label)}”: audio alone {audio}, video alone {video}, '
+        f'<p class="lesson">“{escape(label)}”: sound alone {audio}, picture alone {video}, '
         f"together {both}</p>"
     )
+
+
+# ---- the figure of the model ----
 
 
 def bottleneck(config: MBTConfig) -> str:
@@ -76,14 +105,14 @@ def bottleneck(config: MBTConfig) -> str:
     dots = "".join(_dots(x - (step - BLOCK) / 2, tokens) for x in lefts[first:])
     blocks = "".join(_blocks(i, x) for i, x in enumerate(lefts))
     words = (
-        f"{depth} layers in each stream. From layer L_f = {first} on, audio and video exchange "
-        f"information only through B = {tokens} bottleneck tokens."
+        f"{depth} layers in each stream. From layer L_f = {first} on, picture and sound "
+        f"exchange information only through B = {tokens} bottleneck tokens."
     )
     return (
         f'<figure class="bottleneck"><svg viewBox="0 0 {end} 112" style="max-width:{1.4 * end}px"'
         f' role="img" aria-label="{words}"><path d="M46 19H{end}M46 93H{end}{joints}"/>'
-        f'{blocks}<g class="tokens">{dots}</g><text x="0" y="24">video</text>'
-        f'<text x="0" y="98">audio</text></svg><figcaption>{words}</figcaption></figure>'
+        f'{blocks}<g class="tokens">{dots}</g><text x="0" y="24">picture</text>'
+        f'<text x="0" y="98">sound</text></svg><figcaption>{words}</figcaption></figure>'
     )
 
 
@@ -97,40 +126,82 @@ def _blocks(layer: int, left: float) -> str:
 
 
 def _joint(left: float, step: float, written: bool) -> str:
-    """Lines from the bottleneck tokens to a layer, and to them from the layer before."""
+    """Lines from the bottleneck tokens to a layer, and from the layer before to them."""
     at, before = left - (step - BLOCK) / 2, left - step + BLOCK
     writes = f"M{before} 26L{at} 56M{before} 86L{at} 56" if written else ""
     return f"M{at} 56L{left} 26M{at} 56L{left} 86{writes}"
 
 
-def _dots(across: float, tokens: int) -> str:
-    """Bottleneck tokens, up to four of them, one below the other."""
+def _dots(x: float, tokens: int) -> str:
+    """Bottleneck tokens, four at most, one below the other."""
     shown = min(tokens, 4)
     heights = (56 + 7 * (k - (shown - 1) / 2) for k in range(shown))
-    return "".join(f'<circle cx="{across}" cy="{y}" r="3"/>' for y in heights)
+    return "".join(f'<circle cx="{x}" cy="{y}" r="3"/>' for y in heights)
+
+
+# ---- layout and notes ----
 
 
 def grid(parts: Iterable[str], narrowest: int) -> str:
-    """Parts side by side where there is room, else below each other."""
+    """Parts side by side where there is room, else one below the other."""
     return f'<div class="grid" style="--narrowest:{narrowest}px">{"".join(parts)}</div>'
 
 
 def bullets(sentences: Iterable[str]) -> str:
-    """A list of sentences, each with a capital and a stop."""
+    """A list of sentences, each with a capital letter and a full stop."""
     ended = (s if s.endswith((".", "!", "?")) else f"{s}." for s in sentences)
     return f"<ul>{''.join(f'<li>{escape(s[:1].upper() + s[1:])}</li>' for s in ended)}</ul>"
 
 
 def note(title: str, content: str) -> str:
-    """Something to know, set apart."""
+    """A note with a title."""
     return f'<div class="note"><h3>{escape(title)}</h3>{content}</div>'
 
 
 def hint(sentence: str) -> str:
-    """A quiet sentence in place of what is not there yet."""
+    """A sentence in place of content that does not exist yet."""
     return f'<p class="hint">{escape(sentence)}</p>'
 
 
-def figure_uri(figure) -> str:
-    """The address of a matplotlib figure that holds it."""
-    return data_uri(to_png(figure), "image/png")
+# ---- About ----
+
+
+def model_facts(classifier: Classifier, name: str) -> str:
+    """Facts about the loaded model, and what it can name."""
+    card, clip, front = classifier.card, classifier.clip_config, classifier.clip_config.front_end
+    facts = {
+        "name": card.get("name") or name,
+        "probabilities": in_words(classifier.label_heads),
+        "license": card.get("licence") or "not stated",
+        "size": f"{model_cost(classifier.config).parameters:,} parameters",
+        "looks at": f"{clip.video_seconds:g} s, {clip.frames} frames of {clip.size} x {clip.size} "
+        "pixels",
+        "listens to": f"{clip.audio_seconds:g} s, through the front end “{front.name}” (mean "
+        f"{front.mean:g}, deviation {front.std:g})",
+    }
+    rows = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
+    labels = escape(", ".join(classifier.labels))
+    return (
+        f'<h2>The model that answers</h2><dl class="facts">{rows}</dl>'
+        f"{note('Before you believe it', bullets([classifier.caution or NO_CAUTION]))}"
+        f"<details><summary>The {len(classifier.labels)} things it can name</summary><p>{labels}."
+        "</p></details>"
+    )
+
+
+def model_card(classifier: Classifier) -> str:
+    """The model card in Markdown, without the header that only a hub reads."""
+    card = classifier.card | {"probabilities": in_words(classifier.label_heads)}
+    card = cards.model_card(
+        classifier.config, classifier.clip_config, classifier.labels, card, "float32"
+    )
+    return card.split("---\n", 2)[2]
+
+
+def citation() -> str:
+    """How to cite the paper and this software."""
+    return (
+        "<h2>How to cite</h2><p>The model is that of this paper (NeurIPS 2021, arXiv:2107.00135); "
+        "the software is mbt_lite, under the Apache License 2.0 (CITATION.cff in its folder)."
+        f'</p><pre tabindex="0" aria-label="BibTeX">{escape(CITATION)}</pre>'
+    )

@@ -1,18 +1,22 @@
-"""The tab Play: change the audio, the video or the bottleneck of a clip and ask again.
+"""The tab Play: change the audio, the video or the bottleneck of a clip; or guess an answer first.
 
-The sound that is heard here is the very one that the model hears.
+The audio that is played here is the very one that the model gets.
 
 S samples
 """
 
+import random
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from pathlib import Path
 
 import numpy as np
 
 from mbt_lite import features
-from mbt_lite.demo.engine import Asked, Engine
+from mbt_lite.data import world
+from mbt_lite.demo.engine import NAMES, AnsweredClip, Engine
 from mbt_lite.demo.markup import HUES, bar, grid, hint, percent
 from mbt_lite.demo.player import address
 from mbt_lite.explain import Intervention, interventions
@@ -22,32 +26,32 @@ from mbt_lite.media import RATE
 
 AUDIO_CHOICES = ("as it is", "muted", "of another clip")
 VIDEO_CHOICES = ("as it is", "black")
-CUTS = {"sound to picture": "rgb", "picture to sound": "spec"}  # who reads no more
-SHOWN = 6  # labels
-NOTHING = hint("Choose a clip in the tab Ask first; then you can change it here.")
+CUTS = {"sound to picture": "rgb", "picture to sound": "spec"}  # the stream that cannot read
+BARS = 6  # labels
+NO_CLIP = hint("Choose a clip in the tab Ask first; then you can change it here.")
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a person wants to be different."""
+    """What a person changes in a clip or in the model."""
 
     audio: str = AUDIO_CHOICES[0]
-    later: float = 0.0  # s
+    delay: float = 0.0  # s, of the audio
     video: str = VIDEO_CHOICES[0]
-    emptied: tuple[int, ...] = ()  # bottleneck tokens
+    emptied: tuple[int, ...] = ()  # bottleneck tokens by number
     cut: tuple[str, ...] = ()  # keys of CUTS
-    other: View | None = None  # whose sound it is instead
+    other: View | None = None  # the clip whose audio is used instead
     other_name: str = ""
 
     def words(self) -> Iterator[str]:
-        """What is different, piece by piece."""
+        """Each change in words."""
         if self.audio == AUDIO_CHOICES[1]:
             yield "the sound is muted"
         if self.audio == AUDIO_CHOICES[2]:
             yield f"the sound is that of {self.other_name}"
-        if self.later and self.audio != AUDIO_CHOICES[1]:
-            side = "later" if self.later > 0 else "earlier"
-            yield f"the sound comes {abs(self.later):.1f} s {side}"
+        if self.delay and self.audio != AUDIO_CHOICES[1]:
+            side = "later" if self.delay > 0 else "earlier"
+            yield f"the sound comes {abs(self.delay):.1f} s {side}"
         if self.video == VIDEO_CHOICES[1]:
             yield "the picture is black"
         for token in self.emptied:
@@ -57,71 +61,71 @@ class Change:
 
 
 def fits(other: View | None, view: View) -> bool:
-    """Whether there is another clip, read for the same model, which may have changed since."""
+    """Whether there is another clip whose audio fits: it was read for the same model."""
     return other is not None and other.wave.shape == view.wave.shape
 
 
 def changed_view(view: View, change: Change) -> View:
-    """The view as the model gets it after a change; of bottleneck tokens and cuts it knows nothing."""
+    """The view after a change of its audio and video, as the model gets it."""
     wave = view.wave
     if change.audio == AUDIO_CHOICES[1]:
         wave = np.zeros_like(wave)
     elif change.audio == AUDIO_CHOICES[2] and change.other is not None:
         wave = change.other.wave
-    wave = later(wave, change.later)
+    wave = delayed(wave, change.delay)
     spec = features.log_mel(wave, view.front_end)[: len(view.spec)]
     rgb = np.zeros_like(view.rgb) if change.video == VIDEO_CHOICES[1] else view.rgb
     return replace(view, wave=wave, spec=spec, rgb=rgb)
 
 
-def later(wave: np.ndarray, seconds: float) -> np.ndarray:
-    """The wave [S] that begins so much later, or earlier; silence moves in."""
+def delayed(wave: np.ndarray, seconds: float) -> np.ndarray:
+    """The wave [S] delayed by `seconds` (earlier if negative), padded with silence."""
     samples = round(seconds * RATE)
-    moved = np.zeros_like(wave)
+    shifted = np.zeros_like(wave)
     if samples >= 0:
-        moved[samples:] = wave[: len(wave) - samples]
+        shifted[samples:] = wave[: len(wave) - samples]
     else:
-        moved[:samples] = wave[-samples:]
-    return moved
+        shifted[:samples] = wave[-samples:]
+    return shifted
 
 
 def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
-    """Probabilities by label of the changed clip, best first, by both senses."""
+    """Probabilities by label of the changed clip, best first."""
     classifier = engine.classifier
-    one = interventions.batched(classifier, changed_view(view, change))
-    done = interventions.operated(classifier, one, [operation(classifier.config, change)])
-    return engine.by_label(classifier.probabilities(done.logits[0, 0]))
+    batch = interventions.batched(classifier, changed_view(view, change))
+    output = interventions.operated(classifier, batch, [edits_of(classifier.config, change)])
+    return engine.by_label(classifier.probabilities(output.logits[0, 0]))
 
 
-def operation(config, change: Change) -> interventions.Edits:
+def edits_of(config, change: Change) -> interventions.Edits:
     """All interventions of a change as one `Edits`."""
-    wanted = [Intervention("zero", token=token) for token in change.emptied]
-    wanted += [Intervention("knockout", reader=CUTS[direction]) for direction in change.cut]
+    chosen = [Intervention("zero", token=token) for token in change.emptied]
+    chosen += [Intervention("knockout", reader=CUTS[direction]) for direction in change.cut]
     parts = [
         interventions.untouched(config),
-        *(interventions.edits(config, one) for one in wanted),
+        *(interventions.edits(config, intervention) for intervention in chosen),
     ]
     *switches, values = zip(*parts, strict=True)
     return interventions.Edits(*(np.logical_or.reduce(each) for each in switches), values[0])
 
 
-def report(engine: Engine, asked: Asked, change: Change) -> str:
-    """The changed clip to see and hear, and bars of what changed."""
-    before, after = asked.answers["both"], ask_changed(engine, asked.view, change)
+def report(engine: Engine, clip: AnsweredClip, change: Change) -> str:
+    """The changed clip to watch and hear, and bars of its probabilities before and after."""
+    before, after = clip.answers["both"], ask_changed(engine, clip.view, change)
     seconds = engine.classifier.clip_config.audio_seconds
-    bars = _bars(before, after, list(change.words()), asked.label)
-    return grid([_screen(asked, change, seconds), bars], 300)
+    bars = _bars(before, after, list(change.words()), clip.label)
+    return grid([_screen(clip, change, seconds), bars], 300)
 
 
-def _screen(asked: Asked, change: Change, seconds: float) -> str:
+def _screen(clip: AnsweredClip, change: Change, seconds: float) -> str:
     """The part of the clip that the model gets, changed."""
-    view = changed_view(asked.view, change)
+    view = changed_view(clip.view, change)
     black = " black" * (change.video == VIDEO_CHOICES[1])
     audio = data_uri(wav(view.wave), "audio/wav")
     return (
-        f'<clip-player data-offset="{asked.reading.playable_start}" data-from="{view.start:.3f}"'
+        f'<clip-player data-offset="{clip.reading.playable_start}" data-from="{view.start:.3f}"'
         f' data-to="{view.start + seconds:.3f}"><div class="screen{black}">'
-        f'<video controls playsinline muted data-mute preload="auto" src="{escape(address(asked))}"'
+        f'<video controls playsinline muted data-mute preload="auto" src="{escape(address(clip))}"'
         f' aria-label="the changed clip"></video><audio src="{audio}"></audio></div>'
         f'<p class="small">Press play: this is what the model now sees and hears.</p></clip-player>'
     )
@@ -130,14 +134,15 @@ def _screen(asked: Asked, change: Change, seconds: float) -> str:
 def _bars(
     before: dict[str, float], after: dict[str, float], words: Sequence[str], label: str
 ) -> str:
-    """Two bars a label, as it was and after the change; `label` is always among them."""
-    told = f"You changed: {'; '.join(words)}." if words else "Nothing is changed yet."
+    """Two bars a label, before and after the change; `label` is always among them."""
     most = max(before, key=lambda label: abs(after[label] - before[label]))
-    chosen = _chosen(before, after, [label, most])
-    rows = "".join(_row(label, before[label], after[label]) for label in chosen)
+    changes = f"You changed: {'; '.join(words)}." if words else "Nothing is changed yet."
+    changes += f" {_largest_change(most, before[most], after[most])}"
+    labels = _labels_shown(before, after, [label, most])
+    rows = "".join(_row(label, before[label], after[label]) for label in labels)
     return (
         f'<section class="changes" style="--hue:{HUES["both"]}"><h3>What it says now</h3>'
-        f'<p aria-live="polite">{escape(f"{told} {_told(most, before[most], after[most])}")}</p>'
+        f'<p aria-live="polite">{escape(changes)}</p>'
         f'<p class="key"><span class="was"></span> as it was <span class="is"></span> now</p>'
         f"<ol>{rows}</ol></section>"
     )
@@ -150,15 +155,142 @@ def _row(label: str, was: float, now: float) -> str:
     )
 
 
-def _chosen(before: dict[str, float], after: dict[str, float], always: Sequence[str]) -> list[str]:
-    """`always` and the labels that are or were likeliest, in the old order, which bars keep."""
-    wanted = dict.fromkeys([*always, *list(before)[: SHOWN - 2], *list(after)[: SHOWN - 2]])
-    return sorted(list(wanted)[:SHOWN], key=lambda label: -before[label])
+def _labels_shown(
+    before: dict[str, float], after: dict[str, float], always: Sequence[str]
+) -> list[str]:
+    """`always` and the likeliest labels before and after, in their order before the change."""
+    labels = dict.fromkeys([*always, *list(before)[: BARS - 2], *list(after)[: BARS - 2]])
+    return sorted(list(labels)[:BARS], key=lambda label: -before[label])
 
 
-def _told(label: str, was: float, now: float) -> str:
-    """How the label that changed most did so, in a sentence."""
+def _largest_change(label: str, was: float, now: float) -> str:
+    """A sentence about the label that changed most."""
     if abs(now - was) < 0.05:
         return "The answer stays nearly the same."
-    turned = "rises" if now > was else "falls"
-    return f"Most of all, “{label}” {turned} from {percent(was)} to {percent(now)}."
+    verb = "rises" if now > was else "falls"
+    return f"Most of all, “{label}” {verb} from {percent(was)} to {percent(now)}."
+
+
+# ---- the quiz ----
+
+STEPS = ("audio only", "video only", "both")
+TASKS = ("Only listen", "Now only watch: the same clip without its sound", "Now watch and listen")
+RULES = """<h2>Guess first</h2><p>You get a clip in three steps: only its sound, only its picture,
+then both. Guess each time; then see what the model said. Can you beat it?</p>"""
+SINGERS = world.LABELS[world.KINDS["matched"]]
+OPTIONS = 5  # labels to choose from about a clip that is no scene of the micro-world
+
+
+@dataclass(frozen=True)
+class Quiz:
+    """A clip to guess at: the model's answer for each of STEPS, and the guesses so far.
+
+    Where the model knows the micro-world, the clip is a fresh scene of it with the question who
+    sings, which no modality alone can answer. Nobody knows the truth about other models' clips;
+    there the model's own answer to both modalities counts.
+    """
+
+    video: str  # data URI
+    options: tuple[str, ...]
+    truth: str
+    truth_is_known: bool  # or only what the model says to both modalities
+    model: tuple[str, ...]  # [step]
+    guesses: tuple[str, ...] = ()
+
+    @property
+    def is_over(self) -> bool:
+        return len(self.guesses) == len(STEPS)
+
+    def with_guess(self, label: str) -> "Quiz":
+        return replace(self, guesses=(*self.guesses, label))
+
+    def count_right(self, labels: Sequence[str]) -> int:
+        return sum(label == self.truth for label in labels)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The number of right guesses so far, and of all guesses."""
+
+    you: int = 0
+    model: int = 0
+    guesses: int = 0
+
+    def after(self, quiz: Quiz) -> "Score":
+        you, model = quiz.count_right(quiz.guesses), quiz.count_right(quiz.model)
+        return Score(self.you + you, self.model + model, self.guesses + len(STEPS))
+
+
+def new_quiz(engine: Engine, clips: Sequence[Path], rng: random.Random | None = None) -> Quiz:
+    """A quiz about a scene of the micro-world, or about one of these clips."""
+    rng = rng or random.Random()
+    if set(SINGERS) <= set(engine.classifier.labels):
+        return _scene_quiz(engine, rng)
+    return _clip_quiz(engine, rng.choice(list(clips)), rng)
+
+
+def _scene_quiz(engine: Engine, rng: random.Random) -> Quiz:
+    scene = world.scene(world.SPLITS["test"], rng.randrange(1_000_000))
+    while scene.singer is None:
+        scene = world.scene(world.SPLITS["test"], rng.randrange(1_000_000))
+    with tempfile.TemporaryDirectory() as folder:
+        path = world.render([scene], folder, size=256).joinpath("world_0000.mp4")
+        return _quiz(engine, path, SINGERS, scene.names[-1])
+
+
+def _clip_quiz(engine: Engine, path: Path, rng: random.Random) -> Quiz:
+    answers = engine.answers(engine.read(path).views[0])
+    likely = [next(iter(answers[step])) for step in STEPS if step in answers]
+    options = list(dict.fromkeys([*likely, *answers["both"]]))[:OPTIONS]
+    rng.shuffle(options)
+    return _quiz(engine, path, options, None)
+
+
+def _quiz(engine: Engine, path: Path, options: Sequence[str], truth: str | None) -> Quiz:
+    answers = engine.answers(engine.read(path).views[0])
+    model = tuple(max(options, key=answers.get(s, answers["both"]).get) for s in STEPS)
+    video = data_uri(path.read_bytes(), "video/mp4")
+    return Quiz(video, tuple(options), truth or model[-1], truth is not None, model)
+
+
+def stage(quiz: Quiz) -> str:
+    """What may be heard or seen at this step; the answers when the quiz is over."""
+    step = min(len(quiz.guesses), len(STEPS) - 1)
+    head = "The answers" if quiz.is_over else f"Step {step + 1} of {len(STEPS)}: {TASKS[step]}"
+    tag = "audio" if STEPS[step] == "audio only" else "video"
+    muted = " muted data-mute" * (STEPS[step] == "video only")
+    screen = (
+        f'<{tag} controls playsinline preload="auto"{muted} src="{quiz.video}"'
+        f' aria-label="{TASKS[step]}"></{tag}>'
+    )
+    parts = [f'<div class="screen {tag}">{screen}</div>', _answers(quiz) if quiz.is_over else ""]
+    return f'<div class="quiz"><h3>{head}</h3>{grid(filter(None, parts), 280)}</div>'
+
+
+def _answers(quiz: Quiz) -> str:
+    """A table of the person's and the model's answers at each step."""
+    rows = "".join(
+        f"<tr><th scope='row'>{NAMES[step]}</th>{_cell(quiz, guess)}{_cell(quiz, model)}</tr>"
+        for step, guess, model in zip(STEPS, quiz.guesses, quiz.model, strict=True)
+    )
+    whose = "The truth" if quiz.truth_is_known else "What the model says to sound and picture"
+    return (
+        f"<div><p>{whose}: <b>{escape(quiz.truth)}</b>.</p><table><thead><tr><td></td>"
+        f"<th scope='col'>you</th><th scope='col'>the model</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _cell(quiz: Quiz, label: str) -> str:
+    mark = "right" if label == quiz.truth else "wrong"
+    return f"<td class='{mark}'>{escape(label)} <span>({mark})</span></td>"
+
+
+def scoreboard(score: Score) -> str:
+    """The score in a line."""
+    if not score.guesses:
+        return ""
+    return (
+        f'<p class="score">You: <b>{score.you}</b> of {score.guesses} right; '
+        f"the model: <b>{score.model}</b> of {score.guesses}.</p>"
+    )

@@ -1,6 +1,6 @@
 """The player: a clip, its answers as subtitles and over time, and its spectrogram.
 
-All of it shares the clock of the video; player.js moves the cursors.
+All of them share the clock of the video; player.js moves the cursors.
 
 C columns of the spectrogram   M mel bins
 """
@@ -14,53 +14,54 @@ import numpy as np
 
 from mbt_lite import plot
 from mbt_lite.config import FrontEnd
-from mbt_lite.demo.engine import NAMES, Asked, Window
-from mbt_lite.demo.markup import HUES, figure_uri, says
+from mbt_lite.demo.engine import NAMES, AnsweredClip, Window
+from mbt_lite.demo.markup import HUES, says
 from mbt_lite.explain.html.page import data_uri
 from mbt_lite.features import View
 from mbt_lite.plot.maps import hertz_marks
+from mbt_lite.plot.style import to_png
 
-COLUMNS = 1200  # at most, of the spectrogram
-
-
-def address(asked: Asked) -> str:
-    """Where the browser gets the clip: the file itself, or its copy where it cannot play that."""
-    if asked.reading.playable:
-        return data_uri(asked.reading.playable, "video/mp4")
-    return f"gradio_api/file={quote(str(asked.path))}"
+MAX_COLUMNS = 1200  # of the spectrogram
 
 
-def player(asked: Asked, front: FrontEnd, below: str, beside: str) -> str:
+def address(clip: AnsweredClip) -> str:
+    """The address of the clip for the browser: the file, or a copy that every browser plays."""
+    if clip.reading.playable:
+        return data_uri(clip.reading.playable, "video/mp4")
+    return f"gradio_api/file={quote(str(clip.path))}"
+
+
+def player(clip: AnsweredClip, front: FrontEnd, below: str, beside: str) -> str:
     """The player of a clip, with `below` under the screen and `beside` at its side."""
-    offset = asked.reading.playable_start
-    track = base64.b64encode(subtitles(asked.windows, offset).encode()).decode()
+    offset = clip.reading.playable_start
+    track = base64.b64encode(subtitles(clip.windows, offset).encode()).decode()
     return f"""
-<clip-player data-offset="{offset}" data-length="{asked.length:.3f}">
+<clip-player data-offset="{offset}" data-length="{clip.length:.3f}">
 <div class="stage"><div class="screen">
-<video controls playsinline preload="auto" src="{escape(address(asked))}"
- aria-label="{escape(asked.title)}">
+<video controls playsinline preload="auto" src="{escape(address(clip))}"
+ aria-label="{escape(clip.title)}">
 <track kind="captions" label="What the model says" srclang="en" default
  src="data:text/vtt;base64,{track}"></video></div>
 <div class="beside">{beside}</div>{below}</div>
-{timeline(asked, front)}
+{timeline(clip, front)}
 </clip-player>"""
 
 
-def timeline(asked: Asked, front: FrontEnd) -> str:
-    """The position slider and the lanes below it: what is said by window, and the sound."""
-    length = asked.length
-    names = [name for name in NAMES if name in asked.answers]
-    rows = [lane(NAMES[n], segments(asked.windows, n, length), HUES[n]) for n in names]
+def timeline(clip: AnsweredClip, front: FrontEnd) -> str:
+    """The position slider and the lanes below it: the answers by window, and the spectrogram."""
+    length = clip.length
+    names = [name for name in NAMES if name in clip.answers]
+    rows = [lane(NAMES[n], segments(clip.windows, n, length), HUES[n]) for n in names]
     return (
         '<div class="timeline"><label class="lane"><span class="name">Position'
         ' <span class="now">0.0 s</span></span><span class="across"><input type="range" min="0"'
         f' max="{length:.2f}" step="0.05" value="0"></span></label>'
-        f"{''.join(rows)}{spectrogram(asked, front)}</div>"
+        f"{''.join(rows)}{spectrogram(clip, front)}</div>"
     )
 
 
 def lane(name: str, content: str, hue: str) -> str:
-    """One line along the time, with a cursor."""
+    """A row along the time axis, with a cursor."""
     return (
         f'<div class="lane" style="--hue:{hue}"><span class="name">{name}</span>'
         f'<div class="across">{content}<i class="cursor"></i></div></div>'
@@ -68,23 +69,24 @@ def lane(name: str, content: str, hue: str) -> str:
 
 
 def segments(windows: Sequence[Window], name: str, length: float) -> str:
-    """A button per window with what is said in it; it leads there."""
+    """A button per window with its answer, which moves the player there."""
     parts = []
     for window, (start, end) in zip(windows, spans(windows), strict=True):
         if name not in window.answers:
             continue
-        said, (p, *_) = says(window.answers[name]), window.answers[name].values()
+        words = escape(says(window.answers[name]))
+        probability = next(iter(window.answers[name].values()))
         parts.append(
             f'<button type="button" class="segment" data-from="{start:.3f}" data-to="{end:.3f}"'
             f' style="left:{start / length:.2%};width:{(end - start) / length:.2%}"'
-            f' title="{start:.1f} to {end:.1f} s: {escape(said)}"><span>{escape(said)}</span>'
-            f'<i style="width:{p:.1%}"></i></button>'
+            f' title="{start:.1f} to {end:.1f} s: {words}"><span>{words}</span>'
+            f'<i style="width:{probability:.1%}"></i></button>'
         )
     return "".join(parts)
 
 
 def spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
-    """(start, end) that each window stands for: where two of them overlap, up to the middle."""
+    """(start, end) of each window; two that overlap meet in the middle of the overlap."""
     cuts = [
         (min(a.end, (a.end + b.start) / 2), max(b.start, (a.end + b.start) / 2))
         for a, b in zip(windows[:-1], windows[1:], strict=True)
@@ -95,7 +97,7 @@ def spans(windows: Sequence[Window]) -> list[tuple[float, float]]:
 
 
 def subtitles(windows: Sequence[Window], offset: float = 0.0) -> str:
-    """WebVTT: what both senses say, on the clock of a copy that begins at `offset` seconds."""
+    """WebVTT of the answers, on the clock of a copy that begins at `offset` seconds."""
     return "\n\n".join(["WEBVTT", *_cues(windows, offset)]) + "\n"
 
 
@@ -112,14 +114,13 @@ def _stamp(seconds: float) -> str:
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}.{milli:03}"
 
 
-def spectrogram(asked: Asked, front: FrontEnd) -> str:
-    """The lane with the sound that the model heard; where it did not listen, there is nothing."""
-    views = [view for view in asked.reading.views if view.wave.any()]
+def spectrogram(clip: AnsweredClip, front: FrontEnd) -> str:
+    """The lane with the spectrogram of the windows that the model got."""
+    views = [view for view in clip.reading.views if view.wave.any()]
     if not views:
         return ""
-    length = asked.length
-    uri = spectrogram_png(heard(views, front, length), front)
-    words = plot.spectrogram_alt(asked.view.spec, front, asked.view.start)
+    uri = spectrogram_png(joined_spectrogram(views, front, clip.length), front)
+    words = plot.spectrogram_alt(clip.view.spec, front, clip.view.start)
     marks = "".join(
         f'<span class="mark" style="bottom:{up:.1%}">{hertz} Hz</span>'
         for hertz, up in hertz_marks(front)[1:]
@@ -128,24 +129,24 @@ def spectrogram(asked: Asked, front: FrontEnd) -> str:
     return f'<div class="sound">{lane("What it heard", image, HUES["audio only"])}</div>'
 
 
-def heard(views: Sequence[View], front: FrontEnd, length: float) -> np.ndarray:
-    """The spectrogram [C, M] of a whole clip from its windows; nan where there is none."""
-    count = max(1, min(COLUMNS, round(length / front.hop)))
+def joined_spectrogram(views: Sequence[View], front: FrontEnd, length: float) -> np.ndarray:
+    """The spectrogram [C, M] of a whole clip from its windows; NaN between them."""
+    count = max(1, min(MAX_COLUMNS, round(length / front.hop)))
     times = (np.arange(count) + 0.5) * length / count
-    strip = np.full((count, front.mels), np.nan, np.float32)
+    joined = np.full((count, front.mels), np.nan, np.float32)
     for view in views:
         rows = np.floor((times - view.start) / front.hop).astype(int)
         inside = (rows >= 0) & (rows < len(view.spec))
-        strip[inside] = view.spec[rows[inside]]
-    return strip
+        joined[inside] = view.spec[rows[inside]]
+    return joined
 
 
 def spectrogram_png(spec: np.ndarray, front: FrontEnd) -> str:
-    """The address of a spectrogram as a picture without any margin."""
+    """The data URI of a spectrogram as a PNG without margins."""
     ax = plot.spectrogram(spec, front, colorbar=False)
     figure = ax.figure
     figure.set_layout_engine("none")
     figure.set(figwidth=8, figheight=1.2, facecolor="none")
     ax.set_position((0, 0, 1, 1))
     ax.set_axis_off()
-    return figure_uri(figure)
+    return data_uri(to_png(figure), "image/png")

@@ -1,7 +1,7 @@
 """The sample clips, each with a thumbnail and a description.
 
-In a checkout they lie in data_samples. Elsewhere the micro-world's are rendered once, into the
-cache folder. All of them are drawn and synthesised by this project and in the public domain.
+In a checkout they are in data_samples. Elsewhere those of the micro-world are rendered once, into
+the cache folder. All are drawn and synthesized by this project and in the public domain.
 """
 
 import csv
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mbt_lite import media, paths
 from mbt_lite.data import world
-from mbt_lite.demo.engine import titled
+from mbt_lite.demo.engine import title_of
 from mbt_lite.explain.html.page import jpeg_uri
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "data_samples"
@@ -22,67 +22,67 @@ CHECKOUT = Path(__file__).resolve().parents[2] / "data_samples"
 
 @dataclass(frozen=True)
 class Sample:
-    """A clip of ours."""
+    """A clip that comes with the package."""
 
     path: Path
     description: str
-    labels: frozenset[str] = frozenset()  # of the micro-world; a clip more like life has none
+    labels: frozenset[str] = frozenset()  # of the micro-world; other clips have none
 
     @property
     def title(self) -> str:
-        return titled(self.path)
+        return title_of(self.path)
 
     @cached_property
     def poster(self) -> str:
-        """The address of a frame out of the middle."""
+        """The data URI of a frame from the middle."""
         frames = media.read(self.path, fps=2, short_side=120).frames
         return jpeg_uri(frames[len(frames) // 2][None])
 
 
 def folder() -> Path:
-    """Where the clips lie, or where they are put."""
+    """The folder of the clips, which is in the cache where this is no checkout."""
     return CHECKOUT if _complete(CHECKOUT) else paths.cache_folder() / "samples"
 
 
-def _complete(place: Path) -> bool:
-    return (place / "labels.csv").is_file()  # it is written last
+def _complete(path: Path) -> bool:
+    return (path / "labels.csv").is_file()  # it is written last
 
 
 def samples() -> list[Sample]:
-    """The clips in the order of labels.csv, rendered first where that has not been done yet.
+    """The clips in the order of labels.csv, rendered first if they are not there yet.
 
-    None where the cache folder cannot be written, which stderr tells.
+    An empty list, and a message on stderr, where the cache folder cannot be written.
     """
-    place = folder()
+    path = folder()
     try:
-        if not _complete(place):
-            print(f"Rendering {len(world.SAMPLES)} sample clips into {place} ...", file=sys.stderr)
-            world.render_samples(place)
+        if not _complete(path):
+            print(f"Rendering {len(world.SAMPLES)} sample clips into {path} ...", file=sys.stderr)
+            world.render_samples(path)
     except OSError as error:
         print(f"The demo has no samples: {error}", file=sys.stderr)
         return []
-    with open(place / "labels.csv", newline="", encoding="utf-8") as table:
-        found = [_sample(place / row["file"], row) for row in csv.DictReader(table)]
-    return [one for one in found if one.path.is_file()]
+    with open(path / "labels.csv", newline="", encoding="utf-8") as table:
+        clips = [_sample(path / row["file"], row) for row in csv.DictReader(table)]
+    return [clip for clip in clips if clip.path.is_file()]
 
 
 def _sample(path: Path, row: Mapping[str, str]) -> Sample:
-    """The clip of a line of labels.csv; of rendered ones, the package has the description."""
+    """The clip of a row of labels.csv; the package describes the rendered ones."""
     description = row.get("description") or world.SAMPLES[path.stem][1]
     return Sample(path, description, frozenset(filter(None, row["labels"].split("|"))))
 
 
 def cards(clips: Sequence[Sample], labels: Sequence[str]) -> str:
-    """A button per clip, those first that a model with these labels was taught.
+    """HTML buttons of the clips; those come first that a model with these labels was trained on.
 
-    `data-index` says which clip it is.
+    `data-index` is the clip's place in `clips`.
     """
-    worldly = [i for i, one in enumerate(clips) if one.labels]
-    others = [i for i, one in enumerate(clips) if not one.labels]
+    of_the_world = [i for i, clip in enumerate(clips) if clip.labels]
+    others = [i for i, clip in enumerate(clips) if not clip.labels]
     if set(world.LABELS) <= set(labels):
-        groups = {"The model knows these": worldly, "It was never taught these": others}
+        groups = {"The model knows these": of_the_world, "It was never taught these": others}
     else:
-        groups = {"More like life": others, "Micro-world, never taught": worldly}
+        groups = {"More like life": others, "Micro-world, never taught": of_the_world}
     return "".join(
         f"<h3>{title}</h3><div>{''.join(_card(clips[i], i) for i in chosen)}</div>"
         for title, chosen in groups.items()

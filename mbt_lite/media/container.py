@@ -1,7 +1,7 @@
 """Open a media file safely, choose its streams, and define their common clock.
 
-Nothing but the named file is ever opened. t = 0 of a file is the earliest time stamp of the video
-and the audio that are used (a run-in of less than 0.1 s before 0 is hidden, as players do).
+No file but the named one is ever opened. t = 0 of a file is the earliest time stamp of the chosen
+video and audio streams (up to 0.1 s before time stamp 0 are hidden, as players do).
 """
 
 import contextlib
@@ -16,10 +16,10 @@ import av
 from mbt_lite.paths import DOWNLOAD, address, stand_in
 
 RATE = 16_000  # Hz, of every wave
-MAX_PIXELS = 8192 * 8192  # of one frame; more is refused before it is decoded
+MAX_PIXELS = 8192 * 8192  # of a frame; a larger one is refused before it is decoded
 
-# Containers that hold what they play. Play lists and descriptions (hls, dash, concat, sdp, ...),
-# devices and numbered images are absent: they would make libav open something else.
+# Containers that hold their own streams. Play lists and descriptions (hls, dash, concat, sdp, ...),
+# devices and numbered images are not listed: they would make libav open other files.
 CONTAINERS = (
     "mov,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,ivf,obu,av1,h261,h263,h264,"
     "hevc,vvc,m4v,vc1,mjpeg,dv,gxf,mxf,nut,rm,swf,wtv,nsv,yuv4mpegpipe,smjpeg,flic,wav,w64,aiff,"
@@ -32,11 +32,11 @@ FAILURES = (av.FFmpegError, OSError, ValueError, RuntimeError, EOFError, MemoryE
 
 
 class MediaError(ValueError):
-    """A file that cannot be used: one sentence with its name, the cause and the remedy."""
+    """A file that cannot be used; the message gives its name, the cause and the remedy."""
 
 
 class PastEnd(MediaError):
-    """A window that begins where the file has ended, `end` seconds after t = 0."""
+    """A window that begins after the end of the file, which is `end` seconds after t = 0."""
 
     def __init__(self, message: str, end: float = 0.0):
         super().__init__(message)
@@ -48,7 +48,7 @@ class PastEnd(MediaError):
 
 @contextlib.contextmanager
 def opened(path) -> Iterator[av.container.InputContainer]:
-    """The container at `path`, closed at the end of the block; `MediaError` where there is none."""
+    """Open the container at `path` and close it after the block; `MediaError` if that fails."""
     with _file(path) as file:
         head = file.read(512)
         file.seek(0)
@@ -59,9 +59,9 @@ def opened(path) -> Iterator[av.container.InputContainer]:
 
 
 def _file(path) -> BinaryIO:
-    """The regular file at `path`; a pipe or a device is not even opened, for it could block."""
-    if found := address(path):
-        raise MediaError(f"{found}: addresses are not opened; {DOWNLOAD}.")
+    """Open the regular file at `path`; a pipe or a device is not opened, because it could block."""
+    if url := address(path):
+        raise MediaError(f"{url}: addresses are not opened; {DOWNLOAD}.")
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISREG(mode):
@@ -83,8 +83,8 @@ def _container(path, file, head: bytes) -> av.container.InputContainer:
             **TITLES,
         )
     except FAILURES:
-        if what := stand_in(head):
-            raise MediaError(f"{path} is {what}.") from None
+        if placeholder := stand_in(head):
+            raise MediaError(f"{path} is {placeholder}.") from None
         if head.lstrip(b"\xef\xbb\xbf \r\n").startswith(REFERENCES):
             cause = "points to other files, which are never opened; give the video itself"
         else:
@@ -100,7 +100,7 @@ def _refuse(url, flags, options):
 
 
 def chosen(container, audio_track: int | None = None):
-    """The video and the audio to use, each None where there is none; a cover is not a video.
+    """The video and the audio stream to use, None for one that is missing; a cover is no video.
 
     `audio_track` counts from 1; `MediaError` where there is no such track, or no decoder for it.
     """
@@ -109,7 +109,7 @@ def chosen(container, audio_track: int | None = None):
     if audio_track is None:
         audio = _best(container, "audio", usable, video)
     else:
-        audio = _asked(container, audio_track)
+        audio = _numbered_track(container, audio_track)
     for stream in filter(None, (video, audio)):
         stream.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
@@ -117,21 +117,21 @@ def chosen(container, audio_track: int | None = None):
 
 
 def _best(container, kind: str, usable: list, related=None):
-    """The stream that libav prefers, or else the first of its kind that has a decoder."""
+    """The stream that libav prefers, or the first of its kind that has a decoder."""
     best = container.streams.best(kind, related) or container.streams.best(kind)
     return best if best in usable else next((s for s in usable if s.type == kind), None)
 
 
 def audio_tracks(container) -> dict[int, str]:
-    """The audio tracks that can be decoded: by number, from 1 on, their codec, layout and title."""
+    """Codec, layout and title of each audio track that can be decoded, by number from 1 on."""
     return {
-        number: _words(stream)
+        number: _description(stream)
         for number, stream in enumerate(container.streams.audio, 1)
         if stream.codec_context
     }
 
 
-def _words(stream) -> str:
+def _description(stream) -> str:
     codec, about = stream.codec_context, stream.metadata
     language, title = about.get("language", "und"), about.get("title")
     layout = {1: "mono", 2: "stereo"}.get(codec.channels, codec.layout.name)
@@ -140,25 +140,25 @@ def _words(stream) -> str:
     return ", ".join(words + ([f'"{title}"'] if title else []))
 
 
-def _asked(container, number: int):
-    tracks, known = container.streams.audio, audio_tracks(container)
-    if number in known:
+def _numbered_track(container, number: int):
+    tracks, decodable = container.streams.audio, audio_tracks(container)
+    if number in decodable:
         return tracks[number - 1]
-    found = " and ".join(f"{number} ({words})" for number, words in known.items()) or "none"
+    listing = " and ".join(f"{i} ({words})" for i, words in decodable.items()) or "none"
     cause = f"has no audio track {number}"
     if 1 <= number <= len(tracks):
         cause = f"has an audio track {number}, but its codec cannot be decoded"
-    raise MediaError(f"{container.name} {cause}; there is {found}.")
+    raise MediaError(f"{container.name} {cause}; there is {listing}.")
 
 
 def undecodable(container) -> dict[str, str]:
-    """By kind, "video" or "audio", that there is such a track and what codec it lacks."""
-    shown = [s for s in container.streams if s.type in ("video", "audio") and not is_cover(s)]
-    lost = [s for s in shown if not s.codec_context]
+    """For each kind, "video" or "audio", whose track has no decoder: a sentence with its codec."""
+    streams = [s for s in container.streams if s.type in ("video", "audio") and not is_cover(s)]
+    lost = [s for s in streams if not s.codec_context]
     if not lost:
         return {}
     level = av.logging.get_level()
-    av.logging.set_level(av.logging.INFO)  # PyAV tells of such streams only in this listing
+    av.logging.set_level(av.logging.INFO)  # PyAV shows such streams only in this listing
     try:
         listing = container.dumps_format()
     finally:
@@ -171,7 +171,7 @@ def undecodable(container) -> dict[str, str]:
 
 
 def _codec(listing: str, index: int) -> str:
-    """The name of a codec, or else the four letters or the number that stand for it."""
+    """The name of a codec, or its four-letter code or number."""
     line = re.search(rf"^ *Stream #0:{index}\b.*?: (?:Video|Audio): (\w+)(.*)$", listing, re.M)
     if line and line[1] != "none":
         return line[1]
@@ -185,16 +185,16 @@ def is_cover(stream) -> bool:
 
 
 def pixel_aspect(video) -> float:
-    """Width of a pixel over its height, in an open file; anamorphic video has others than 1.
+    """Width of a pixel over its height, in an open file; it differs from 1 in anamorphic video.
 
-    A ratio within 2 % of 1 is an encoder's rounding, and one beyond 16 is damage: both count as 1.
+    A ratio within 2 % of 1 is an encoder's rounding, and one above 16 is damage: both count as 1.
     """
     aspect = float(video.sample_aspect_ratio or 1)
     return aspect if abs(aspect - 1) > 0.02 and 1 / 16 <= aspect <= 16 else 1.0
 
 
 def display_size(width: int, height: int, aspect: float) -> tuple[int, int]:
-    """Width and height in square pixels, not yet turned, of a stored frame."""
+    """Width and height of a stored frame in square pixels, before rotation."""
     return max(1, round(width * aspect)), height
 
 
@@ -202,12 +202,12 @@ def display_size(width: int, height: int, aspect: float) -> tuple[int, int]:
 
 
 def in_seconds(stream, value) -> float | None:
-    """`value` ticks of the stream's time base in seconds; None stays None."""
+    """Convert ticks of the stream's time base to seconds; None stays None."""
     return None if value is None else float(value * stream.time_base)
 
 
 def frame_rate(video) -> float:
-    """Frames per second as the header has them, 240 at most."""
+    """Frames per second according to the header, 240 at most."""
     return min(float(video.average_rate or video.guessed_rate or 25), 240.0)
 
 
@@ -219,7 +219,7 @@ def zero(*streams) -> float:
 
 
 def total_seconds(container, *streams) -> float | None:
-    """Seconds from t = 0 to the end of the streams, as the header has it; None: unknown."""
+    """Seconds from t = 0 to the end of the streams according to the header; None if unknown."""
     used = [s for s in streams if s]
     if all(s.duration and s.start_time is not None for s in used):
         ends = [in_seconds(s, s.start_time + s.duration) for s in used]

@@ -1,4 +1,4 @@
-"""Decode one stream of a file: the wanted frames, or mono audio at 16 kHz."""
+"""Decode one stream of a file: the chosen frames, or mono audio at 16 kHz."""
 
 import contextlib
 import math
@@ -24,17 +24,17 @@ from mbt_lite.media.container import (
 )
 from mbt_lite.media.timeline import REORDERED
 
-MAX_BYTES = 2 << 30  # of the frames and the wave of one read
-SLACK = 10.0  # s that one stream may be stored behind the other; a longer jump is doubted
-SAME = 1e-6  # s that an instant may lie before the frame which is on show then, for rounding
+MAX_BYTES = 2 << 30  # of the frames, and of the wave, of one window
+SLACK = 10.0  # s that one stream may be stored after the other; a longer jump is doubted
+SAME = 1e-6  # s that rounding may put an instant before the frame that is shown then
 NEAR = 1e-3  # s within which two instants are the same: containers round to a millisecond
-GAP = 0.03  # s of missing audio that are taken for rounding
-OVERLAP = 0.1  # s that audio may run ahead of its time stamps before they win
-MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}  # from YUV to RGB, that libswscale knows (ITU-T H.273)
+GAP = 0.03  # s of missing audio that count as rounding
+OVERLAP = 0.1  # s that audio may run ahead of its time stamps before these are used
+MATRICES = {0, 1, 2, 4, 5, 6, 7, 9}  # from YUV to RGB that libswscale has (ITU-T H.273)
 
 
 class TooLarge(Exception):
-    """More than `MAX_BYTES` came out; none of `FAILURES`, so that it ends the reading."""
+    """More than `MAX_BYTES` were decoded; not one of `FAILURES`, so that it ends the reading."""
 
 
 def pump(packets: Iterable, tracks, length: float) -> None:
@@ -49,24 +49,19 @@ def pump(packets: Iterable, tracks, length: float) -> None:
         track.feed(packet)
         if all(track.done for track in tracks):
             return
-    _drain(tracks)
-
-
-def _drain(tracks) -> None:
-    """Take what the decoders still hold back."""
     for track in tracks:
-        track.feed(None)
+        track.feed(None)  # the frames that the decoder holds back
 
 
 class Track:
-    """One stream being decoded onto the window's clock; a kind says `seconds` and `take`."""
+    """Decodes one stream onto the window's clock; a subclass has `seconds` and `take`."""
 
     padding = 0.0  # s that a codec may add at the end
 
     def __init__(self, stream, length: float, origin: float, sought: bool, end: float):
         self.stream, self.index, self.length = stream, stream.index, length  # s, of the window
         self.origin = origin  # s: the time stamp that is time 0 of the window
-        self.sought, self.end = sought, end  # whether decoding began on the way; s, of the file
+        self.sought, self.end = sought, end  # whether decoding began after a seek; s, of the file
         self.begin = max(0.0, (in_seconds(stream, stream.start_time) or 0.0) - origin)
         last = in_seconds(stream, stream.duration and stream.duration + (stream.start_time or 0))
         self.over = last is not None and last <= origin  # the stream ended before the window
@@ -77,19 +72,19 @@ class Track:
 
     @property
     def late(self) -> bool:
-        """Whether seeking went past what the window needs."""
+        """Whether the seek went past the start of the window."""
         if self.first is None:
             return self.sought and not self.over
         return self.sought and self.first > self.begin + GAP
 
     def feed(self, packet) -> None:
-        """Place what a packet holds; None: what the decoder still keeps back."""
+        """Decode a packet and place its frames; None for those that the decoder holds back."""
         if self.done:
             return
         self.packets += 1
         try:
             frames = packet.decode() if packet else self.stream.decode(None)
-        except FAILURES:  # what seeking cut off does not count, nor what was taken out before
+        except FAILURES:  # failures right after a seek, or at the end, are no damage
             self.damaged += packet is not None and (not self.sought or self.first is not None)
             return
         for frame in frames:
@@ -102,12 +97,12 @@ class Track:
 
     @property
     def usable(self) -> bool:
-        """Whether frames came out, and not just by chance out of a scrambled stream."""
+        """Whether frames were decoded, and not just by chance from a scrambled stream."""
         scrambled = self.damaged >= max(5, 0.8 * self.packets) or (self.damaged and not self.good)
         return self.first is not None and not scrambled
 
     def finish_at(self, total: float | None, start: float) -> float:
-        """Where the stream ends in the window, s; a codec's padding after the end is no audio."""
+        """End of the stream in the window, s, without a codec's padding after the end."""
         padding = self.until + start - (total or math.inf)
         return self.until - padding if 0 < padding < self.padding else self.until
 
@@ -116,7 +111,7 @@ class Track:
         return packet.dts is not None and in_seconds(self.stream, packet.dts) - self.origin > length
 
     def place(self, frame) -> None:
-        """Give a frame its time, keep count of it, and take it if the window wants it."""
+        """Find a frame's time, count the frame, and take it if it is before the window's end."""
         time = self.time(in_seconds(self.stream, self.stamp(frame)))
         self.first = time if self.first is None else self.first
         self.last, self.expected = time, time + self.seconds(frame)
@@ -152,11 +147,11 @@ def _check(size: int) -> None:
 
 
 class Order:
-    """The stamps of frames that carry those of decoding: the first to be shown gets the first.
+    """Display time stamps for frames stamped in decoding order: the n-th shown gets the n-th.
 
-    After a seek, frames may be missing that need others before the key frame. Their number is not
-    known before the next key frame, which says where it lies: all that is stored before it, and
-    what came out although it is stored behind it, is shown before it.
+    After a seek, frames may be missing that need others before the key frame. Their number is
+    unknown until the next key frame: all packets stored before it, and all frames that were decoded
+    before it although they are stored after it, are shown before it.
     """
 
     def __init__(self):
@@ -166,7 +161,7 @@ class Order:
         self.sure = False  # whether a key frame confirmed the places before the window began
 
     def stamp(self, frame, before: bool) -> int | None:
-        """The stamp of the next frame to be shown; `before`: the window has not begun."""
+        """The stamp of the next frame to be shown; `before`: the window has not begun yet."""
         if frame.pts is None or not self.stored:
             return None
         if frame.key_frame:
@@ -188,25 +183,25 @@ class VideoDecoder(Track):
         self.order = Order() if ordered else None
         self.fps, self.short_side, self.promised = fps, short_side, promised
         self.frames, self.times, self.steps = np.zeros((0, 0, 0, 3), np.uint8), [], []
-        self.held = None  # time and frame on show
-        self.served = 0  # instants k / fps that have their nearest frame
+        self.held = None  # time and frame that is shown now
+        self.served = 0  # number of instants k / fps whose nearest frame is decided
         self.scale = VideoReformatter()
         self.stored = self.size = None  # width and height of the first frame, stored and reduced
         self.aspect = pixel_aspect(self.stream)  # now, while the file is open
-        self.hdr = ""  # what was converted to BT.709, see `hdr.kind`
+        self.hdr = ""  # what the frames were converted from, see `hdr.kind`
         self.matrix, self.step = np.eye(2), 1 / frame_rate(self.stream)
 
     def seconds(self, frame) -> float:
-        """How long a frame is on show, as the header has it."""
+        """How long a frame is shown, according to the header."""
         return self.step
 
     @property
     def late(self) -> bool:
-        """Whether seeking went past what the window needs, or past what tells the frames' order."""
+        """Whether the seek went past the window's start, or past the frames that give the order."""
         return super().late or bool(self.sought and self.order and not self.order.sure)
 
     def feed(self, packet) -> None:
-        """Place what a packet holds; where stamps only tell the order, it gets that of decoding."""
+        """Decode a packet and place its frames; without display stamps it gets that of decoding."""
         if packet and packet.size and self.order and packet.dts is not None:
             packet.pts = packet.dts
             self.order.stored.append(packet.dts)
@@ -218,7 +213,7 @@ class VideoDecoder(Track):
         return self.order.stamp(frame, before) if self.order else frame.pts
 
     def take(self, frame, time: float) -> None:
-        """Put a frame on show, which settles the one before it; one out of order is dropped."""
+        """Show a frame, which decides about the one before it; one out of order is dropped."""
         if self.held and time <= self.held[0]:
             return
         if self.held:
@@ -227,14 +222,14 @@ class VideoDecoder(Track):
         self.held = time, frame
 
     def settle(self, until: float) -> None:
-        """Keep the frame on show if it is wanted up to this instant."""
+        """Add the frame that is shown until this instant, if it is one of those asked for."""
         instants = 0 if self.fps is None else math.floor(until * self.fps) + 1
         if until > NEAR if self.fps is None else instants > self.served:
             self.keep(*self.held)
         self.served = max(self.served, instants)
 
     def keep(self, time: float, frame) -> None:
-        """Add a frame to the answer: reduced, RGB and upright."""
+        """Add a frame to the result: reduced, RGB and upright."""
         if self.stored is None:
             self.matrix = display_matrix(frame)
             self.stored = frame.width, frame.height
@@ -260,7 +255,7 @@ class VideoDecoder(Track):
         return hdr.to_bt709(image, kind, primaries) if kind else image
 
     def grow(self, shape: tuple[int, int, int]) -> None:
-        """Room for what the header promises, then for twice as much; untouched room is free."""
+        """Make room for as many frames as the header says, then for twice as many."""
         count, size = len(self.frames), math.prod(shape)
         _check((count + 1) * size)
         count = min(max(self.promised, 2 * count, 16), MAX_BYTES // size)
@@ -269,7 +264,7 @@ class VideoDecoder(Track):
         self.frames = frames
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """Frames uint8 [T, H, W, 3] and times [T]; a video that ended earlier gives its last."""
+        """Frames uint8 [T, H, W, 3] and times [T]; after the video's end, its last frame."""
         with contextlib.suppress(av.FFmpegError):
             if self.held:
                 self.settle(min(self.length, self.held[0] + self.step) - NEAR)
@@ -279,21 +274,21 @@ class VideoDecoder(Track):
 
 
 class SparseVideoDecoder(VideoDecoder):
-    """The frames on show at some instants only, and no more decoded than they need.
+    """Decodes only the frames that are shown at some instants, and those that they depend on.
 
-    Packets are kept, and counted by their time stamps, until `show` names the instants. What the
-    stamps cannot tell for certain makes it `odd`: then the video must be decoded as a whole.
+    Packets are stored until `show` gets the instants. If the time stamps leave any doubt, it is
+    `odd`: then the whole video must be decoded.
     """
 
     def __init__(self, *args, **thin):
         super().__init__(*args, **thin)
-        self.kept, self.wanted, self.odd = [], set(), False
+        self.stored_packets, self.selected, self.odd = [], set(), False
 
     def feed(self, packet) -> None:
-        """Keep a packet until the instants are known."""
+        """Store a packet until the instants are known."""
         if packet is None or self.done or not packet.size:
             return
-        if self.sought and not self.kept and not packet.is_keyframe:
+        if self.sought and not self.stored_packets and not packet.is_keyframe:
             return  # no key frame before it
         unsure = packet.pts is None or packet.dts is None or self.order is not None
         if unsure or packet.is_corrupt or packet.is_discard:
@@ -308,48 +303,50 @@ class SparseVideoDecoder(VideoDecoder):
         self.expected = time + self.step
         self.until = max(self.until, self.expected)
         self.done = self.after_start(packet.dts) >= self.length - NEAR
-        self.kept.append(packet)
+        self.stored_packets.append(packet)
 
     def after_start(self, stamp: int) -> float:
         """Seconds from the window's start to a time stamp."""
         return in_seconds(self.stream, stamp) - self.origin
 
     def show(self, at: np.ndarray) -> None:
-        """Decode the frames on show at these instants, s."""
-        times = [self.after_start(packet.pts) for packet in self.kept]
+        """Decode the frames that are shown at these instants, s."""
+        times = [self.after_start(packet.pts) for packet in self.stored_packets]
         shown = np.unique([time for time in times if time < self.length - NEAR])  # rising
-        keys = [i for i, packet in enumerate(self.kept) if packet.is_keyframe]
+        keys = [i for i, packet in enumerate(self.stored_packets) if packet.is_keyframe]
         begin = max((i for i in keys if times[i] <= at.min() + SAME), default=0)
-        self.odd |= not len(shown) or not self.kept[begin].is_keyframe
+        self.odd |= not len(shown) or not self.stored_packets[begin].is_keyframe
         if self.odd:
             return
         self.steps = list(np.diff(shown)[shown[1:] > 0])
-        wanted = np.maximum(np.searchsorted(shown, at + SAME, side="right") - 1, 0)
-        self.wanted = set(shown[wanted].tolist())
+        indices = np.maximum(np.searchsorted(shown, at + SAME, side="right") - 1, 0)
+        self.selected = set(shown[indices].tolist())
         self.done, self.expected = False, times[begin]
-        for packet, time in zip([*self.kept, None][begin:], [*times, None][begin:], strict=True):
-            # what no other frame needs is decoded only if it is wanted itself
-            self.stream.codec_context.skip_frame = "DEFAULT" if time in self.wanted else "NONREF"
+        for packet, time in zip(
+            [*self.stored_packets, None][begin:], [*times, None][begin:], strict=True
+        ):
+            # a frame on which no other depends is decoded only if it is selected
+            self.stream.codec_context.skip_frame = "DEFAULT" if time in self.selected else "NONREF"
             super().feed(packet)
             if self.served:
                 break
         self.done = max(times) >= self.length - NEAR
 
     def take(self, frame, time: float) -> None:
-        """Keep a frame that is on show at one of the instants."""
-        if time in self.wanted:
+        """Add a frame that is shown at one of the instants."""
+        if time in self.selected:
             self.keep(time, frame)
-            self.served = len(self.times) == len(self.wanted)
+            self.served = len(self.times) == len(self.selected)
 
     @property
     def settled(self) -> bool:
-        """Whether every instant has its frame, beyond doubt."""
+        """Whether every instant has its frame without doubt."""
         doubt = self.odd or self.jumps or self.damaged or self.corrupt or self.changes
         return bool(self.served and not doubt)
 
 
 class AudioDecoder(Track):
-    """Runs of unbroken audio at 16 kHz, each with the time it starts at."""
+    """Decodes audio to unbroken runs at 16 kHz, each with its start time."""
 
     padding = 0.2
 
@@ -360,11 +357,11 @@ class AudioDecoder(Track):
         self.rate, self.cursor, self.resampler = None, -math.inf, None
 
     def seconds(self, frame) -> float:
-        """How long a frame sounds."""
+        """The duration of a frame."""
         return frame.samples / frame.sample_rate
 
     def take(self, frame, time: float) -> None:
-        """Go on with the run of audio, or begin another after a gap or a change of rate."""
+        """Extend the run of audio, or begin another after a gap or a change of rate."""
         if frame.sample_rate != self.rate or not -OVERLAP < time - self.cursor < GAP:
             self.flush()
             self.changes += self.rate not in (None, frame.sample_rate)
@@ -377,7 +374,7 @@ class AudioDecoder(Track):
         self.push(mono)
 
     def push(self, mono) -> None:
-        """Resample a mono frame to 16 kHz onto the run; None: what the filter still holds back."""
+        """Resample a mono frame to 16 kHz onto the run; None for what the filter holds back."""
         for frame in self.resampler.resample(mono):
             if frame is not None:
                 self.runs[-1][1].extend(frame.to_ndarray().tobytes())
@@ -389,7 +386,7 @@ class AudioDecoder(Track):
             self.push(None)
 
     def gaps(self, length: float) -> int:
-        """How often audio is missing within a window of this length, s."""
+        """Number of gaps in the audio within a window of this length, s."""
         ends = [time + len(data) / (4 * RATE) for time, data in self.runs]
         pairs = zip(ends, [time for time, _ in self.runs[1:]], strict=False)
         return sum(begin - end > GAP and begin > 0 and end < length for end, begin in pairs)
@@ -410,7 +407,7 @@ class AudioDecoder(Track):
 
 
 def reduced(width: int, height: int, short_side: int | None) -> tuple[int, int]:
-    """Width and height with the shorter one at most `short_side`."""
+    """Width and height, reduced so that the shorter one is at most `short_side`."""
     scale = min(1.0, (short_side or math.inf) / max(1, min(width, height)))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
@@ -426,7 +423,7 @@ def display_matrix(frame) -> np.ndarray:
 
 
 def _side_data(frame):
-    """The side data of a frame by name, without what PyAV has no name for, such as EXIF."""
+    """The side data of a frame by name, without types that PyAV cannot name, such as EXIF."""
     try:
         return frame.side_data
     except ValueError:  # PyAV refuses all of it
@@ -452,7 +449,7 @@ def turns(matrix) -> bool:
 
 
 def _upright(image, matrix) -> np.ndarray:
-    """The image [H, W, 3] as the display matrix wants it shown."""
+    """Turn an image [H, W, 3] as the display matrix says."""
     image = image.swapaxes(0, 1) if turns(matrix) else image
     right, down = matrix.sum(axis=0)  # signs of x' and y'
     return image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
@@ -470,15 +467,15 @@ def _mono(frame) -> np.ndarray:
 def downmix(layout: str, channels: int) -> np.ndarray:
     """The weight of each channel in mono, float32 [C], as `ffmpeg -ac 1` mixes them.
 
-    libswresample says what speakers count, in a sum of 1 at most. All channels count the same where
-    it knows no speakers; of ambisonic audio the first one is the whole.
+    libswresample gives the weights of speakers, with a sum of 1 at most. Channels of an unknown
+    layout get equal weights; the first channel of ambisonic audio is the mono signal.
     """
     if layout.startswith("ambisonic"):
         return np.eye(1, channels, dtype=np.float32)[0]
     weights = np.zeros(channels, np.float32)
-    if layout != f"{channels} channels" or channels <= 8:  # else nobody says what they are
+    if layout != f"{channels} channels" or channels <= 8:  # else the speakers are unknown
         with contextlib.suppress(*FAILURES):
-            each = np.eye(channels, dtype=np.float32).reshape(1, -1)  # one after the other
+            each = np.eye(channels, dtype=np.float32).reshape(1, -1)  # each channel in turn
             frame = av.AudioFrame.from_ndarray(each, "flt", layout)
             frame.sample_rate = RATE
             weights = av.AudioResampler("flt", "mono", RATE).resample(frame)[0].to_ndarray()[0]

@@ -1,4 +1,4 @@
-"""Write frames and audio as an mp4 file, whole or not at all."""
+"""Write frames and audio as an mp4 file that is never left half-written."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -13,9 +13,9 @@ from mbt_lite.paths import replacing
 
 
 def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) -> None:
-    """An mp4 file (H.264 4:2:0 + AAC) of frames uint8 [T, H, W, 3] and wave float [S]; None back.
+    """Write frames uint8 [T, H, W, 3] and a wave float [S] as an mp4 file (H.264 4:2:0 + AAC).
 
-    `times` is a frame rate, or the instants [T] in seconds, rising from 0 or later; the wave starts
+    `times` is a frame rate, or the rising instants [T] in seconds, from 0 or later; the wave starts
     at 0. The file appears complete or not at all, and the same input gives the same bytes.
     """
     frames = np.asarray(frames)
@@ -33,10 +33,10 @@ def write(path, frames, times, wave=None, rate: int = RATE, *, crf: int = 18) ->
 
 
 def packed(images: Iterable, step: float, wave=None, rate: int = RATE) -> bytes:
-    """A small mp4 for a browser (H.264 4:2:0 + AAC), of pairs: instant in s, uint8 [H, W, 3].
+    """Bytes of a small mp4 for browsers (H.264 4:2:0 + AAC), from pairs (s, uint8 [H, W, 3]).
 
-    The images come one after the other, all of the first one's size, whose odd row or column is
-    left out; `step` is the usual time between two, in seconds. Without any the answer is empty.
+    All images have the size of the first, whose odd row or column is left out; `step` is the usual
+    time between two, in seconds. Without images the result is empty.
     """
     images = iter(images)
     first = next(images, None)
@@ -73,7 +73,7 @@ def _encode(file, images: Iterable, size, step: float, wave, rate: int, options:
         audio = None if wave is None else container.add_stream("aac", rate=rate, layout="mono")
         for stamp, image in images:
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
-            frame = frame.reformat(format="yuv420p")  # left to the encoder, bytes differ at times
+            frame = frame.reformat(format="yuv420p")  # left to the encoder, bytes sometimes differ
             frame.pts, frame.time_base = round(stamp / ticks), ticks
             container.mux(video.encode(frame))
         container.mux(video.encode(None))

@@ -15,7 +15,7 @@ TRANSFERS = {16: "PQ", 18: "HLG"}
 BT2020, P3 = 9, 12  # primaries
 
 WHITE = 203.0  # cd/m2, of paper in HDR video
-PEAK = 1000.0 / WHITE  # the brightest light that is told apart; HLG screens nominally end there
+PEAK = 1000.0 / WHITE  # the brightest light that is kept apart; HLG screens nominally end there
 KNEE = 0.75  # linear light from which on highlights are compressed
 GAMMA = 2.4  # of an ordinary screen
 TO_BT709 = {  # linear light, one row for each of R, G, B
@@ -26,12 +26,12 @@ LUMINANCE = np.array((0.2627, 0.6780, 0.0593), np.float32)  # of BT.2020
 
 
 def kind(transfer: int, primaries: int) -> str:
-    """Name of what has to be converted: "HLG", "PQ", "BT.2020", or "" for ordinary video."""
+    """The color standard to convert from: "HLG", "PQ" or "BT.2020"; "" for ordinary video."""
     return TRANSFERS.get(transfer) or ("BT.2020" if primaries == BT2020 else "")
 
 
 def to_bt709(rgb: np.ndarray, kind: str, primaries: int) -> np.ndarray:
-    """Frame uint8 [H, W, 3] in BT.709 of a frame uint16 [H, W, 3], full scale at 65535."""
+    """Convert a frame uint16 [H, W, 3], full scale at 65535, to BT.709, uint8 [H, W, 3]."""
     light = _linear(kind)[rgb]  # [H, W, 3]
     if kind == "HLG":  # from the light of the scene to that of a screen of 1000 cd/m2
         light *= ((light @ LUMINANCE) ** np.float32(0.2))[..., None] * np.float32(PEAK)

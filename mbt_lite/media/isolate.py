@@ -1,8 +1,8 @@
-"""Run jobs in separate processes: one that crashes or hangs costs its own job and no other.
+"""Decode in separate processes: a file that crashes or hangs one costs its own job and no other.
 
-`Child` is one such process. `run` spreads tasks over several: a task is a generator that yields
-jobs and is sent the answer to each; tasks run side by side, one in each process, the jobs of a task
-one after the other.
+The processes are a `pebble.ProcessPool` with limits of ours. `run` spreads tasks over such a pool:
+a task is a generator that yields jobs and is sent the answer to each; the jobs of one task run one
+after another, those of different tasks side by side.
 """
 
 import multiprocessing
@@ -10,133 +10,72 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import connection
+from multiprocessing.context import SpawnContext, SpawnProcess
 from types import ModuleType
 from typing import Any
 
-READY = "ready"
-TOO_LONG = "took more than"  # begins the reason of a job that was given up
-START = 300.0  # s, in which a process has to import what it needs, however busy the machine
-ATTEMPTS = 2  # of a job whose process died; the second one in a fresh process
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+from pebble import ProcessExpired, ProcessPool
 
-_starting = threading.Lock()  # for a start changes, for a moment, what all threads see
+from mbt_lite.media.container import MediaError
 
+try:
+    import resource
+except ImportError:  # not a POSIX system: time is bounded there, memory is not
+    resource = None
 
-@dataclass(frozen=True)
-class Lost:
-    """The answer to a job that no process survived: why, in a phrase."""
+ATTEMPTS = 2  # of a job whose process crashed or ran out of time; the second in a fresh process
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+NO_START = "processes that decode do not start, or are killed; is there enough memory?"
 
-    reason: str
-
-
-class Child:
-    """A process that does `work(job, common)` for one job after another; a new one after a loss."""
-
-    def __init__(self, work: Callable[[Any, Any], Any], common: Any):
-        self.work, self.common = work, common
-        self.process = self.pipe = None
-        self.ready = self.busy = False
-        self.since = 0.0  # s, when the job was given
-
-    def start(self) -> None:
-        """Begin the process, if there is none that lives; it goes on importing by itself."""
-        if self.process and self.process.is_alive():
-            return
-        self.end()
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        arguments = (theirs, self.work, self.common)
-        self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _starting, _one_thread(), _by_itself():
-            self.process.start()
-        theirs.close()
-        self.ready = False
-
-    def give(self, job) -> None:
-        """Hand over a job."""
-        self.start()
-        self.busy, self.since = True, time.monotonic()
-        with suppress(BrokenPipeError):  # it has crashed since, which `hear` sees
-            self.pipe.send(job)
-
-    def hear(self, patience: float) -> tuple | None:
-        """The answer in a tuple of one, `Lost` where none will come; None: not yet.
-
-        What `work` raised is raised here, and RuntimeError where the process does not even start.
-        """
-        if self.pipe.poll():
-            return self._receive()
-        if time.monotonic() - self.since > (patience if self.ready else START):
-            return self._lost(f"{TOO_LONG} {patience:g} s")
-        return None
-
-    def ask(self, job, patience: float):
-        """The answer to a job, waited for; `Lost` and errors as in `hear`."""
-        self.give(job)
-        answer = None
-        try:
-            while answer is None:
-                connection.wait([self.pipe], timeout=0.2)
-                answer = self.hear(patience)
-        finally:
-            if self.busy:  # interrupted: its answer must not be taken for that to the next job
-                self.end()
-        return answer[0]
-
-    def end(self) -> int | None:
-        """Kill the process; how it had ended, if it had."""
-        if self.process is None:
-            return None
-        self.process.join(0.2 if self.busy else 0)  # s, in which one that has crashed says so
-        ended = self.process.exitcode
-        self.process.kill()
-        self.process.join()
-        self.process.close()
-        self.pipe.close()
-        self.process, self.busy = None, False
-        return ended
-
-    def _receive(self) -> tuple | None:
-        try:
-            message = self.pipe.recv()
-        except (EOFError, OSError):
-            return self._lost(None)
-        if message == READY:
-            self.ready, self.since = True, time.monotonic()
-            return None
-        self.busy = False
-        answer, error = message
-        if error is not None:
-            raise error
-        return (answer,)
-
-    def _lost(self, reason: str | None) -> tuple[Lost]:
-        """Give the process up; without a reason, it has crashed."""
-        ended = self.end()
-        if not self.ready:
-            raise RuntimeError(
-                f"worker processes do not start ({_ending(ended)}); is there enough memory?"
-            )
-        return (Lost(reason or f"crashed the process that decodes ({_ending(ended)})"),)
+_start_lock = threading.Lock()  # starting a process changes, for a moment, what all threads see
 
 
-@dataclass
-class _Worker:
-    """A process, and the task that it is busy with."""
+class DecodeTimeout(MediaError):
+    """Decoding took longer than it may."""
 
-    child: Child
-    task: Generator
-    job: Any
-    attempts: int = 0
+    PHRASE = "took more than"  # in the reason that a manifest records
 
-    def give(self, job) -> None:
-        self.job = job
-        self.child.give(job)
+
+class DecodeCrash(MediaError):
+    """The process that decodes has crashed."""
+
+
+# ---- the pool ----
+
+
+def start_pool(
+    work: Callable, processes: int, memory: int | None = None, max_tasks: int = 0
+) -> ProcessPool:
+    """Start the processes of a pool, which import the module of `work` at once.
+
+    Each may hold `memory` bytes (Linux only) and is replaced after `max_tasks` jobs. None outlives
+    `stop_pool`, or the process that started it.
+    """
+    pool = ProcessPool(processes, max_tasks, _initialize, (memory, work), _Context())
+    assert pool.active  # asking starts it
+    return pool
+
+
+def stop_pool(pool: ProcessPool) -> None:
+    """Kill the processes of a pool; unfinished jobs get no result."""
+    pool.stop()
+    pool.join()
+
+
+def failure(error: BaseException | None, timeout: float) -> MediaError | None:
+    """`DecodeCrash` or `DecodeTimeout` for an exception of the pool itself; None for any other."""
+    if isinstance(error, ProcessExpired):
+        code = error.exitcode
+        ending = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return DecodeCrash(f"crashed the process that decodes ({ending})")
+    if isinstance(error, TimeoutError):
+        return DecodeTimeout(f"{DecodeTimeout.PHRASE} {timeout:g} s")
+    return None
 
 
 def run(
@@ -144,81 +83,74 @@ def run(
     work: Callable[[Any, Any], Any],
     common: Any,
     processes: int,
-    patience: float,
+    timeout: float,
 ) -> None:
     """Drive all tasks: each job is answered with `work(job, common)`, done in another process.
 
-    A job whose process crashes, or takes more than `patience` seconds, is tried once more in a
-    fresh process; then its answer is `Lost`. What `work` raises is raised here, and so is
-    RuntimeError where processes do not even start. No process outlives this call, or its caller.
+    A job whose process crashes, or takes more than `timeout` seconds, is tried once more in a fresh
+    process; then the answer is `DecodeCrash` or `DecodeTimeout`. A `MediaError` that `work` raises
+    is an answer, too. Its other exceptions end the run, and so does RuntimeError where processes do
+    not even start.
     """
-    workers: list[_Worker] = []
-    try:
+    pool = start_pool(work, processes)
+    running: dict[Future, tuple[Generator, Any, int]] = {}
+
+    def submit(task: Generator, job, attempt: int = 1) -> None:
+        running[pool.schedule(work, (job, common), timeout=timeout)] = task, job, attempt
+
+    def start_next() -> None:
         for task in tasks:
             job = next(task, None)
-            if job is None:
-                continue
-            workers.append(_Worker(Child(work, common), task, job))
-            workers[-1].give(job)
-            while len(workers) >= processes:
-                workers = _attend(workers, tasks, patience)
-        while workers:
-            workers = _attend(workers, tasks, patience)
-    finally:
-        for worker in workers:
-            worker.child.end()
+            if job is not None:
+                return submit(task, job)
 
-
-def _attend(workers: list[_Worker], tasks: Iterator[Generator], patience: float) -> list[_Worker]:
-    """Wait for answers, and pass them on; the workers that are still busy."""
-    connection.wait([worker.child.pipe for worker in workers], timeout=0.2)
-    for worker in list(workers):
-        answer = worker.child.hear(patience)
-        if answer and worker.child.process is None:  # not what `work` says, the process is gone
-            answer = _again(worker, answer[0])
-        if answer is not None and not _go_on(worker, answer[0], tasks):
-            worker.child.end()
-            workers.remove(worker)
-    return workers
-
-
-def _again(worker: _Worker, lost: Lost) -> tuple | None:
-    """Try a job once more; after that it is lost."""
-    worker.attempts += 1
-    if worker.attempts < ATTEMPTS:
-        worker.give(worker.job)
-        return None
-    return (Lost(f"{lost.reason}, {worker.attempts} times"),)
-
-
-def _go_on(worker: _Worker, answer, tasks: Iterator[Generator]) -> bool:
-    """Send an answer to its task, and give the next job of it or of the next task, if any."""
-    worker.attempts = 0
     try:
-        worker.give(worker.task.send(answer))
-        return True
-    except StopIteration:
-        pass
-    for task in tasks:
-        job = next(task, None)
-        if job is not None:
-            worker.task = task
-            worker.give(job)
-            return True
-    return False
+        for _ in range(processes):
+            start_next()
+        while running:
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                task, job, attempt = running.pop(future)
+                if failure(future.exception(), timeout) and attempt < ATTEMPTS:
+                    submit(task, job, attempt + 1)
+                    continue
+                try:
+                    submit(task, task.send(_answer(future, timeout)))
+                except StopIteration:
+                    start_next()
+    finally:
+        stop_pool(pool)
 
 
-def _ending(code: int | None) -> str:
-    if code is None:
-        return "it stopped answering"
-    return signal.Signals(-code).name if code < 0 else f"exit status {code}"
+def _answer(future: Future, timeout: float):
+    """The result of a job, or the `MediaError` in its place; other exceptions are raised."""
+    error = future.exception()
+    if reason := failure(error, timeout):
+        return type(reason)(f"{reason}, {ATTEMPTS} times")
+    if isinstance(error, BrokenProcessPool):
+        raise RuntimeError(NO_START) from error
+    return error if isinstance(error, MediaError) else future.result()
+
+
+class _Process(SpawnProcess):
+    """A process with one thread for arithmetic that does not run the caller's program again.
+
+    Python would import `__main__` in it, and that may well be a server with a large model.
+    """
+
+    def start(self) -> None:
+        self.daemon = True
+        with _start_lock, _environment(ONE_THREAD), _empty_main():
+            super().start()
+
+
+class _Context(SpawnContext):
+    Process = _Process
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Processes begun in this block compute in one thread each, for there are many of them."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -230,11 +162,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _by_itself() -> Iterator[None]:
-    """Processes begun in this block do not run the program that begins them a second time.
-
-    Python would import it in each of them, and a program may well be a server with a large model.
-    """
+def _empty_main() -> Iterator[None]:
     program = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -246,20 +174,13 @@ def _by_itself() -> Iterator[None]:
 # ---- in the other process ----
 
 
-def _serve(pipe, work: Callable, common) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller sees to an interruption
+def _initialize(memory: int | None, _work: Callable) -> None:
+    """Set the limits of this process; unpickling `_work` has imported what it needs."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a decoder that hangs runs no Python handler
     threading.Thread(target=_end_with_the_caller, daemon=True).start()
-    pipe.send(READY)
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = work(job, common), None
-        except Exception as error:
-            answer = None, error
-        pipe.send(answer)
+    if resource and memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no copy of the file
 
 
 def _end_with_the_caller() -> None:

@@ -1,6 +1,6 @@
-"""Read a window of a media file, without JAX: frames, audio, and what was unusual.
+"""Read a window of a media file, without JAX: frames, audio, and notes on what is unusual.
 
-One clock: `Media.times` and `Media.wave` both count from the start of the asked window, which lies
+`Media.times` and `Media.wave` share one clock, which starts with the window; the window's start is
 on the clock of the file (container.py). Decoding is in decode.py, writing in encode.py.
 """
 
@@ -47,29 +47,29 @@ from mbt_lite.media.timeline import (
     timeline,
 )
 
-PREROLL = 1.0  # s before the window that are decoded; the first audio frame after a seek is lost
-LISTEN = 600.0  # s, of another audio track
-SILENCE = 1e-4  # of full scale: audio that stays below is silent
+PREROLL = 1.0  # s decoded before the window; the first audio frame after a seek is lost
+LISTEN = 600.0  # s of another audio track that are checked for audio
+SILENCE = 1e-4  # of full scale, below which audio counts as silent
 ASK_LESS = "ask for a window with start= and duration=, or for less with fps= and short_side=."
 
 
 @dataclass(frozen=True)
 class Media:
-    """What a window of a file holds, video and audio on one clock."""
+    """Frames and audio of a window of a file, on one clock."""
 
     frames: np.ndarray  # uint8 [T, H, W, 3], upright; T = 0 without video
     times: np.ndarray  # float64 [T], s after the window's start; times[0] may be a little below 0
     wave: np.ndarray  # float32 [S], mono (`decode.downmix`); wave[0] is at time 0
     start: float  # s, of the window on the file's clock
     duration: float  # s, of the window, cut where the file ends
-    total: float | None  # s, of the whole file
-    notes: tuple[str, ...] = ()  # what was unusual, in plain words
+    total: float | None  # s, of the file
+    notes: tuple[str, ...] = ()  # on what is unusual, in plain words
     rate: int = RATE  # Hz
 
 
 @dataclass(frozen=True)
 class Info:
-    """What the header and the first frame say about a file."""
+    """Facts about a file from its header and its first frame."""
 
     duration: float | None  # s
     has_video: bool
@@ -86,7 +86,7 @@ class Info:
 
 
 def probe(path, audio_track: int | None = None) -> Info:
-    """What `path` holds, decoding one frame at most; `MediaError` where nothing can be read."""
+    """Facts about the file `path`, from one decoded frame at most; `MediaError` if unreadable."""
     total = seconds(path, audio_track)
     with opened(path) as container:
         video, audio = chosen(container, audio_track)
@@ -113,9 +113,9 @@ def probe(path, audio_track: int | None = None) -> Info:
 
 
 def seconds(path, audio_track: int | None = None) -> float | None:
-    """Seconds of a file, as its header has them or, where that errs, to the end of its last packet.
+    """Length of a file in seconds, from its header or, if that is wrong, from its last packet.
 
-    Nothing is decoded. None: there is no packet.
+    Nothing is decoded. None if there is no packet.
     """
     return timeline(path, audio_track).total
 
@@ -131,17 +131,17 @@ def read(
     audio_track: int | None = None,
     at: Callable[[float], np.ndarray] | None = None,
 ) -> Media:
-    """`Media` of the window of `duration` seconds at `start`; `MediaError` where nothing is usable.
+    """Read the window of `duration` seconds at `start`; `MediaError` if nothing in it is usable.
 
     Without `start` and `duration` the whole file is read, up to 2 GiB. `fps` keeps only the frames
     nearest to start, start + 1/fps, ...; `short_side` reduces frames to that many pixels (area
-    mean, never enlarged); `only` "video" or "audio" leaves the other stream alone; `at` names,
-    for the length of the window, instants in s after its start: frames that are on show at
-    none of them are left out, where the file is audio enough to tell. All four act while decoding,
-    so that long or large videos cost little. `audio_track` counts from 1; without it, the track
-    that players choose.
-    The frame on show at `start` is included, hence `times[0]` may lie a little below 0. What a
-    damaged file still gives is used; `notes` say so.
+    mean, never enlarged); `only` "video" or "audio" skips the other stream; `at` is a function
+    from the length of the window to instants in s after its start: frames that are shown at none of
+    them are left out, if the file's time stamps are reliable. All four act while decoding, so that
+    long or large videos cost little. `audio_track` counts from 1; the default is the track that
+    players choose.
+    The frame shown at `start` is included, so `times[0]` may be slightly below 0. The readable
+    parts of a damaged file are used; `notes` say so.
     """
     length = math.inf if duration is None else duration
     window = _Window(start or 0.0, length, only, audio_track)
@@ -149,24 +149,24 @@ def read(
         raise MediaError(f"{path}: start={start} must be 0 or more, duration={duration} above 0.")
     if min(1 if fps is None else fps, 1 if short_side is None else short_side) <= 0:
         raise MediaError(f"{path}: fps={fps} and short_side={short_side} must be above 0.")
-    thin = {"fps": fps, "short_side": short_side}
+    reduction = {"fps": fps, "short_side": short_side}
     try:
-        return _read(path, window, thin, at)
+        return _read(path, window, reduction, at)
     except TooLarge:
         raise MediaError(f"{path} takes more than {MAX_BYTES >> 30} GiB; {ASK_LESS}") from None
 
 
-def _read(path, window: "_Window", thin: dict, at) -> Media:
-    """`Media` of a window; a file that ends before its header says is looked through."""
+def _read(path, window: "_Window", reduction: dict, at) -> Media:
+    """`Media` of a window; a file that ends earlier than its header says is read through."""
     line = timeline(path, window.audio_track)
     try:
-        found = at and _sparse(path, window, line, thin | {"at": at})
-        return found or _media(path, window, _tracks(path, window, line, thin))
+        media = at and _sparse(path, window, line, reduction | {"at": at})
+        return media or _media(path, window, _tracks(path, window, line, reduction))
     except PastEnd:
         if line.walked or window.start >= (line.total or 0.0):
             raise
     line = timeline(path, window.audio_track, doubted=True)
-    return _media(path, window, _tracks(path, window, line, thin))
+    return _media(path, window, _tracks(path, window, line, reduction))
 
 
 def _first_frame(container, video):
@@ -180,8 +180,8 @@ def _first_frame(container, video):
 class _Window:
     start: float  # s
     length: float  # s, infinite: up to the end of the file
-    only: str | None = None  # stream that is asked for; None: both
-    audio_track: int | None = None  # from 1 on; None: the one that players choose
+    only: str | None = None  # "video" or "audio"; None for both
+    audio_track: int | None = None  # from 1 on; None for the one that players choose
 
     def wants(self, stream: str) -> bool:
         return self.only in (None, stream)
@@ -193,8 +193,8 @@ class _Decoded:
     audio: AudioDecoder | None
     line: Timeline
     cover: bool
-    undecodable: dict[str, str]  # by kind, "video" or "audio", why there is nothing of it
-    others: dict[int, str]  # the audio tracks beside the one that is used, see `audio_tracks`
+    undecodable: dict[str, str]  # see `container.undecodable`
+    others: dict[int, str]  # the audio tracks that are not used, see `audio_tracks`
 
     @property
     def total(self) -> float | None:
@@ -209,45 +209,45 @@ class _Decoded:
 # ---- decoding ----
 
 
-def _sparse(path, window: _Window, line: Timeline, thin: dict) -> Media | None:
-    """`Media` with the frames on show at some instants; None where a full read must tell."""
+def _sparse(path, window: _Window, line: Timeline, reduction: dict) -> Media | None:
+    """`Media` with the frames shown at some instants; None if only a full read can tell them."""
     with contextlib.suppress(MediaError):
-        decoded = _tracks(path, window, line, thin)
+        decoded = _tracks(path, window, line, reduction)
         if decoded.video and decoded.video.settled:
             return _media(path, window, decoded)
 
 
-def _tracks(path, window: _Window, line: Timeline, thin: dict) -> _Decoded:
-    """What `_decode` gives, from so far back that nothing of the window is missed."""
+def _tracks(path, window: _Window, line: Timeline, reduction: dict) -> _Decoded:
+    """Decode the streams from so far before the window that none of it is missed."""
     for preroll in (PREROLL, 10 * PREROLL, 60 * PREROLL):  # some formats seek past a key frame
         with opened(path) as container:
-            decoded = _decode(container, path, window, line, preroll, **thin)
+            decoded = _decode(container, path, window, line, preroll, **reduction)
         if not any(track.late for track in decoded.tracks):
             break
     return decoded
 
 
 def _decode(container, path, window, line, preroll, fps, short_side, at=None):
-    """The two tracks (or None), read up to the end of the window."""
+    """Decode the two streams up to the end of the window."""
     streams, lost = chosen(container, window.audio_track), undecodable(container)
     if not any(streams):
         _refuse_missing(path, list(lost.values()), "neither video nor audio; name a video file")
-    wanted = tuple(
+    used = tuple(
         stream if window.wants(kind) else None
         for stream, kind in zip(streams, ("video", "audio"), strict=True)
     )
-    if not any(wanted):
+    if not any(used):
         why = lost.get(window.only)
         _refuse_missing(path, [why] if why else [], f"no {window.only}; name a file that does")
     ahead = min(window.length, max(0.0, (line.total or 0.0) - window.start))  # s
-    promised = 0 if at else _count(wanted[0], ahead, fps)
-    _refuse_large(path, wanted[0], promised, 4 * RATE * ahead if wanted[1] else 0, short_side)
-    packets, sought = _packets(container, streams, wanted, window, line, preroll)
+    promised = 0 if at else _count(used[0], ahead, fps)
+    _refuse_large(path, used[0], promised, 4 * RATE * ahead if used[1] else 0, short_side)
+    packets, sought = _packets(container, streams, used, window, line, preroll)
     shared = window.length, line.zero + window.start, sought, (line.total or 0.0) - window.start
-    thin = {"fps": fps, "short_side": short_side, "promised": promised, "ordered": line.ordered}
+    options = dict(fps=fps, short_side=short_side, promised=promised, ordered=line.ordered)
     decoder = SparseVideoDecoder if at else VideoDecoder
-    video = wanted[0] and decoder(wanted[0], *shared, **thin)
-    audio = wanted[1] and AudioDecoder(wanted[1], *shared)
+    video = used[0] and decoder(used[0], *shared, **options)
+    audio = used[1] and AudioDecoder(used[1], *shared)
     tracks = [track for track in (video, audio) if track]
     pump(packets, tracks, window.length)
     tracks[0].damaged += packets.failed
@@ -255,7 +255,7 @@ def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     others = {}
     if audio and len(container.streams.audio) > 1:
         others = audio_tracks(container)
-        others.pop(list(container.streams.audio).index(wanted[1]) + 1)
+        others.pop(list(container.streams.audio).index(used[1]) + 1)
     decoded = _Decoded(video, audio, line, cover, lost, others)
     length = _length(window, decoded)
     if video and at and length > 0:
@@ -263,31 +263,31 @@ def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     return decoded
 
 
-def _packets(container, streams, wanted, window: _Window, line: Timeline, preroll: float):
-    """The `Packets` of a window, and whether they begin on the way to it."""
-    start, (video, audio) = window.start - preroll, wanted
+def _packets(container, streams, used, window: _Window, line: Timeline, preroll: float):
+    """The `Packets` of a window, and whether they begin in the middle of the file."""
+    start, (video, audio) = window.start - preroll, used
     if not line.seekable:
         clock = Clock([stream for stream in streams if stream], line.zero)
         return Packets(container, clock.streams, clock, start), start > 0
     guide = video if video and (video.codec_context.pix_fmt or not audio) else audio
     sought = start > 0 and _seek(container, guide, line.zero + start)
-    return Packets(container, [stream for stream in wanted if stream]), sought
+    return Packets(container, [stream for stream in used if stream]), sought
 
 
-def _refuse_missing(path, codecs: list[str], what: str) -> None:
-    lost = f": {' and '.join(codecs)}; convert the file to mp4" if codecs else f" holds {what}"
+def _refuse_missing(path, codecs: list[str], content: str) -> None:
+    lost = f": {' and '.join(codecs)}; convert the file to mp4" if codecs else f" holds {content}"
     raise MediaError(f"{path}{lost}.")
 
 
 def _count(video, seconds: float, fps: float | None) -> int:
-    """Frames that the header promises."""
+    """Number of frames according to the header."""
     if video is None:
         return 0
     return math.ceil(min(seconds * min(fps or 240, frame_rate(video)), video.frames or math.inf))
 
 
 def _refuse_large(path, video, count: int, size: float, short_side: int | None) -> None:
-    """Refuse from the header what would not fit into memory; `size`: bytes of the wave."""
+    """Refuse a window that would not fit into memory; `size`: bytes of the wave."""
     if video:
         stored = video.codec_context.width, video.codec_context.height
         width, height = display_size(*stored, pixel_aspect(video))
@@ -307,7 +307,7 @@ def _seek(container, stream, time: float) -> bool:
     return True
 
 
-# ---- the answer ----
+# ---- the result and its notes ----
 
 
 def _media(path, window: _Window, decoded: _Decoded) -> Media:
@@ -331,7 +331,7 @@ def _media(path, window: _Window, decoded: _Decoded) -> Media:
 
 
 def _length(window: _Window, decoded: _Decoded) -> float:
-    """Seconds of the window up to its end or that of the longest stream; below 0: it is past it."""
+    """Seconds of the window up to the end of the longest stream; below 0 after that end."""
     used = [track for track in decoded.tracks if track.usable]
     ends = [track.finish_at(decoded.total, window.start) for track in used]
     return min(window.length, max(ends, default=0.0))
@@ -365,8 +365,8 @@ def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[st
 
 def _end_notes(window, line: Timeline, length: float) -> Iterator[str]:
     if line.promised:
-        there = f"{line.total:.1f} s of {line.promised:.1f} s can be read"
-        yield f"the file is cut off or damaged: {there}"
+        readable = f"{line.total:.1f} s of {line.promised:.1f} s can be read"
+        yield f"the file is cut off or damaged: {readable}"
     if line.total and length < min(window.length, line.total - window.start) - 1:
         yield f"the file ends {line.total - window.start - length:.1f} s early, as if cut off"
     elif window.length - length > 0.1 and window.length < math.inf:
@@ -381,7 +381,7 @@ def _silence(audio: AudioDecoder, wave) -> Iterator[str]:
 
 
 def _louder(path, window: _Window, decoded: _Decoded, wave) -> Iterator[str]:
-    """Another audio track that has audio, where the one that was chosen unasked is silent."""
+    """A note on an audio track that is not silent, if the default one is."""
     if window.audio_track or not decoded.others or np.abs(wave).max(initial=0) > SILENCE:
         return
     for number, words in decoded.others.items():
@@ -389,8 +389,8 @@ def _louder(path, window: _Window, decoded: _Decoded, wave) -> Iterator[str]:
             length = min(window.length, LISTEN)
             other = read(path, window.start, length, only="audio", audio_track=number).wave
             if np.abs(other).max(initial=0) > 10 * SILENCE:
-                found = f"audio track {number} ({words}) has audio; choose it with"
-                yield f"{found} --audio-track {number}, in Python audio_track={number}"
+                choice = f"audio track {number} ({words}) has audio; choose it with"
+                yield f"{choice} --audio-track {number}, in Python audio_track={number}"
                 return
 
 

@@ -1,9 +1,9 @@
 """Find the true length of a media file, and put its packets on one continuous clock.
 
-A header is believed where the file starts and ends as it says. Where it says nothing, only guesses
-(from a bit rate, or from the first and the last time stamp) or is contradicted by the last packets,
-the file is read through once, without decoding. So are found: time stamps that jump, as in joined
-recordings, streams without any, and files that are cut off.
+A header is trusted if the file starts and ends as it says. If it says nothing, if it only guesses
+(from a bit rate, or from the first and the last time stamp), or if the last packets contradict it,
+the file is read through once without decoding. This finds time stamps that jump, as in joined
+recordings, streams without time stamps, and files that are cut off.
 """
 
 import os
@@ -21,13 +21,13 @@ from mbt_lite.media.container import (
     zero,
 )
 
-LEAP = 60.0  # s from the end of all that came to the next packet, from which on it is a jump
-APART = 10.0  # s between the beginnings of two streams, beyond which the header is doubted
+LEAP = 60.0  # s from the end of all packets so far to the next one, from which on it is a jump
+APART = 10.0  # s between the starts of two streams, above which the header is doubted
 CUT = 1.0  # s that a file may end before its header says so
-REORDERED = 16  # frames that a packet may be stored before others which are shown earlier
-RETRIES = 32  # failed reads in a row after which the rest of a file is given up
-THIN = 10_000  # bits per second of video and audio, under which a length is doubted
-LARGE = 1 << 30  # bytes, from which on a guessed length is believed: reading takes seconds
+REORDERED = 16  # frames that a packet may be stored ahead of others that are shown earlier
+RETRIES = 32  # failed reads in a row after which reading stops
+THIN = 10_000  # bits per second of video and audio, below which a length is doubted
+LARGE = 1 << 30  # bytes, from which on a guessed length is trusted: reading through takes seconds
 
 # Containers without a length: libav guesses it from the bit rate or the last time stamp.
 GUESSED = set(
@@ -40,24 +40,24 @@ _doubted = set()  # files of which less could be decoded than their headers say
 
 @dataclass(frozen=True)
 class Timeline:
-    """What is known of a file's clock."""
+    """Zero point, length and reliability of a file's clock."""
 
     zero: float  # s: the time stamp that is t = 0
-    total: float | None  # s that can be read; None: unknown
-    promised: float | None = None  # s in the header of a file that is cut off
+    total: float | None  # s that can be read; None if unknown
+    promised: float | None = None  # s according to the header of a file that is cut off
     jumps: frozenset[int] = frozenset()  # indices of the streams whose time stamps jump
-    ordered: bool = False  # whether the video's stamps tell only the order of decoding
+    ordered: bool = False  # whether the video's stamps are those of decoding, not of display
     walked: bool = False  # whether the file was read through
     seekable: bool = True  # whether seeking leads to the right place
 
 
 def timeline(path, audio_track: int | None = None, doubted: bool = False) -> Timeline:
-    """The `Timeline` of a file, kept for later calls; `doubted`: its header is not believed."""
+    """The `Timeline` of a file, cached; with `doubted` its header is not trusted."""
     try:
         stat = os.stat(path)
         state = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
     except (OSError, ValueError, TypeError):
-        state = ()  # opening it will tell
+        state = ()  # opening it will raise the error
     if doubted:
         _doubted.add(state)
     return _timeline(path, state, state in _doubted, audio_track)
@@ -82,7 +82,7 @@ def _timeline(path, state: tuple, doubted: bool, audio_track: int | None) -> Tim
 
 
 def _walked(container, streams: list, clock: "Clock", promised: float | None) -> Timeline:
-    """The `Timeline` that a clock has found."""
+    """The `Timeline` of a file whose packets a clock has gone through."""
     total = max(clock.ends.values(), default=0.0) or None
     guessed = bool(GUESSED & _formats(container))
     wrong = promised is None or abs(promised - (total or 0.0)) > CUT
@@ -102,7 +102,7 @@ def _walked(container, streams: list, clock: "Clock", promised: float | None) ->
     )
 
 
-# ---- is the header to be believed? ----
+# ---- whether the header can be trusted ----
 
 
 def _formats(container) -> set[str]:
@@ -110,7 +110,7 @@ def _formats(container) -> set[str]:
 
 
 def _is_avi(container, streams: list) -> bool:
-    """Whether frames are stored in the order of decoding and stamped in that order, too."""
+    """Whether frames are stored and time-stamped in the order of decoding."""
     videos = [stream for stream in streams if stream.type == "video"]
     return "avi" in _formats(container) and any(s.codec_context.has_b_frames for s in videos)
 
@@ -121,7 +121,7 @@ def _seeks_by_byte_rate(container, streams: list) -> bool:
 
 
 def _is_doubtful(container, streams: list, total: float | None) -> bool:
-    """Whether a file must be read through to know how long it is."""
+    """Whether a file must be read through to find its length."""
     if total is None or (GUESSED & _formats(container) and container.size < LARGE):
         return True
     if len(streams) == 2 and 8 * container.size < THIN * total:
@@ -134,7 +134,7 @@ def _is_doubtful(container, streams: list, total: float | None) -> bool:
 
 
 def _end(stream, total: float, origin: float) -> float:
-    """The time stamp, in seconds, at which a stream ends as the header has it."""
+    """The time stamp, in seconds, at which a stream ends according to the header."""
     if stream.duration and stream.start_time is not None:
         return in_seconds(stream, stream.start_time + stream.duration)
     return origin + total
@@ -162,28 +162,28 @@ def _reaches(container, streams: list, ends: list[float]) -> bool:
 
 
 def _step(stream) -> float:
-    """Seconds from one frame of a video to the next, where packets do not say it; 1 at most."""
+    """Seconds from one video frame to the next, for packets without a duration; 1 at most."""
     return min(1 / frame_rate(stream), 1.0) if stream.type == "video" else 0.0
 
 
 class Clock:
-    """Puts the time stamps of packets right, as they come from the beginning of a file.
+    """Corrects the time stamps of packets, in order from the beginning of a file.
 
-    A jump is taken out, for all streams alike where they jump together; in a stream without time
-    stamps every packet begins where the one before it ends.
+    A jump is removed, for all streams alike if they jump together; in a stream without time stamps
+    every packet begins where the previous one ends.
     """
 
     def __init__(self, streams: list, origin: float):
         self.streams, self.zero = streams, origin  # s
         self.ticks = {s.index: float(s.time_base) for s in streams}  # s
         self.steps = {s.index: _step(s) for s in streams}  # s
-        self.shifts = dict.fromkeys(self.ticks, 0.0)  # s that are taken off the time stamps
+        self.shifts = dict.fromkeys(self.ticks, 0.0)  # s that are subtracted from the time stamps
         self.ends: dict[int, float] = {}  # s after t = 0
-        self.jumps: dict[int, float] = {}  # s, the longest of each stream
+        self.jumps: dict[int, float] = {}  # s, the longest jump of each stream
         self.counted: set[int] = set()  # streams without time stamps
 
     def set(self, packet) -> float | None:
-        """Put a packet's time stamps right; s after t = 0 at which it begins, None: it is empty."""
+        """Correct a packet's time stamps; its start in s after t = 0, or None if it is empty."""
         index, end = packet.stream.index, self.ends.get(packet.stream.index)
         if not packet.size:
             return None
@@ -204,7 +204,7 @@ class Clock:
         return time
 
     def _time(self, index: int, stamp: float) -> float:
-        """The time, in s after t = 0, that a stamp stands for; a jump moves what comes from now."""
+        """The time in s after t = 0 for a stamp; a jump shifts all later packets."""
         shifts = (self.shifts[index], *sorted(set(self.shifts.values()), reverse=True))
         for shift in shifts:
             if self._runs_on(index, stamp - shift):
@@ -217,22 +217,22 @@ class Clock:
         return stamp - shift
 
     def _runs_on(self, index: int, time: float) -> bool:
-        """Whether a packet may come at this time after all that came before."""
+        """Whether a packet may follow the previous ones at this time."""
         end, latest = self.ends.get(index), max(self.ends.values(), default=0.0)
         back = 1 + REORDERED * self.steps[index]
         return (end or 0.0) - back <= time <= latest + LEAP
 
 
 class Packets:
-    """The packets of some streams from where a container stands, past what cannot be read.
+    """The packets of some streams from a container's position on, skipping unreadable parts.
 
-    With a clock, they are read from the beginning of the file and put right; given are those that
-    are needed from `start` s on, of each stream from the last key frame before.
+    With a clock, they are read from the beginning of the file and corrected; those before `start`
+    s are skipped, but for each stream's packets from its last key frame on.
     """
 
     def __init__(self, container, streams: list, clock: Clock | None = None, start: float = 0.0):
         self.container, self.streams, self.clock, self.start = container, streams, clock, start
-        self.failed = False  # whether something could not be read
+        self.failed = False  # whether a part could not be read
 
     def __iter__(self) -> Iterator:
         return self._all() if self.clock is None or self.start <= 0 else self._needed()
@@ -251,16 +251,16 @@ class Packets:
                 failures, self.failed = failures + 1, True
 
     def _needed(self) -> Iterator:
-        kept = {stream.index: [] for stream in self.streams}
+        before_start = {stream.index: [] for stream in self.streams}
         for packet in self._all():
-            index, early = packet.stream.index, kept.get(packet.stream.index)
+            index, early = packet.stream.index, before_start.get(packet.stream.index)
             if early is not None and packet.size:
                 if packet.is_keyframe:
                     early.clear()
                 if self.clock.ends[index] <= self.start:
                     early.append(packet)
                     continue
-            yield from kept.pop(index, ())
+            yield from before_start.pop(index, ())
             yield packet
-        for early in kept.values():
+        for early in before_start.values():
             yield from early

@@ -1,4 +1,4 @@
-"""Style and limits of the page: colors, size limits, errors in one sentence."""
+"""Launch options, colors and error messages of the page."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -21,12 +21,12 @@ NO_PROGRESS = {"show_progress": "hidden", **PRIVATE}
 
 
 class Page(gr.Blocks):
-    """Blocks that are launched with their looks, bounds and manners, whoever launches them."""
+    """Blocks with the page's look and limits, whoever launches them: app.py or `gradio app.py`."""
 
-    given: dict = {}
+    options: dict = {}
 
     def launch(self, *args, **options):
-        """As `gr.Blocks.launch`; what is named here goes before what the page has by itself."""
+        """As `gr.Blocks.launch`; `options` override `self.options`, and those the defaults."""
         defaults = {
             "theme": theme(),
             "css": CSS,
@@ -39,18 +39,18 @@ class Page(gr.Blocks):
             "enable_monitoring": False,
             "mcp_server": find_spec("mcp") is not None,
         }
-        return super().launch(*args, **{**defaults, **self.given, **options})
+        return super().launch(*args, **{**defaults, **self.options, **options})
 
 
 def theme() -> gr.themes.Base:
-    """Gradio's own, with more contrast and the letters that the reader's machine has."""
-    quiet = gr.themes.Default(
+    """Gradio's default theme with more contrast and the fonts of the reader's machine."""
+    default = gr.themes.Default(
         primary_hue="indigo",
         neutral_hue="slate",
         font=("system-ui", "sans-serif"),
         font_mono=("ui-monospace", "monospace"),
     )
-    return quiet.set(
+    return default.set(
         body_text_color_subdued="*neutral_500",
         button_primary_background_fill="*primary_600",
         color_accent="*primary_600",
@@ -59,12 +59,12 @@ def theme() -> gr.themes.Base:
 
 
 def show_errors(work: Callable) -> Callable:
-    """`work` whose errors about a file or a model are told in one sentence."""
+    """Wrap `work` so that the page shows its errors about a file or a model in one sentence."""
 
     @wraps(work)
-    def safe(*args, **named):
+    def safe(*args, **options):
         try:
-            return work(*args, **named)
+            return work(*args, **options)
         except (MediaError, ValueError, OSError) as error:
             raise gr.Error(str(error), title="No answer", print_exception=False) from None
 
