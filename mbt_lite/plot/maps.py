@@ -292,8 +292,8 @@ def attention_on_spectrogram_alt(
     part = ("low", "middle", "high")[3 * mel // maps.shape[1]]
     if front_end is None:
         return f"{length}, highest near {when:.1f} s in the {part} pitches"
-    centre = round((mel + 0.5) / maps.shape[1] * front_end.mels)
-    return f"{length}, highest near {when:.1f} s and {pitch(centre, front_end)}"
+    center = round((mel + 0.5) / maps.shape[1] * front_end.mels)
+    return f"{length}, highest near {when:.1f} s and {pitch(center, front_end)}"
 
 
 def upsample(attention: Real[Any, "y x"], size: tuple[int, int]) -> np.ndarray:
@@ -355,7 +355,7 @@ def common_scale(maps: np.ndarray) -> Normalize:
 def place(y: int, x: int, size: tuple[int, int]) -> str:
     """The place of a grid cell in words, such as "at the top left"."""
     row = ("top", "middle", "bottom")[3 * y // size[0]]
-    column = ("left", "centre", "right")[3 * x // size[1]]
+    column = ("left", "center", "right")[3 * x // size[1]]
     if row == "middle":
-        return "in the centre" if column == "centre" else f"on the {column}"
+        return "in the center" if column == "center" else f"on the {column}"
     return f"at the {row} {column}"
