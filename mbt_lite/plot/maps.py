@@ -35,6 +35,7 @@ QUERIES = {"bottleneck": "the bottleneck", "cls": "the class token", "mean": "th
 SIDE = 1.35  # inches, width of a frame in a strip
 SHOWN = 4  # maps of the video in a figure, large
 WIDTH = 8.0  # inches, of that figure
+FILM_WIDTHS = {"rgb": 3.4, "spec": 5.6}  # inches, of the parts of a film
 
 
 def attention(
@@ -51,8 +52,8 @@ def attention(
 
     `maps` is an `inference.AttentionMaps`; `layer`, `head` and `token` (query token) as in its
     `mean`. The figure has one row of at most four frames, the one with the highest value among
-    them, or `frame` alone, above the spectrogram, on the file's clock. Small triangles mark on the
-    spectrogram when these frames were on show.
+    them, above the spectrogram, on the file's clock; with `frame` it has that one beside the
+    spectrogram. Small triangles mark on the spectrogram when these frames were on show.
     """
     shown = {s: maps.mean(s, layer, head, token) for s in streams(maps)}
     times, picked = view.times, []
@@ -62,13 +63,18 @@ def attention(
             shown["rgb"] = _map_per_frame(shown["rgb"], len(view.rgb))
     elif "rgb" in shown:
         picked = spread(shown["rgb"], SHOWN)
-    side = (WIDTH - 1.0) / max(len(picked), 2)  # inches, of a frame
-    heights = {"rgb": side * view.rgb.shape[1] / view.rgb.shape[2] + 0.35, "spec": 3.0}
-    heights = [heights[stream] for stream in shown]
-    figure = new_figure(WIDTH, sum(heights) + 0.35)
-    parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+    if frame is None:
+        side = (WIDTH - 1.0) / max(len(picked), 2)  # inches, of a frame
+        heights = {"rgb": side * view.rgb.shape[1] / view.rgb.shape[2] + 0.35, "spec": 3.0}
+        heights = [heights[stream] for stream in shown]
+        figure = new_figure(WIDTH, sum(heights) + 0.35)
+        parts = figure.subfigures(len(shown), 1, squeeze=False, height_ratios=heights)
+    else:  # side by side
+        widths = [FILM_WIDTHS[stream] for stream in shown]
+        figure = new_figure(sum(widths), 3.4)
+        parts = figure.subfigures(1, len(shown), squeeze=False, width_ratios=widths)
     marked, unit = [times[index] for index in picked], unit_of(maps)
-    for part, (stream, values) in zip(parts, shown.items(), strict=True):
+    for part, (stream, values) in zip(parts.flat, shown.items(), strict=True):
         if stream == "rgb":
             marked = _strip(part, view.rgb, values, times, SHOWN, colorbar, picked, unit)
             continue
@@ -292,8 +298,8 @@ def attention_on_spectrogram_alt(
     part = ("low", "middle", "high")[3 * mel // maps.shape[1]]
     if front_end is None:
         return f"{length}, highest near {when:.1f} s in the {part} pitches"
-    centre = round((mel + 0.5) / maps.shape[1] * front_end.mels)
-    return f"{length}, highest near {when:.1f} s and {pitch(centre, front_end)}"
+    center = round((mel + 0.5) / maps.shape[1] * front_end.mels)
+    return f"{length}, highest near {when:.1f} s and {pitch(center, front_end)}"
 
 
 def upsample(attention: Real[Any, "y x"], size: tuple[int, int]) -> np.ndarray:
@@ -355,7 +361,7 @@ def common_scale(maps: np.ndarray) -> Normalize:
 def place(y: int, x: int, size: tuple[int, int]) -> str:
     """The place of a grid cell in words, such as "at the top left"."""
     row = ("top", "middle", "bottom")[3 * y // size[0]]
-    column = ("left", "centre", "right")[3 * x // size[1]]
+    column = ("left", "center", "right")[3 * x // size[1]]
     if row == "middle":
-        return "in the centre" if column == "centre" else f"on the {column}"
+        return "in the center" if column == "center" else f"on the {column}"
     return f"at the {row} {column}"

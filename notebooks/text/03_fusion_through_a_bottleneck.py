@@ -316,7 +316,7 @@ COUNTS = (1, 4, 16, 64, 256, 1024)
 choices = (
     html.Choice("size", "video", tuple(SIZES)),
     html.Choice("first", "fusion layer", tuple(map(str, range(13))), start=0, slider=True),
-    html.Choice("bottleneck tokens", "bottlenecks", tuple(map(str, COUNTS)), start=1, slider=True),
+    html.Choice("bottlenecks", "bottlenecks", tuple(map(str, COUNTS)), start=1, slider=True),
 )
 
 
