@@ -45,7 +45,7 @@ def front_end_match_alt(result) -> str:
     """A sentence that names the best, what ties with it, and the first that does not."""
     best = result.best
     ties = [row.label for row in result.ties if row is not best]
-    others = [row for row in result.rows if not row.tied]
+    others = [row for row in result.rows if not row.within_ci]
     parts = [
         f"{len(result.rows)} front ends ranked on {result.clips} clips",
         f"best is {best.label} with log-likelihood {best.log_likelihood:.2f} and mAP "
@@ -63,10 +63,10 @@ def _dots(ax: Axes, result, measure: str) -> None:
     """One row per front end: its score, and where the interval of its difference puts it."""
     best = max(getattr(row, measure) for row in result.rows)
     for place, row in enumerate(result.rows):
-        colour = TIED if row.tied else BEHIND
-        low, high = getattr(row, f"{measure}_behind")
+        colour = TIED if row.within_ci else BEHIND
+        low, high = getattr(row, f"{measure}_gap_ci95")
         ax.plot([best - high, best - low], [place, place], color=colour, lw=2.2, alpha=0.6)
-        face = colour if row.tied else "white"
+        face = colour if row.within_ci else "white"
         ax.plot(getattr(row, measure), place, "o", color=colour, mfc=face, ms=5.5)
     ax.axvline(best, color=INK, lw=0.7, ls=":")
     ax.grid(axis="y", color=FAINT, lw=0.7)
@@ -86,7 +86,7 @@ def front_end_recovery(trials) -> Figure:
     for y, trial in enumerate(trials):
         for x, name in enumerate(names):
             row = _row(trial, name)
-            if row.tied:
+            if row.within_ci:
                 face = INK if row is trial.match.best else "none"
                 ax.plot(x, y, "o", mec=INK, mfc=face, ms=6)
     ax.set_xticks(range(len(names)), names, rotation=90)

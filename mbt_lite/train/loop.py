@@ -143,7 +143,7 @@ def _begin(experiment, folder: Path, opened: contextlib.ExitStack, live, quiet, 
     place = (int(state.step), config.steps)
     book = MetricLogger(folder, experiment.name, *place, leads=leads, quiet=quiet, live=live)
     opened.callback(book.close)
-    asked = len(labels) - begun.auxiliary
+    asked = len(labels) - begun.source.num_auxiliary_classes
     tools = (mesh, loader, do, validation, saved, book, stop)
     return (
         TrainContext(experiment, labels, asked, folder, *tools),

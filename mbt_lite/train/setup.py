@@ -24,11 +24,6 @@ class ResolvedExperiment:
     validation: Source | None
     model: Classifier | None  # whose parameters come first
 
-    @property
-    def auxiliary(self) -> int:
-        """So many of the last classes are only asked in training."""
-        return self.source.auxiliary
-
     def params(self) -> dict | None:
         """The parameters to start from; None: fresh ones."""
         start, model = self.experiment.start, self.experiment.model
@@ -43,7 +38,7 @@ class ResolvedExperiment:
             )
         if self.model is None:
             return None
-        asked = self.source.labels[: len(self.source.labels) - self.auxiliary]
+        asked = self.source.labels[: len(self.source.labels) - self.source.num_auxiliary_classes]
         known = self.model.labels == tuple(asked)
         widen = _with_more_classes if known else _with_fresh_head
         params = widen(self.model.params, model.classes)
