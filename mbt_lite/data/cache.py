@@ -22,7 +22,7 @@ from mbt_lite.config import to_dict
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import ClipTask, ClipWriter, Fields, Rows, Source, batch_fields, zeros
-from mbt_lite.data.workers import num_bytes, one_thread
+from mbt_lite.data.workers import num_bytes, one_thread, why_no_workers
 
 BATCH = 64  # clips that are rendered at a time
 MANY = 500  # clips, from which on it is worth to start processes
@@ -57,9 +57,7 @@ class CachedSource(Source):
         return self.ids[index]
 
 
-def cached(
-    source: Source, sampling: Sampling, folder: Path, processes: int | None = None
-) -> CachedSource:
+def cached(source: Source, sampling: Sampling, folder: Path) -> CachedSource:
     """The source with its clips cached under `folder`; they are rendered now unless they exist.
 
     A digest of the source, the sampling and the first clip names the files, so that a change of the
@@ -75,7 +73,7 @@ def cached(
     path = folder / _digest(source, sampling)
     with FileLock(folder / f".{path.name}.lock"):
         if not (path / INDEX).exists():
-            _render(source, sampling, path, processes)
+            _render(source, sampling, path)
     return CachedSource(path, sampling, source)
 
 
@@ -93,10 +91,8 @@ def _digest(source: Source, sampling: Sampling) -> str:
     return digest.hexdigest()
 
 
-def _render(source: Source, sampling: Sampling, path: Path, processes: int | None) -> None:
+def _render(source: Source, sampling: Sampling, path: Path) -> None:
     """Render all clips in a temporary folder, which is renamed when it is complete."""
-    if processes is None:
-        processes = (os.cpu_count() or 1) if len(source) >= MANY else 0
     fields = batch_fields(source, sampling, len(source))
     del fields["mask"]
     temporary = path.with_name(f".{path.name}.part")
@@ -104,21 +100,21 @@ def _render(source: Source, sampling: Sampling, path: Path, processes: int | Non
     _check_disk(temporary.parent, num_bytes(fields))
     temporary.mkdir()
     try:
-        ids = _write_arrays(source, sampling, temporary, fields, processes)
+        ids = _write_arrays(source, sampling, temporary, fields)
         (temporary / INDEX).write_text(json.dumps({"ids": ids}), encoding="utf-8")
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write_arrays(
-    source: Source, sampling: Sampling, folder: Path, fields: Fields, processes: int
-) -> list[str]:
+def _write_arrays(source: Source, sampling: Sampling, folder: Path, fields: Fields) -> list[str]:
     """Write the arrays of all clips; return the ids of the clips."""
     arrays = {
         name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
         for name, (shape, dtype) in fields.items()
     }
+    parallel = len(source) >= MANY and not why_no_workers()
+    processes = (os.cpu_count() or 1) if parallel else 0
     options = {"shuffle": False, "workers": processes}
     progress = tqdm(total=len(source), desc="clips to cache", unit="clip")
     ids: list[str] = []

@@ -238,10 +238,8 @@ def make_loader(
     batch: int | None = None,
     host: int = 0,
     hosts: int = 1,
-    workers: int | None = None,
-    seed: int | None = None,
 ) -> Loader:
-    """The `Loader` of an experiment: the streams of its model, and its augmentation of windows.
+    """The `Loader` of an experiment: the streams of its model and its settings of the data.
 
     In training it is endless, in another order each epoch; otherwise it passes once over the clips.
     `batch` is the number of clips of this host, by default its part of `train.batch`. With
@@ -251,7 +249,7 @@ def make_loader(
     """
     config = experiment.data
     sampling = sampled(experiment, source, training)
-    workers = config.workers if workers is None else workers
+    workers = config.workers
     if config.keep:
         source = cached(source, sampling, Path(config.keep))
         workers = 0
@@ -262,7 +260,7 @@ def make_loader(
         source,
         sampling,
         batch or experiment.train.batch // hosts,
-        seed=experiment.train.seed if seed is None else seed,
+        seed=experiment.train.seed,
         epochs=None if training else 1,
         shuffle=training and not (config.path == MICRO_WORLD and not config.clips),
         host=host,
