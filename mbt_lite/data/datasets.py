@@ -156,7 +156,7 @@ def open_labeled(
     if isinstance(data, DataConfig):
         source = open_split(data, split or "test")
         if source is None:
-            raise ValueError(f"data.{split or 'test'} is None: the experiment has no clips for it.")
+            raise ValueError(f"data.{split or 'test'} is None: the experiment names no clips for it.")
     elif data in WORLD_SPLITS:
         if split:
             raise ValueError(f"{data} names its split already; leave {split} out.")
