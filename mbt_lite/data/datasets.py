@@ -154,9 +154,10 @@ def open_labeled(
     if count is not None and count < 1:
         raise ValueError(f"{count} clips cannot be scored; ask for one or more.")
     if isinstance(data, DataConfig):
-        source = open_split(data, split or "test")
+        role = split or "test"
+        source = open_split(data, role)
         if source is None:
-            raise ValueError(f"data.{split or 'test'} is None: the experiment names no clips for it.")
+            raise ValueError(f"data.{role} is None: the experiment names no clips for it.")
     elif data in WORLD_SPLITS:
         if split:
             raise ValueError(f"{data} names its split already; leave {split} out.")
