@@ -70,7 +70,7 @@ class Trial:
         """ "found": `hidden`, or one with equal output, ranks first and no other ties with it;
         "tied": others tie with it; otherwise "missed".
         """
-        same = {self.hidden}.union(*(g for g in self.match.alike if self.hidden in g))
+        same = {self.hidden}.union(*(g for g in self.match.equivalent if self.hidden in g))
         ties = {row.front_end.name for row in self.match.ties}
         if ties <= same:
             return "found"
@@ -153,7 +153,7 @@ def _line(trial: Trial) -> str:
     match = trial.match
     hidden = next(row for row in match.rows if row.front_end.name == trial.hidden)
     ties = ", ".join(row.label for row in match.ties if row is not match.best) or "none"
-    other = next((row for row in match.rows if not row.tied), None)
+    other = next((row for row in match.rows if not row.within_ci), None)
     outside = f"{other.log_likelihood:.2f} ({other.label})" if other else "none"
     return (
         f"| {trial.hidden} | {trial.answer} | {match.best.label} | {ties} "

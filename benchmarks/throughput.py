@@ -22,7 +22,7 @@ from mbt_lite.config import ClipConfig
 from mbt_lite.data import extract, records, tables
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.data.sources import Source, Table, open_source
+from mbt_lite.data.sources import FileSource, Source, open_source
 
 SECONDS, SIZE = 10, (256, 454)  # of the clips; pixels, height and width
 LABELS = tuple(f"class {number}" for number in range(527))
@@ -99,9 +99,9 @@ def _texture(rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
     return total.clip(0, 255).astype(np.uint8)
 
 
-def _table(files: list[Path]) -> Table:
+def _table(files: list[Path]) -> FileSource:
     rows = [tables.Annotation(f.stem, f, 0.0, float(SECONDS), LABELS[:1]) for f in files]
-    return Table(tables.AnnotationTable(rows, list(LABELS)))
+    return FileSource(tables.AnnotationTable(rows, list(LABELS)))
 
 
 # ---- how fast ----

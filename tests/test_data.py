@@ -1,4 +1,4 @@
-"""Batches: which clips are in them, in which order, from which place, and what a fault costs."""
+"""Batches of the loader: their clips and order, resuming, errors, and every kind of source."""
 
 import importlib.util
 import io
@@ -30,8 +30,9 @@ from mbt_lite.data import (
     windows,
     world,
 )
-from mbt_lite.data.loader import AHEAD, Loader, Plan
+from mbt_lite.data.loader import AHEAD, Loader
 from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.source import Source
 from mbt_lite.data.workers import why_no_workers
 from mbt_lite.features import log_mel, read_views
 
@@ -158,14 +159,33 @@ def test_two_hosts_with_two_workers_cover_every_clip_once(source):
     assert counts == [3, 3]
 
 
+class Numbers(Source):
+    """Clips that have nothing but their number."""
+
+    labels = ("a",)
+
+    def __init__(self, count: int):
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def write(self, index, out, sampling, rng) -> str:
+        return str(index)
+
+
 @pytest.mark.parametrize("clips, batch, hosts", [(5, 2, 2), (1, 4, 3), (12, 2, 3), (7, 1, 4)])
 def test_hosts_share_every_size_of_data_evenly(clips, batch, hosts):
-    plans = [Plan(clips, batch, 0, True, host, hosts) for host in range(hosts)]
-    for epoch in range(2):
-        steps = range(epoch * plans[0].per_epoch, (epoch + 1) * plans[0].per_epoch)
-        jobs = [job for plan in plans for step in steps for job in plan.jobs(step)]
-        assert sorted(job.index for job in jobs) == list(range(clips))
-        assert {job.epoch for job in jobs} == {epoch}
+    options = {"shuffle": True, "epochs": 2, "hosts": hosts}
+    parts = [
+        list(Loader(Numbers(clips), Sampling(CLIP, streams=("spec",)), batch, host=n, **options))
+        for n in range(hosts)
+    ]
+    per_epoch = -(-clips // (batch * hosts))
+    assert {len(part) for part in parts} == {2 * per_epoch}
+    for epoch in (slice(per_epoch), slice(per_epoch, None)):
+        ids = [name for part in parts for group in part[epoch] for name in group["id"] if name]
+        assert sorted(map(int, ids)) == list(range(clips))
 
 
 @pytest.mark.full
@@ -174,11 +194,11 @@ def test_a_saved_position_in_mid_epoch_goes_on_bit_for_bit_with_other_workers(
     source, before, after
 ):
     whole = list(loader(source, epochs=2))
-    begun = loader(source, epochs=2, workers=before)
+    interrupted = loader(source, epochs=2, workers=before)
     for _ in range(4):
-        next(begun)
-    state = json.loads(json.dumps(begun.state()))
-    begun.close()
+        next(interrupted)
+    state = json.loads(json.dumps(interrupted.state()))
+    interrupted.close()
     resumed = loader(source, epochs=2, workers=after)
     resumed.restore(state)
     rest = list(resumed)
@@ -225,13 +245,13 @@ def test_only_the_drawn_frames_are_decoded(source, monkeypatch):
 
 
 def test_one_stream_may_be_left_out(source):
-    sound = next(Loader(source, Sampling(CLIP, streams=("spec",)), 2))
-    assert "rgb" not in sound and sound["spec"].shape == (2, 100, 128)
-    picture = next(Loader(source, Sampling(CLIP, streams=("rgb",)), 2))
-    assert "spec" not in picture and picture["rgb"].shape == (2, 4, 16, 16, 3)
+    audio = next(Loader(source, Sampling(CLIP, streams=("spec",)), 2))
+    assert "rgb" not in audio and audio["spec"].shape == (2, 100, 128)
+    video = next(Loader(source, Sampling(CLIP, streams=("rgb",)), 2))
+    assert "spec" not in video and video["rgb"].shape == (2, 4, 16, 16, 3)
 
 
-def test_records_heard_otherwise_get_their_spectrogram_from_the_stored_sound(shards, examples):
+def test_records_of_another_front_end_get_their_spectrogram_from_the_stored_audio(shards, examples):
     source = sources.open_source(shards, labels=LABELS)
     source.front = replace(CLIP.front_end, power=2)  # as if dataset.json said so
     batch = next(Loader(source, Sampling(CLIP), 2))
@@ -243,7 +263,7 @@ def test_records_heard_otherwise_get_their_spectrogram_from_the_stored_sound(sha
 def test_a_worker_imports_no_jax(source):
     with_workers = loader(source, workers=1)
     next(with_workers)
-    pool = with_workers.steps.workers.pool
+    pool = with_workers.workers.pool
     loaded = pool.submit(eval, "list(__import__('sys').modules)").result()
     with_workers.close()
     assert "mbt_lite.data.sources" in loaded
@@ -253,40 +273,40 @@ def test_a_worker_imports_no_jax(source):
 # ---- faults ----
 
 
-def damage(path, what: str) -> None:
-    """Spoil the second record of a shard, or the shard."""
+def damage(path, fault: str) -> None:
+    """Damage the second record of a shard, or the shard."""
     index = tfrecord.index(path)
     content = bytearray(path.read_bytes())
-    if what == "bytes":
+    if fault == "bytes":
         content[index.offsets[1] + 50] ^= 1
         path.write_bytes(content)
-    elif what == "truncated":
+    elif fault == "truncated":
         path.write_bytes(content[: index.offsets[1] + 100])
-    elif what == "empty":
+    elif fault == "empty":
         path.write_bytes(b"")
     else:
         path.unlink()
 
 
-def spoilt(examples, folder, what: str):
+def damaged_source(examples, folder, fault: str):
     """Two shards of two clips; the last clip, or the shard, is faulty."""
     last = examples[3]
-    if what == "jpeg":
+    if fault == "jpeg":
         last = replace(last, jpegs=[b"\xff\xd8 no video"] * 75)
-    if what == "label":
+    if fault == "label":
         last = replace(last, labels=(3,))
     paths = [folder / records.shard_name("x", number, 2) for number in range(2)]
     records.write_shard(paths[0], examples[:2])
     records.write_shard(paths[1], [examples[2], last])
-    if what == "mel":
+    if fault == "mel":
         context, lists = sequence_example.decode(records.to_bytes(last))
         lists[records.MEL][1] = lists[records.MEL][1][:-1]
         encoded = [records.to_bytes(examples[2]), sequence_example.encode(context, lists)]
         tfrecord.write(paths[1], encoded)
-    if what in ("bytes", "truncated", "empty"):
-        damage(paths[1], what)
+    if fault in ("bytes", "truncated", "empty"):
+        damage(paths[1], fault)
     source = sources.open_source(folder, labels=LABELS)
-    if what == "vanished":
+    if fault == "vanished":
         paths[1].unlink()
     return source
 
@@ -302,25 +322,25 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("what", FAULTS)
-def test_a_fault_stops_the_loader_with_shard_and_record(examples, tmp_path, what):
-    source = spoilt(examples, tmp_path, what)
-    with pytest.raises(records.RecordError, match=FAULTS[what][0]):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_stops_the_loader_with_shard_and_record(examples, tmp_path, fault):
+    source = damaged_source(examples, tmp_path, fault)
+    with pytest.raises(records.RecordError, match=FAULTS[fault][0]):
         list(loader(source, batch=2, training=False))
 
 
 @pytest.mark.parametrize(
-    "what, workers",
-    [*((what, 0) for what in FAULTS), pytest.param("bytes", 2, marks=pytest.mark.full)],
+    "fault, workers",
+    [*((fault, 0) for fault in FAULTS), pytest.param("bytes", 2, marks=pytest.mark.full)],
 )
 def test_a_fault_that_is_skipped_leaves_its_place_empty_and_is_counted(
-    examples, tmp_path, caplog, what, workers
+    examples, tmp_path, caplog, fault, workers
 ):
-    source = spoilt(examples, tmp_path, what)
+    source = damaged_source(examples, tmp_path, fault)
     skipping = loader(source, batch=2, training=False, on_error="skip", workers=workers)
     batches = list(skipping)
     skipping.close()
-    sentence, lost = FAULTS[what]
+    sentence, lost = FAULTS[fault]
     assert skipping.skipped == lost == len(source) - sum(int(b["mask"].sum()) for b in batches)
     assert len(caplog.messages) == lost and f"number {lost}:" in caplog.messages[-1]
     caplog.clear()
@@ -330,13 +350,13 @@ def test_a_fault_that_is_skipped_leaves_its_place_empty_and_is_counted(
 
 
 @pytest.mark.full
-def test_a_worker_that_dies_is_told_in_a_sentence_and_leaves_no_shared_memory(source):
+def test_a_worker_that_dies_is_reported_and_leaves_no_shared_memory(source):
     dying = loader(source, workers=2, epochs=None)
     next(dying)
-    workers = dying.steps.workers
-    while workers.free.qsize() < AHEAD:  # until it has read ahead as far as it may
+    workers = dying.workers
+    while workers.buffers.qsize() < AHEAD:  # until it has read ahead as far as it may
         time.sleep(0.05)
-    slots = [slot.name for slot in workers.free.queue]
+    buffers = [buffer.name for buffer in workers.buffers.queue]
     for pid in list(workers.pool._processes):
         os.kill(pid, signal.SIGKILL)
     with pytest.raises(OSError, match="a process that reads the data died.*workers=0"):
@@ -344,7 +364,7 @@ def test_a_worker_that_dies_is_told_in_a_sentence_and_leaves_no_shared_memory(so
             next(dying)
     dying.close()
     with pytest.raises(FileNotFoundError):
-        SharedMemory(slots[0])
+        SharedMemory(buffers[0])
 
 
 def test_options_that_cannot_work_are_refused(source):
@@ -384,18 +404,18 @@ def instants(batch, row):
     return (shade - 40) / 40, peak
 
 
-def test_files_of_a_table_are_read_where_they_were_drawn_with_sound_and_picture_in_step(folder):
+def test_files_of_a_table_are_read_where_they_were_drawn_with_audio_and_video_in_step(folder):
     source = sources.open_source(folder / "t.csv", "train")
     assert source.labels == ("x", "y") and len(source) == 2
-    found = []
+    middles = []
     for batch in Loader(source, Sampling(CLIP, True, padded_size=(20, 30)), 2, epochs=8):
-        found += [instants(batch, row) for row in range(2)]
+        middles += [instants(batch, row) for row in range(2)]
         assert batch["valid_size"].tolist() == [[20, 30]] * 2
-    pictures, peaks = np.array(found).T
-    assert pictures.min() > 0.4 and pictures.max() < 3.6 and np.ptp(pictures) > 1
-    line = np.polyfit(pictures, peaks, 1)
+    videos, peaks = np.array(middles).T
+    assert videos.min() > 0.4 and videos.max() < 3.6 and np.ptp(videos) > 1
+    line = np.polyfit(videos, peaks, 1)
     assert line[0] > 3  # mel bins a second
-    assert np.abs(np.polyval(line, pictures) - peaks).max() < 3
+    assert np.abs(np.polyval(line, videos) - peaks).max() < 3
 
 
 @pytest.mark.parametrize("clip", [CLIP, replace(CLIP, fps=4.0, stride=1)], ids=["25/s", "4/s"])
@@ -435,7 +455,7 @@ def test_a_table_without_such_rows_or_files_is_refused(folder, tmp_path):
         sources.open_source(folder / "t.csv", "valid")
     rows = tables.AnnotationTable([tables.Annotation("a", None, None, None, ("x",))], ["x"])
     with pytest.raises(ValueError, match="1 rows, but no files"):
-        sources.Table(rows)
+        sources.FileSource(rows)
     with pytest.raises(ValueError, match="name a folder of records, a table"):
         sources.open_source(tmp_path / "nothing")
     with pytest.raises(ValueError, match="names no classes"):
@@ -450,9 +470,9 @@ def test_a_tfds_dataset_over_a_table_gives_the_clips_of_the_table(folder, tmp_pa
     builder.download_and_prepare()
     source = sources.open_source(builder.data_dir, "train")
     assert source.labels == ("x", "y") and source.front == CLIP.front_end
-    made = loader(source, batch=2, training=False, workers=workers)
-    batch = next(made)
-    made.close()
+    batches = loader(source, batch=2, training=False, workers=workers)
+    batch = next(batches)
+    batches.close()
     row = batch["labels"].argmax(1).tolist().index(0)  # a.mp4, whole
     assert instants(batch, row)[0] == pytest.approx(2.0, abs=0.1)
     with pytest.raises(ValueError, match="has no split valid; it has test, train"):
@@ -460,14 +480,14 @@ def test_a_tfds_dataset_over_a_table_gives_the_clips_of_the_table(folder, tmp_pa
 
 
 def test_pairs_of_digits_are_a_source():
-    made = importlib.import_module("mbt_lite.data.tfds.av_digits")
-    picture, sound = np.full((28, 28), 200, np.uint8), np.full(8000, 100, np.int16)
-    files = {"image": made._png(picture), "audio": made._wav(sound)}
+    av_digits = importlib.import_module("mbt_lite.data.tfds.av_digits")
+    image, audio = np.full((28, 28), 200, np.uint8), np.full(8000, 100, np.int16)
+    files = {"image": av_digits._png(image), "audio": av_digits._wav(audio)}
     stored = [{"id": f"{n}".encode(), "label": n, **files} for n in range(3)]
     digits = [str(digit) for digit in range(10)]
     info = SimpleNamespace(features={"label": SimpleNamespace(names=digits)}, metadata={})
     builder = SimpleNamespace(info=info, as_data_source={"train": stored}.get)
-    source = sources.Digits(builder, "train")
+    source = sources.DigitSource(builder, "train")
     batch = next(Loader(source, Sampling(CLIP, True, padded_size=(20, 20)), 3, shuffle=False))
     assert batch["id"] == ["0", "1", "2"] and batch["labels"].argmax(1).tolist() == [0, 1, 2]
     assert (batch["rgb"][..., :16, :16, :] == 200).all() and not batch["rgb"][..., 16:, :].any()
@@ -489,23 +509,23 @@ def test_prepared_clips_are_a_source_that_knows_its_classes_and_front_end(folder
         sources.open_source(tmp_path / "out", labels=("a", "b"))
 
 
-def test_a_portrait_that_the_canvas_does_not_hold_is_cut_at_a_place_that_is_drawn():
+def test_a_portrait_video_larger_than_the_padded_frames_is_cropped_at_random():
     rows = np.arange(40, dtype=np.uint8)[:, None, None]
     frames = np.broadcast_to(rows, (1, 40, 20, 3))
     sampling = Sampling(CLIP, True, padded_size=(20, 28))
     tops = set()
     out = np.ones((1, 4, 20, 28, 3), np.uint8)
-    picture = windows.Stream(1, lambda chosen: iter(frames[chosen.astype(int)]))
+    video = windows.Stream(1, lambda chosen: iter(frames[chosen.astype(int)]))
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        valid_size = windows.write_frames(out, sampling.draw(1, 0, rng), picture, sampling, rng)
+        valid_size = windows.write_frames(out, sampling.draw(1, 0, rng), video, sampling, rng)
         assert valid_size == (20, 20) and not out[..., 20:, :].any()
         tops.add(int(out[0, 0, 0, 0, 0]))
     assert min(tops) <= 2 and max(tops) >= 18
 
 
 def test_the_micro_world_is_a_source_whose_clips_are_new():
-    source = sources.World(6, seed=0)
+    source = sources.WorldSource("train", 6, seed=0)
     sampling = Sampling(WORLD_CLIP, True, padded_size=(48, 48))
     batches = list(Loader(source, sampling, 4, shuffle=False))
     assert [batch["mask"].sum() for batch in batches] == [4, 2]
@@ -520,42 +540,42 @@ def test_the_micro_world_is_a_source_whose_clips_are_new():
 def test_the_bench_reads_full_size_clips_and_says_what_it_leaves_out(monkeypatch):
     monkeypatch.setattr(throughput, "ROUNDS", 1)
     monkeypatch.setattr(throughput, "VIDEOS", 1)
-    found = throughput.measure(clips=8, python=sys.executable, long=40)
-    assert set(found["clips a second and core"]) >= {"records", "mp4"}
-    assert all(speed > 0.5 for speed in found["clips a second and core"].values())
-    assert ("left out" in found) == (importlib.util.find_spec("tensorflow") is None)
-    held = found["memory"]["MiB after so many clips"]
+    result = throughput.measure(clips=8, python=sys.executable, long=40)
+    assert set(result["clips a second and core"]) >= {"records", "mp4"}
+    assert all(speed > 0.5 for speed in result["clips a second and core"].values())
+    assert ("left out" in result) == (importlib.util.find_spec("tensorflow") is None)
+    held = result["memory"]["MiB after so many clips"]
     assert list(held) == [4 * step for step in range(11)]
-    assert "from records" in throughput.table(found)
+    assert "from records" in throughput.table(result)
     with pytest.raises(ValueError, match="nowhere/python is no Python"):
         throughput.lacks_tensorflow("nowhere/python")
 
 
 @pytest.mark.parametrize(
-    "text, module, said",
+    "text, module, reason",
     [
         ("import mbt_lite\n", "", "script.py has no `if __name__"),
         ("import mbt_lite\n", "package.__main__", None),
         ("if __name__ == '__main__':\n    pass\n", "", None),
-        (None, "", "script.py is no file"),
+        (None, "", "script.py is not a file"),
     ],
 )
-def test_workers_are_begun_only_by_a_program_that_guards_its_start(
-    monkeypatch, tmp_path, text, module, said
+def test_workers_are_started_only_by_a_program_that_guards_its_start(
+    monkeypatch, tmp_path, text, module, reason
 ):
     script = tmp_path / "script.py"
     if text is not None:
         script.write_text(text)
     main = SimpleNamespace(__file__=str(script), __spec__=SimpleNamespace(name=module))
     monkeypatch.setitem(sys.modules, "__main__", main)
-    assert said in why_no_workers() if said else why_no_workers() is None
+    assert reason in why_no_workers() if reason else why_no_workers() is None
 
 
 def test_a_script_without_a_guard_reads_in_its_own_process(caplog, monkeypatch):
     monkeypatch.setattr(datasets, "why_no_workers", lambda: "script.py has no guard")
-    made = configs.world.experiment()
+    experiment = configs.world.experiment()
     with datasets.make_loader(
-        made, datasets.open_split(made.data, "train", clips=8), True, batch=2
+        experiment, datasets.open_split(experiment.data, "train", clips=8), True, batch=2
     ) as loader:
-        assert loader.steps.workers is None and len(next(loader)["id"]) == 2
+        assert loader.workers is None and len(next(loader)["id"]) == 2
     assert "read in this process, without workers: script.py has no guard" in caplog.text

@@ -1,4 +1,4 @@
-"""Evaluation on labelled clips: windows, padding, missing modalities, going on, and the report."""
+"""Evaluation on labeled clips: windows, padding, missing modalities, going on, and the report."""
 
 import json
 import os
@@ -13,15 +13,22 @@ import mbt_lite
 from mbt_lite import cli, features, plot
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, DataConfig
 from mbt_lite.data import (
+    datasets,
     extract,
-    labelled,
     prepare,
+    sources,
     tables,
     tfrecord,
     world,
 )
+from mbt_lite.data.sampling import Sampling
 from mbt_lite.evaluation import metrics, prediction_cache
-from mbt_lite.evaluation.loop import _windows_at_once, evaluate, modality_confusion
+from mbt_lite.evaluation.loop import (
+    _default_batch,
+    evaluate,
+    modality_confusion,
+    read_clips,
+)
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import make_heads
 
@@ -69,7 +76,7 @@ class Interrupted(Listener):
 
 @pytest.fixture
 def table(tmp_path):
-    """Three clips of the world, labelled; `labels.csv` beside them."""
+    """Three clips of the world, labeled; `labels.csv` beside them."""
     names = ["circle_sings.mp4", "ring_sings_with_bell.mp4", "ladder_sings_with_siren.mp4"]
     for name in names:
         (tmp_path / name).write_bytes((SAMPLES / name).read_bytes())
@@ -94,10 +101,10 @@ def test_what_fills_the_last_batch_never_counts():
     assert {size for size, _ in listener.asked} == {8}  # one compiled shape
     for condition, without in zip(CONDITIONS, (None, "rgb", "spec"), strict=True):
         logits, truth = straight(listener, 21, without)
-        for label, found in scores["average precision"].items():
+        for label, precisions in scores["average precision"].items():
             column = world.LABELS.index(label)
             wanted = reference(truth[:, column], logits[:, column])
-            assert found[condition] == pytest.approx(wanted, abs=1e-9)
+            assert precisions[condition] == pytest.approx(wanted, abs=1e-9)
     assert scores["clips"] == 21
 
 
@@ -108,7 +115,7 @@ def test_a_batch_is_never_larger_than_the_number_of_clips(table):
 
 
 def test_a_large_model_on_a_cpu_is_asked_window_by_window():
-    assert [_windows_at_once(config) for config in (WORLD, BASE)] == [8, 1]
+    assert [_default_batch(config) for config in (WORLD, BASE)] == [8, 1]
 
 
 def test_the_size_of_a_batch_changes_no_score():
@@ -158,7 +165,7 @@ def test_a_model_of_one_stream_has_one_condition(table):
     assert "modality confusion" not in scores
 
 
-def test_classes_without_a_clip_are_told_apart_and_not_counted_as_0(table):
+def test_classes_without_a_clip_are_listed_and_not_counted_as_0(table):
     scores = evaluate(Listener(("a", "b", "c", "d", "e")), table, quiet=True)
     absent = scores["classes without a clip"]
     assert (absent["count"], absent["labels"]) == (2, ["d", "e"])
@@ -177,26 +184,26 @@ def test_verbs_and_nouns_are_scored_apart_and_together(table):
     assert scores["action top-1"] <= min(scores["verb top-1"], scores["noun top-1"])
 
 
-def told(table, labels) -> list[dict[str, int]]:
+def percentages(table, labels) -> list[dict[str, int]]:
     """The percentages of both streams in the report of a softmax model, per worst clip."""
     rows = [f"{path.name},{labels[0]}|{labels[-1]}" for path in sorted(table.glob("*.mp4"))]
     (table / "labels.csv").write_text("\n".join(["file,labels", *rows]) + "\n")
     scores = evaluate(Listener(labels, loss="softmax"), table, folder=table / "out", quiet=True)
     page = (table / "out" / "report.html").read_text()
     assert scores["probabilities"] in page and scores["probabilities"].startswith("softmax: one of")
-    said = re.findall(r"<dt>both streams</dt><dd>(.*?)</dd>", page)
-    return [{k: int(v) for k, v in re.findall(r"([\w:]+) (\d+)%", one)} for one in said]
+    answers = re.findall(r"<dt>both</dt><dd>(.*?)</dd>", page)
+    return [{k: int(v) for k, v in re.findall(r"([\w:]+) (\d+)%", one)} for one in answers]
 
 
 def test_the_percentages_of_a_softmax_model_add_up_in_the_report(table):
-    for found in told(table, ("a", "b", "c")):
-        assert 99 <= sum(found.values()) <= 101
+    for percent in percentages(table, ("a", "b", "c")):
+        assert 99 <= sum(percent.values()) <= 101
 
 
 def test_those_of_two_heads_add_up_in_each(table):
-    for found in told(table, ("verb:open", "verb:close", "noun:door", "noun:box")):
+    for percent in percentages(table, ("verb:open", "verb:close", "noun:door", "noun:box")):
         for head in ("verb", "noun"):
-            assert 99 <= sum(p for label, p in found.items() if label.startswith(head)) <= 101
+            assert 99 <= sum(p for label, p in percent.items() if label.startswith(head)) <= 101
 
 
 def test_a_softmax_model_ranks_clips_by_probability_and_not_by_logit(table, monkeypatch):
@@ -223,7 +230,7 @@ def test_a_damaged_file_is_listed_and_the_others_are_scored(table):
 def test_an_answer_that_is_no_number_is_a_failure():
     listener = Listener()
     listener.mixture[3] = np.nan
-    with pytest.raises(ValueError, match="none of 3 clips could be answered.*not finite"):
+    with pytest.raises(ValueError, match="none of 3 clips could be scored.*not finite"):
         evaluate(listener, count=3, quiet=True)
 
 
@@ -261,7 +268,7 @@ def test_answers_of_another_model_data_or_windows_are_not_mixed(tmp_path, change
 @pytest.mark.parametrize("text", ["my notes", "7\n", '{"mbt_lite": "0.1.0"}\n', "\xff\n"])
 def test_a_file_that_is_no_journal_is_refused_and_kept(tmp_path, text):
     (tmp_path / "answers.jsonl").write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match="no file of answers"):
+    with pytest.raises(ValueError, match="not a file of cached logits"):
         evaluate(Listener(), count=2, folder=tmp_path, quiet=True)
     assert (tmp_path / "answers.jsonl").read_text(encoding="latin-1") == text
 
@@ -286,18 +293,17 @@ def test_every_part_of_a_model_shows_in_its_fingerprint():
 def test_clips_are_read_ahead_a_few_at_a_time():
     started = []
 
-    class Clips(labelled.WorldClips):
-        def read(self, index):
+    class Clips(sources.WorldSource):
+        def read(self, index, sampling):
             started.append(index)
-            return labelled.Windows(np.zeros(0, np.uint8), np.zeros(0, np.float32))
+            return index
 
     ahead = []
-    for place, (index, _) in enumerate(
-        labelled.prefetched(Clips("test", WORLD_CLIP, 200), range(200))
-    ):
+    clips = read_clips(Clips("test", 200), Sampling(WORLD_CLIP), range(200))
+    for place, (index, _) in enumerate(clips):
         assert index == place
         ahead.append(len(started) - place)
-    assert max(ahead) <= 16  # two for each of at most eight threads
+    assert max(ahead) <= 25  # two for each of at most eight threads, which read one more each
 
 
 def test_modality_confusion_counts_what_a_stream_changes():
@@ -305,14 +311,14 @@ def test_modality_confusion_counts_what_a_stream_changes():
     right, wrong = 3 * truth, 3 - 3 * truth
     mixed = np.stack([right[0], wrong[1], right[2], wrong[3]])
     logits = {"both": mixed, "audio only": right, "video only": wrong}
-    found = modality_confusion(logits, truth, ("cat", "dog"), ("w", "x", "y", "z"))
-    assert found["video added"]["became wrong"] == [
+    confusion = modality_confusion(logits, truth, ("cat", "dog"), ("w", "x", "y", "z"))
+    assert confusion["video added"]["became wrong"] == [
         {"clip": "x", "audio only": "cat", "both": "dog"},
         {"clip": "z", "audio only": "dog", "both": "cat"},
     ]
-    assert found["video added"]["became right"] == []
-    assert [row["clip"] for row in found["audio added"]["became right"]] == ["w", "y"]
-    assert found["audio added"]["became wrong"] == []
+    assert confusion["video added"]["became right"] == []
+    assert [row["clip"] for row in confusion["audio added"]["became right"]] == ["w", "y"]
+    assert confusion["audio added"]["became wrong"] == []
 
 
 def test_what_cannot_be_evaluated_is_refused_in_a_sentence(tmp_path):
@@ -358,8 +364,8 @@ def test_prepared_records_are_scored_like_the_files_they_were_made_of(prepared):
     files = evaluate(listener, table, split="train", folder=table / "files", quiet=True)
     scores = evaluate(listener, prepared, split="train", folder=table / "out", quiet=True)
     assert scores["clips"] == 2 and scores["both"] == files["both"]
-    told = scores["modality confusion"]["audio added"]
-    names = {clip["clip"] for clip in told["became wrong"] + told["became right"]}
+    confusion = scores["modality confusion"]["audio added"]
+    names = {clip["clip"] for clip in confusion["became wrong"] + confusion["became right"]}
     assert names <= {"circle_sings", "ladder_sings_with_siren"}
     assert (table / "out" / "report.html").read_text().count("a frame from the middle of") == 2
 
@@ -387,7 +393,7 @@ def test_a_damaged_record_is_listed_and_the_others_are_scored(prepared):
     assert (
         scores["clips"] == 1 and "record 1: its bytes are damaged" in scores["failed"][0]["error"]
     )
-    assert scores["failed"][0]["clip"] == f"{prepared}, train, clip 1"
+    assert scores["failed"][0]["clip"] == f"{shard}, record 1"
 
 
 @pytest.mark.full
@@ -440,7 +446,7 @@ def report_of(table, labels=("a", "b", "c")) -> tuple[dict, str]:
     return scores, (table / "out" / "report.html").read_text()
 
 
-def test_the_report_asks_for_nothing_and_says_its_pictures_in_words(table):
+def test_the_report_asks_for_nothing_and_describes_its_images_in_words(table):
     scores, page = report_of(table)
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
     assert len(sources) >= 3 + 4 and all(source.startswith("data:image/") for source in sources)
@@ -469,9 +475,9 @@ def test_names_from_files_are_text_in_the_report_and_no_markup(table):
 
 
 def test_the_report_shows_the_middle_of_a_clip(table):
-    files = labelled.find(table, ("a", "b", "c"), WORLD_CLIP)
-    made = labelled.find("world:test", world.LABELS, WORLD_CLIP)
-    for thumbnail in (files.thumbnail(0), made.thumbnail(3)):
+    files = datasets.open_labeled(table, ("a", "b", "c"), clip=WORLD_CLIP)
+    rendered = datasets.open_labeled("world:test", world.LABELS, clip=WORLD_CLIP)
+    for thumbnail in (files.thumbnail(0), rendered.thumbnail(3)):
         assert (
             thumbnail.dtype == np.uint8 and thumbnail.shape == (160, 160, 3) and thumbnail.std() > 5
         )
@@ -517,7 +523,7 @@ def test_bars_of_what_turned_carry_their_counts():
     assert plot.turned_alt(counts).startswith("video added: 2 clips became wrong, 5 right")
 
 
-def test_a_missing_file_is_told_and_the_others_are_scored(tmp_path):
+def test_a_missing_file_is_listed_and_the_others_are_scored(tmp_path):
     (tmp_path / "bell.mp4").write_bytes((SAMPLES / "bell.mp4").read_bytes())
     (tmp_path / "labels.csv").write_text("file,labels\nbell.mp4,a\ngone.mp4,b\n")
     for _ in range(2):  # a missing file is asked for again, too

@@ -17,7 +17,7 @@ from mbt_lite import (
     plot,
 )
 from mbt_lite.config import WORLD, WORLD_CLIP, FrontEnd
-from mbt_lite.data import tables, world
+from mbt_lite.data import datasets, world
 from mbt_lite.evaluation import front_end_match, metrics
 from mbt_lite.evaluation.front_end_match import match_front_end_waves
 from mbt_lite.features import FRONT_ENDS
@@ -63,45 +63,45 @@ def test_the_log_likelihood_is_minus_the_cross_entropy_summed_over_the_classes()
 def test_the_map_of_a_resample_is_that_of_clips_repeated_as_often_as_they_were_drawn():
     scores, truth = RNG.standard_normal((30, 4)).round(1), RNG.integers(2, size=(30, 4))
     weights = RNG.multinomial(30, np.full(30, 1 / 30), 5)
-    found = front_end_match._resampled_map(scores, truth, weights)
-    for value, drawn in zip(found, weights, strict=True):
+    maps = front_end_match._resampled_map(scores, truth, weights)
+    for value, drawn in zip(maps, weights, strict=True):
         again = np.repeat(scores, drawn, axis=0), np.repeat(truth, drawn, axis=0)
         assert value == pytest.approx(metrics.mean_average_precision(*again), abs=1e-12)
 
 
 def test_a_class_without_a_positive_in_a_resample_does_not_count_there():
     scores, truth = RNG.standard_normal((3, 2)), np.array([[1, 0], [1, 0], [0, 1]])
-    found = front_end_match._resampled_map(scores, truth, np.array([[2, 1, 0], [1, 1, 1]]))
-    assert found[0] == 1.0  # only the first class, and all clips have it
-    assert found[1] == pytest.approx(metrics.mean_average_precision(scores, truth))
+    maps = front_end_match._resampled_map(scores, truth, np.array([[2, 1, 0], [1, 1, 1]]))
+    assert maps[0] == 1.0  # only the first class, and all clips have it
+    assert maps[1] == pytest.approx(metrics.mean_average_precision(scores, truth))
 
 
-def test_statistics_of_a_front_end_are_those_of_the_given_sound(sounds):
+def test_statistics_of_a_front_end_are_those_of_the_given_audio(sounds):
     waves, truth = sounds
-    found = match_front_end_waves(untrained(), waves, truth, FEW, quiet=True)
+    match = match_front_end_waves(untrained(), waves, truth, FEW, quiet=True)
     floats = [wave / np.float32(32768) for wave in waves]
-    for row in found.rows:
+    for row in match.rows:
         front, preset = row.front_end, FRONT_ENDS[row.front_end.name]
         measured = features.statistics(floats, preset)
         expected = measured if row.own_statistics else (1.102, 2.762)
         assert (front.mean, front.std) == pytest.approx(expected, rel=1e-4)
         assert row.own_statistics or front.name == "linear-mel"
-    assert len(found.rows) == len(FEW) + 1  # linear-mel also with Scenic's own numbers
+    assert len(match.rows) == len(FEW) + 1  # linear-mel also with Scenic's own numbers
 
 
 def test_stored_statistics_are_used_where_they_are_asked_for(sounds):
-    found = match_front_end_waves(untrained(), *sounds, FEW, own_statistics=False, quiet=True)
-    assert {row.front_end for row in found.rows} == {FRONT_ENDS[name] for name in FEW}
+    match = match_front_end_waves(untrained(), *sounds, FEW, own_statistics=False, quiet=True)
+    assert {row.front_end for row in match.rows} == {FRONT_ENDS[name] for name in FEW}
 
 
-# --- what cannot be told apart -------------------------------------------------------------------
+# --- equivalent front ends ---
 
 
 def test_a_gain_and_the_base_of_a_logarithm_are_gone_after_standardisation(sounds):
     fronts = [FrontEnd(offset=1 / 32768), FRONT_ENDS["ln-int16"], FrontEnd(offset=1e-2)]
     wanted = [replace(front, low=60.0, fft=512) for front in fronts]
     _, _, distances = front_end_match._statistics(untrained(), sounds[0], wanted, quiet=True)
-    assert distances[0, 1] < 1e-3 < front_end_match.ALIKE < distances[0, 2]
+    assert distances[0, 1] < 1e-3 < front_end_match.EQUIVALENT < distances[0, 2]
 
 
 def test_the_distance_of_two_front_ends_is_the_root_mean_square_of_their_difference(sounds):
@@ -122,23 +122,23 @@ def test_offsets_under_the_noise_of_every_clip_give_the_same_input_and_are_said_
     noisy = RNG.uniform(-1, 1, (4, 32_000)).astype(np.float32)
     presets = ("ln-magnitude-1e-10", "ln-magnitude-1e-6", "ln-magnitude-1e-2")
     truth = np.eye(4, len(front_end_recovery.LABELS))
-    found = match_front_end_waves(untrained(), noisy, truth, presets[:2], quiet=True)
-    assert found.alike == (presets[:2],)
-    assert f"whatever the model: {presets[0]}, {presets[1]}." in found.table()
+    match = match_front_end_waves(untrained(), noisy, truth, presets[:2], quiet=True)
+    assert match.equivalent == (presets[:2],)
+    assert f"whatever the model: {presets[0]}, {presets[1]}." in match.table()
 
 
 # --- ranking -------------------------------------------------------------------------------------
 
 
-def test_front_ends_are_ranked_and_the_best_falls_behind_itself_by_nothing(sounds):
-    found = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
-    values = [row.log_likelihood for row in found.rows]
+def test_front_ends_are_ranked_and_the_gap_of_the_best_to_itself_is_0(sounds):
+    match = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
+    values = [row.log_likelihood for row in match.rows]
     assert values == sorted(values, reverse=True)
-    assert found.best.log_likelihood_behind == (0, 0) and found.best in found.ties
-    for row in found.rows:
-        low, high = row.log_likelihood_behind
+    assert match.best.log_likelihood_gap_ci95 == (0, 0) and match.best in match.ties
+    for row in match.rows:
+        low, high = row.log_likelihood_gap_ci95
         assert low <= values[0] - row.log_likelihood <= high
-        assert row.tied == (low <= 0)
+        assert row.within_ci == (low <= 0)
 
 
 def test_windows_of_one_clip_are_averaged_before_they_count(sounds):
@@ -155,8 +155,8 @@ def test_windows_of_one_clip_are_averaged_before_they_count(sounds):
 
 
 def test_what_was_found_can_be_given_back_by_name(sounds):
-    found = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
-    for row in found.rows:
+    match = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
+    for row in match.rows:
         again = features.front_end(row.argument)
         assert (again.mean, again.std) == pytest.approx(
             (row.front_end.mean, row.front_end.std), rel=1e-3
@@ -168,7 +168,7 @@ def test_what_was_found_can_be_given_back_by_name(sounds):
 
 
 @pytest.fixture
-def labelled(tmp_path):
+def labeled_table(tmp_path):
     """A folder of four clips of the world, one silent and one that is no video."""
     rows = []
     for index in range(4):
@@ -185,69 +185,66 @@ def labelled(tmp_path):
     return tmp_path
 
 
-def test_files_are_decoded_once_and_what_cannot_be_heard_is_left_out(labelled, monkeypatch):
+def test_files_are_decoded_once_and_silent_or_damaged_ones_are_left_out(labeled_table, monkeypatch):
     read, opened = media.read, []
     monkeypatch.setattr(
         media, "read", lambda path, *a, **k: opened.append(path) or read(path, *a, **k)
     )
-    found = front_end_match.match_front_end(untrained(), labelled, FEW, quiet=True)
+    match = front_end_match.match_front_end(untrained(), labeled_table, FEW, quiet=True)
     heard = [path.name for path in opened if path.name != "broken.mp4"]
     assert sorted(heard) == ["0.mp4", "1.mp4", "2.mp4", "3.mp4", "silent.mp4"]
-    assert found.clips == 4
-    assert "labels unknown to the model" in found.notes[0]  # those of the video
-    assert "silent.mp4 is silent" in found.notes[-2] and "broken.mp4" in found.notes[-1]
+    assert match.clips == 4
+    assert "labels unknown to the model" in match.notes[0]  # those of the video
+    assert "silent.mp4 is silent" in match.notes[-2] and "broken.mp4" in match.notes[-1]
 
-    items = tables.read(labelled, classes=front_end_recovery.LABELS).rows[:4]
-    views = [
-        features.read_views(item.path, front_end_recovery.EXPERIMENT.clip)[0] for item in items
-    ]
-    waves, truth = (
-        np.stack([v.wave for v in views]),
-        tables.multi_hot(items, front_end_recovery.LABELS),
-    )
-    assert found.rows == match_front_end_waves(untrained(), waves, truth, FEW, quiet=True).rows
+    source = datasets.open_files(labeled_table, front_end_recovery.LABELS, count=4)
+    clip = front_end_recovery.EXPERIMENT.clip
+    waves = np.stack([features.read_views(row.path, clip)[0].wave for row in source.rows])
+    truth = np.stack([source.targets(index) for index in range(4)])
+    assert match.rows == match_front_end_waves(untrained(), waves, truth, FEW, quiet=True).rows
 
 
-def test_a_model_that_also_sees_is_shown_the_picture_of_each_clip(labelled):
-    items = tables.read(labelled, classes=world.LABELS).rows[:2]
-    found = front_end_match.match_front_end(load(), items, ("world",), quiet=True)
-    views = [features.read_views(item.path, WORLD_CLIP)[0] for item in items]
+def test_a_model_with_a_video_stream_gets_the_frames_of_each_clip(labeled_table):
+    source = datasets.open_files(labeled_table, world.LABELS, count=2)
+    match = front_end_match.match_front_end(load(), source, ("world",), quiet=True)
+    views = [features.read_views(item.path, WORLD_CLIP)[0] for item in source.rows]
     mean, std = features.statistics([view.wave for view in views], WORLD_CLIP.front_end)
     front = replace(WORLD_CLIP.front_end, mean=mean, std=std)
     clip = features.normalize(
         np.stack([v.rgb for v in views]), np.stack([v.spec for v in views]), front
     )
     expected = front_end_match.log_likelihood(
-        load().logits(clip), tables.multi_hot(items, world.LABELS)
+        load().logits(clip), np.stack([source.targets(index) for index in range(2)])
     ).mean()
-    own = next(row for row in found.rows if row.own_statistics)
+    own = next(row for row in match.rows if row.own_statistics)
     assert own.log_likelihood == pytest.approx(float(expected), rel=1e-3)
-    assert {row.front_end for row in found.rows} == {own.front_end, WORLD_CLIP.front_end}
+    assert {row.front_end for row in match.rows} == {own.front_end, WORLD_CLIP.front_end}
 
 
-def test_nothing_but_silence_is_refused_in_a_sentence(labelled):
-    items = tables.read(labelled, classes=world.LABELS).rows[4:]
+def test_silent_files_only_are_refused_with_a_reason(labeled_table):
+    source = datasets.open_files(labeled_table, world.LABELS)
+    source.rows = source.rows[4:]
     with pytest.raises(ValueError, match="no clip is left to match on; left out: .*silent"):
-        front_end_match.match_front_end(untrained(), items, FEW, quiet=True)
+        front_end_match.match_front_end(untrained(), source, FEW, quiet=True)
 
 
-def test_a_model_without_ears_is_refused_in_a_sentence(labelled):
+def test_a_model_without_an_audio_stream_is_refused(labeled_table):
     deaf = untrained(replace(WORLD, streams=("rgb",), depth=1), WORLD_CLIP, world.LABELS)
     with pytest.raises(ValueError, match="no audio stream"):
-        front_end_match.match_front_end(deaf, labelled, FEW, quiet=True)
+        front_end_match.match_front_end(deaf, labeled_table, FEW, quiet=True)
 
 
 # --- command and video -------------------------------------------------------------------------
 
 
-def test_the_command_ranks_says_how_to_go_on_and_draws(labelled, tmp_path, capsys):
+def test_the_command_ranks_says_how_to_go_on_and_draws(labeled_table, tmp_path, capsys):
     figure = tmp_path / "c.png"
     command = [
         "match-front-end",
         "--model",
         "world-tiny",
         "--data",
-        str(labelled),
+        str(labeled_table),
         "--out",
         str(figure),
     ]
@@ -258,8 +255,8 @@ def test_the_command_ranks_says_how_to_go_on_and_draws(labelled, tmp_path, capsy
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_command_ends_with_the_front_end_to_load_the_model_with(labelled, capsys):
-    command = ["match-front-end", "--model", "world-tiny", "--data", str(labelled)]
+def test_the_command_ends_with_the_front_end_to_load_the_model_with(labeled_table, capsys):
+    command = ["match-front-end", "--model", "world-tiny", "--data", str(labeled_table)]
     assert cli.main([*command, "--presets", "ln-magnitude-1e-2"]) == 0
     use, load_it = capsys.readouterr().out.splitlines()[-2:]
     assert use.startswith("Use it: mbt-lite predict CLIP --model world-tiny --front-end ")
@@ -269,12 +266,12 @@ def test_the_command_ends_with_the_front_end_to_load_the_model_with(labelled, ca
     assert front == features.front_end(argument) and front.name == "ln-magnitude-1e-2"
 
 
-def test_the_command_answers_programs_in_json(labelled, capsys):
-    command = ["match-front-end", "--model", "world-tiny", "--data", str(labelled), "--json"]
+def test_the_command_answers_programs_in_json(labeled_table, capsys):
+    command = ["match-front-end", "--model", "world-tiny", "--data", str(labeled_table), "--json"]
     assert cli.main([*command, "--presets", "world"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["clips"] == 4 and found["expected"]["name"] == "world"
-    assert found["rows"][0]["argument"].startswith("world:")
+    match = json.loads(capsys.readouterr().out)
+    assert match["clips"] == 4 and match["expected"]["name"] == "world"
+    assert match["rows"][0]["argument"].startswith("world:")
 
 
 @pytest.mark.parametrize(
@@ -291,19 +288,19 @@ def test_the_command_refuses_in_a_sentence(more, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
-def test_the_picture_has_a_mark_and_an_interval_for_every_front_end(sounds):
-    found = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
-    nats, points = plot.front_end_match(found).axes
-    assert [t.get_text() for t in nats.get_yticklabels()] == [row.label for row in found.rows]
+def test_the_figure_has_a_mark_and_an_interval_for_every_front_end(sounds):
+    match = match_front_end_waves(untrained(), *sounds, FEW, quiet=True)
+    nats, points = plot.front_end_match(match).axes
+    assert [t.get_text() for t in nats.get_yticklabels()] == [row.label for row in match.rows]
     marks = [line.get_xdata()[0] for line in nats.lines if line.get_marker() == "o"]
-    assert marks == [row.log_likelihood for row in found.rows]
+    assert marks == [row.log_likelihood for row in match.rows]
     marks = [line.get_xdata()[0] for line in points.lines if line.get_marker() == "o"]
-    assert marks == [row.mean_average_precision for row in found.rows]
+    assert marks == [row.mean_average_precision for row in match.rows]
     assert not points.get_title(loc="left")  # what a filled dot means is no title of one panel
     legend = [text.get_text() for text in nats.figure.legends[0].get_texts()]
     assert legend == ["not told apart from the first", "behind it"]
-    words = plot.front_end_match_alt(found)
-    assert f"best is {found.best.label}" in words and "4 front ends ranked on 24 clips" in words
+    words = plot.front_end_match_alt(match)
+    assert f"best is {match.best.label}" in words and "4 front ends ranked on 24 clips" in words
 
 
 # --- is a hidden front end found? ---------------------------------------------------------------

@@ -44,7 +44,7 @@ PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "she
 WITHOUT_JAX = ["config", "media/", "demo/sandbox"]
 WITHOUT_JAX += [
     f"data/{name}"
-    for name in "records filler sampling sources tables videos windows workers".split()
+    for name in "records source sampling sources tables videos windows workers".split()
 ]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"

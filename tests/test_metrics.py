@@ -104,12 +104,12 @@ def test_verb_noun_and_action_are_counted_as_the_reference_counts_them(golden, n
     verbs = int(golden["class_splits"][0])
     logits, truth = golden["heads_logits"][rows], golden["heads_truth"][rows]
     heads = (logits[:, :verbs], logits[:, verbs:]), (truth[:, :verbs], truth[:, verbs:])
-    found = {
+    expected = {
         "verb": among_top_k(heads[0][0], heads[1][0], k),
         "noun": among_top_k(heads[0][1], heads[1][1], k),
         "verb-noun": pair_among_top_k(*heads, k),
     }
-    for head, right in found.items():
+    for head, right in expected.items():
         counted = golden[f"{name}/{head}_accuracy{suffix}"]  # how many right, of how many
         assert [right.sum(), len(right)] == counted.tolist(), head
 
@@ -142,15 +142,15 @@ HEADS = make_heads("softmax", ["verb:a", "verb:b", "noun:a", "noun:b", "noun:c"]
 
 def test_probabilities_are_those_of_the_loss_and_stay_finite():
     logits = np.array([[1e4, 0.0, 2.0, 1.0, -1e4]], np.float32)
-    found = probabilities(logits, HEADS)
-    np.testing.assert_allclose(found[0], [1, 0, 0.7310586, 0.2689414, 0], atol=1e-6)
-    assert found.dtype == np.float32
+    chances = probabilities(logits, HEADS)
+    np.testing.assert_allclose(chances[0], [1, 0, 0.7310586, 0.2689414, 0], atol=1e-6)
+    assert chances.dtype == np.float32
     np.testing.assert_allclose(
         probabilities(logits)[0], [1, 0.5, 0.8807971, 0.7310586, 0], atol=1e-6
     )
-    np.testing.assert_allclose(probabilities(comparable(logits, HEADS), HEADS), found, atol=1e-6)
-    np.testing.assert_array_equal(ranked(found[0], HEADS), [0, 2, 1, 3, 4])
-    np.testing.assert_array_equal(ranked(found[0], HEADS, 1), [0, 2])
+    np.testing.assert_allclose(probabilities(comparable(logits, HEADS), HEADS), chances, atol=1e-6)
+    np.testing.assert_array_equal(ranked(chances[0], HEADS), [0, 2, 1, 3, 4])
+    np.testing.assert_array_equal(ranked(chances[0], HEADS, 1), [0, 2])
 
 
 def test_softmax_cross_entropy_is_that_of_training():

@@ -23,7 +23,7 @@ from mbt_lite.config import (
     to_dict,
 )
 from mbt_lite.data.datasets import sampled
-from mbt_lite.data.filler import BatchMaker
+from mbt_lite.data.source import Source, batch_fields
 from mbt_lite.model.flops import model_cost
 from mbt_lite.train import sharding, step
 
@@ -38,19 +38,12 @@ VARIANTS = [
 ]
 
 
-class Labels:
-    """A source that only has classes; `made_of` says that its clips are single windows."""
+class Labels(Source):
+    """A source that only has classes; with a fingerprint its clips are single windows."""
 
-    num_auxiliary_classes, notes = 0, ()
-
-    def __init__(self, count: int, whole: bool):
-        self.labels, self.made_of = tuple(f"class {i}" for i in range(count)), whole or None
-
-    def __len__(self) -> int:
-        return 100
-
-    def write(self, index, out, sampling, rng) -> str:
-        return str(index)
+    def __init__(self, count: int, one_window: bool):
+        self.labels = tuple(f"class {i}" for i in range(count))
+        self.fingerprint = {} if one_window else None
 
 
 def made(name: str, variant: str) -> Experiment:
@@ -63,8 +56,8 @@ def abstract_step(experiment: Experiment):
     few = replace(experiment.model, depth=2, fusion_layer=min(experiment.model.fusion_layer, 1))
     experiment = replace(experiment, model=few)  # more layers are the same again
     source = Labels(experiment.model.classes, experiment.data.path.startswith(("world", "tfds")))
-    filler = BatchMaker(source, sampled(experiment, source, training=True), 0)
-    shapes = sharding.batch_shapes(mesh, filler.fields(experiment.train.batch))
+    sampling = sampled(experiment, source, training=True)
+    shapes = sharding.batch_shapes(mesh, batch_fields(source, sampling, experiment.train.batch))
     state = step.abstract_state(experiment, mesh)
     do = step.train_step(experiment, source.labels, mesh)
     return state, jax.eval_shape(do, state, shapes)

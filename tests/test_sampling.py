@@ -42,21 +42,21 @@ def test_synchronised_windows_never_run_past_the_end(clip):
         assert 0 <= window.frame <= 250 - clip.frames * clip.stride
 
 
-def test_by_ratio_picture_and_sound_begin_at_the_same_share_of_the_clip():
+def test_by_ratio_video_and_audio_begin_at_the_same_share_of_the_clip():
     windows = drawn(RELEASED, "ratio", 20_000)
     assert {window.frame for window in windows} == set(range(188))
     assert all(window.row == 4 * window.frame for window in windows)
 
 
-def test_synchronised_picture_and_sound_have_the_same_middle():
+def test_synchronised_video_and_audio_have_the_same_middle():
     for window in drawn(RELEASED, "synchronised"):
-        frame_size, sound = middles(window)
-        assert abs(frame_size - sound) <= 0.5 / FPS + 0.5 / ROW_RATE
+        frame_size, audio = middles(window)
+        assert abs(frame_size - audio) <= 0.5 / FPS + 0.5 / ROW_RATE
     apart = [np.subtract(*middles(window)) for window in drawn(RELEASED, "ratio")]
     assert np.abs(apart).max() > 2.5  # s
 
 
-def test_synchronised_pictures_at_a_low_rate_do_not_wait_for_the_next_whole_frame():
+def test_synchronised_windows_at_a_low_rate_do_not_wait_for_the_next_whole_frame():
     slow = replace(SHORT, frames=8, fps=4.0, stride=1)
     for window in drawn(slow, "synchronised", frames=40):
         assert abs(np.subtract(*middles(window, slow))) <= 0.5 / ROW_RATE + 1e-9
@@ -68,9 +68,9 @@ def test_a_frame_stands_for_the_middle_of_its_step_but_by_ratio_for_its_beginnin
 
 
 def test_synchronised_draws_use_all_the_instants_around_which_both_windows_fit():
-    found = [middles(window)[1] for window in drawn(RELEASED, "synchronised", 5000)]
-    assert min(found) < 4.01 and max(found) > 5.99
-    assert np.histogram(found, 4, (4, 6))[0].min() > 1100
+    middles_drawn = [middles(window)[1] for window in drawn(RELEASED, "synchronised", 5000)]
+    assert min(middles_drawn) < 4.01 and max(middles_drawn) > 5.99
+    assert np.histogram(middles_drawn, 4, (4, 6))[0].min() > 1100
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
@@ -87,8 +87,8 @@ def test_four_synchronised_test_windows_share_their_middles_and_reach_both_ends(
     windows = sampling.spread_windows(**TEN_SECONDS, clip=RELEASED, views=4)
     assert [window.row for window in windows] == [0, 67, 133, 200]
     for window in windows:
-        frame_size, sound = middles(window)
-        assert abs(frame_size - sound) <= 0.5 / FPS + 0.5 / ROW_RATE
+        frame_size, audio = middles(window)
+        assert abs(frame_size - audio) <= 0.5 / FPS + 0.5 / ROW_RATE
 
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
@@ -103,9 +103,9 @@ def test_a_clip_that_is_too_short_goes_on_at_its_beginning(pairing):
 
 @pytest.mark.parametrize("pairing", PAIRINGS)
 def test_a_clip_of_one_stream_is_sampled_over_all_of_it(pairing):
-    sound = drawn(RELEASED, pairing, frames=0)
-    assert min(w.row for w in sound) < 10 and max(w.row for w in sound) > 190
-    assert {w.frame for w in sound} == {0}
+    audio = drawn(RELEASED, pairing, frames=0)
+    assert min(w.row for w in audio) < 10 and max(w.row for w in audio) > 190
+    assert {w.frame for w in audio} == {0}
     frame_size = drawn(RELEASED, pairing, rows=0)
     assert {w.row for w in frame_size} == {0}
     assert min(w.frame for w in frame_size) < 5 and max(w.frame for w in frame_size) > 180
@@ -118,10 +118,10 @@ def test_what_cannot_be_sampled_is_refused_in_a_sentence():
         sampling.Sampling(RELEASED, training=True, views=4)
     with pytest.raises(ValueError, match="take one or both of spec, rgb"):
         sampling.Sampling(RELEASED, streams=("video",))
-    with pytest.raises(ValueError, match="does not hold a crop of 224"):
+    with pytest.raises(ValueError, match="smaller than a crop of 224"):
         sampling.Sampling(RELEASED, training=True, padded_size=(200, 400))
 
 
-def test_a_training_canvas_holds_a_wide_picture_and_evaluation_the_crop():
+def test_padded_training_frames_hold_a_wide_video_and_evaluation_the_crop():
     assert sampling.Sampling(RELEASED, training=True).frame_size == (256, 455)
     assert sampling.Sampling(RELEASED).frame_size == (224, 224)

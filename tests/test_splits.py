@@ -1,4 +1,4 @@
-"""Which clips a run learns from and which it is scored on, and clips that are kept."""
+"""The clips of training, validation and test, and cached clips."""
 
 import threading
 import time
@@ -21,9 +21,9 @@ from mbt_lite.data import (
     tables,
     world,
 )
-from mbt_lite.data.filler import Subset
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.source import Subset
 
 SMALL = ClipConfig(frames=2, fps=5.0, stride=1, size=16, resize=16, spec_frames=25)
 TINY = replace(WORLD, rgb_shape=(2, 16, 16), spec_shape=(25, 128))
@@ -37,7 +37,7 @@ def row(number: int, label: str = "a", file: str = "", split: str | None = None)
 def listed(source) -> list[str]:
     """The ids of the clips of a source over a table."""
     if isinstance(source, Subset):
-        return [listed(source.whole)[index] for index in source.chosen]
+        return [listed(source.source)[index] for index in source.indices]
     return [one.id for one in source.rows]
 
 
@@ -81,7 +81,7 @@ def test_about_the_share_is_held_out_and_other_files_change_nothing():
 
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
-def test_of_a_class_with_two_files_one_is_held_out_and_of_each_class_one_is_learnt_from(share):
+def test_of_a_class_with_two_files_one_is_held_out_and_of_each_class_one_is_trained_on(share):
     counts = {"one": 1, "two": 2, "five": 5}
     names = [name for name, count in counts.items() for _ in range(count)]
     rows = [row(number, name) for number, name in enumerate(names)]
@@ -104,7 +104,7 @@ def test_windows_of_one_file_stay_together():
 
 
 @pytest.mark.parametrize("names", [{}, {"train": None, "validation": None, "test": None}])
-def test_a_folder_without_splits_is_learnt_from_and_scored_on_apart(folder, names):
+def test_a_folder_without_splits_is_trained_on_and_scored_on_apart(folder, names):
     config = DataConfig(path=str(folder), holdout=0.3, **names)
     train, validation, test = (datasets.open_split(config, role) for role in datasets.ROLES)
     whole = sources.open_source(folder)
@@ -172,7 +172,7 @@ def test_prepared_records_are_divided_when_they_are_made(tmp_path):
 # ---- the micro-world ----
 
 
-def test_the_world_is_rough_and_asks_for_parts_only_where_it_is_learnt_from():
+def test_the_world_is_degraded_and_has_auxiliary_classes_only_in_training():
     train = datasets.open_split(DataConfig(), "train", seed=3, clips=70)
     assert (len(train), train.num_auxiliary_classes) == (70, 8)
     assert train.labels == (*world.LABELS, *world.AUX_LABELS)
@@ -213,10 +213,10 @@ def test_a_stream_is_the_same_without_the_other(rough):
             rng = np.random.default_rng(index) if rough else None
             return world.sample(scene, WORLD_CLIP, rng, streams)
 
-        both, picture, sound = sample("spec", "rgb"), sample("rgb"), sample("spec")
-        assert set(picture) == {"rgb", "labels"} and set(sound) == {"spec", "labels"}
-        np.testing.assert_array_equal(picture["rgb"], both["rgb"])
-        np.testing.assert_array_equal(sound["spec"], both["spec"])
+        both, video, audio = sample("spec", "rgb"), sample("rgb"), sample("spec")
+        assert set(video) == {"rgb", "labels"} and set(audio) == {"spec", "labels"}
+        np.testing.assert_array_equal(video["rgb"], both["rgb"])
+        np.testing.assert_array_equal(audio["spec"], both["spec"])
 
 
 # ---- what a run's loader takes ----
@@ -268,7 +268,7 @@ def test_each_host_gets_its_part_of_the_batch_and_scoring_can_be_repeated():
     assert loader.state(1)["batches"] == 1
 
 
-class Slow(sources.World):
+class Slow(sources.WorldSource):
     def write(self, *arguments):
         time.sleep(0.5)
         return super().write(*arguments)
@@ -277,39 +277,39 @@ class Slow(sources.World):
 @pytest.mark.full
 def test_a_loader_ends_soon_though_its_processes_are_busy():
     with ThreadPoolExecutor(1) as elsewhere:
-        with Loader(Slow(10**6, 0), Sampling(SMALL), 128, workers=1) as loader:
+        with Loader(Slow("train", 10**6, 0), Sampling(SMALL), 128, workers=1) as loader:
             waiting = elsewhere.submit(next, loader)
             time.sleep(3)
-            begun = time.monotonic()
-        assert time.monotonic() - begun < 40  # of 64 s that the batch takes
+            start = time.monotonic()
+        assert time.monotonic() - start < 40  # of 64 s that the batch takes
         assert waiting.exception()
 
 
-# ---- kept ----
+# ---- cached ----
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """How many clips of the rough world have been made, in this process."""
-    made, original = [], sources.World.write
+    """How many clips of the training split have been rendered, in this process."""
+    rendered, original = [], sources.WorldSource.write
 
     def write(self, index, *arguments):
-        made.append(index)
+        rendered.append(index)
         return original(self, index, *arguments)
 
-    monkeypatch.setattr(sources.World, "write", write)
-    return made
+    monkeypatch.setattr(sources.WorldSource, "write", write)
+    return rendered
 
 
 @pytest.mark.parametrize("streams", [("spec", "rgb"), ("spec",)])
-def test_kept_clips_are_the_clips_and_are_made_once(tmp_path, counted, streams):
+def test_cached_clips_are_bit_exact_and_rendered_once(tmp_path, counted, streams):
     experiment = small(streams, clips=9)
     source = datasets.open_split(experiment.data, "train")
     keeping = replace(experiment, data=replace(experiment.data, keep=str(tmp_path)))
-    made = datasets.make_loader(experiment, source, training=True)
-    read = datasets.make_loader(keeping, source, training=True)
+    direct = datasets.make_loader(experiment, source, training=True)
+    cached = datasets.make_loader(keeping, source, training=True)
     for _ in range(4):
-        one, other = next(made), next(read)
+        one, other = next(direct), next(cached)
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one)
     counted.clear()
@@ -318,8 +318,8 @@ def test_kept_clips_are_the_clips_and_are_made_once(tmp_path, counted, streams):
 
 
 @pytest.mark.full
-def test_a_kept_clip_is_read_by_worker_processes_too(tmp_path):
-    source, sampling = sources.Scenes("test", 5), Sampling(SMALL)
+def test_a_cached_clip_is_read_by_worker_processes_too(tmp_path):
+    source, sampling = sources.WorldSource("test", 5), Sampling(SMALL)
     there = cache.cached(source, sampling, tmp_path)
     with Loader(there, sampling, 5, workers=1) as loader:
         batch = next(loader)
@@ -330,26 +330,26 @@ def test_a_kept_clip_is_read_by_worker_processes_too(tmp_path):
 def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypatch):
     sampling, streams = Sampling(SMALL, True), ("spec",)
     variants = [
-        (sources.World(3, 0), sampling),
-        (sources.World(4, 0), sampling),
-        (sources.World(3, 1), sampling),
-        (sources.Scenes("test", 3), sampling),
-        (sources.World(3, 0), replace(sampling, clip=replace(SMALL, fps=4.0))),
-        (sources.World(3, 0), replace(sampling, streams=streams)),
+        (sources.WorldSource("train", 3, 0), sampling),
+        (sources.WorldSource("train", 4, 0), sampling),
+        (sources.WorldSource("train", 3, 1), sampling),
+        (sources.WorldSource("test", 3), sampling),
+        (sources.WorldSource("train", 3, 0), replace(sampling, clip=replace(SMALL, fps=4.0))),
+        (sources.WorldSource("train", 3, 0), replace(sampling, streams=streams)),
     ]
     folders = [cache.cached(*variant, tmp_path).folder for variant in variants]
     assert len(set(folders)) == len(variants)
     assert cache.cached(*variants[0], tmp_path).folder == folders[0]
     monkeypatch.setattr(world, "_cut", lambda rng, colour: np.zeros(32_000, np.float32))
     assert cache.cached(*variants[0], tmp_path).folder not in folders  # the code has changed
-    with pytest.raises(ValueError, match="in another form than is asked for now"):
+    with pytest.raises(ValueError, match="clips of other sizes or windows"):
         next(Loader(cache.cached(*variants[0], tmp_path), replace(sampling, streams=streams), 1))
 
 
 def test_an_audio_track_is_chosen_for_files_and_refused_for_prepared_clips(tmp_path):
     config = DataConfig(path=str(tmp_path), audio_track=2)
     experiment = Experiment(name="a", model=TINY, clip=SMALL, data=config)
-    sampling = datasets.sampled(experiment, sources.Scenes("test", 1), training=False)
+    sampling = datasets.sampled(experiment, sources.WorldSource("test", 1), training=False)
     assert sampling.clip == replace(SMALL, audio_track=2) and experiment.clip.audio_track is None
     (tmp_path / records.DESCRIPTION).write_text("{}")
     with pytest.raises(ValueError, match="prepared clips of one track"):
@@ -358,26 +358,27 @@ def test_an_audio_track_is_chosen_for_files_and_refused_for_prepared_clips(tmp_p
         DataConfig(audio_track=2)
 
 
-def test_two_runs_at_once_share_what_one_of_them_makes(tmp_path, counted):
-    source, sampling = sources.World(20, 0), Sampling(SMALL, True, padded_size=(16, 16))
-    found = []
+def test_two_runs_at_once_share_one_cache(tmp_path, counted):
+    source = sources.WorldSource("train", 20, 0)
+    sampling = Sampling(SMALL, True, padded_size=(16, 16))
+    results = []
     runs = [
-        threading.Thread(target=lambda: found.append(cache.cached(source, sampling, tmp_path)))
+        threading.Thread(target=lambda: results.append(cache.cached(source, sampling, tmp_path)))
         for _ in range(2)
     ]
     for run in runs:
         run.start()
     for run in runs:
         run.join()
-    assert found[0].folder == found[1].folder and found[0].ids == found[1].ids
+    assert results[0].folder == results[1].folder and results[0].ids == results[1].ids
     assert len(counted) == 20 + 2  # each looks at the first
 
 
-def test_an_interrupted_making_leaves_nothing_behind_that_would_be_read(tmp_path, monkeypatch):
+def test_interrupted_rendering_leaves_nothing_behind_that_would_be_read(tmp_path, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    source, sampling = sources.Scenes("test", 3), Sampling(SMALL)
+    source, sampling = sources.WorldSource("test", 3), Sampling(SMALL)
     with monkeypatch.context() as patch:
         patch.setattr(cache.Loader, "__next__", interrupted)
         with pytest.raises(KeyboardInterrupt):
@@ -386,7 +387,7 @@ def test_an_interrupted_making_leaves_nothing_behind_that_would_be_read(tmp_path
     assert len(cache.cached(source, sampling, tmp_path)) == 3
 
 
-def test_what_cannot_be_kept_is_refused_in_a_sentence(folder, tmp_path, monkeypatch):
+def test_clips_that_cannot_be_cached_are_refused_with_a_reason(folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="say with data.clips how many"):
         DataConfig(keep=str(tmp_path))
     drawn = sources.open_source(folder)
@@ -394,5 +395,5 @@ def test_what_cannot_be_kept_is_refused_in_a_sentence(folder, tmp_path, monkeypa
         cache.cached(drawn, Sampling(SMALL), tmp_path)
     monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(ValueError, match="has 0.0 GiB left; take fewer with data.clips"):
-        cache.cached(sources.Scenes("test", 3), Sampling(SMALL), tmp_path)
+        cache.cached(sources.WorldSource("test", 3), Sampling(SMALL), tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -32,9 +32,8 @@ def read(source, labels=LABELS):
 def numbered(source, labels=LABELS):
     """{file: (class numbers, start)} and the notes."""
     table = read(source, labels)
-    targets = tables.multi_hot(table.rows, labels)
-    pairs = zip(table.rows, targets, strict=True)
-    return {r.path.name: (t.nonzero()[0].tolist(), r.start) for r, t in pairs}, table.notes
+    numbers = {r.path.name: sorted(labels.index(name) for name in r.labels) for r in table.rows}
+    return {r.path.name: (numbers[r.path.name], r.start) for r in table.rows}, table.notes
 
 
 @pytest.mark.parametrize("column", ["file", "path", "video", "filename", "File"])

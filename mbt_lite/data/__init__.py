@@ -4,26 +4,22 @@
 
     source = data.open_source("clips.csv", "train")
 
-The names below are imported when they are first used, because loader processes do without JAX.
+The names below are imported when they are first used: worker processes import no JAX.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mbt_lite.data.datasets import ROLES as ROLES
     from mbt_lite.data.datasets import make_loader as make_loader
     from mbt_lite.data.datasets import open_split as open_split
-    from mbt_lite.data.datasets import sampled as sampled
     from mbt_lite.data.loader import Loader as Loader
     from mbt_lite.data.sampling import Sampling as Sampling
     from mbt_lite.data.sources import open_source as open_source
 
 _HOMES = {
-    "ROLES": "datasets",
     "make_loader": "datasets",
     "open_split": "datasets",
-    "sampled": "datasets",
     "Loader": "loader",
     "Sampling": "sampling",
     "open_source": "sources",

@@ -1,8 +1,8 @@
 """Cache decoded clips in files, for later epochs and other runs.
 
-A clip of the micro-world takes milliseconds to make and far less to read: a grid of small trainings
-shares what the first one made. rgb is uint8 and spec float32, so that a kept clip is the clip, bit
-by bit; one of the micro-world takes 158 kB (with the spectrogram in float16 it would be 107 kB).
+A clip of the micro-world takes milliseconds to render and far less to read: a grid of small
+trainings shares the clips that the first one rendered. rgb is uint8 and spec float32, so a cached
+clip is bit-exact; one of the micro-world takes 158 kB (with a float16 spectrogram 107 kB).
 
 R rows: V windows for each of the clips, one after the other
 """
@@ -19,125 +19,122 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from mbt_lite.config import to_dict
-from mbt_lite.data import workers
-from mbt_lite.data.filler import (
-    BatchMaker,
-    Job,
-    Rows,
-    Source,
-)
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.source import ClipTask, ClipWriter, Fields, Rows, Source, batch_fields, zeros
+from mbt_lite.data.workers import num_bytes, one_thread, why_no_workers
 
-BATCH = 64  # clips that are made at a time
-WORTH = 500  # clips, from which on it is worth to start processes
+BATCH = 64  # clips that are rendered at a time
+MANY = 500  # clips, from which on it is worth to start processes
 INDEX = "clips.json"
 
 
-class CachedSource:
+class CachedSource(Source):
     """A source whose clips lie in the memory-mapped arrays [R, ...] of a folder."""
 
     def __init__(self, folder: Path, sampling: Sampling, source: Source):
-        told = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        self.folder, self.sampling = folder, sampling
-        self.labels, self.notes = source.labels, source.notes
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        self.folder, self.sampling, self.ids = folder, sampling, index["ids"]
+        self.labels, self.notes, self.fingerprint = source.labels, source.notes, source.fingerprint
         self.num_auxiliary_classes = source.num_auxiliary_classes
-        self.made_of, self.ids = source.made_of, told["ids"]
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def name(self, index: int) -> str:
+        return self.ids[index]
+
+    def targets(self, index: int) -> np.ndarray:
+        return _opened(self.folder / "labels.npy")[index * self.sampling.views]
+
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
-        """Copy one clip; its id. ValueError where clips are asked for in another form."""
+        """Copy one clip; return its id. ValueError if `sampling` is not that of the cache."""
         if sampling != self.sampling:
-            raise ValueError(f"{self.folder} keeps clips in another form than is asked for now.")
+            raise ValueError(f"{self.folder} has clips of other sizes or windows than needed now.")
         rows = slice(index * sampling.views, (index + 1) * sampling.views)
         for name, array in out.items():
             array[:] = _opened(self.folder / f"{name}.npy")[rows]
         return self.ids[index]
 
 
-def cached(
-    source: Source, sampling: Sampling, folder: Path, processes: int | None = None
-) -> CachedSource:
-    """The source with its clips kept under `folder`; they are made now unless they are there.
+def cached(source: Source, sampling: Sampling, folder: Path) -> CachedSource:
+    """The source with its clips cached under `folder`; they are rendered now unless they exist.
 
-    What decides the values names the files: source, form, and the first clip itself, which tells
-    when the code has changed. Several runs may ask at once: one makes the clips, and the others
-    wait. ValueError where each epoch draws the clips anew, or the disk has no room for them.
+    A digest of the source, the sampling and the first clip names the files, so that a change of the
+    code is noticed. If several runs ask at once, one renders the clips and the others wait.
+    ValueError if each epoch draws other windows, or the disk is too small.
     """
-    if source.made_of is None:
+    if source.fingerprint is None:
         raise ValueError(
             "data.keep is for clips that are the same in every epoch: those of the micro-world and "
-            "of av_digits. From these files something is drawn each time; leave it out."
+            "of av_digits. From these files windows are drawn in each epoch; leave it out."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / _digest(source, sampling)
-    with FileLock(folder / f".{place.name}.lock"):
-        if not (place / INDEX).exists():
-            _make(source, sampling, place, processes)
-    return CachedSource(place, sampling, source)
+    path = folder / _digest(source, sampling)
+    with FileLock(folder / f".{path.name}.lock"):
+        if not (path / INDEX).exists():
+            _render(source, sampling, path)
+    return CachedSource(path, sampling, source)
 
 
 def _digest(source: Source, sampling: Sampling) -> str:
-    """A name for what decides the values."""
-    filler = BatchMaker(source, sampling, 0)
-    first = workers.blank(filler.fields(1))
-    with workers.one_thread():
-        answer = filler(Job(0, 0, 0), first)
-    if isinstance(answer, Exception):
-        raise answer
-    told = [source.made_of, to_dict(sampling), list(source.labels), answer]
-    digest = hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(first):
-        digest.update(first[name].tobytes())
+    """A digest of what decides the values of the clips."""
+    clip = zeros(batch_fields(source, sampling, 1))
+    with one_thread():
+        result = ClipWriter(source, sampling, 0)(ClipTask(0, 0, 0), clip)
+    if isinstance(result, Exception):
+        raise result
+    values = [source.fingerprint, to_dict(sampling), list(source.labels), result]
+    digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16)
+    for name in sorted(clip):
+        digest.update(clip[name].tobytes())
     return digest.hexdigest()
 
 
-def _make(source: Source, sampling: Sampling, place: Path, processes: int | None) -> None:
-    """Make all clips in a folder of another name, which is renamed when it is whole."""
-    if processes is None:
-        processes = (os.cpu_count() or 1) if len(source) >= WORTH else 0
-    fields = BatchMaker(source, sampling, 0).fields(len(source))
+def _render(source: Source, sampling: Sampling, path: Path) -> None:
+    """Render all clips in a temporary folder, which is renamed when it is complete."""
+    fields = batch_fields(source, sampling, len(source))
     del fields["mask"]
-    partial = place.with_name(f".{place.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    _refuse_full(partial.parent, workers.size(fields))
-    partial.mkdir()
+    temporary = path.with_name(f".{path.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    _check_disk(temporary.parent, num_bytes(fields))
+    temporary.mkdir()
     try:
-        ids = _fill(source, sampling, partial, fields, processes)
-        (partial / INDEX).write_text(json.dumps({"ids": ids}), encoding="utf-8")
-        partial.rename(place)
+        ids = _write_arrays(source, sampling, temporary, fields)
+        (temporary / INDEX).write_text(json.dumps({"ids": ids}), encoding="utf-8")
+        temporary.rename(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fill(source: Source, sampling: Sampling, folder: Path, fields, processes: int) -> list[str]:
-    """Write the arrays of all clips; their ids."""
+def _write_arrays(source: Source, sampling: Sampling, folder: Path, fields: Fields) -> list[str]:
+    """Write the arrays of all clips; return the ids of the clips."""
     arrays = {
-        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(kind), shape)
-        for name, (shape, kind) in fields.items()
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
+        for name, (shape, dtype) in fields.items()
     }
+    parallel = len(source) >= MANY and not why_no_workers()
+    processes = (os.cpu_count() or 1) if parallel else 0
     options = {"shuffle": False, "workers": processes}
-    bar = tqdm(total=len(source), desc="clips to keep", unit="clip")
+    progress = tqdm(total=len(source), desc="clips to cache", unit="clip")
     ids: list[str] = []
-    with bar, Loader(source, sampling, min(BATCH, len(source)), **options) as loader:
+    with progress, Loader(source, sampling, min(BATCH, len(source)), **options) as loader:
         for batch in loader:
-            there = int(batch["mask"].sum())
-            first = len(ids) * sampling.views
+            rows = int(batch["mask"].sum())
+            start = len(ids) * sampling.views
             for name, array in arrays.items():
-                array[first : first + there] = batch[name][:there]
-            ids += batch["id"][: there : sampling.views]
-            bar.update(there // sampling.views)
+                array[start : start + rows] = batch[name][:rows]
+            ids += batch["id"][: rows : sampling.views]
+            progress.update(rows // sampling.views)
     return ids
 
 
-def _refuse_full(folder: Path, size: int) -> None:
-    room = shutil.disk_usage(folder).free
-    if size > room:
+def _check_disk(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
         raise ValueError(
-            f"the clips to keep take {size / 2**30:.1f} GiB, and {folder} has {room / 2**30:.1f} "
-            "GiB left; take fewer with data.clips, or another folder."
+            f"the clips to cache take {size / 2**30:.1f} GiB, and {folder} has "
+            f"{free / 2**30:.1f} GiB left; take fewer with data.clips, or another folder."
         )
 
 

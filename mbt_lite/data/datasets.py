@@ -1,65 +1,66 @@
-"""Open the splits of a run and make its loader, from the run's settings."""
+"""Open the splits of a run, the clips of an evaluation, and their loader."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from mbt_lite.config import DataConfig, Experiment
-from mbt_lite.data import sources, world
+from mbt_lite.config import ClipConfig, DataConfig, Experiment
+from mbt_lite.data import sources, tables, world
 from mbt_lite.data.cache import cached
-from mbt_lite.data.filler import Source, Subset
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.data.sources import (
-    Place,
-    Scenes,
-    Table,
-    World,
-)
+from mbt_lite.data.source import Source, Subset
+from mbt_lite.data.sources import Location, WorldSource
 from mbt_lite.data.splits import held_out
+from mbt_lite.data.videos import FileSource
 from mbt_lite.data.workers import why_no_workers
 
 log = logging.getLogger(__name__)
 ROLES = ("train", "validation", "test")
 MICRO_WORLD = "world"
+WORLD_SPLITS = {f"world:{split}": split for split in world.SPLITS}
 
 
 def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) -> Source | None:
-    """The clips to learn from, or those that are scored, by role: train, validation or test.
+    """Open the clips of a role: train, validation or test; None if no clips are to be scored.
 
-    Of the micro-world `clips` are the run's clips, all of them new unless `config.clips` says
-    otherwise, or the first ones that are scored; of other data so many are scored, spread over all;
-    0: all, of the micro-world 2000.
+    For training on the micro-world, `clips` is the number of clips of the run, which are all new
+    unless `config.clips` says otherwise. For validation and test, so many clips are scored: the
+    first ones of the micro-world, of other data evenly spaced ones; 0: all, of the micro-world
+    2000.
 
-    Where the data is not divided, or a split that is to be scored is missing, `config.holdout` puts
-    a share of the clips to learn from in its place. The classes are the same in all roles. None
-    where nothing is to be scored; ValueError, saying what to set, where there are no such clips.
+    If the data is not divided, or the split of a role is missing, a share `config.holdout` of the
+    training clips is held out for it. All roles have the same classes. ValueError, saying what to
+    set, if there are no such clips.
     """
     if role not in ROLES:
         raise ValueError(f"role={role!r} is none of {', '.join(ROLES)}.")
     if config.path == MICRO_WORLD:
-        return _of_world(config, role, seed, clips)
-    place = _find(config)
-    source = _to_learn(config, place) if role == "train" else _to_score(config, role, place)
-    if role != "train" and source is not None and 0 < clips < len(source):
-        return Subset(source, np.linspace(0, len(source) - 1, clips).round().astype(int))
+        return _open_world(config, role, seed, clips)
+    location = _find(config)
+    if role == "train":
+        return _open_training(config, location)
+    source = _open_scored(config, role, location)
+    if source is not None and 0 < clips < len(source):
+        return Subset(source, np.linspace(0, len(source) - 1, clips).round())
     return source
 
 
-def _of_world(config: DataConfig, role: str, seed: int, clips: int) -> Source | None:
+def _open_world(config: DataConfig, role: str, seed: int, clips: int) -> Source | None:
     split = getattr(config, role)
     if split is None and role != "train":
         return None
     if split not in world.SPLITS:
         raise ValueError(f"data.{role}={split}: the micro-world has {', '.join(world.SPLITS)}.")
     if role == "train":
-        return World(config.clips or clips, seed, split)
-    return Scenes(split, clips or sources.SCENES)
+        return WorldSource(split, config.clips or clips, seed)
+    return WorldSource(split, clips or sources.WORLD_CLIPS)
 
 
-def _find(config: DataConfig) -> Place:
+def _find(config: DataConfig) -> Location:
     path = Path(config.path)
     videos = Path(config.videos) if config.videos else None
     names = Path(config.labels) if config.labels else None
@@ -70,51 +71,51 @@ def _find(config: DataConfig) -> Place:
     return sources.find(config.path, videos, names)
 
 
-def _to_learn(config: DataConfig, place: Place) -> Source:
-    """The training split, without what is held out of it."""
-    source = place.open(_training_split(config, place))
-    if not any(_is_held_out(config, role, place) for role in ROLES[1:]):
+def _open_training(config: DataConfig, location: Location) -> Source:
+    """The training split, without the clips that are held out of it."""
+    source = location.open(_training_split(config, location))
+    if not any(_is_held_out(config, role, location) for role in ROLES[1:]):
         return source
     return Subset(source, np.flatnonzero(~_held_out(config, source)))
 
 
-def _to_score(config: DataConfig, role: str, place: Place) -> Source | None:
-    """The split of a role, or what is held out in its stead."""
-    if _is_held_out(config, role, place):
-        source = place.open(_training_split(config, place))
+def _open_scored(config: DataConfig, role: str, location: Location) -> Source | None:
+    """The split of a role, or the clips that are held out for it."""
+    if _is_held_out(config, role, location):
+        source = location.open(_training_split(config, location))
         return Subset(source, np.flatnonzero(_held_out(config, source)))
     split = getattr(config, role)
-    if split is None or split in place.splits:
-        return split and place.open(split)
+    if split is None or split in location.splits:
+        return split and location.open(split)
     raise ValueError(
-        f"data.{role}={split}: {_told(config, place)}. Name another, hold clips out with "
+        f"data.{role}={split}: {_in_words(config, location)}. Name another, hold clips out with "
         f"data.holdout=0.1, or score none with data.{role}=None."
     )
 
 
-def _is_held_out(config: DataConfig, role: str, place: Place) -> bool:
-    """Whether what is scored is held out of the clips to learn from."""
+def _is_held_out(config: DataConfig, role: str, location: Location) -> bool:
+    """Whether the clips of a role are held out of the training clips."""
     split = getattr(config, role)
-    asked = split is not None or not place.splits
-    return config.holdout > 0 and asked and split not in place.splits
+    scored = split is not None or not location.splits
+    return config.holdout > 0 and scored and split not in location.splits
 
 
-def _training_split(config: DataConfig, place: Place) -> str | None:
-    """The name to open; None where the clips are not divided."""
-    if not place.splits:
+def _training_split(config: DataConfig, location: Location) -> str | None:
+    """The split to train on; None if the clips are not divided."""
+    if not location.splits:
         return None
-    if config.train is None and {config.validation, config.test} & set(place.splits):
+    if config.train is None and {config.validation, config.test} & set(location.splits):
         raise ValueError(
             "data.train=None takes all clips, even those that are to be scored: name a split."
         )
-    if config.train not in (None, *place.splits):
-        raise ValueError(f"data.train={config.train}: {_told(config, place)}.")
+    if config.train not in (None, *location.splits):
+        raise ValueError(f"data.train={config.train}: {_in_words(config, location)}.")
     return config.train
 
 
 def _held_out(config: DataConfig, source: Source) -> np.ndarray:
     """Whether each clip is held out."""
-    if not isinstance(source, Table):
+    if not isinstance(source, FileSource):
         raise ValueError(
             f"data.holdout={config.holdout}: clips are held out of tables and folders of files; "
             f"{config.path} has to be divided into splits when it is made."
@@ -128,9 +129,103 @@ def _held_out(config: DataConfig, source: Source) -> np.ndarray:
     return held
 
 
-def _told(config: DataConfig, place: Place) -> str:
-    splits = f"the splits {', '.join(place.splits)}" if place.splits else "no splits"
+def _in_words(config: DataConfig, location: Location) -> str:
+    splits = f"the splits {', '.join(location.splits)}" if location.splits else "no splits"
     return f"{config.path} has {splits}"
+
+
+# ---- evaluation ----
+
+
+def open_labeled(
+    data: str | Path | DataConfig,
+    labels: Sequence[str],
+    *,
+    clip: ClipConfig,
+    count: int | None = None,
+    split: str | None = None,
+) -> Source:
+    """Open the clips to evaluate a model with these labels on; the first `count`, or all.
+
+    `data` is "world:test" (or train, validation), labeled files, see `tables.read`, prepared
+    records, a TFDS data set, or the data of an experiment. `split` names a split of it; of an
+    experiment it is a role, validation or test. ValueError if the classes are not the model's.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"{count} clips cannot be scored; ask for one or more.")
+    if isinstance(data, DataConfig):
+        role = split or "test"
+        source = open_split(data, role)
+        if source is None:
+            raise ValueError(f"data.{role} is None: the experiment names no clips for it.")
+    elif data in WORLD_SPLITS:
+        if split:
+            raise ValueError(f"{data} names its split already; leave {split} out.")
+        source = WorldSource(WORLD_SPLITS[data])
+    elif sources.is_prepared(Path(data)):
+        if clip.audio_track:
+            raise ValueError(f"--audio-track {clip.audio_track}: {data} {sources.ONE_TRACK}")
+        source = _open_prepared(data, labels, split)
+    elif Path(data).exists():
+        source = open_files(data, labels, split, count)
+    else:
+        raise ValueError(
+            f"data {data} is unknown; use one of {', '.join(WORLD_SPLITS)}, labeled files (a table "
+            "or a folder), prepared records or a TFDS data set."
+        )
+    if isinstance(source, WorldSource):
+        if tuple(labels) != world.LABELS:
+            raise ValueError(f"world:{source.split} needs a model with the micro-world's labels.")
+        return WorldSource(source.split, count or len(source))
+    if tuple(source.labels) != tuple(labels):
+        raise ValueError(
+            f"{title(data, split)} has {len(source.labels)} classes "
+            f"({sources.first(source.labels)}), and the model {len(labels)} "
+            f"({sources.first(labels)}); they must be the same."
+        )
+    return source if count is None else Subset(source, range(min(count, len(source))))
+
+
+def evaluation_sampling(
+    data: str | Path | DataConfig, source: Source, clip: ClipConfig, views: int
+) -> Sampling:
+    """The `Sampling` of `open_labeled` clips; a source whose clips are one window has one view."""
+    views = 1 if source.fingerprint is not None else views
+    if not isinstance(data, DataConfig):
+        return Sampling(clip, views=views)
+    clip = replace(clip, audio_track=data.audio_track or clip.audio_track)
+    return Sampling(clip, views=views, pairing=data.pairing)
+
+
+def title(data: str | Path | DataConfig, split: str | None = None) -> str:
+    """The name of a data set in a report."""
+    if isinstance(data, DataConfig):
+        name = getattr(data, split or "test") or split or "test"
+        return f"{data.path}:{name}" if data.path == MICRO_WORLD else f"{data.path}, {name}"
+    return f"{data}, {split}" if split else str(data)
+
+
+def _open_prepared(data: str | Path, labels: Sequence[str], split: str | None) -> Source:
+    """The split of records or of a TFDS data set; all clips of one that is not divided."""
+    location = sources.find(data, labels=labels)
+    if split is None and len(location.splits) > 1:
+        raise ValueError(f"{data} has the splits {', '.join(location.splits)}; name one of them.")
+    return location.open(split or next(iter(location.splits), None))
+
+
+def open_files(
+    data: str | Path, labels: Sequence[str], split: str | None = None, count: int | None = None
+) -> FileSource:
+    """Open labeled files with the classes of a model, see `tables.read`; the first `count`.
+
+    The end of a row is ignored: a row with a start is one window.
+    """
+    table = tables.read(data, classes=labels, split=split, strict=True)
+    rows = [replace(row, end=None) for row in table.rows[:count]]
+    return FileSource(replace(table, rows=rows))
+
+
+# ---- loading ----
 
 
 def make_loader(
@@ -141,20 +236,18 @@ def make_loader(
     batch: int | None = None,
     host: int = 0,
     hosts: int = 1,
-    workers: int | None = None,
-    seed: int | None = None,
 ) -> Loader:
-    """A `Loader` of what the experiment's model sees and hears of a source.
+    """The `Loader` of an experiment: the streams of its model and its settings of the data.
 
-    In training it goes on without end, in another order each epoch, otherwise once over the clips.
-    `batch` is the number of clips of this host, otherwise its part of `train.batch`. With
-    `data.keep` the clips are made first, unless they are kept already, and read without processes,
-    whose start takes longer than the reading of many clips. Without processes read scripts that
-    have no `if __name__ == "__main__":`, too, and say so.
+    In training it is endless, in another order each epoch; otherwise it passes once over the clips.
+    `batch` is the number of clips of this host, by default its part of `train.batch`. With
+    `data.keep` the clips are first written to the cache, unless they are there, and read without
+    worker processes, which take longer to start than to read many clips. Scripts without
+    `if __name__ == "__main__":` read without worker processes too, and log it.
     """
     config = experiment.data
     sampling = sampled(experiment, source, training)
-    workers = config.workers if workers is None else workers
+    workers = config.workers
     if config.keep:
         source = cached(source, sampling, Path(config.keep))
         workers = 0
@@ -165,7 +258,7 @@ def make_loader(
         source,
         sampling,
         batch or experiment.train.batch // hosts,
-        seed=experiment.train.seed if seed is None else seed,
+        seed=experiment.train.seed,
         epochs=None if training else 1,
         shuffle=training and not (config.path == MICRO_WORLD and not config.clips),
         host=host,
@@ -176,14 +269,14 @@ def make_loader(
 
 
 def sampled(experiment: Experiment, source: Source, training: bool) -> Sampling:
-    """What is taken of every clip; of one that is a single window, one view."""
+    """The `Sampling` of an experiment; a source whose clips are one window has one view."""
     config, size = experiment.data, experiment.clip.size
-    whole = source.made_of is not None
+    one_window = source.fingerprint is not None
     return Sampling(
         replace(experiment.clip, audio_track=config.audio_track or experiment.clip.audio_track),
         training,
-        views=1 if training or whole else config.views,
+        views=1 if training or one_window else config.views,
         pairing=config.pairing,
         streams=experiment.model.streams,
-        padded_size=(size, size) if whole else None,
+        padded_size=(size, size) if one_window else None,
     )

@@ -1,12 +1,12 @@
-"""Choose the frames and the audio of a clip in training, validation and test.
+"""Choose the windows of video and audio of a clip in training, validation and test.
 
-Two ways to pair audio with video. "synchronised": both windows lie around the same instant, which
-is drawn in training, the clip's middle in validation, and evenly spread in test. "ratio" is the
-reference's (google-deepmind/dmvr, processors.py): in training both begin at the same share of the
-clip, so that the longer window runs past the end and goes on at the beginning; in test each stream
-is spread by itself. In validation the two differ by a rounding at most.
+Two ways to pair audio with video. "synchronised": both windows have the same middle, which is drawn
+at random in training, that of the clip in validation, and evenly spaced in test. "ratio" is the
+reference's (google-deepmind/dmvr, processors.py): in training both begin at the same fraction of
+the clip, so that the longer window may wrap around the end; in test the windows of each stream are
+spaced independently. In validation the two differ by rounding at most.
 
-V windows of a clip   T frames   H, W canvas   N spectrogram rows   M mel bins
+V windows of a clip   T frames   H, W of the padded frames   N spectrogram rows   M mel bins
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ import numpy as np
 
 from mbt_lite.config import PAIRINGS, STREAMS, ClipConfig
 
-WIDEST = 16 / 9  # width over height of a video that fits the canvas whole
+WIDEST = 16 / 9  # width over height of the widest video that is not cropped in training
 
 
 class Window(NamedTuple):
-    """Where the model begins to see and to hear."""
+    """The first frame and the first spectrogram row of a window."""
 
-    frame: float  # at the clip's frame rate, perhaps between two
+    frame: float  # at the clip's frame rate, perhaps between two frames
     row: int  # of the spectrogram
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """What a loader takes of every clip, and in which form.
+    """Which windows are read of every clip, and in which size.
 
-    In training that is one random window, its frames whole on a canvas from which the accelerator
-    cuts; otherwise `views` windows, their frames cut to the middle.
+    In training one random window, its frames padded, to be cropped by the train step; otherwise
+    `views` evenly spaced windows, their frames cropped to the center.
     """
 
     clip: ClipConfig
@@ -39,7 +39,7 @@ class Sampling:
     views: int = 1
     pairing: str = "synchronised"
     streams: tuple[str, ...] = STREAMS
-    padded_size: tuple[int, int] | None = None  # pixels, height and width; None: a wide video's
+    padded_size: tuple[int, int] | None = None  # pixels, height and width; None: for wide videos
 
     def __post_init__(self):
         if self.pairing not in PAIRINGS:
@@ -50,7 +50,7 @@ class Sampling:
             raise ValueError(f"streams={self.streams}: take one or both of {', '.join(STREAMS)}.")
         if min(self.frame_size) < self.clip.size:
             raise ValueError(
-                f"a canvas of {self.padded_size} does not hold a crop of {self.clip.size}."
+                f"padded frames of {self.padded_size} are smaller than a crop of {self.clip.size}."
             )
 
     @property
@@ -62,14 +62,14 @@ class Sampling:
 
     @property
     def frame_offset(self) -> float:
-        """Frames from the beginning of a step to the one that is shown of it.
+        """Frames from the beginning of a step to the frame that is taken of it.
 
-        The middle, as `features.read_views` has it; the reference takes the beginning.
+        The middle one, as in `features.read_views`; the reference takes the first.
         """
         return 0 if self.pairing == "ratio" else self.clip.stride / 2
 
     def draw(self, frames: int, rows: int, rng: np.random.Generator) -> list[Window]:
-        """The windows of a clip with so many frames (at the clip's rate) and spectrogram rows."""
+        """The windows of a clip with these numbers of frames (at the clip's rate) and rows."""
         if self.training:
             return [random_window(frames, rows, self.clip, rng, self.pairing)]
         return spread_windows(frames, rows, self.clip, self.views, self.pairing)
@@ -88,7 +88,7 @@ def random_window(
 def spread_windows(
     frames: int, rows: int, clip: ClipConfig, views: int = 1, pairing: str = PAIRINGS[0]
 ) -> list[Window]:
-    """`views` windows, evenly spread over the clip; one view is its middle."""
+    """`views` windows, evenly spaced over the clip; one view is its middle."""
     if pairing == "ratio":
         room = frames - clip.frames * clip.stride, rows - clip.spec_frames
         return [
@@ -100,24 +100,26 @@ def spread_windows(
 
 
 def indices(first: float, count: int, stride: int, length: int) -> np.ndarray:
-    """Places [count] from `first` on; past the end it goes on at the beginning."""
+    """Positions [count] from `first` on, wrapped around at `length`."""
     return (first + stride * np.arange(count)) % length
 
 
 def _middles(frames: int, rows: int, clip: ClipConfig) -> tuple[float, float]:
-    """The first and the last instant, in s, around which the windows of the streams there fit."""
-    windows = (
+    """The first and the last time (s) that can be the middle of the windows of all its streams."""
+    streams = (
         (frames / clip.fps, clip.video_seconds),
         (rows * clip.front_end.hop, clip.audio_seconds),
     )
-    there = [pair for pair in windows if pair[0]]
-    total, longest = (min(there)[0], max(pair[1] for pair in there)) if there else (0.0, 0.0)
+    streams = [(total, window) for total, window in streams if total]
+    if not streams:
+        return 0.0, 0.0
+    total, longest = min(streams)[0], max(window for _, window in streams)
     half = min(total, longest) / 2
     return half, total - half
 
 
 def _around(middle: float, frames: int, rows: int, clip: ClipConfig) -> Window:
-    frame = (middle - clip.video_seconds / 2) * clip.fps  # whole ones may be 1/4 s apart
+    frame = (middle - clip.video_seconds / 2) * clip.fps  # not rounded: frames may be 1/4 s apart
     row = round((middle - clip.audio_seconds / 2) / clip.front_end.hop)
     return Window(
         max(min(frame, frames - clip.frames * clip.stride), 0),
@@ -133,6 +135,6 @@ def _by_ratio(frames: int, rows: int, clip: ClipConfig, rng: np.random.Generator
 
 
 def _spread(last: int, views: int) -> list[int]:
-    """Whole numbers from 0 to `last`, evenly spread and rounded down; one view: the middle."""
+    """Integers from 0 to `last`, evenly spaced and rounded down; one view: the middle."""
     last = max(last, 0)
     return np.linspace(0, last, views).astype(int).tolist() if views > 1 else [last // 2]

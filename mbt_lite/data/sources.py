@@ -1,13 +1,12 @@
-"""Sources of clips: labeled files, prepared records, TFDS datasets, the micro-world.
+"""Open sources of clips: labeled files, prepared records, TFDS data sets, the micro-world.
 
-Each kind of clip is a `filler.Source`: it decodes only what was drawn.
-
-V windows of a clip   T frames   N spectrogram rows   M mel bins
+V windows of a clip   T frames   N spectrogram rows   M mel bins   C classes
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,163 +14,186 @@ import numpy as np
 
 from mbt_lite.config import FrontEnd, from_dict
 from mbt_lite.data import records, tables, world
-from mbt_lite.data.filler import Rows, Source
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.data.videos import Table
-from mbt_lite.data.windows import Stream, multi_hot, write
+from mbt_lite.data.source import THUMBNAIL, Rows, Source, file_key, multi_hot
+from mbt_lite.data.videos import FileSource
+from mbt_lite.data.windows import Stream, resize, write, write_one
 from mbt_lite.features import log_mel
 
-WHOLE = "all"  # how `mbt-lite prepare` calls the split of a table that has none
+ALL_CLIPS = "all"  # how `mbt-lite prepare` calls the split of a table that has none
 ONE_TRACK = "holds prepared clips of one track; choose it with mbt-lite prepare --audio-track."
-SCENES = 2000  # of a split of the micro-world are scored where no count is given
+WORLD_CLIPS = 2000  # of a split of the micro-world are scored by default
 
 
-class World:
-    """Roughened clips of a split of the micro-world, made when they are asked for.
+class WorldSource(Source):
+    """Clips of a split of the micro-world, rendered when they are read.
 
-    They are also asked for `world.AUX_LABELS`. Every seed has its own.
+    Without a seed they are the first clips of the split. With a seed, for training, they are other
+    ones for each seed, degraded as by cameras and codecs, and labeled with `world.AUX_LABELS`, too.
     """
 
-    labels = (*world.LABELS, *world.AUX_LABELS)
-    num_auxiliary_classes = len(world.AUX_LABELS)
-    notes = ()
-
-    def __init__(self, count: int, seed: int, split: str = "train"):
-        self.count, self.seed, self.split = count, seed, split
+    def __init__(self, split: str, count: int = WORLD_CLIPS, seed: int | None = None):
+        self.split, self.count, self.seed = split, count, seed
+        if seed is None:
+            self.labels = world.LABELS
+        else:
+            self.labels = (*world.LABELS, *world.AUX_LABELS)
+            self.num_auxiliary_classes = len(world.AUX_LABELS)
 
     @property
-    def made_of(self) -> dict:
-        return {"rough world": self.split, "clips": self.count, "seed": self.seed}
+    def fingerprint(self) -> dict:
+        return {"world": self.split, "clips": self.count, "seed": self.seed}
 
     def __len__(self) -> int:
         return self.count
 
-    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
-        """Clip `index` of the seed, which is random enough: nothing more is drawn."""
-        own = np.random.default_rng([self.seed, index, 3])
-        scene = world.scene(world.SPLITS[self.split], self.seed * 2**32 + index)
-        made = world.sample(scene, sampling.clip, own, sampling.streams)
-        _put(made, out, sampling.clip.size)
+    def scene(self, index: int) -> world.Scene:
+        return world.scene(world.SPLITS[self.split], (self.seed or 0) * 2**32 + index)
+
+    def name(self, index: int) -> str:
         return f"world:{self.split} {index}"
 
+    def targets(self, index: int) -> np.ndarray:
+        scene = self.scene(index)
+        return scene.labels if self.seed is None else np.concatenate([scene.labels, scene.parts])
 
-class Scenes:
-    """The first clips of a split of the micro-world, untouched."""
+    def key(self, index: int) -> str:
+        return self.name(index)
 
-    labels = world.LABELS
-    num_auxiliary_classes = 0
-    notes = ()
-
-    def __init__(self, split: str, count: int = SCENES):
-        self.split, self.count = split, count
-
-    @property
-    def made_of(self) -> dict:
-        return {"world": self.split, "clips": self.count}
-
-    def __len__(self) -> int:
-        return self.count
+    def thumbnail(self, index: int) -> np.ndarray:
+        return world.frames(self.scene(index), np.array([world.SECONDS / 2]), THUMBNAIL)[0]
 
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
-        scene = world.scene(world.SPLITS[self.split], index)
-        made = world.sample(scene, sampling.clip, streams=sampling.streams)
-        _put(made, out, sampling.clip.size)
-        return f"world:{self.split} {index}"
+        """Write one clip; return its id. The seed and the index decide it, not `rng`."""
+        own = None if self.seed is None else np.random.default_rng([self.seed, index, 3])
+        sample = world.sample(self.scene(index), sampling.clip, own, sampling.streams)
+        write_one(out, sample, sampling.clip.size)
+        return self.name(index)
 
 
-def _put(made: dict, out: Rows, size: int) -> None:
-    """Write a clip that is one window, its video [T, size, size, 3] whole on the canvas."""
-    if "valid_size" in out:
-        out["valid_size"][:] = size
-    for name in out.keys() & made.keys():
-        view = out[name]
-        if name == "rgb":
-            view[:] = 0  # of the canvas, what the video does not fill
-            view = view[:, :, :size, :size]
-        view[:] = made[name]
+class RecordSource(Source):
+    """Prepared clips: `records.Shards`, or `tfds.table.Clips` of a TFDS data set.
 
-
-class Records:
-    """Prepared clips: `records.Shards`, or `builders.table.Clips` of a TFDS dataset.
-
-    `front` is what made their spectrograms; None where nobody says.
+    `front` made their spectrograms; None if that is unknown.
     """
-
-    num_auxiliary_classes = 0
-    made_of = None
 
     def __init__(self, clips, labels: Sequence[str], front: FrontEnd | None):
-        self.clips, self.labels, self.front, self.notes = clips, tuple(labels), front, ()
+        self.clips, self.labels, self.front = clips, tuple(labels), front
 
     def __len__(self) -> int:
         return len(self.clips)
 
+    def name(self, index: int) -> str:
+        return self._header(index)[0]
+
+    def targets(self, index: int) -> np.ndarray:
+        return multi_hot(self._header(index)[1], len(self.labels))
+
+    def _header(self, index: int) -> tuple[str, tuple[int, ...]]:
+        """Id and class numbers of a clip; if it cannot be read, its place and no classes."""
+        try:
+            return _header(self.clips, index)
+        except (ValueError, OSError):
+            is_record = isinstance(self.clips, records.Shards)
+            return self.clips.where(index) if is_record else f"clip {index}", ()
+
+    def file(self, index: int) -> Path | None:
+        return self.clips.file(index) if isinstance(self.clips, records.Shards) else None
+
+    def key(self, index: int) -> str:
+        return file_key(self.file(index), self.name(index), index)
+
+    def thumbnail(self, index: int) -> np.ndarray | None:
+        example = self.clips[index]
+        if not example.jpegs:
+            return None
+        frame = example.frame(len(example.jpegs) // 2)
+        scale = THUMBNAIL / min(frame.shape[:2])
+        return resize(frame, tuple(round(side * scale) for side in frame.shape[:2]))
+
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
-        """Write one clip, of which only the drawn frames are decoded; its id."""
+        """Write one clip, of which only the drawn frames are decoded; return its id."""
         example, clip = self.clips[index], sampling.clip
         spectrogram = self._spectrogram(example, clip.front_end)
-        count = round(len(example.jpegs) / records.FPS * clip.fps)
+        num_frames = round(len(example.jpegs) / records.FPS * clip.fps)
 
-        def frames(chosen: np.ndarray) -> Iterator[np.ndarray]:
-            stored = (chosen * (records.FPS / clip.fps) + 1e-6).astype(int)
-            scratch = None
-            for index in np.minimum(stored, len(example.jpegs) - 1).tolist():
-                scratch = example.frame(index, scratch)
-                yield scratch
+        def frames(positions: np.ndarray) -> Iterator[np.ndarray]:
+            stored = (positions * (records.FPS / clip.fps) + 1e-6).astype(int)
+            frame = None
+            for number in np.minimum(stored, len(example.jpegs) - 1).tolist():
+                frame = example.frame(number, frame)
+                yield frame
 
-        def rows(chosen: np.ndarray) -> np.ndarray:
-            return spectrogram[chosen]
+        def rows(positions: np.ndarray) -> np.ndarray:
+            return spectrogram[positions]
 
-        multi_hot(out["labels"], example.labels)
-        write(out, sampling, rng, Stream(count, frames), Stream(len(spectrogram), rows))
+        out["labels"][:] = multi_hot(example.labels, len(self.labels))
+        write(out, sampling, rng, Stream(num_frames, frames), Stream(len(spectrogram), rows))
         return example.id
 
     def _spectrogram(self, example: records.Example, front: FrontEnd) -> np.ndarray:
-        """float32 [rows, M]: the stored one, or that of the audio where the model hears otherwise.
+        """The stored log-mel rows [N, M], or new ones if the model has another front end.
 
-        Where nobody says how the stored ones were made, they are taken as they are.
+        If it is unknown how the stored ones were computed, they are used as they are.
         """
-        if self.front is None or _alike(front) == _alike(self.front):
+        if self.front is None or _without_statistics(front) == _without_statistics(self.front):
             stored = example.melspec.reshape(-1, records.MELS)
             if (front.mels, round(1 / front.hop)) == (records.MELS, records.ROWS):
                 return stored
         elif len(example.wave):
             return log_mel(example.wave, front)
         raise ValueError(
-            f"{example.source or example.id}: its spectrogram is made otherwise than front end "
-            f"{front.name!r} would, and there is no audio to make it anew; prepare the clips again."
+            f"{example.source or example.id}: its spectrogram was not computed with front end "
+            f"{front.name!r}, and there is no audio to compute it from; prepare the clips again."
         )
 
 
-class Digits:
-    """The pairs of `av_digits`, see builders/."""
+@lru_cache(maxsize=100_000)
+def _header(clips, index: int) -> tuple[str, tuple[int, ...]]:
+    example = clips[index]
+    return example.id, example.labels
 
-    num_auxiliary_classes = 0
-    notes = ()
+
+class DigitSource(Source):
+    """The audio-video pairs of `av_digits`, see tfds/."""
 
     def __init__(self, builder, split: str):
         self.labels = tuple(builder.info.features["label"].names)
         self.stored = builder.as_data_source(split)
-        self.made_of = {"digits": dict(builder.info.metadata), "split": split}
+        self.fingerprint = {"digits": dict(builder.info.metadata), "split": split}
 
     def __len__(self) -> int:
         return len(self.stored)
 
-    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
-        """Write one pair, video and audio whole; its id."""
+    def name(self, index: int) -> str:
+        return self.stored[index]["id"].decode()
+
+    def targets(self, index: int) -> np.ndarray:
+        return multi_hot([int(self.stored[index]["label"])], len(self.labels))
+
+    def key(self, index: int) -> str:
+        return file_key(None, str(self.fingerprint), index)
+
+    def thumbnail(self, index: int) -> np.ndarray:
         from mbt_lite.data.tfds import av_digits
 
-        made = av_digits.sample(self.stored[index], sampling.clip)
-        name = made.pop("id")
-        _put(made, out, sampling.clip.size)
-        return name
+        image = av_digits.image(self.stored[index])
+        return resize(np.stack([image] * 3, axis=-1), (THUMBNAIL, THUMBNAIL))
+
+    def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
+        """Write one pair, video and audio in full; return its id."""
+        from mbt_lite.data.tfds import av_digits
+
+        sample = av_digits.sample(self.stored[index], sampling.clip)
+        write_one(out, sample, sampling.clip.size)
+        return sample["id"]
 
 
-class Place(NamedTuple):
-    """What was found at a place."""
+class Location(NamedTuple):
+    """Clips that exist at a path, before one of their splits is opened."""
 
-    splits: tuple[str, ...]  # by name; none: its clips are not divided
-    open: Callable[[str | None], Source]  # a split, or None: all there is, of TFDS its "train"
+    splits: tuple[str, ...]  # by name; empty if the clips are not divided
+    open: Callable[[str | None], Source]  # a split, or None: all clips, of a TFDS data set "train"
 
 
 def open_source(
@@ -181,12 +203,12 @@ def open_source(
     names: Path | None = None,
     labels: Sequence[str] = (),
 ) -> Source:
-    """The `Source` at a place, or one split of it: records, a TFDS dataset, or labelled files.
+    """Open the clips at a path, or one split of them: records, a TFDS data set or labeled files.
 
     Records are a folder of shards, a pattern or name@128; `labels`, or `names`, a file with them,
-    are the classes of those that have no dataset.json. A TFDS dataset is the folder that
-    `mbt-lite build` names. Labelled files are what `tables.read` takes, with `videos` and
-    `names`. ValueError where there is nothing to learn from.
+    are the classes of records without a dataset.json. A TFDS data set is the folder that
+    `mbt-lite build` prints. Labeled files are what `tables.read` reads, with `videos` and
+    `names`. ValueError if there are no clips to train on.
     """
     return find(place, videos, names, labels).open(split)
 
@@ -196,74 +218,78 @@ def find(
     videos: Path | None = None,
     names: Path | None = None,
     labels: Sequence[str] = (),
-) -> Place:
-    """The `Place` of clips, its splits not yet opened; as `open_source`."""
+) -> Location:
+    """Find the clips at a path, without opening a split; arguments as `open_source`."""
     path = Path(place)
     if holds_tfds(path):
-        return _tfds_at(path)
+        return _find_tfds(path)
     if holds_records(path):
-        told = records.describe(place) if (path / records.DESCRIPTION).exists() else {"splits": ()}
-        splits = tuple(split for split in told["splits"] if split != WHOLE)
-        labels = labels or _named(names)
-        return Place(splits, lambda split: _from_shards(place, split, labels))
+        has_description = (path / records.DESCRIPTION).exists()
+        splits = records.describe(place)["splits"] if has_description else ()
+        splits = tuple(split for split in splits if split != ALL_CLIPS)
+        labels = labels or _read_labels(names)
+        return Location(splits, lambda split: _open_shards(place, split, labels))
     if not path.exists():
         raise ValueError(f"there is no {place}; name a folder of records, a table (CSV) or videos.")
-    rows = tables.read(path, videos, names)
-    splits = tuple(dict.fromkeys(row.split for row in rows.rows if row.split))
-    return Place(splits, lambda split: Table(rows, split))
+    table = tables.read(path, videos, names)
+    splits = tuple(dict.fromkeys(row.split for row in table.rows if row.split))
+    return Location(splits, lambda split: FileSource(table, split))
 
 
 def holds_tfds(path: Path) -> bool:
-    """Whether a path is the folder of a TFDS dataset."""
+    """Whether a path is the folder of a TFDS data set."""
     return (path / "dataset_info.json").exists()
 
 
 def is_prepared(path: Path) -> bool:
-    """Whether a path is what `mbt-lite prepare` or `mbt-lite build` made."""
+    """Whether a path holds clips from `mbt-lite prepare` or `mbt-lite build`."""
     return holds_tfds(path) or holds_records(path)
 
 
 def holds_records(path: Path) -> bool:
     """Whether a path is a shard, a folder of some, or a pattern for them."""
     inside = [entry.name for entry in path.iterdir()] if path.is_dir() else []
-    known = records.DESCRIPTION in inside or re.search(r"[*@]", path.name)
-    return bool(known or any(map(records.SHARD.fullmatch, [path.name, *inside])))
+    if records.DESCRIPTION in inside or re.search(r"[*@]", path.name):
+        return True
+    return any(map(records.SHARD.fullmatch, [path.name, *inside]))
 
 
-def _named(names: Path | None) -> tuple[str, ...]:
+def _read_labels(names: Path | None) -> tuple[str, ...]:
     """The classes in a file with class names, if there is one."""
     return tuple(dict.fromkeys(tables.read_names(names).values())) if names else ()
 
 
-def _from_shards(place: str | Path, split: str | None, labels: Sequence[str]) -> Records:
-    told = records.describe(place) if (Path(place) / records.DESCRIPTION).exists() else {}
-    found = tuple(told.get("labels", labels))
-    if not found or (labels and tuple(labels) != found):
-        said = f"has the classes {first(found)}" if found else "names no classes"
-        raise ValueError(f"{place} {said}; the model's are {first(labels)}.")
-    front = from_dict(FrontEnd, told["front_end"]) if told else None
-    return Records(records.Shards(place, split, len(found)), found, front)
+def _open_shards(place: str | Path, split: str | None, labels: Sequence[str]) -> RecordSource:
+    has_description = (Path(place) / records.DESCRIPTION).exists()
+    description = records.describe(place) if has_description else {}
+    classes = tuple(description.get("labels", labels))
+    if not classes or (labels and tuple(labels) != classes):
+        own = f"has the classes {first(classes)}" if classes else "names no classes"
+        raise ValueError(f"{place} {own}; the model's are {first(labels)}.")
+    front = from_dict(FrontEnd, description["front_end"]) if description else None
+    return RecordSource(records.Shards(place, split, len(classes)), classes, front)
 
 
-def _tfds_at(folder: Path) -> Place:
-    import tensorflow_datasets as tfds  # slow to come, and rarely needed
+def _find_tfds(folder: Path) -> Location:
+    import tensorflow_datasets as tfds  # slow to import, and rarely needed
 
     builder = tfds.builder_from_directory(str(folder))
-    return Place(tuple(builder.info.splits), lambda split: _from_tfds(builder, split or "train"))
+    splits = tuple(builder.info.splits)
+    return Location(splits, lambda split: _open_tfds(builder, split or "train"))
 
 
-def _from_tfds(builder, split: str) -> Source:
+def _open_tfds(builder, split: str) -> Source:
     from mbt_lite.data.tfds import table
 
     folder = builder.data_dir
     if split not in builder.info.splits:
         raise ValueError(f"{folder} has no split {split}; it has {', '.join(builder.info.splits)}.")
     if builder.name == "av_digits":
-        return Digits(builder, split)
+        return DigitSource(builder, split)
     if not {"jpegs", "melspec"} <= set(builder.info.features):
-        raise ValueError(f"{folder} holds no clips that `mbt-lite build` made.")
+        raise ValueError(f"{folder} was not made by `mbt-lite build`.")
     clips = table.Clips(folder, split)
-    return Records(clips, clips.labels, from_dict(FrontEnd, dict(clips.front_end)))
+    return RecordSource(clips, clips.labels, from_dict(FrontEnd, dict(clips.front_end)))
 
 
 def first(labels: Sequence[str]) -> str:
@@ -271,6 +297,6 @@ def first(labels: Sequence[str]) -> str:
     return ", ".join([*labels[:3], *(["..."] if len(labels) > 3 else [])]) or "not given"
 
 
-def _alike(front: FrontEnd) -> FrontEnd:
-    """What decides the values of a spectrogram."""
+def _without_statistics(front: FrontEnd) -> FrontEnd:
+    """The parameters of a front end that decide the values of a spectrogram."""
     return replace(front, name="", mean=0.0, std=1.0)

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
 
-import numpy as np
-
 from mbt_lite import paths
 from mbt_lite.data import formats
 from mbt_lite.data.formats import SUFFIXES, Annotation, AnnotationTable, counted, first
@@ -78,15 +76,6 @@ def _of_split(source: Path, table: AnnotationTable, split: str | None) -> Annota
         splits = ", ".join(dict.fromkeys(row.split for row in table.rows if row.split))
         raise ValueError(f"{source} has no rows of split {split}; it has {splits or 'no splits'}.")
     return replace(table, rows=rows)
-
-
-def multi_hot(rows: Sequence[Annotation], labels: Sequence[str]) -> np.ndarray:
-    """Targets of annotations, float32 [rows, classes]: 1 for each label of a row."""
-    numbers = {label: number for number, label in reversed(list(enumerate(labels)))}
-    targets = np.zeros((len(rows), len(labels)), np.float32)
-    for target, row in zip(targets, rows, strict=True):
-        target[[numbers[label] for label in row.labels]] = 1
-    return targets
 
 
 def window(row: Annotation, total: float | None) -> tuple[float, float | None]:

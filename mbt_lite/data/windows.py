@@ -1,9 +1,9 @@
-"""Place the frames and spectrogram rows of a clip's windows into batch arrays.
+"""Write the frames and spectrogram rows of a clip's windows into batch arrays.
 
-Each kind of clip says how many frames and rows it has, and how to get at some of them; a frame
-that several windows show is read once.
+Each kind of clip says how many frames and rows it has, and reads some of them; a frame that several
+windows contain is read once.
 
-V windows of a clip   T frames   H, W of the canvas   N spectrogram rows   M mel bins   C classes
+V windows of a clip   T frames   H, W of the padded frames   N spectrogram rows   M mel bins
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,24 +13,19 @@ import numpy as np
 from PIL import Image
 
 from mbt_lite.config import ClipConfig
-from mbt_lite.data.filler import Rows
 from mbt_lite.data.sampling import Sampling, Window, indices
+from mbt_lite.data.source import Rows
 
 
 class Stream(NamedTuple):
-    """One stream of a clip: how many frames or rows there are, and those at rising places.
+    """One stream of a clip: how many frames or rows it has, and a function that reads some.
 
-    The places of frames may lie between whole numbers: at 2.5 frame 2 is on show.
+    The function takes rising positions, those of frames perhaps between whole numbers: at 2.5,
+    frame 2 is on screen.
     """
 
     count: int
     read: Callable[[np.ndarray], Iterable[np.ndarray]]
-
-
-def multi_hot(labels: np.ndarray, numbers: Sequence[int]) -> None:
-    """1 in the columns of the true classes, 0 elsewhere."""
-    labels[:] = 0
-    labels[:, list(numbers)] = 1
 
 
 def write(
@@ -49,27 +44,39 @@ def write(
             out["spec"][view] = audio.read(indices(window.row, clip.spec_frames, 1, spec))
 
 
+def write_one(out: Rows, sample: dict[str, np.ndarray], size: int) -> None:
+    """Write a clip that is one window: labels, and rgb [T, size, size, 3], spec [N, M] or both."""
+    out["labels"][:] = sample["labels"]
+    if "spec" in out:
+        out["spec"][:] = sample["spec"]
+    if "rgb" in out:
+        out["rgb"][:] = 0  # the padding
+        out["rgb"][:, :, :size, :size] = sample["rgb"]
+    if "valid_size" in out:
+        out["valid_size"][:] = size
+
+
 def write_frames(
     out: np.ndarray, windows: Sequence[Window], video: Stream, sampling: Sampling, rng
 ) -> tuple[int, int]:
-    """Write the frames [V, T, H, W, 3] of all windows, each decoded once; the extent on the canvas.
+    """Write the frames [V, T, H, W, 3] of all windows, each decoded once; return the valid size.
 
-    What a canvas does not hold of a video is cut off at a place that is drawn.
+    Frames that are larger are cropped, in training at a random position.
     """
     clip, (height, width) = sampling.clip, sampling.frame_size
     if not video.count:
         out[:] = 0
         return height, width
-    first = [window.frame + sampling.frame_offset for window in windows]
-    chosen = [indices(place, clip.frames, clip.stride, video.count) for place in first]
-    wanted, places = np.unique(np.stack(chosen), return_inverse=True)
+    starts = [window.frame + sampling.frame_offset for window in windows]
+    times = np.stack([indices(start, clip.frames, clip.stride, video.count) for start in starts])
+    unique, places = np.unique(times, return_inverse=True)
     places, size = places.reshape(out.shape[:2]), None
-    for number, frame in enumerate(video.read(wanted)):
+    for number, frame in enumerate(video.read(unique)):
         if size is None:
             size = _scaled(frame.shape[:2], clip)
-            top, left = (_begin(r, sampling, rng) for r in (size[0] - height, size[1] - width))
+            top, left = (_offset(r, sampling, rng) for r in (size[0] - height, size[1] - width))
             valid_size = min(size[0], height), min(size[1], width)
-        part = _resized(frame, size)[top : top + height, left : left + width]
+        part = resize(frame, size)[top : top + height, left : left + width]
         for view, step in zip(*np.nonzero(places == number), strict=True):
             out[view, step, : valid_size[0], : valid_size[1]] = part
     out[:, :, valid_size[0] :] = 0
@@ -77,10 +84,10 @@ def write_frames(
     return valid_size
 
 
-def _begin(room: int, sampling: Sampling, rng: np.random.Generator) -> int:
-    """The first pixel that is kept where `room` pixels are too many."""
-    room = max(room, 0)
-    return int(rng.integers(room + 1)) if sampling.training else room // 2
+def _offset(excess: int, sampling: Sampling, rng: np.random.Generator) -> int:
+    """The first pixel that is kept of a side with `excess` pixels too many."""
+    excess = max(excess, 0)
+    return int(rng.integers(excess + 1)) if sampling.training else excess // 2
 
 
 def _scaled(size: tuple[int, int], clip: ClipConfig) -> tuple[int, int]:
@@ -89,7 +96,8 @@ def _scaled(size: tuple[int, int], clip: ClipConfig) -> tuple[int, int]:
     return tuple(max(round(side * scale), clip.size) for side in size)
 
 
-def _resized(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a frame uint8 [H, W, 3] to height and width."""
     if frame.shape[:2] == size:
         return frame
     return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))

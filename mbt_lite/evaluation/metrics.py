@@ -9,7 +9,7 @@ from mbt_lite.model.label_heads import Head, comparable, head_columns, label_hea
 
 
 def precision_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall [thresholds] of one class, from the strictest threshold on.
+    """Precision and recall [thresholds] of one class, the strictest threshold first.
 
     `scores` [clips] rank the clips, `truth` [clips] is 0 or 1, at least once 1. Clips of equal
     score enter together, so the result does not depend on their order.
@@ -21,7 +21,7 @@ def precision_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray,
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the precision-recall steps of one class; nan where it has no positive."""
+    """Area under the precision-recall steps of one class; NaN if it has no positive."""
     if not (np.asarray(truth) > 0).any():
         return float("nan")
     precision, recall = precision_recall(scores, truth)
@@ -34,9 +34,9 @@ def average_precisions(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """mAP over the classes that have a positive; nan where none has."""
-    each = average_precisions(scores, truth)
-    return float(np.nanmean(each)) if np.isfinite(each).any() else float("nan")
+    """mAP over the classes that have a positive; NaN if none has."""
+    precisions = average_precisions(scores, truth)
+    return float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan")
 
 
 def among_top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> np.ndarray:
@@ -46,9 +46,9 @@ def among_top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> np.ndarray
 
 
 def top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
-    """Share of clips with a true class among the k highest scores; scores and truth [clips, C].
+    """Share of clips with a true class among the k highest scores; NaN without clips.
 
-    nan where there are no clips.
+    Scores and truth are [clips, C].
     """
     return float(among_top_k(scores, truth, k).mean()) if len(scores) else float("nan")
 
@@ -62,7 +62,7 @@ def pair_among_top_k(
     product of the two softmax probabilities (Scenic's joint accuracy). Of equal pairs the first
     counts as better.
     """
-    first, second = (np.argmax(one, axis=1) for one in truth)
+    first, second = (np.argmax(head, axis=1) for head in truth)
     right = np.zeros(len(first), bool)
     for clip, (a, b) in enumerate(zip(*scores, strict=True)):
         pairs = a[:, None].astype(np.float64) + b
@@ -75,49 +75,50 @@ def pair_among_top_k(
 def cross_entropy(logits: np.ndarray, truth: np.ndarray, heads: Sequence[Head] = ()) -> np.ndarray:
     """Cross entropy of each clip [..., clips], in nats, from logits [..., clips, C].
 
-    That of sigmoid heads, and of all classes without heads, is summed over classes; of several
-    heads it is the mean, as in training.
+    Without heads, and for sigmoid heads, it is summed over classes; for several heads it is the
+    mean over heads, as in training.
     """
     logits = comparable(logits, heads)
-    each = np.logaddexp(0, logits) - logits * truth
+    sigmoid = np.logaddexp(0, logits) - logits * truth
     if not heads:
-        return each.sum(-1)
+        return sigmoid.sum(-1)
     softmax = -logits * truth
-    found = [
-        (softmax if h.kind == "softmax" else each)[..., c].sum(-1) for h, c in head_columns(heads)
+    per_head = [
+        (softmax if head.kind == "softmax" else sigmoid)[..., columns].sum(-1)
+        for head, columns in head_columns(heads)
     ]
-    return np.mean(found, axis=0)
+    return np.mean(per_head, axis=0)
 
 
 def questions(labels: Sequence[str]) -> list[np.ndarray]:
-    """The columns among which one answer is looked for: verbs and nouns apart, else all."""
+    """The columns of each question that a clip answers: verbs and nouns separately, else all."""
     heads = label_heads(labels)
     return list(heads.values()) if heads else [np.arange(len(labels))]
 
 
 def best_is_true(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Whether the highest logit is that of a true class [clips]; of verbs and nouns, of both."""
-    each = [among_top_k(logits[:, c], truth[:, c]) for c in questions(labels)]
-    return np.all(each, axis=0)
+    """Whether the highest logit is that of a true class [clips]; for verbs and nouns, both."""
+    right = [among_top_k(logits[:, c], truth[:, c]) for c in questions(labels)]
+    return np.all(right, axis=0)
 
 
 def label_scores(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, float]:
     """mAP, top-1 and (of more than five classes) top-5; logits and truth [clips, C].
 
-    Of labels "verb:..." and "noun:..." top-1 and top-5 are counted per head among the clips that
-    have one, and for the action, verb and noun together, among the clips that have both.
+    For labels "verb:..." and "noun:...", top-1 and top-5 are computed per head over the clips that
+    have a label of it, and for the action, verb and noun together, over the clips that have both.
     """
-    found, heads = {"mAP": mean_average_precision(logits, truth)}, label_heads(labels)
+    scores, heads = {"mAP": mean_average_precision(logits, truth)}, label_heads(labels)
     if heads is None:
-        return found | _top("", logits, truth)
-    told = {head: truth[:, columns].any(1) for head, columns in heads.items()}
+        return scores | _top("", logits, truth)
+    labeled = {head: truth[:, columns].any(1) for head, columns in heads.items()}
     for head, columns in heads.items():
-        clips = np.ix_(told[head], columns)
-        found |= _top(f"{head} ", logits[clips], truth[clips])
-    both = np.all(list(told.values()), axis=0)
+        clips = np.ix_(labeled[head], columns)
+        scores |= _top(f"{head} ", logits[clips], truth[clips])
+    both = np.all(list(labeled.values()), axis=0)
     pair = [tuple(x[np.ix_(both, columns)] for columns in heads.values()) for x in (logits, truth)]
     right = {k: pair_among_top_k(*pair, k) for k in (1, 5)}
-    return found | {f"action top-{k}": float(r.mean()) for k, r in right.items() if len(r)}
+    return scores | {f"action top-{k}": float(r.mean()) for k, r in right.items() if len(r)}
 
 
 def _top(name: str, logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
@@ -126,16 +127,16 @@ def _top(name: str, logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
 
 
 def world_scores(logits: np.ndarray, truth: np.ndarray) -> dict[str, float]:
-    """mAP per kind of class, and how often the singing shape is named; both arrays [clips, 31].
+    """mAP per kind of class, and the accuracy of the singing shape; both arrays [clips, 31].
 
-    "matched accuracy" counts the clips in which a shape sings: is its logit the highest of the
-    four?
+    "matched accuracy" is the share of clips with a singing shape in which its logit is the highest
+    of the four shapes.
     """
-    found = {
+    scores = {
         f"mAP {kind}": mean_average_precision(logits[:, columns], truth[:, columns])
         for kind, columns in world.KINDS.items()
     }
     matched = world.KINDS["matched"]
     sung = truth[:, matched].any(1)
     accuracy = top_k(logits[sung, matched], truth[sung, matched])
-    return {**found, "matched accuracy": accuracy}
+    return {**scores, "matched accuracy": accuracy}

@@ -1,9 +1,9 @@
-"""Store predictions clip by clip, so that an interrupted evaluation can be resumed.
+"""Cache logits clip by clip, so that an interrupted evaluation can resume.
 
     S conditions (both streams, audio only, video only)   C classes
 
-The first line says which model answered; each further line is one clip: JSON with the logits as
-base64 of little-endian float32. A line that an interruption tore is cut off and asked again.
+The first line identifies the model and the data; each further line is one clip: JSON with the
+logits as base64 of little-endian float32. A line that an interruption cut off is removed.
 """
 
 import base64
@@ -20,15 +20,15 @@ from mbt_lite.config import to_dict
 
 
 class CachedLogits(NamedTuple):
-    """What the model said about one clip."""
+    """The logits of one clip."""
 
-    key: str  # of the clip, see `data`
+    key: str  # of the clip, see `data.source.Source.key`
     logits: np.ndarray  # float32 [S, C]
     notes: tuple[str, ...]
 
 
 def fingerprint(classifier) -> str:
-    """A digest of what decides a classifier's answers: weights, geometry, way to see and hear."""
+    """A digest of what decides a classifier's logits: weights, model and clip configs, labels."""
     digest = hashlib.blake2b(digest_size=16)
     configs = [to_dict(classifier.config), to_dict(classifier.clip_config), classifier.labels]
     digest.update(json.dumps(configs, sort_keys=True).encode())
@@ -40,70 +40,70 @@ def fingerprint(classifier) -> str:
 
 
 def resume(path: Path, header: dict, shape: tuple[int, int]) -> Iterator[CachedLogits]:
-    """The answers [S, C] that a file already holds; none where there is no file.
+    """The logits [S, C] that a file already has; none if there is no file.
 
-    Raises ValueError where the file belongs to another model or another way of asking.
+    Raises ValueError if the file belongs to another model, other data or other windows.
     """
     if not path.exists():
         return
     with path.open("r+b") as file:
         first = file.readline()
-        torn = not first.endswith(b"\n") and _line(header).encode().startswith(first)
-        if not torn:
-            _refuse_other(path, first, header)
-        file.truncate(0 if torn else (yield from _whole_lines(file, shape)))
+        cut_off = not first.endswith(b"\n") and _line(header).encode().startswith(first)
+        if not cut_off:
+            _check_header(path, first, header)
+        file.truncate(0 if cut_off else (yield from _complete_lines(file, shape)))
 
 
-def _refuse_other(path: Path, line: bytes, header: dict) -> None:
+def _check_header(path: Path, line: bytes, expected: dict) -> None:
     try:
-        found = json.loads(line)
+        header = json.loads(line)
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or set(found) != set(header):
-        raise ValueError(f"{path} is no file of answers; choose another folder.")
-    changed = [name for name in header if found[name] != header[name]]
+        header = None
+    if not isinstance(header, dict) or set(header) != set(expected):
+        raise ValueError(f"{path} is not a file of cached logits; choose another folder.")
+    changed = [name for name in expected if header[name] != expected[name]]
     if changed:
         raise ValueError(
-            f"{path} holds answers of another {' and '.join(changed)}; choose another folder "
+            f"{path} holds logits of another {' and '.join(changed)}; choose another folder "
             "for the report or remove that file."
         )
 
 
-def _whole_lines(file: IO[bytes], shape: tuple[int, int]) -> Iterator[CachedLogits]:
-    """The answers up to the first torn line; returns where that begins, in bytes."""
-    good = file.tell()
+def _complete_lines(file: IO[bytes], shape: tuple[int, int]) -> Iterator[CachedLogits]:
+    """The logits up to the first line that was cut off; returns where it begins, in bytes."""
+    end = file.tell()
     for line in file:
-        answer = _decode(line, shape)
-        if answer is None:
+        cached = _decode(line, shape)
+        if cached is None:
             break
-        yield answer
-        good += len(line)
-    return good
+        yield cached
+        end += len(line)
+    return end
 
 
 def _decode(line: bytes, shape: tuple[int, int]) -> CachedLogits | None:
+    if not line.endswith(b"\n"):
+        return None
     try:
         row = json.loads(line)
         logits = np.frombuffer(base64.b64decode(row["logits"]), "<f4").reshape(shape)
-        return (
-            CachedLogits(row["key"], logits, tuple(row["notes"])) if line.endswith(b"\n") else None
-        )
+        return CachedLogits(row["key"], logits, tuple(row["notes"]))
     except (ValueError, KeyError, TypeError):
         return None
 
 
-def begin(path: Path, header: dict) -> IO[str]:
-    """The file, open for more lines; a new one begins with the header."""
+def open_to_append(path: Path, header: dict) -> IO[str]:
+    """Open the file for more lines; a new one begins with the header."""
     file = path.open("a", encoding="utf-8", newline="\n")
     if file.tell() == 0:
         _append(file, _line(header))
     return file
 
 
-def write(file: IO[str], answer: CachedLogits) -> None:
-    """Add one answer; it is on its way to the disk when this returns."""
-    logits = base64.b64encode(answer.logits.astype("<f4").tobytes()).decode()
-    _append(file, _line({"key": answer.key, "notes": answer.notes, "logits": logits}))
+def write(file: IO[str], cached: CachedLogits) -> None:
+    """Append the logits of a clip and flush them."""
+    logits = base64.b64encode(cached.logits.astype("<f4").tobytes()).decode()
+    _append(file, _line({"key": cached.key, "notes": cached.notes, "logits": logits}))
 
 
 def _line(row: dict) -> str:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from mbt_lite import plot
-from mbt_lite.data.labelled import Clips
+from mbt_lite.data.source import Source
 from mbt_lite.evaluation import metrics
 from mbt_lite.model.label_heads import Head, probabilities, ranked
 from mbt_lite.paths import replacing, write_text
@@ -31,14 +31,14 @@ class Evidence(NamedTuple):
 
     name: str  # of the model
     labels: Sequence[str]
-    clips: Clips
-    scored: list[int]  # numbers of the clips that have logits
+    clips: Source
+    scored: list[int]  # numbers of the clips that were answered
     logits: dict[str, np.ndarray]  # per condition float32 [scored clips, C], `comparable`
     heads: Sequence[Head] = ()  # how probabilities are made of them
 
     @property
     def truth(self) -> np.ndarray:
-        return self.clips.truth[self.scored]
+        return np.stack([self.clips.targets(index) for index in self.scored])
 
     @property
     def main(self) -> np.ndarray:
@@ -189,7 +189,7 @@ def _top(logits: np.ndarray, evidence: Evidence, count: int = 3) -> str:
     return ", ".join(f"{evidence.labels[c]} {chances[c]:.0%}" for c in best)
 
 
-def _thumbnail(clips: Clips, number: int) -> str | None:
+def _thumbnail(clips: Source, number: int) -> str | None:
     """A data URI of a frame from the middle of a clip; None where it has none."""
     try:
         frame = clips.thumbnail(number)

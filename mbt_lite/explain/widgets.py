@@ -67,7 +67,7 @@ class Explorer:
             self.output.value = f'{figure}<p role="status" aria-live="polite">{escape(words)}</p>'
 
     def _html(self) -> str:
-        """Pages in frames, each over its still figure, which shows where a viewer removes frames."""
+        """Pages in frames, each over its still figure, for viewers that remove frames."""
         parts = []
         for name, panel in self.panels.items():
             frame = (

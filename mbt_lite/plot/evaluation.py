@@ -154,10 +154,10 @@ def _dots(ax: Axes, result, measure: str) -> None:
     """One row per front end: its score, and the interval of its difference to the best."""
     best = max(getattr(row, measure) for row in result.rows)
     for place, row in enumerate(result.rows):
-        colour = TIED if row.tied else BEHIND
-        low, high = getattr(row, f"{measure}_behind")
+        colour = TIED if row.within_ci else BEHIND
+        low, high = getattr(row, f"{measure}_gap_ci95")
         ax.plot([best - high, best - low], [place, place], color=colour, lw=2.2, alpha=0.6)
-        face = colour if row.tied else "white"
+        face = colour if row.within_ci else "white"
         ax.plot(getattr(row, measure), place, "o", color=colour, mfc=face, ms=5.5)
     ax.axvline(best, color=INK, lw=0.7, ls=":")
     grid_lines(ax, "y")
@@ -167,7 +167,7 @@ def front_end_match_alt(result) -> str:
     """A sentence that names the best front end, its ties, and the first that is behind it."""
     best = result.best
     ties = [row.label for row in result.ties if row is not best]
-    others = [row for row in result.rows if not row.tied]
+    others = [row for row in result.rows if not row.within_ci]
     parts = [
         f"{len(result.rows)} front ends ranked on {result.clips} clips",
         f"best is {best.label} with log-likelihood {best.log_likelihood:.2f} and mAP "
@@ -193,7 +193,7 @@ def front_end_recovery(trials) -> Figure:
     image = ax.imshow(behind, cmap="magma_r", vmin=0, vmax=FAR, aspect="auto")
     for y, trial in enumerate(trials):
         for x, row in enumerate(_row(trial, name) for name in names):
-            if row.tied:
+            if row.within_ci:
                 face = INK if row is trial.match.best else "none"
                 ax.plot(x, y, "o", mec=INK, mfc=face, ms=6)
     ax.set_xticks(range(len(names)), names, rotation=90)
