@@ -20,16 +20,18 @@ TEN += ("hiss heard", *world.BOTH)
 
 
 @pytest.mark.parametrize("classes", [PAIR, TEN, world.LABELS[:10]], ids=["2", "10", "10 seen"])
-def test_of_the_classes_exactly_one_is_true_of_each_clip(classes):
-    found = class_folders.cast(classes, 5, world.SPLITS["test"])
-    assert tuple(found) == tuple(classes) and {len(scenes) for scenes in found.values()} == {5}
-    for name, scenes in found.items():
+def test_exactly_one_of_the_classes_is_true_of_each_clip(classes):
+    scenes_of = class_folders.cast(classes, 5, world.SPLITS["test"])
+    assert tuple(scenes_of) == tuple(classes) and {
+        len(scenes) for scenes in scenes_of.values()
+    } == {5}
+    for name, scenes in scenes_of.items():
         assert all({name} == set(classes) & set(scene.names) for scene in scenes)
-    everything = [scene for scenes in found.values() for scene in scenes]
+    everything = [scene for scenes in scenes_of.values() for scene in scenes]
     assert len(set(everything)) == 5 * len(classes)
 
 
-def test_classes_that_cannot_be_told_apart_are_refused():
+def test_classes_that_cannot_be_separated_are_refused():
     with pytest.raises(ValueError, match="no class 'dog barks'; .*circle rises.*ladder sings"):
         class_folders.cast(("siren", "dog barks"), 1, 0)
     for wrong in (("siren",), ("siren", "siren", "rain")):
@@ -50,8 +52,8 @@ def test_the_folders_are_read_back_as_classes_and_divided(tmp_path, capsys):
     source = sources.open_source(out)
     assert source.labels == ("circle_sings", "ring_sings") and len(source) == 6
     assert [row.labels[0] for row in source.rows] == ["circle_sings"] * 3 + ["ring_sings"] * 3
-    told = tables.read(out / "ring_sings", classes=world.LABELS)
-    assert all("ring sings" in row.labels for row in told.rows)
+    table = tables.read(out / "ring_sings", classes=world.LABELS)
+    assert all("ring sings" in row.labels for row in table.rows)
     config = DataConfig(path=str(out), holdout=0.3)
     assert len(datasets.open_split(config, "train")) + len(datasets.open_split(config, "test")) == 6
     assert cli.main(command) == 1

@@ -175,7 +175,7 @@ def test_prepared_records_are_divided_when_they_are_made(tmp_path):
 def test_the_world_is_rough_and_asks_for_parts_only_where_it_is_learnt_from():
     train = datasets.open_split(DataConfig(), "train", seed=3, clips=70)
     assert (len(train), train.auxiliary) == (70, 8)
-    assert train.labels == (*world.LABELS, *world.PARTS)
+    assert train.labels == (*world.LABELS, *world.AUX_LABELS)
     test = datasets.open_split(DataConfig(), "test", clips=5)
     assert (len(test), test.auxiliary, test.labels) == (5, 0, world.LABELS)
     assert len(datasets.open_split(DataConfig(), "validation")) == 2000
@@ -340,7 +340,7 @@ def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypa
     folders = [cache.cached(*variant, tmp_path).folder for variant in variants]
     assert len(set(folders)) == len(variants)
     assert cache.cached(*variants[0], tmp_path).folder == folders[0]
-    monkeypatch.setattr(world, "_cut", lambda rng, colour: np.zeros(32_000, np.float32))
+    monkeypatch.setattr(world, "_excerpt", lambda rng, colour: np.zeros(32_000, np.float32))
     assert cache.cached(*variants[0], tmp_path).folder not in folders  # the code has changed
     with pytest.raises(ValueError, match="in another form than is asked for now"):
         next(Loader(cache.cached(*variants[0], tmp_path), replace(sampling, streams=streams), 1))

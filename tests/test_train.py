@@ -91,7 +91,7 @@ def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(f
     told = {"loss_rgb", "loss_spec", "gradient_norm_rgb", "gradient_norm_spec", "learning_rate"}
     assert told | {"clips_per_s", "waiting", "mfu", "seconds"} <= set(steps[0])
     assert {"mAP rgb", "mAP spec", "mAP seen", "matched accuracy"} <= set(scored[0])
-    classes = len(world.LABELS) + len(world.PARTS)
+    classes = len(world.LABELS) + len(world.AUX_LABELS)
     np.testing.assert_allclose(steps[0]["loss"], classes * np.log(2), rtol=1e-4)  # heads of zeros
     assert all(0 <= row["waiting"] <= 1 and 0 < row["mfu"] < 1 for row in steps)
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()

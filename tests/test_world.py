@@ -1,9 +1,10 @@
-"""Facts about the micro-world: what is true of its clips, and what one modality alone cannot tell."""
+"""The micro-world: its labels, its answer key, and that one modality alone is not enough."""
 
 import csv
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -29,8 +30,8 @@ ENOUGH = 1e-3  # a chi-square test that gives less than this probability says "n
 
 def scenes(count, where=lambda scene: True, seed=world.SPLITS["test"]):
     """The first `count` scenes for which `where` holds."""
-    found = (world.scene(seed, index) for index in range(100 * count))
-    return [scene for scene, _ in zip(filter(where, found), range(count), strict=False)]
+    candidates = (world.scene(seed, index) for index in range(100 * count))
+    return list(islice(filter(where, candidates), count))
 
 
 def sings(scene):
@@ -59,17 +60,13 @@ def test_a_clip_follows_from_seed_and_index_alone():
         np.testing.assert_array_equal(first[key], second[key])
 
 
-def test_every_index_and_every_seed_gives_another_scene():
-    found = [world.scene(seed, index) for seed in range(5) for index in range(50)]
-    assert len(set(found)) == len(found)
-
-
-def test_the_splits_have_no_scene_in_common():
-    assert len(set(world.SPLITS.values())) == len(world.SPLITS) == 3
+def test_every_index_and_every_split_has_other_scenes():
+    drawn = [world.scene(seed, index) for seed in world.SPLITS.values() for index in range(50)]
+    assert len(set(drawn)) == len(drawn) == 150
 
 
 @pytest.mark.parametrize("index", range(6))
-def test_a_large_picture_reduced_is_the_small_picture(index):
+def test_large_frames_reduced_are_the_small_frames(index):
     # Edges are one pixel wide at each size, hence a mean of 1 and not 0 levels of 255.
     scene = replace(world.scene(1, index), both=("siren", "thunder"))
     large = world.frames(scene, TIMES, 4 * 48).reshape(8, 48, 4, 48, 4, 3).mean(axis=(2, 4))
@@ -77,7 +74,7 @@ def test_a_large_picture_reduced_is_the_small_picture(index):
     assert apart.mean() < 1 and np.quantile(apart, 0.99) < 12
 
 
-def test_a_later_instant_is_the_same_whichever_others_are_asked_for():
+def test_a_frame_does_not_depend_on_the_other_times():
     scene = replace(world.scene(1, 0), both=BOTH)
     np.testing.assert_array_equal(
         world.frames(scene, TIMES, 48)[3:5], world.frames(scene, TIMES[3:5], 48)
@@ -129,8 +126,7 @@ def test_every_label_occurs_in_1_to_40_of_100_scenes():
     assert share.min() > 0.01 and share.max() < 0.40
 
 
-# --- the matched answer needs both modalities
-# --------------------------------------------------------
+# --- the matched label needs both modalities --------------------------------------------------
 
 
 def other_singers(scene):
@@ -142,7 +138,7 @@ def other_singers(scene):
 
 
 def other_shapes(scene):
-    """The scene once for each way to deal its shapes in turn to its contours."""
+    """The scene with its shapes assigned to its contours in each cyclic order."""
     shapes = [thing.shape for thing in scene.things]
     turns = [shapes[k:] + shapes[:k] for k in range(len(shapes))]
     return [
@@ -161,16 +157,16 @@ def answer(scene):
 
 
 @pytest.mark.parametrize("scene", scenes(6, sings))
-def test_one_picture_goes_with_every_answer_depending_on_the_sound(scene):
+def test_one_video_has_every_label_depending_on_the_audio(scene):
     variants = other_singers(scene)
     assert len({answer(v) for v in variants}) == len(scene.things)
-    pictures = {world.frames(v, TIMES, 48).tobytes() for v in variants}
-    assert len(pictures) == 1
+    videos = {world.frames(v, TIMES, 48).tobytes() for v in variants}
+    assert len(videos) == 1
     assert len({world.wave(v).tobytes() for v in variants}) == len(scene.things)
 
 
 @pytest.mark.parametrize("scene", scenes(6, sings))
-def test_one_sound_goes_with_every_answer_depending_on_the_picture(scene):
+def test_one_audio_has_every_label_depending_on_the_video(scene):
     variants = other_shapes(scene)
     assert len({answer(v) for v in variants}) == len(scene.things)
     assert len({world.wave(v).tobytes() for v in variants}) == 1
@@ -182,7 +178,7 @@ VIDEO = {
     "size": lambda thing: thing.radius,
     "brightness": lambda thing: sum(thing.colour),
     "redness": lambda thing: thing.colour[0],
-    "way travelled": lambda thing: thing.swing,
+    "range of the motion": lambda thing: thing.swing,
     "kind of shape": lambda thing: SHAPES.index(thing.shape),
     "kind of motion": lambda thing: MOTIONS.index(thing.contour.motion),
     "bend of the motion": lambda thing: thing.contour.bend,
@@ -192,8 +188,8 @@ VIDEO = {
 @pytest.mark.parametrize("visible", [2, 3])
 @pytest.mark.parametrize("attribute", VIDEO)
 @pytest.mark.full
-def test_the_picture_leaves_each_visible_shape_equally_likely_to_sing(many, attribute, visible):
-    # Shapes are put in order by what is seen of them; the chance level is 1 / visible.
+def test_given_the_video_each_visible_shape_is_equally_likely_to_sing(many, attribute, visible):
+    # Shapes are sorted by a visible attribute; the chance level is 1 / visible.
     ranks = Counter()
     for scene in many:
         if len(scene.things) == visible:
@@ -220,8 +216,8 @@ AUDIO = {
 
 
 @pytest.mark.parametrize("attribute", AUDIO)
-def test_the_sound_leaves_each_kind_of_shape_equally_likely_to_sing(many, attribute):
-    # The chance level is 1 / 4, whatever is heard.
+def test_given_the_audio_each_kind_of_shape_is_equally_likely_to_sing(many, attribute):
+    # The chance level is 1 / 4.
     table = {AUDIO[attribute](scene): np.zeros(len(SHAPES)) for scene in many}
     for scene in many:
         table[AUDIO[attribute](scene)][SHAPES.index(scene.things[scene.singer].shape)] += 1
@@ -231,10 +227,9 @@ def test_the_sound_leaves_each_kind_of_shape_equally_likely_to_sing(many, attrib
     assert stats.chi2.sf(squares, 3 * len(counts)) > ENOUGH, counts
 
 
-def test_the_picture_does_not_tell_whether_anything_sings():
-    found = scenes(2000, seed=8)
+def test_the_video_does_not_tell_whether_anything_sings():
     table = np.zeros((2, 2))
-    for scene in found:
+    for scene in scenes(2000, seed=8):
         table[len(scene.things) - 2, scene.singer is not None] += 1
     assert stats.chi2_contingency(table).pvalue > ENOUGH
 
@@ -260,31 +255,32 @@ def test_the_box_of_the_key_covers_the_singing_shape_and_little_else(shape, size
             assert (y.max() + 1 - y.min()) > 0.7 * (bottom - top)
 
 
-def heard_pitch(wave, times):
+def loudest_frequency(wave, times):
     """The loudest frequency [T] below 1.6 kHz in 64 ms around each time."""
-    found = []
+    result = []
     for time in times:
         piece = wave[round(time * RATE) - 512 :][:1024] * np.hanning(1024)
         spectrum = np.abs(np.fft.rfft(piece, 1 << 15))
-        found.append(np.fft.rfftfreq(1 << 15, 1 / RATE)[:3276][spectrum[:3276].argmax()])
-    return np.array(found)
+        result.append(np.fft.rfftfreq(1 << 15, 1 / RATE)[:3276][spectrum[:3276].argmax()])
+    return np.array(result)
 
 
 @pytest.mark.parametrize("scene", scenes(12, sings))
 def test_the_pitch_of_the_key_is_the_loudest_frequency(scene):
     times = np.linspace(0.15, SECONDS - 0.15, 12)
     key = world.answer_key(scene, times)
-    np.testing.assert_allclose(heard_pitch(world.wave(bare(scene)), times), key["pitch"], rtol=0.04)
+    pitch = loudest_frequency(world.wave(bare(scene)), times)
+    np.testing.assert_allclose(pitch, key["pitch"], rtol=0.04)
 
 
 @pytest.mark.parametrize("scene", scenes(12, sings))
-def test_the_pitch_that_is_heard_follows_the_height_of_the_singer_that_is_seen(scene):
+def test_the_pitch_follows_the_height_of_the_singing_shape(scene):
     times = np.linspace(0.15, SECONDS - 0.15, 12)
     singer = bare(scene, things=(scene.things[scene.singer],), singer=0)
     ground = bare(scene, things=(), singer=None)
     changed = world.frames(singer, times, 96) != world.frames(ground, times, 96)
     height = [-np.nonzero(image)[0].mean() for image in changed.any(-1)]
-    pitch = np.log2(heard_pitch(world.wave(singer), times))
+    pitch = np.log2(loudest_frequency(world.wave(singer), times))
     assert np.corrcoef(height, pitch)[0, 1] > 0.99
 
 
@@ -296,7 +292,7 @@ def test_without_a_singer_the_key_has_no_box_and_without_a_tone_no_pitch():
     assert world.answer_key(silent, TIMES)["pitch"].shape == (0,)
 
 
-# --- what is there can be seen and heard ---------------------------------------------------------
+# --- every event is visible or audible ---------------------------------------------------------
 
 
 def loudest(wave):
@@ -307,17 +303,17 @@ def loudest(wave):
 
 
 @pytest.mark.parametrize("audio", [*EVENTS, *BOTH])
-def test_each_event_is_heard_above_the_noise(audio):
+def test_each_event_is_louder_than_the_noise(audio):
     part = "events" if audio in EVENTS else "both"
     for scene in scenes(20):
         quiet = bare(scene, tone=None, singer=None)
         noise = loudest(world.wave(quiet))
-        heard = loudest(world.wave(replace(quiet, **{part: (audio,)})))
-        assert (heard / noise).max() > 2  # 6 dB in some band at some time
+        event = loudest(world.wave(replace(quiet, **{part: (audio,)})))
+        assert (event / noise).max() > 2  # 6 dB in some band at some time
 
 
 @pytest.mark.parametrize("event", BOTH)
-def test_siren_thunder_and_rain_are_seen(event):
+def test_siren_thunder_and_rain_are_visible(event):
     for scene in scenes(10):
         before = world.frames(bare(scene), TIMES, 48).astype(int)
         after = world.frames(bare(scene, both=(event,)), TIMES, 48).astype(int)
@@ -331,12 +327,12 @@ def test_the_flash_of_lightning_and_the_onset_of_thunder_coincide():
         times = np.arange(200) / 100
         light = world.frames(stormy, times, 8).mean(axis=(1, 2, 3))
         level = np.abs(world.wave(stormy))[: 200 * 160].reshape(200, 160).max(1)
-        seen = times[np.diff(light).argmax() + 1]
-        heard = times[np.argmax(level > 0.4 * level.max())]
-        assert -0.015 < heard - seen < 0.1
+        flash = times[np.diff(light).argmax() + 1]
+        onset = times[np.argmax(level > 0.4 * level.max())]
+        assert -0.015 < onset - flash < 0.1
 
 
-def test_pictures_and_sounds_of_every_scene_are_finite_and_in_range():
+def test_the_audio_of_every_scene_is_finite_and_in_range():
     for scene in scenes(30):
         wave = world.wave(scene)
         assert wave.shape == (SECONDS * RATE,) and wave.dtype == np.float32
@@ -344,7 +340,7 @@ def test_pictures_and_sounds_of_every_scene_are_finite_and_in_range():
         assert 0.01 < np.abs(wave).max()
 
 
-def test_training_clips_are_now_and_then_black_or_silent_and_always_finite():
+def test_some_training_clips_are_black_or_silent_and_all_are_finite():
     silence = np.log(WORLD_CLIP.front_end.offset)
     black, silent = 0, 0
     for index in range(150):
@@ -362,13 +358,13 @@ def test_training_clips_are_now_and_then_black_or_silent_and_always_finite():
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     """Four scenes with everything in them, as files, and their descriptions."""
-    found = [replace(scene, both=BOTH) for scene in scenes(2, sings)] + scenes(2)
-    return world.render(found, tmp_path_factory.mktemp("world"), size=96), found
+    chosen = [replace(scene, both=BOTH) for scene in scenes(2, sings)] + scenes(2)
+    return world.render(chosen, tmp_path_factory.mktemp("world"), size=96), chosen
 
 
-def test_a_rendered_clip_read_back_is_nearly_the_sample_of_its_scene(rendered):
-    folder, found = rendered
-    for number, scene in enumerate(found):
+def test_a_rendered_clip_is_close_to_the_sample_of_its_scene(rendered):
+    folder, chosen = rendered
+    for number, scene in enumerate(chosen):
         view = read_views(folder / f"world_{number:04d}.mp4", WORLD_CLIP)[0]
         sample = world.sample(scene, WORLD_CLIP)
         # Levels of 255: H.264 alone, and with it that the frame on show is up to 40 ms old.
@@ -382,12 +378,12 @@ def test_a_rendered_clip_read_back_is_nearly_the_sample_of_its_scene(rendered):
 
 
 def test_rendering_writes_the_labels_and_the_key_of_each_file(rendered):
-    folder, found = rendered
+    folder, chosen = rendered
     with open(folder / "labels.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [tuple(row["labels"].split("|")) for row in rows] == [scene.names for scene in found]
+    assert [tuple(row["labels"].split("|")) for row in rows] == [scene.names for scene in chosen]
     keys = json.loads((folder / "key.json").read_text())
-    for row, scene in zip(rows, found, strict=True):
+    for row, scene in zip(rows, chosen, strict=True):
         key = keys[row["file"]]
         expected = world.answer_key(scene, np.array(key["times"]))
         assert len(key["times"]) == 50

@@ -31,7 +31,7 @@ CLIP = ClipConfig(
     frames=8, fps=4.0, stride=1, size=36, resize=36, spec_frames=200, front_end=FRONT_END
 )
 MODEL = MBTConfig(
-    classes=len(world.LABELS) + len(world.PARTS),
+    classes=len(world.LABELS) + len(world.AUX_LABELS),
     width=48,
     depth=4,
     heads=4,

@@ -29,11 +29,11 @@ SCENES = 2000  # of a split of the micro-world are scored where no count is give
 class World:
     """Roughened clips of a split of the micro-world, made when they are asked for.
 
-    They are also asked for `world.PARTS`. Every seed has its own.
+    They are also asked for `world.AUX_LABELS`. Every seed has its own.
     """
 
-    labels = (*world.LABELS, *world.PARTS)
-    auxiliary = len(world.PARTS)
+    labels = (*world.LABELS, *world.AUX_LABELS)
+    auxiliary = len(world.AUX_LABELS)
     notes = ()
 
     def __init__(self, count: int, seed: int, split: str = "train"):

@@ -1,19 +1,19 @@
-"""The micro-world: procedural clips with audio, and the answer key that real video lacks.
+"""Generate the micro-world: clips of moving shapes and sounds, with an answer key.
 
-Shapes move over a textured ground while sounds are heard. Four kinds of classes, one head:
+Shapes move over a textured background while sounds are heard. Four kinds of classes, one head:
 
-    seen     "circle rises"     a shape and how it moves: only the video tells
-    heard    "pitch rises", "bell heard"      a source out of sight: only the audio tells
-    both     "siren", "thunder", "rain"       lamp and wail, flash and rumble: either tells
-    matched  "circle sings"     the tone's pitch follows the height of one shape: which one?
+    seen     "circle rises"     a shape and its motion: only the video shows it
+    heard    "pitch rises", "bell heard"      an invisible source: only the audio contains it
+    both     "siren", "thunder", "rain"       lamp and wail, flash and rumble: either suffices
+    matched  "circle sings"     the pitch of a tone follows the height of one of the shapes
 
 The last kind needs both modalities. Video, audio and the choice of the singer are drawn from three
-independent random streams; the tone copies the chosen shape's contour, and contours are dealt to
-shapes by a uniform shuffle. So the video leaves every visible shape equally likely to sing
-(1 / number of shapes) and the audio leaves every kind of shape equally likely (1 / 4).
+independent random generators; the tone copies the chosen shape's contour, and contours are assigned
+to shapes by a uniform shuffle. So given the video every visible shape is equally likely to sing
+(1 / number of shapes), and given the audio every kind of shape is equally likely (1 / 4).
 
-Everything follows from (seed, index). A `Scene` is a description without resolution: training
-renders it small and at once, `render` makes large mp4 files of it.
+A scene is determined by (seed, index). A `Scene` is a description without resolution: training
+renders it small and on the fly, `render` writes large mp4 files.
 """
 
 import json
@@ -43,8 +43,11 @@ LABELS = (
     *BOTH,
     *(f"{shape} sings" for shape in SHAPES),
 )
-PARTS = (*(f"{shape} seen" for shape in SHAPES), *(f"something {motion}" for motion in MOTIONS))
-KINDS = {  # kind: its columns among the labels
+AUX_LABELS = (  # predicted in training only: shapes and motions separately
+    *(f"{shape} seen" for shape in SHAPES),
+    *(f"something {motion}" for motion in MOTIONS),
+)
+KINDS = {  # kind of class: its columns in LABELS
     "seen": slice(0, 16),
     "heard": slice(16, 24),
     "both": slice(24, 27),
@@ -54,10 +57,10 @@ KINDS = {  # kind: its columns among the labels
 
 @dataclass(frozen=True)
 class Contour:
-    """A way to move, from -1 to 1 and perhaps back, over time 0..1."""
+    """A motion between -1 and 1, perhaps there and back, over time 0..1."""
 
     motion: str
-    bend: float  # 1: even; above: late; below: early
+    bend: float  # 1: steady; above 1: slow at first; below 1: fast at first
 
     def __call__(self, u: np.ndarray) -> np.ndarray:
         v = np.clip(u, 0, 1) ** self.bend
@@ -66,21 +69,21 @@ class Contour:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """A shape that moves; lengths are parts of the frame's side, heights grow upwards."""
+class MovingShape:
+    """A shape and its motion; lengths are fractions of the frame's side, height points up."""
 
     shape: str
     contour: Contour
     colour: tuple[float, float, float]
     radius: float
     x: float
-    sway: float  # sideways
+    sway: float  # amplitude of the sideways motion
     height: float  # of the middle of the motion
-    swing: float  # half the way travelled
+    swing: float  # half the distance between its ends
     tilt: float  # radians
 
-    def centre(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the middle of the shape is, x and y [T], y downwards as pixels count."""
+    def center(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Center of the shape at each time, x and y [T]; y points down, as in images."""
         u = times / SECONDS
         x = self.x + self.sway * np.sin(2 * np.pi * (u + self.tilt))
         return x, 1 - (self.height + self.swing * self.contour(u))
@@ -92,25 +95,25 @@ class Tone:
 
     contour: Contour
     middle: float  # Hz
-    octaves: float  # half the way travelled
-    overtones: tuple[float, ...]  # their levels, the fundamental first
+    octaves: float  # half the range
+    overtones: tuple[float, ...]  # their amplitudes, the fundamental first
     level: float
 
     def pitch(self, times: np.ndarray) -> np.ndarray:
-        """The fundamental in hertz at each time."""
+        """Fundamental frequency in hertz at each time."""
         return self.middle * 2.0 ** (self.octaves * self.contour(times / SECONDS))
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One clip, fully described; `video_seed` and `audio_seed` fix texture and noise."""
+    """Full description of a clip; `video_seed` and `audio_seed` determine texture and noise."""
 
-    things: tuple[Thing, ...]
-    singer: int | None  # which thing the tone follows
+    things: tuple[MovingShape, ...]
+    singer: int | None  # number of the shape that the tone follows
     tone: Tone | None
-    events: tuple[str, ...]  # heard only
+    events: tuple[str, ...]  # only heard
     both: tuple[str, ...]  # seen and heard
-    beat: float  # where in the clip the flash falls and how fast the lamp turns, 0..1
+    beat: float  # time of the flash and speed of the lamp, 0..1
     video_seed: int
     audio_seed: int
 
@@ -131,17 +134,17 @@ class Scene:
         return np.isin(LABELS, self.names).astype(np.float32)
 
     @property
-    def parts(self) -> np.ndarray:
-        """What a model is also asked in training, shapes apart from motions, multi-hot [8]."""
+    def aux_labels(self) -> np.ndarray:
+        """The true labels of `AUX_LABELS` as a multi-hot row [8]."""
         seen = self.labels[KINDS["seen"]].reshape(len(SHAPES), len(MOTIONS))
         return np.concatenate([seen.max(1), seen.max(0)])
 
 
 def scene(seed: int, index: int) -> Scene:
-    """The scene number `index` of the world `seed`."""
+    """Draw scene number `index` of the world `seed`."""
     video, audio, link = (np.random.default_rng([seed, index, part]) for part in range(3))
-    things = _things(video)
-    fate = link.random()
+    things = _moving_shapes(video)
+    fate = link.random()  # 80 %: a shape sings; 10 %: a tone that fits none; 10 %: no tone
     singer = int(link.integers(len(things))) if fate < 0.8 else None
     if fate < 0.8:
         contour = things[singer].contour
@@ -164,12 +167,12 @@ def _bend(rng: np.random.Generator) -> float:
     return float(2.0 ** rng.uniform(-0.6, 0.6))
 
 
-def _things(rng: np.random.Generator) -> tuple[Thing, ...]:
+def _moving_shapes(rng: np.random.Generator) -> tuple[MovingShape, ...]:
     count = 2 if rng.random() < 0.7 else 3
     shapes, motions = rng.permutation(SHAPES)[:count], rng.permutation(MOTIONS)[:count]
     lanes = (rng.permutation(count) + 0.5) / count
     return tuple(
-        Thing(
+        MovingShape(
             shape=str(shape),
             contour=Contour(str(motion), _bend(rng)),
             colour=tuple(float(c) for c in rng.permutation([1.0, *rng.uniform(0.45, 1.0, 2)])),
@@ -209,8 +212,8 @@ def _interpolation(cells: int, size: int) -> np.ndarray:
     return np.maximum(0, 1 - np.abs(place)).astype(np.float32)
 
 
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A textured ground [H, W, 3] in 0..1: smooth colour and grain at two scales."""
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A textured background [H, W, 3] in 0..1: a color with smooth noise at two scales."""
     ground = np.full((size, size, 3), rng.uniform(0.1, 0.45, 3), np.float32)
     for cells in (4, 16):
         knots = rng.uniform(-1, 1, (cells, cells, 3)).astype(np.float32) * rng.uniform(0.02, 0.12)
@@ -219,9 +222,9 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     return ground
 
 
-def _coverage(thing: Thing, times: np.ndarray, size: int) -> np.ndarray:
-    """How much of each pixel [T, H, W] a shape covers, 0..1."""
-    x, y = (c.astype(np.float32) for c in thing.centre(times))
+def _coverage(thing: MovingShape, times: np.ndarray, size: int) -> np.ndarray:
+    """Fraction of each pixel [T, H, W] that a shape covers, 0..1."""
+    x, y = (c.astype(np.float32) for c in thing.center(times))
     right = _pixels(size)[None, None, :] - x[:, None, None]
     down = _pixels(size)[None, :, None] - y[:, None, None]
     cos, sin = np.float32(np.cos(thing.tilt)), np.float32(np.sin(thing.tilt))
@@ -257,17 +260,17 @@ def _siren_turns(scene: Scene) -> float:
 
 
 def _flash(scene: Scene, times: np.ndarray) -> np.ndarray:
-    """Brightness [T] that lightning adds, from its stroke on."""
-    since = times - _stroke(scene)
+    """Brightness [T] that lightning adds, decaying from its onset."""
+    since = times - _flash_time(scene)
     return np.where(since >= 0, np.exp(-np.maximum(since, 0) / 0.35), 0).astype(np.float32)
 
 
-def _stroke(scene: Scene) -> float:
+def _flash_time(scene: Scene) -> float:
     return 0.1 + 1.2 * scene.beat  # s
 
 
 def _rain(rng: np.random.Generator, times: np.ndarray, size: int) -> np.ndarray:
-    """Streaks [T, H, W] falling down the frame, each a separable bump."""
+    """Coverage [T, H, W] of falling streaks, each a separable bump."""
     drops, p = 36, _pixels(size)
     x, start = rng.random(drops), rng.random(drops)
     y = (start[None] + times[:, None] * rng.uniform(1.0, 1.6, drops)) % 1.2 - 0.1  # [T, drops]
@@ -277,9 +280,9 @@ def _rain(rng: np.random.Generator, times: np.ndarray, size: int) -> np.ndarray:
 
 
 def frames(scene: Scene, times: np.ndarray, size: int) -> np.ndarray:
-    """The video, uint8 [T, size, size, 3], at the given seconds."""
+    """Render the frames uint8 [T, size, size, 3] at these times (s)."""
     rng = np.random.default_rng(scene.video_seed)
-    video = np.broadcast_to(_ground(rng, size), (len(times), size, size, 3)).copy()
+    video = np.broadcast_to(_background(rng, size), (len(times), size, size, 3)).copy()
     for thing in scene.things:
         _paint(video, _coverage(thing, times, size), np.float32(thing.colour))
     if "siren" in scene.both:
@@ -299,13 +302,13 @@ def _paint(video: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> None:
 
 
 @lru_cache(maxsize=1)
-def _clock() -> np.ndarray:
+def _times() -> np.ndarray:
     return (np.arange(int(SECONDS * RATE)) / RATE).astype(np.float32)
 
 
 @lru_cache(maxsize=8)
 def _noise(colour: str) -> np.ndarray:
-    """Half a minute of noise with unit power: white, pink, rumble, hiss or rain."""
+    """30 s of noise with unit power: white, pink, rumble, hiss or rain."""
     rng = np.random.default_rng(sum(colour.encode()))
     count = 30 * RATE
     white = rng.standard_normal(count)
@@ -323,14 +326,14 @@ def _noise(colour: str) -> np.ndarray:
     return (noise / noise.std()).astype(np.float32)
 
 
-def _cut(rng: np.random.Generator, colour: str) -> np.ndarray:
-    """Two seconds out of the noise, from a random place."""
-    start = rng.integers(len(_noise(colour)) - len(_clock()))
-    return _noise(colour)[start : start + len(_clock())]
+def _excerpt(rng: np.random.Generator, colour: str) -> np.ndarray:
+    """A random excerpt of 2 s from the noise."""
+    start = rng.integers(len(_noise(colour)) - len(_times()))
+    return _noise(colour)[start : start + len(_times())]
 
 
 def _sing(tone: Tone) -> np.ndarray:
-    t = _clock()
+    t = _times()
     phase = (2 * np.pi / RATE) * np.cumsum(tone.pitch(t))
     wave = sum(level * np.sin((k + 1) * phase) for k, level in enumerate(tone.overtones))
     fade = np.minimum(1, np.minimum(t, SECONDS - t) / 0.05)
@@ -338,29 +341,29 @@ def _sing(tone: Tone) -> np.ndarray:
 
 
 def _decay(start: float, seconds: float) -> np.ndarray:
-    since = _clock() - np.float32(start)
+    since = _times() - np.float32(start)
     return np.where(since >= 0, np.exp(-np.maximum(since, 0) / np.float32(seconds)), 0)
 
 
 def _bell(rng: np.random.Generator) -> np.ndarray:
-    """A strike, then partials of a bell that no voice has, ringing away."""
-    hz, start, t = rng.uniform(1200, 1800), rng.uniform(0, 1.2), _clock()
+    """A strike, then decaying inharmonic partials, which no voice has."""
+    hz, start, t = rng.uniform(1200, 1800), rng.uniform(0, 1.2), _times()
     partials = sum(
         a * np.sin(np.float32(2 * np.pi * hz * k) * t)
         for k, a in ((1, 1.0), (1.51, 0.6), (2.63, 0.6), (4.17, 0.6))
     )
-    strike = 0.6 * _cut(rng, "white") * _decay(start, 0.015)
+    strike = 0.6 * _excerpt(rng, "white") * _decay(start, 0.015)
     return 0.25 * (partials * _decay(start, 0.4) + strike)
 
 
 def _hiss(rng: np.random.Generator) -> np.ndarray:
     start, length = rng.uniform(0, 1.2), rng.uniform(0.4, 0.8)
-    on = (_clock() > start) & (_clock() < start + length)
-    return 0.15 * on * _cut(rng, "hiss")
+    on = (_times() > start) & (_times() < start + length)
+    return 0.15 * on * _excerpt(rng, "hiss")
 
 
 def _repeat(sample: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    wave = np.zeros_like(_clock())
+    wave = np.zeros_like(_times())
     for start in (starts * RATE).astype(int):
         piece = wave[start : start + len(sample)]
         piece += sample[: len(piece)]
@@ -368,45 +371,45 @@ def _repeat(sample: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _knocking(rng: np.random.Generator) -> np.ndarray:
-    t = _clock()[:1600]
+    t = _times()[:1600]
     knock = np.sin(2 * np.pi * rng.uniform(150, 260) * t) * np.exp(-t / 0.02)
     starts = rng.uniform(0, 0.3) + rng.uniform(0.2, 0.35) * np.arange(rng.integers(3, 6))
     return _repeat(0.6 * knock, starts)
 
 
 def _chirping(rng: np.random.Generator) -> np.ndarray:
-    t, low = _clock()[:1920], rng.uniform(3000, 4000)
+    t, low = _times()[:1920], rng.uniform(3000, 4000)
     chirp = np.sin(2 * np.pi * (low * t + 7000 * t * t)) * np.sin(np.pi * t / t[-1])
     starts = rng.uniform(0, 0.3) + rng.uniform(0.18, 0.3) * np.arange(rng.integers(3, 7))
     return _repeat(0.15 * chirp, starts)
 
 
 def _wail(scene: Scene) -> np.ndarray:
-    t = _clock()
+    t = _times()
     high = (t * _siren_turns(scene)) % 1 < 0.5
     phase = (2 * np.pi / RATE) * np.cumsum(np.where(high, 2400.0, 1900.0))
     return 0.1 * np.sign(np.sin(phase)).astype(np.float32)
 
 
 def _rumble(scene: Scene, rng: np.random.Generator) -> np.ndarray:
-    return 0.35 * _cut(rng, "rumble") * _decay(_stroke(scene), 0.6)
+    return 0.35 * _excerpt(rng, "rumble") * _decay(_flash_time(scene), 0.6)
 
 
 def wave(scene: Scene) -> np.ndarray:
-    """The audio, float32 [2 s at 16 kHz] in [-1, 1]."""
+    """Synthesize the audio, float32 [2 s at 16 kHz] in [-1, 1]."""
     rng = np.random.default_rng(scene.audio_seed)
-    audio = 10 ** rng.uniform(-3.0, -1.7) * _cut(rng, rng.choice(["white", "pink"]))
+    audio = 10 ** rng.uniform(-3.0, -1.7) * _excerpt(rng, rng.choice(["white", "pink"]))
     if scene.tone:
         audio = audio + _sing(scene.tone)
-    makers = {"bell": _bell, "hiss": _hiss, "knocking": _knocking, "chirping": _chirping}
+    generators = {"bell": _bell, "hiss": _hiss, "knocking": _knocking, "chirping": _chirping}
     for event in scene.events:
-        audio = audio + 10 ** rng.uniform(-0.2, 0.2) * makers[event](rng)
+        audio = audio + 10 ** rng.uniform(-0.2, 0.2) * generators[event](rng)
     if "siren" in scene.both:
         audio = audio + _wail(scene)
     if "thunder" in scene.both:
         audio = audio + _rumble(scene, rng)
     if "rain" in scene.both:
-        audio = audio + 0.08 * _cut(rng, "rain")
+        audio = audio + 0.08 * _excerpt(rng, "rain")
     return np.clip(audio * 10 ** rng.uniform(-0.4, 0.1), -1, 1).astype(np.float32)
 
 
@@ -441,35 +444,35 @@ def sample(
     rng: np.random.Generator | None = None,
     streams: Sequence[str] = STREAMS,
 ) -> dict:
-    """What the loader hands on: rgb uint8 [T, H, W, 3], spec float32 [N, M], labels.
+    """Render a training example: rgb uint8 [T, H, W, 3], spec float32 [N, M], labels.
 
-    With `rng` the clip is roughened as cameras and codecs do, and now and then a stream is blanked
-    (black frames, digital silence) so that the model learns what one modality alone can tell; the
-    labels [31] are then followed by the parts [8]. Without all `streams` the others stay the same.
+    With `rng` the clip is degraded as by cameras and codecs, and in 8 % of the clips each a stream
+    is blanked (black frames, digital silence), so that the model learns to use one modality alone;
+    the labels [31] are then followed by those of AUX_LABELS [8]. Fewer `streams` leave the values
+    of the others unchanged.
     """
     times = (np.arange(clip.frames) + 0.5) * clip.frame_step
     blank = rng.random() if rng else 1.0
     if rng:
         times = times + rng.uniform(-0.06, 0.06)
-    shown, heard = "rgb" in streams and blank > 0.08, not 0.08 < blank < 0.16
-    video = frames(scene, times, clip.size) if shown else _black(clip)
-    audio = wave(scene) if "spec" in streams and heard else np.zeros_like(_clock())
+    black, silent = blank <= 0.08, 0.08 < blank < 0.16
+    if "rgb" in streams and not black:
+        video = frames(scene, times, clip.size)
+    else:
+        video = np.zeros((clip.frames, clip.size, clip.size, 3), np.uint8)
+    audio = wave(scene) if "spec" in streams and not silent else np.zeros_like(_times())
     if rng:
-        video, audio = _roughen(video, audio, rng)
-    made = {"labels": np.concatenate([scene.labels, scene.parts]) if rng else scene.labels}
+        video, audio = _degrade(video, audio, rng)
+    example = {"labels": np.concatenate([scene.labels, scene.aux_labels]) if rng else scene.labels}
     if "rgb" in streams:
-        made["rgb"] = video
+        example["rgb"] = video
     if "spec" in streams:
-        made["spec"] = log_mel(audio, clip.front_end)[: clip.spec_frames]
-    return made
+        example["spec"] = log_mel(audio, clip.front_end)[: clip.spec_frames]
+    return example
 
 
-def _black(clip: ClipConfig) -> np.ndarray:
-    return np.zeros((clip.frames, clip.size, clip.size, 3), np.uint8)
-
-
-def _roughen(video: np.ndarray, audio: np.ndarray, rng: np.random.Generator):
-    """Blur, grain and contrast of the video, and a gain of the audio, drawn at random."""
+def _degrade(video: np.ndarray, audio: np.ndarray, rng: np.random.Generator):
+    """Random blur, grain and contrast of the video, and random gain of the audio."""
     video = video.astype(np.float32)
     soft = np.float32(rng.uniform(0, 0.6))
     video[:, 1:-1] += soft / 4 * (video[:, :-2] - 2 * video[:, 1:-1] + video[:, 2:])
@@ -480,7 +483,7 @@ def _roughen(video: np.ndarray, audio: np.ndarray, rng: np.random.Generator):
 
 
 def render_samples(folder) -> Path:
-    """Write the clips of `SAMPLES`, 256 pixels a side, into a folder, as `render` does."""
+    """Write the clips of `SAMPLES`, 256 x 256 pixels, into a folder, as `render` does."""
     scenes = [scene(SPLITS["test"], index) for index, _ in SAMPLES.values()]
     return render(scenes, folder, size=256, names=list(SAMPLES))
 
@@ -492,40 +495,39 @@ def render(
     fps: float = 25.0,
     names: Sequence[str] | None = None,
 ) -> Path:
-    """The folder with each scene as an mp4 file (H.264 + AAC), labels.csv and key.json.
+    """Write each scene as an mp4 file (H.264 + AAC), and labels.csv and key.json; the folder.
 
-    The files are called world_0000.mp4 and so on, or by `names`, one a scene.
-
-    `key.json` holds, per file, the boxes of the singing shape by time and the pitch it sings.
+    The files are named world_0000.mp4 and so on, or by `names`, one per scene. key.json holds the
+    `answer_key` of each file.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     rows, keys = ["file,labels"], {}
-    for number, one in enumerate(tqdm(scenes, str(folder), unit="clip", disable=None)):
+    for number, scene in enumerate(tqdm(scenes, str(folder), unit="clip", disable=None)):
         name = f"{names[number] if names else f'world_{number:04d}'}.mp4"
         times = np.arange(round(SECONDS * fps)) / fps
-        media.write(folder / name, frames(one, times, size), fps, wave(one), RATE)
-        rows.append(f"{name},{'|'.join(one.names)}")
-        keys[name] = {k: np.round(v, 4).tolist() for k, v in answer_key(one, times).items()}
-    for name, text in (("labels.csv", "\n".join(rows) + "\n"), ("key.json", json.dumps(keys))):
-        write_text(folder / name, text)
+        media.write(folder / name, frames(scene, times, size), fps, wave(scene), RATE)
+        rows.append(f"{name},{'|'.join(scene.names)}")
+        keys[name] = {k: np.round(v, 4).tolist() for k, v in answer_key(scene, times).items()}
+    write_text(folder / "labels.csv", "\n".join(rows) + "\n")
+    write_text(folder / "key.json", json.dumps(keys))
     return folder
 
 
 def answer_key(scene: Scene, times: np.ndarray) -> dict[str, np.ndarray]:
-    """Where and when the sounding object is: times [T] in s, box [T, 4], pitch [T] in Hz.
+    """Position and pitch of the singing shape: times [T] in s, box [T, 4], pitch [T] in Hz.
 
-    A box is (left, top, right, bottom) in parts of the frame's side, downwards; it is empty [0, 4]
-    when no shape sings, and so is the pitch when there is no tone.
+    The box is as `box` returns it, empty [0, 4] if no shape sings; the pitch is empty [0] if there
+    is no tone.
     """
     pitch = scene.tone.pitch(times) if scene.tone else np.zeros(0)
-    sung = scene.tone and scene.singer is not None
-    where = box(scene.things[scene.singer], times) if sung else np.zeros((0, 4))
-    return {"times": times, "box": where, "pitch": pitch}
+    sings = scene.tone and scene.singer is not None
+    boxes = box(scene.things[scene.singer], times) if sings else np.zeros((0, 4))
+    return {"times": times, "box": boxes, "pitch": pitch}
 
 
-def box(thing: Thing, times: np.ndarray) -> np.ndarray:
-    """The box [T, 4] around a shape: left, top, right, bottom in parts of the frame's side."""
-    x, y = thing.centre(times)
+def box(thing: MovingShape, times: np.ndarray) -> np.ndarray:
+    """Bounding box [T, 4] of a shape: left, top, right, bottom as fractions of the frame's side."""
+    x, y = thing.center(times)
     r = 1.2 * thing.radius  # the arms of a tilted cross reach 1.19
     return np.clip(np.stack([x - r, y - r, x + r, y + r], axis=1), 0, 1)
