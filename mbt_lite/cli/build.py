@@ -15,10 +15,10 @@ from mbt_lite.cli.options import Debug
 
 @dataclass(frozen=True)
 class Build:
-    """Build a dataset for TFDS without TensorFlow: av_digits, or one over a table of videos.
+    """Build a dataset for TFDS without TensorFlow: av_digits, or one from a table of videos.
 
-    What is built already is kept. For many thousands of videos take `mbt-lite prepare`, which works
-    in parallel.
+    A dataset that exists is not built again. For many thousands of videos use `mbt-lite prepare`,
+    which works in parallel.
     """
 
     example: ClassVar[str] = "mbt-lite build av_digits --out tfds"
@@ -26,19 +26,19 @@ class Build:
     dataset: Positional[str]
     """av_digits (written and spoken digits; 24 MB are downloaded, 330 MB written), or a table."""
     out: Path
-    """The folder of datasets; also what tfds takes as data_dir."""
+    """The folder of datasets, which TFDS calls data_dir."""
     config: Literal["noisy", "clean"] = "noisy"
-    """Of av_digits. noisy: audio at -10 dB, pixels at deviation 1.5. clean: without noise."""
+    """For av_digits. noisy: audio at -10 dB, pixels at deviation 1.5. clean: without noise."""
     manual: Path | None = None
-    """Of av_digits: a folder with the published files, where there is no network."""
+    """For av_digits: a folder with the published files, to work without a network."""
     videos: Path | None = None
-    """Of a table: where its files are; otherwise beside it."""
+    """For a table: the folder of its files; default: beside it."""
     labels: Path | None = None
-    """Of a table: a file with the class names in order, such as class_labels_indices.csv."""
+    """For a table: a file with the class names in order, such as class_labels_indices.csv."""
     name: str | None = None
-    """Of a table: how its dataset is called; otherwise like the table."""
+    """For a table: the name of its dataset; default: that of the table."""
     front_end: str = "linear-mel"
-    """Of a table: the preset that makes the spectrograms."""
+    """For a table: the preset that computes the spectrograms."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -48,12 +48,12 @@ class Build:
 
         if self.manual and not self.manual.is_dir():
             raise ValueError(f"--manual {self.manual} is no folder.")
-        if self.manual and (gone := [f for f in FILES if not (self.manual / f).is_file()]):
-            raise ValueError(f"--manual {self.manual} lacks {', '.join(gone)}.")
-        logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of every config not its own
+        if self.manual and (missing := [f for f in FILES if not (self.manual / f).is_file()]):
+            raise ValueError(f"--manual {self.manual} lacks {', '.join(missing)}.")
+        logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns about configs not its own
         options = tfds.download.DownloadConfig(manual_dir=self.manual and str(self.manual))
         builder = self._digits() if self.dataset == "av_digits" else self._table()
-        with contextlib.redirect_stdout(sys.stderr):  # where TFDS reports its progress, too
+        with contextlib.redirect_stdout(sys.stderr):  # TFDS reports progress there, too
             builder.download_and_prepare(download_config=options)
         print(builder.data_dir)
         for name, split in builder.info.splits.items():

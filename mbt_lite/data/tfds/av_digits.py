@@ -1,11 +1,9 @@
-"""`av_digits`: the same digit written and spoken, both in noise."""
+"""The TFDS dataset `av_digits`: the same digit written and spoken, both in noise."""
 
 import io
-import shutil
 import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -13,7 +11,6 @@ from PIL import Image
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 from tensorflow_datasets.core.download.util import DownloadError
 
-from mbt_lite.checkpoints.download import by_hand
 from mbt_lite.config import ClipConfig
 from mbt_lite.data.tfds import digits
 from mbt_lite.data.tfds.base import Builder
@@ -22,9 +19,9 @@ from mbt_lite.features import log_mel
 _MNIST = "https://storage.googleapis.com/cvdf-datasets/mnist/"
 _SPOKEN = "https://github.com/Jakobovski/free-spoken-digit-dataset/archive/"
 URLS = {
-    "train_pictures": _MNIST + "train-images-idx3-ubyte.gz",
+    "train_images": _MNIST + "train-images-idx3-ubyte.gz",
     "train_labels": _MNIST + "train-labels-idx1-ubyte.gz",
-    "test_pictures": _MNIST + "t10k-images-idx3-ubyte.gz",
+    "test_images": _MNIST + "t10k-images-idx3-ubyte.gz",
     "test_labels": _MNIST + "t10k-labels-idx1-ubyte.gz",
     "recordings": _SPOKEN + "v1.0.9.tar.gz",
 }
@@ -37,7 +34,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(eq=False)
 class AvDigitsConfig(tfds.core.BuilderConfig):
-    """How much noise covers each stream. Another choice of values takes another name."""
+    """The noise in each stream; other values need another name."""
 
     snr: float | None = -10.0  # dB, voice over white noise; None: no noise
     pixel_noise: float = 1.5  # standard deviation on the 0..1 scale, before clipping
@@ -46,14 +43,14 @@ class AvDigitsConfig(tfds.core.BuilderConfig):
 
 
 class AvDigits(Builder):
-    """Pairs of a PNG image (28 x 28) and a WAV audio (1 s, 8 kHz) of the same digit.
+    """Pairs of a PNG image (28 x 28) and a WAV recording (1 s, 8 kHz) of the same digit.
 
-    Images are MNIST's, sounds those of the Free Spoken Digit Dataset. Tested are its official
-    recordings 0-4 of each speaker and digit with MNIST's test images; recordings 5-9 with every
-    sixth training video are for validation. No video is used twice.
+    The images are from MNIST, the recordings from the Free Spoken Digit Dataset. The test split has
+    the official test recordings 0-4 of each speaker and digit with MNIST's test images; the
+    validation split has recordings 5-9 with every sixth training image. No image is used twice.
 
-    The noise is part of the stored examples: whoever opens the folder, with whatever loader,
-    learns from and is tested on the same bytes.
+    The noise is part of the stored examples, so that every loader trains and tests on the same
+    bytes.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -67,8 +64,8 @@ class AvDigits(Builder):
     )
 
     @property
-    def made_of(self) -> dict:
-        """What decides the examples, besides the published files."""
+    def fingerprint(self) -> dict:
+        """What determines the examples, besides the published files."""
         config = self.builder_config
         return {name: getattr(config, name) for name in ("snr", "pixel_noise", "pairs", "seed")}
 
@@ -81,30 +78,30 @@ class AvDigits(Builder):
                 "label": tfds.features.ClassLabel(names=digits.LABELS),
             },
             homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
-            license="CC BY-SA 4.0 (sounds), CC BY-SA 3.0 (images)",
+            license="CC BY-SA 4.0 (recordings), CC BY-SA 3.0 (images)",
         )
 
     def _split_generators(self, dl_manager):
-        files = _fetched(dl_manager)
+        files = _download(dl_manager)
         recordings = digits.recordings(files["recordings"])
-        written = {
-            origin: digits.mnist(files[f"{origin}_pictures"], files[f"{origin}_labels"])
+        mnist = {
+            origin: digits.mnist(files[f"{origin}_images"], files[f"{origin}_labels"])
             for origin in ("train", "test")
         }
         return {
-            split: self._generate_examples(split, recordings, *written[_origin(split)])
+            split: self._generate_examples(split, recordings, *mnist[_origin(split)])
             for split in SPLITS
         }
 
     def _generate_examples(self, split, recordings, images, labels) -> Iterator[tuple]:
         config, part = self.builder_config, SPLITS.index(split)
-        spoken = [r for r in recordings if r.split == split]
-        seen = _images_of(split, len(images))
+        recordings = [recording for recording in recordings if recording.split == split]
+        numbers = _images_of(split, len(images))
         rng = np.random.default_rng([config.seed, part])
-        voices = np.array([recording.digit for recording in spoken])
-        made = digits.pairs(voices, labels[seen], config.pairs, rng)
-        for i, (heard, shown) in enumerate(made):
-            recording, number = spoken[heard], int(seen[shown])
+        spoken = np.array([recording.digit for recording in recordings])
+        pairs = digits.pairs(spoken, labels[numbers], config.pairs, rng)
+        for i, (index, image_index) in enumerate(pairs):
+            recording, number = recordings[index], int(numbers[image_index])
             noise = np.random.default_rng([config.seed, part, i])
             image = digits.noisy_image(images[number], config.pixel_noise, noise)
             audio = digits.noisy_audio(recording.wave, config.snr, noise)
@@ -113,36 +110,26 @@ class AvDigits(Builder):
             yield name, {"id": name, **files, "label": recording.digit}
 
 
-def _fetched(dl_manager) -> dict:
-    """Where the published files lie: in the manual folder, among the downloads, or now fetched.
+def _download(dl_manager) -> dict:
+    """Paths of the published files: in the manual folder, among the downloads, or downloaded now.
 
-    One after the other, so that none is under way any more when one fails.
+    One after the other, so that no other download is running when one fails.
     """
     try:
         return {name: dl_manager.download(url) for name, url in URLS.items()}
     except NonMatchingChecksumError as error:
-        _tidy(dl_manager)
-        found = str(error).splitlines()[0].rstrip(":")
+        cause = str(error).splitlines()[0].rstrip(":")
         raise ValueError(
-            f"{found}: it is not the published file. Try again; in the manual folder, replace it."
+            f"{cause}: it is not the published file. Try again; in the manual folder, replace it."
         ) from None
     except (DownloadError, OSError) as error:
-        _tidy(dl_manager)
-        raise OSError(f"the digits could not be downloaded ({error}). {_by_hand()}") from None
-
-
-def _by_hand() -> str:
-    """Every published file with its size, its address and its name in the manual folder."""
-    known = Path(__file__).with_name("checksums.tsv").read_text(encoding="utf-8")
-    rows = [line.split("\t") for line in known.splitlines()]
-    manual = Path("DIR of --manual DIR")
-    return by_hand([(int(size), url, manual / name) for url, size, _, name in rows])
-
-
-def _tidy(dl_manager) -> None:
-    """Remove what TFDS leaves of downloads that failed."""
-    for part in Path(dl_manager.download_dir).glob(f"{AvDigits.name}/*.tmp.*"):
-        shutil.rmtree(part, ignore_errors=True)
+        files = ", ".join(
+            f"{url} as {file}" for url, file in zip(URLS.values(), FILES, strict=True)
+        )
+        raise OSError(
+            f"the digits could not be downloaded ({error}). To work without a network, put {files} "
+            "into a folder and name it with --manual."
+        ) from None
 
 
 def _origin(split: str) -> str:
@@ -150,9 +137,9 @@ def _origin(split: str) -> str:
 
 
 def _images_of(split: str, count: int) -> np.ndarray:
-    """Which of a file's images a split may use."""
-    every = np.arange(count)
-    return {"test": every, "validation": every[5::6], "train": every[every % 6 != 5]}[split]
+    """The numbers of the images of a file that belong to a split."""
+    numbers = np.arange(count)
+    return {"test": numbers, "validation": numbers[5::6], "train": numbers[numbers % 6 != 5]}[split]
 
 
 def _png(image: np.ndarray) -> bytes:
@@ -184,24 +171,24 @@ def audio(stored: Mapping) -> np.ndarray:
 
 
 def sample(stored: Mapping, clip: ClipConfig) -> dict:
-    """What a loader hands on: id, rgb uint8 [T, H, W, 3], spec float32 [N, M], labels [10].
+    """A training example: id, rgb uint8 [T, H, W, 3], spec float32 [N, M], labels [10].
 
-    The video stands still for all frames; the second of audio is repeated to the clip's length,
-    brought to the front end's rate (nothing is added above 4 kHz).
+    All frames are the same; the second of audio is resampled to the front end's rate (nothing is
+    added above 4 kHz) and repeated to the clip's duration.
     """
-    shown = Image.fromarray(image(stored)).convert("RGB")
-    frame = np.asarray(shown.resize((clip.size, clip.size), Image.Resampling.BILINEAR))
+    rgb_image = Image.fromarray(image(stored)).convert("RGB")
+    frame = np.asarray(rgb_image.resize((clip.size, clip.size), Image.Resampling.BILINEAR))
     front = clip.front_end
-    heard = _resampled(audio(stored), round(digits.SECONDS * front.rate))
-    heard = np.resize(heard, clip.spec_frames * front.hop_samples)
+    second = _resampled(audio(stored), round(digits.SECONDS * front.rate))
+    samples = np.resize(second, clip.spec_frames * front.hop_samples)
     return {
         "id": stored["id"].decode(),
         "rgb": np.broadcast_to(frame, (clip.frames, *frame.shape)),
-        "spec": log_mel(heard, front)[: clip.spec_frames],
+        "spec": log_mel(samples, front)[: clip.spec_frames],
         "labels": np.eye(len(digits.LABELS), dtype=np.float32)[stored["label"]],
     }
 
 
-def _resampled(samples: np.ndarray, wanted: int) -> np.ndarray:
-    """float32 [wanted]: the same second with so many samples, by its Fourier series."""
-    return (np.fft.irfft(np.fft.rfft(samples), wanted) * (wanted / len(samples))).astype(np.float32)
+def _resampled(samples: np.ndarray, count: int) -> np.ndarray:
+    """float32 [count]: the same duration with so many samples, by its Fourier series."""
+    return (np.fft.irfft(np.fft.rfft(samples), count) * (count / len(samples))).astype(np.float32)

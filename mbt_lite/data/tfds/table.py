@@ -1,4 +1,4 @@
-"""A TFDS dataset over any table of labeled videos; it stores the clips that records store."""
+"""A TFDS dataset of any table of labeled videos; it stores the same clips as records do."""
 
 import hashlib
 import json
@@ -16,16 +16,17 @@ from mbt_lite.data.records import MELS, ROWS, Example
 from mbt_lite.data.tfds.base import Builder
 from mbt_lite.features import FRONT_ENDS
 
-UNSPLIT = "train"  # where rows go that name no split
+UNSPLIT = "train"  # the split of rows that name none
 MISSING = "there is no such file"
+STORED = ("id", "jpegs", "melspec", "wave", "start", "end")  # as in `records.Example`
 
 
 @dataclass(eq=False)
 class TableConfig(tfds.core.BuilderConfig):
-    """Which table, under which name. Another table or front end takes another name."""
+    """The table, and a name; another table or front end needs another name."""
 
     table: Path = Path("labels.csv")  # or a folder: whatever `tables.read` takes
-    videos: Path | None = None  # where the files are; None: beside the table
+    videos: Path | None = None  # folder of the files; None: beside the table
     names: Path | None = None  # class names in order; None: beside the table, or the labels sorted
     front_end: FrontEnd = FRONT_ENDS["linear-mel"]
 
@@ -34,26 +35,26 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
     """Clips of labelled videos: 25 JPEGs, 16,000 samples and 100 rows of log-mels a second.
 
     Files that cannot be used are left out; `left_out` says which and why. Clips are prepared one
-    after the other: for many thousands `mbt-lite prepare` is made, which works in parallel and
-    goes on after an interruption.
+    after the other; for many thousands use `mbt-lite prepare`, which works in parallel and
+    continues after an interruption.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
 
     def __init__(self, *, config: TableConfig, **options):
-        """As any TFDS builder; ValueError where the table cannot be read, see `read`."""
+        """As any TFDS builder; ValueError if the table cannot be read, see `tables.read`."""
         super().__init__(config=config, **options)
 
     @cached_property
     def rows(self) -> tables.AnnotationTable:
-        """What the table says."""
+        """The annotations of the table."""
         config = self.builder_config
         return tables.read(config.table, config.videos, config.names)
 
     @property
-    def made_of(self) -> dict:
-        """What decides the examples, besides the files: front end, classes, and the rows."""
+    def fingerprint(self) -> dict:
+        """What determines the examples, besides the files: front end, classes, and the rows."""
         rows = [
             [row.id, row.path is not None, row.start, row.end, row.labels, row.split]
             for row in self.rows.rows
@@ -106,24 +107,23 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
 
 
 def _stored(clip: Example) -> dict:
-    kept = ("id", "jpegs", "melspec", "wave", "start", "end")
-    return {name: getattr(clip, name) for name in kept} | {"labels": list(clip.labels)}
+    return {name: getattr(clip, name) for name in STORED} | {"labels": list(clip.labels)}
 
 
 class Clips:
-    """The clips of one split in a dataset's folder, by number, as `records.Shards` gives them.
+    """The clips of one split in a dataset's folder, by number, as in `records.Shards`.
 
     The folder is that of the version, such as tfds/table_dataset/kitchen/1.0.0.
     """
 
     def __init__(self, folder: str | Path, split: str):
-        built = tfds.builder_from_directory(str(folder))
-        info = built.info
+        builder = tfds.builder_from_directory(str(folder))
+        info = builder.info
         if split not in info.splits:
             raise ValueError(f"{folder} has no split {split}; it has {', '.join(info.splits)}.")
         self.front_end = dict(info.metadata)["front_end"]  # without mean and deviation
         self.labels = tuple(info.features["labels"].feature.names)
-        self.stored = built.as_data_source(split)
+        self.stored = builder.as_data_source(split)
 
     def __len__(self) -> int:
         return len(self.stored)
@@ -137,10 +137,5 @@ class Clips:
 def example(stored: Mapping, names: Sequence[str]) -> Example:
     """The clip of a stored example; `names` are those of the classes."""
     labels = tuple(int(number) for number in stored["labels"])
-    kept = ("jpegs", "melspec", "wave", "start", "end")
-    return Example(
-        id=stored["id"].decode(),
-        labels=labels,
-        names=tuple(names[number] for number in labels),
-        **{name: stored[name] for name in kept},
-    )
+    values = {name: stored[name] for name in STORED} | {"id": stored["id"].decode()}
+    return Example(**values, labels=labels, names=tuple(names[number] for number in labels))
