@@ -340,7 +340,7 @@ def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypa
     folders = [cache.cached(*variant, tmp_path).folder for variant in variants]
     assert len(set(folders)) == len(variants)
     assert cache.cached(*variants[0], tmp_path).folder == folders[0]
-    monkeypatch.setattr(world, "_cut", lambda rng, colour: np.zeros(32_000, np.float32))
+    monkeypatch.setattr(world, "_excerpt", lambda rng, colour: np.zeros(32_000, np.float32))
     assert cache.cached(*variants[0], tmp_path).folder not in folders  # the code has changed
     with pytest.raises(ValueError, match="clips of other sizes or windows"):
         next(Loader(cache.cached(*variants[0], tmp_path), replace(sampling, streams=streams), 1))

@@ -4,6 +4,7 @@ S samples of a recording   P images of a file
 """
 
 import gzip
+import os
 import re
 import tarfile
 import wave
@@ -40,7 +41,7 @@ class Recording(NamedTuple):
         return "validation" if self.index in VALIDATION else "train"
 
 
-def mnist(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
+def mnist(images: os.PathLike, labels: os.PathLike) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 [P, 28, 28], white on black, and labels uint8 [P] of two gzipped idx files.
 
     TFDS has compared the checksums of all files, so that they need no other checks.
@@ -50,7 +51,7 @@ def mnist(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
     return pixels.reshape(-1, 28, 28), digits
 
 
-def recordings(path: Path) -> list[Recording]:
+def recordings(path: os.PathLike) -> list[Recording]:
     """All recordings in the archive (.tar.gz) of the Free Spoken Digit Dataset, sorted by name."""
     result = []
     with tarfile.open(path, "r:gz") as archive:
