@@ -22,7 +22,6 @@ import pytest
 
 from mbt_lite import features, media
 from mbt_lite.config import WORLD_CLIP
-from mbt_lite.data import doctor
 from mbt_lite.demo import sandbox
 from mbt_lite.demo.sandbox import Reading, SandboxedReader
 
@@ -104,29 +103,6 @@ def test_what_was_unusual_is_told_in_sentences_without_lines_for_a_shell(reader,
     assert any("The audio is very faint" in note for note in notes)
     assert all(note.endswith((".", "!")) and "ffmpeg" not in note for note in notes)
     assert not any(str(tmp_path) in note or "mbt-lite" in note for note in notes)
-
-
-def test_the_doctor_may_look_at_the_middle_alone_and_says_where_that_is(tmp_path):
-    path = damage.film(tmp_path / "silent.mp4", 13.0, codecs=("libx264", "yuv420p", None))
-    with av.open(str(tmp_path / "long.mkv"), "w") as out, av.open(str(path)) as source:
-        video = out.add_stream_from_template(source.streams.video[0])
-        audio = out.add_stream("pcm_s16le", rate=8000, layout="mono")
-        hush = av.AudioFrame.from_ndarray(np.zeros((1, 8000 * 13), np.int16), "s16", "mono")
-        hush.sample_rate = 8000
-        out.mux(audio.encode(hush))
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = video
-                out.mux(packet)
-    one, five = (doctor.examine(tmp_path / "long.mkv", looks=looks) for looks in (1, 5))
-    np.testing.assert_array_equal(one.view.rgb, five.view.rgb)
-    assert (len(one.looks), len(five.looks)) == (1, 5)
-    assert "The audio is silent where the model looks (5.5-7.5 s)." in said(one)
-    assert "The audio is silent in all 5 places that were tried." in said(five)
-
-
-def said(report: doctor.Report) -> list[str]:
-    return [finding.found for finding in report.findings]
 
 
 def test_eight_threads_get_each_the_file_they_asked_for(reader, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -13,7 +14,7 @@ from mbt_lite.cli.options import AudioTrack, Debug, Model, load_model, media_fil
 
 @dataclass(frozen=True)
 class Doctor:
-    """Check whether clips are fit for a model: what was found, and what to do.
+    """Check whether clips are fit for a model: list the problems, and what to do about them.
 
     The exit code is 0 where all are fit, warnings or not, and 1 where one is not.
     """
@@ -25,7 +26,7 @@ class Doctor:
     model: Model = "world-tiny"
     audio_track: AudioTrack = None
     out: Path | None = None
-    """Also draw what was seen and heard: a .png, or a folder for several clips."""
+    """Also draw what the model sees and hears: a .png, or a folder for several clips."""
     json: bool = False
     """One JSON object a line instead of text."""
     debug: Debug = False
@@ -40,47 +41,46 @@ class Doctor:
             raise ValueError("no clip given; try: " + self.example)
         clips = media_files(self.clips)
         figures = _figures(clips, self.out)
-        known = zoo.find(self.model)  # then its weights are not needed
-        model = known or load_model(self.model)
-        clip_config = known.clip if known else model.clip_config
+        entry = zoo.find(self.model)  # if there is one, no weights are needed
+        model = entry or load_model(self.model)
+        clip_config = entry.clip if entry else model.clip_config
         clip_config = replace(clip_config, audio_track=self.audio_track)
-        streams, sick = model.config.streams, 0
+        streams, unfit = model.config.streams, 0
         for path in tqdm(clips, unit="clip", disable=len(clips) < 2 or None, leave=False):
             report = doctor.examine(path, clip_config, streams)
-            sick += not report.fit
+            unfit += not report.fit
             text = json.dumps(doctor.to_dict(report)) if self.json else doctor.note(report)
             tqdm.write(text, file=sys.stdout)
             sys.stdout.flush()
             if path in figures:
                 _draw(report, figures[path])
-        return int(sick > 0)
+        return int(unfit > 0)
 
 
 def _figures(clips: list[Path], out: Path | None) -> dict[Path, Path]:
-    """The video of each clip: `out` itself, or in that folder, `bell.mp4.png` for `bell.mp4`."""
+    """The figure of each clip: `out` itself, or in that folder, `bell.mp4.png` for `bell.mp4`."""
     if out is None:
         return {}
     if out.suffix.lower() == ".png":
         if len(clips) > 1:
-            raise ValueError(f"--out {out} is one video for {len(clips)} clips; name a folder.")
+            raise ValueError(f"--out {out} is one figure for {len(clips)} clips; name a folder.")
         return {clips[0]: out}
     if out.suffix.lower() in (".jpg", ".jpeg", ".svg", ".pdf"):
         raise ValueError(f"--out {out}: only .png images can be written.")
-    names = [clip.name for clip in clips]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice and len(set(clips)) == len(clips):
-        raise ValueError(f"several clips are called {twice[0]}; give them in separate commands.")
+    names = Counter(clip.name for clip in set(clips))
+    if repeated := sorted(name for name in names if names[name] > 1):
+        raise ValueError(f"several clips are called {repeated[0]}; give them in separate commands.")
     out.mkdir(parents=True, exist_ok=True)
     return {clip: out / f"{clip.name}.png" for clip in clips}
 
 
 def _draw(report, path: Path) -> None:
-    """Save the video of a report, if there was anything to see or to hear."""
+    """Save the figure of a report, if the clip could be read."""
     from tqdm import tqdm
 
     from mbt_lite import plot
 
-    said = f"{report.path} gives nothing to draw."
+    message = f"{report.path} gives nothing to draw."
     if report.view is not None:
-        said = f"drawn: {plot.save(plot.doctor(report), path)}"
-    tqdm.write(said, file=sys.stderr)
+        message = f"drawn: {plot.save(plot.doctor(report), path)}"
+    tqdm.write(message, file=sys.stderr)

@@ -23,7 +23,7 @@ import numpy as np
 from mbt_lite import features, media
 from mbt_lite.config import STREAMS, ClipConfig
 from mbt_lite.data import doctor
-from mbt_lite.data.doctor.advise import quoted
+from mbt_lite.data.doctor import quoted
 from mbt_lite.media import MediaError, encode
 from mbt_lite.media.container import FAILURES, chosen, opened
 from mbt_lite.media.isolate import TOO_LONG, Child, Lost
@@ -206,7 +206,7 @@ def _resident() -> int:
 
 def _read(name: str, windows: int, bounds: Limits) -> Reading:
     deadline, played = time.monotonic() + SHARE * bounds.seconds, _check(name, bounds)
-    report = doctor.examine(name, bounds.clip_config, bounds.streams, looks=1)
+    report = doctor.examine(name, bounds.clip_config, bounds.streams)
     if windows == 1 and report.view:  # the doctor looks where one window lies
         views = (report.view,)
     else:

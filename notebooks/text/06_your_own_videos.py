@@ -126,9 +126,7 @@ rows = [row for row in everything.rows if row.path not in silent]
 print(f"{len(everything.rows)} files, left out: {[path.name for path in silent]}")
 
 # %% [markdown]
-# (Sound that ends low is no harm here: some of our clips have low tones only. In a recording it
-# would mean a telephone, or a bad copy.) The torn file is still there, on purpose: we want to see
-# what it does to the next steps.
+# The torn file is still there, on purpose: we want to see what it does to the next steps.
 
 # %% [markdown]
 # ## 3. Hold some out, whole films only
