@@ -19,7 +19,7 @@ from mbt_lite import paths, plot
 from mbt_lite.config import BASE, MBTConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import blank_clip, init_params
-from mbt_lite.plot.cost import WAYS
+from mbt_lite.plot.training import FUSIONS
 
 FRAMES, LAYERS, BOTTLENECKS = (4, 8, 16, 32), (0, 4, 8), (5, 64, 256, 1024)
 ROUNDS = 2
@@ -48,7 +48,7 @@ def measure() -> dict:
 
 def _cases() -> Iterator[tuple[str, str, int, MBTConfig]]:
     eight = replace(train_step.CASES["8 frames"], drop_path=0.0)
-    for way, changes in WAYS.items():
+    for way, changes in FUSIONS.items():
         for frames in FRAMES:
             config = replace(BASE, rgb_shape=(frames, *BASE.rgb_shape[1:]), **changes)
             yield "video tokens", way, config.patches("rgb"), config

@@ -97,11 +97,11 @@ def test_multiply_adds_are_those_worked_out_by_hand(time, frames, layer, expecte
     sizes = LIGHT if frames == 8 else {}
     base = replace(BASE, spec_shape=(time, 128), fusion_layer=layer, **sizes)
     kinds = [FUSIONS[kind] for kind in ("bottleneck", "vanilla", "cross")]
-    found = [model_cost(replace(base, **kind)).gmacs for kind in kinds]
-    assert found == pytest.approx(expected, abs=1)
+    gmacs = [model_cost(replace(base, **kind)).gmacs for kind in kinds]
+    assert gmacs == pytest.approx(expected, abs=1)
 
 
-def test_the_picture_shows_what_the_alt_text_says():
+def test_the_figure_shows_what_the_alt_text_says():
     figure = plot.cost(BASE)
     layers, widths = figure.axes
     lines = {line.get_label(): line.get_ydata() for line in layers.get_lines()}

@@ -1,4 +1,4 @@
-"""What the images show: the numbers that were given, on a clock in seconds."""
+"""Figures show the numbers that they get, over time in seconds."""
 
 import io
 import threading
@@ -68,7 +68,7 @@ def test_a_batch_of_spectrograms_is_refused_in_a_sentence():
         plot.spectrogram(np.zeros((4, 200, 128)))
 
 
-def test_a_picture_is_drawn_into_the_axes_that_are_given():
+def test_a_figure_is_drawn_into_the_axes_that_are_given():
     ax = Figure().subplots()
     assert plot.spectrogram(np.zeros((10, 8)), ax=ax, title="quiet") is ax
     assert ax.get_title(loc="left") == "quiet"
@@ -97,7 +97,7 @@ def test_every_map_lies_over_all_of_its_frames_with_their_time_below():
         assert np.corrcoef(drawn.mean(-1).ravel(), pair.ravel())[0, 1] > 0.9
 
 
-def test_all_frames_share_one_attention_scale_at_the_resolution_of_the_picture():
+def test_all_frames_share_one_attention_scale_at_the_resolution_of_the_video():
     maps = grid((4, 3, 4), peak=(2, 1, 1))
     figure = plot.attention_on_frames(np.zeros((8, 24, 32, 3), np.uint8), maps)
     drawn = [overlay(ax) for ax in figure.axes if ax.images]
@@ -112,7 +112,7 @@ def test_long_clips_wrap_into_rows_without_empty_panels():
     assert len(figure.axes) == 12  # and the colour bar
 
 
-def test_frames_as_the_model_eats_them_look_like_frames_as_the_file_held_them():
+def test_frames_as_the_model_takes_them_look_like_frames_as_the_file_held_them():
     frames = RNG.integers(0, 256, (2, 8, 8, 3), np.uint8)
     maps = np.ones((2, 2, 2))
     bytes_, floats = (
@@ -134,7 +134,7 @@ def test_upsampling_keeps_the_peak_in_its_cell_and_a_flat_map_flat():
     np.testing.assert_allclose(plot.upsample(np.ones((3, 4)), (24, 32)), 1)
 
 
-def test_attention_to_sound_lies_on_the_clock_of_the_spectrogram():
+def test_attention_to_audio_lies_on_the_clock_of_the_spectrogram():
     maps = grid((10, 8), peak=(3, 5))
     ax = plot.attention_on_spectrogram(RNG.standard_normal((200, 128)), maps, FRONT)
     assert ax.get_xlim() == (0, 2.0)
@@ -145,7 +145,7 @@ def test_attention_to_sound_lies_on_the_clock_of_the_spectrogram():
     assert (frame // 20, mel // 16) == (3, 5)
 
 
-def test_where_nothing_is_attended_the_picture_below_stays_visible():
+def test_where_nothing_is_attended_the_image_below_stays_visible():
     ax = plot.attention_on_spectrogram(np.zeros((20, 16)), grid((2, 2), peak=(0, 0)) - 0.01)
     opacity = overlay(ax).get_alpha()
     assert opacity.min() == 0 and 0.5 < opacity.max() < 1
@@ -158,11 +158,11 @@ def test_the_words_for_attention_name_time_and_place():
     )
     assert "in frame 3 of 4" in plot.attention_on_frames_alt(maps)
     assert "spread evenly" in plot.attention_on_frames_alt(np.ones((4, 3, 3)))
-    sound = plot.attention_on_spectrogram_alt(grid((10, 8), peak=(3, 7)), seconds=2.0)
-    assert sound == "attention over 2.0 s of audio, highest near 0.7 s in the high pitches"
+    words = plot.attention_on_spectrogram_alt(grid((10, 8), peak=(3, 7)), seconds=2.0)
+    assert words == "attention over 2.0 s of audio, highest near 0.7 s in the high pitches"
 
 
-def seen_and_heard(start: float, frames: int = 8):
+def view_and_config(start: float, frames: int = 8):
     """A `View` with a tone of 1 kHz in the middle of its audio, and the `ClipConfig` it fits."""
     spec, times = tone(1000, start=1.0), start + np.arange(frames) * 0.25
     rgb, wave = np.zeros((frames, 24, 24, 3), np.uint8), np.zeros(32_000, np.float32)
@@ -170,14 +170,14 @@ def seen_and_heard(start: float, frames: int = 8):
 
 
 def maps_of(**peaks) -> AttentionMaps:
-    """Maps of layers 2 and 3 with two heads and two bottleneck tokens, whose peak is in layer 3, bottleneck token 1."""
+    """Maps of layers 2 and 3, two heads and two tokens; peaks in layer 3, bottleneck token 1."""
     shapes = {"rgb": (2, 2, 2, 4, 3, 3), "spec": (2, 2, 2, 10, 8)}
-    made = {s: grid(shapes[s], (1, slice(None), 1, *peak)) for s, peak in peaks.items()}
-    return AttentionMaps((2, 3), "bottleneck", made.get("rgb"), made.get("spec"))
+    maps = {s: grid(shapes[s], (1, slice(None), 1, *peak)) for s, peak in peaks.items()}
+    return AttentionMaps((2, 3), "bottleneck", maps.get("rgb"), maps.get("spec"))
 
 
-def test_attention_to_frames_and_sound_stand_on_the_clock_of_the_file():
-    view, clip_config = seen_and_heard(start=3.0)
+def test_attention_to_frames_and_audio_stand_on_the_clock_of_the_file():
+    view, clip_config = view_and_config(start=3.0)
     maps = maps_of(rgb=(2, 0, 2), spec=(5, 6))
     figure = plot.attention(view, maps, clip_config, token=1)
     panels = [ax for ax in figure.axes if ax.images and ax.get_xlabel()]
@@ -187,9 +187,9 @@ def test_attention_to_frames_and_sound_stand_on_the_clock_of_the_file():
     np.testing.assert_allclose(panels[4].lines[-1].get_xdata(), np.arange(3, 5, 0.25))
     assert figure.get_suptitle() == "what the bottleneck reads in layer 3, bottleneck token 1"
     assert plot.attention_alt(view, maps, clip_config, token=1) == (
-        "what the bottleneck reads in layer 3, bottleneck token 1; attention over 4 frames, highest at "
-        "4.00\N{EN DASH}4.25 s, at the top right; attention over 2.0 s of audio, highest near "
-        "4.1 s and 4724 Hz"
+        "what the bottleneck reads in layer 3, bottleneck token 1; attention over 4 frames, "
+        "highest at 4.00\N{EN DASH}4.25 s, at the top right; attention over 2.0 s of audio, "
+        "highest near 4.1 s and 4724 Hz"
     )
 
 
@@ -200,18 +200,18 @@ def test_of_many_maps_four_large_ones_are_drawn_and_the_highest_is_among_them():
     assert plot.maps.spread(maps[:3], 4) == [0, 1, 2]
 
 
-def test_another_layer_is_another_picture():
-    view, clip_config = seen_and_heard(start=0.0)
+def test_another_layer_is_another_figure():
+    view, clip_config = view_and_config(start=0.0)
     maps = maps_of(rgb=(2, 0, 2), spec=(5, 6))
     drawn = [plot.attention(view, maps, clip_config, layer) for layer in (0, 1)]
-    pictures = [plot.style.to_png(figure) for figure in drawn]
-    assert pictures[0] != pictures[1]
+    images = [plot.style.to_png(figure) for figure in drawn]
+    assert images[0] != images[1]
     assert "spread evenly" in plot.attention_alt(view, maps, clip_config, layer=0)
 
 
 @pytest.mark.parametrize(("stream", "panels"), [("rgb", 4), ("spec", 1)])
 def test_a_model_of_one_stream_gets_the_panels_of_that_stream(stream, panels):
-    view, clip_config = seen_and_heard(start=0.0)
+    view, clip_config = view_and_config(start=0.0)
     maps = maps_of(**{stream: (2, 0, 2) if stream == "rgb" else (5, 6)})
     figure = plot.attention(view, maps, clip_config)
     assert sum(bool(ax.images and ax.get_xlabel()) for ax in figure.axes) == panels
@@ -267,7 +267,7 @@ def test_a_key_that_no_row_has_is_answered_with_the_keys_there_are():
         plot.curves([{"step": 0, "loss": 3.0}], keys=("losss",))
 
 
-def test_a_notebook_shows_a_picture_without_pyplot_and_gradio_knows_its_class():
+def test_a_notebook_shows_a_figure_without_pyplot_and_gradio_knows_its_class():
     figure = plot.bars(["bell"], [0.5]).figure
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert type(figure) is Figure
@@ -305,9 +305,9 @@ def test_threads_draw_at_the_same_time_without_leaving_figures_behind():
     sizes = []
 
     def draw():
-        picture = io.BytesIO()
-        plot.spectrogram(np.zeros((20, 16)) + 1, FRONT).figure.savefig(picture, format="png")
-        sizes.append(len(picture.getvalue()))
+        png = io.BytesIO()
+        plot.spectrogram(np.zeros((20, 16)) + 1, FRONT).figure.savefig(png, format="png")
+        sizes.append(len(png.getvalue()))
 
     threads = [threading.Thread(target=draw) for _ in range(4)]
     for thread in threads:

@@ -18,7 +18,7 @@ class Cost:
 
     model: Model = "as500k-rgb-spec"
     out: Path | None = None
-    """Where the video goes: GFLOPs over fusion layer and over bottleneck tokens."""
+    """Also write a figure, a .png: GFLOPs over fusion layer and over bottleneck tokens."""
     json: bool = False
     """JSON instead of a table."""
     debug: Debug = False

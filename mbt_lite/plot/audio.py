@@ -23,10 +23,10 @@ def spectrogram(
     colorbar: bool = True,
     start: float = 0.0,
 ) -> Axes:
-    """Axes with a log-mel spectrogram [N, M] or [N, M, 3]: seconds across, pitch upwards.
+    """Axes with a log-mel spectrogram [N, M] or [N, M, 3] over time and frequency.
 
-    With `front_end` the vertical axis is marked in hertz; without, in mel bins, one every 10 ms.
-    The clock shows `start` (seconds) at the left edge.
+    With `front_end` the vertical axis is in hertz; without, in mel bins, with a hop of 10 ms. The
+    time axis begins at `start` seconds.
     """
     ax = ax or new_figure(6.4, 2.8).subplots()
     image = draw_spectrogram(ax, spec, front_end, AUDIO_MAP, start)
@@ -68,13 +68,13 @@ def draw_spectrogram(ax: Axes, spec, front_end: FrontEnd | None, cmap: str, star
 
 
 def spectrogram_extent(values, front_end: FrontEnd | None, start: float):
-    """Edges in seconds and mel bins, so that tick k stands at the middle of bin k."""
+    """Edges of the image in seconds and mel bins; the middle of bin k is at k."""
     frames, mels = values.shape
     return start, start + frames * (front_end or FrontEnd()).hop, -0.5, mels - 0.5
 
 
 def mel_bin(hz: float, front: FrontEnd) -> float:
-    """Where a frequency lies on the axis of mel bins; bin k has its peak at k."""
+    """Place of a frequency on the axis of mel bins; bin k has its peak at k."""
     low, high = hz_to_mel(front.low), hz_to_mel(front.high)
     return float((hz_to_mel(hz) - low) / (high - low) * (front.mels + 1) - 1)
 
@@ -88,7 +88,7 @@ def pitch(mel: int, front: FrontEnd | None) -> str:
 
 
 def one_channel(spec) -> np.ndarray:
-    """A spectrogram [N, M]; the model's three channels are copies, so the first one says it all."""
+    """A spectrogram as [N, M]; of the model's three channels, which are copies, the first."""
     values = np.asarray(spec, np.float32)
     if values.ndim != 2 and values.shape[2:] not in ((1,), (3,)):
         raise ValueError(

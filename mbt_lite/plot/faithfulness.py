@@ -1,21 +1,118 @@
-"""Plot the faithfulness of importance maps: scores of methods, deletion and insertion curves."""
+"""Plot importance maps of several methods, and how faithful these methods are."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from jaxtyping import Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from mbt_lite.plot.style import COLOURS, CYCLE, FAINT, INK, finish, new_figure
+from mbt_lite.config import ClipConfig
+from mbt_lite.features import View
+from mbt_lite.plot.maps import (
+    attention_on_frames_alt,
+    attention_on_spectrogram,
+    attention_on_spectrogram_alt,
+    common_scale,
+    grey,
+    overlay,
+    span,
+    spread,
+    under_maps,
+    upsample,
+)
+from mbt_lite.plot.style import (
+    COLOURS,
+    CYCLE,
+    DASHED,
+    INK,
+    LEGEND,
+    LINES,
+    finish,
+    grid_lines,
+    hide_frame,
+    new_figure,
+)
 
+MOST = 5  # frames in a row
+SIDE = 1.25  # inches, of a frame
+BOX = "#56d4ff"  # light blue: in no color map, and visible on dark and on light
 AIMS = {  # of columns in which more is not better
     "deletion": "less is better",
     "random weights": "near 0 is better",
 }
-LINES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ((0, (6, 1, 1, 1, 1, 1)), "v"))
 ACROSS = 3  # panels in a row, at most
 GREY = "#8b8f99"
 RANDOM = "random"  # the method that deletion is compared with
+
+
+# ---- maps ----
+
+
+def saliencies(
+    view: View,
+    rows: Sequence,
+    clip_config: ClipConfig,
+    captions: Mapping[str, str] | None = None,
+    box: Real[Any, "T 4"] | None = None,
+) -> Figure:
+    """A figure with a row for each `explain.Saliency` of one clip: frames, then the audio.
+
+    Every map has its own scale, from zero to its highest value; negative values, which speak
+    against the label, are not drawn. `captions` {method: note} are added to the titles of the rows;
+    `box` (left, top, right, bottom in parts of the side, per frame) is the true place of the
+    answer. Frames that share a map are shown as their mean.
+    """
+    streams = [s for s in ("rgb", "spec") if getattr(rows[0], s) is not None]
+    shown = spread(np.abs(rows[0].rgb), MOST) if "rgb" in streams else []
+    widths = [SIDE] * len(shown) + [3.0] * ("spec" in streams)
+    figure = new_figure(sum(widths) + 0.6, (SIDE + 0.75) * len(rows) + 0.1)
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, row in zip(parts, rows, strict=True):
+        axes = part.subplots(1, len(widths), squeeze=False, width_ratios=widths)[0]
+        for ax, index in zip(axes, shown, strict=False):
+            _frame(ax, view, row.rgb, index, box)
+        if "spec" in streams:
+            front, look = clip_config.front_end, {"colorbar": False, "start": view.start}
+            attention_on_spectrogram(view.spec, np.maximum(row.spec, 0), front, axes[-1], **look)
+        note = (captions or {}).get(row.method)
+        title = f"{row.title}: {note}" if note else row.title
+        part.suptitle(title, x=0.01, ha="left", color=INK, size=9.5)
+    return figure
+
+
+def saliencies_alt(view: View, rows: Sequence, clip_config: ClipConfig) -> str:
+    """A sentence for each map: when and where it is highest."""
+    front, seconds = clip_config.front_end, len(view.spec) * clip_config.front_end.hop
+    parts = []
+    for row in rows:
+        words = []
+        if row.rgb is not None:
+            words.append(attention_on_frames_alt(row.rgb, view.times))
+        if row.spec is not None:
+            words.append(attention_on_spectrogram_alt(row.spec, seconds, front, view.start))
+        parts.append(f"{row.method}: {'; '.join(words).replace('attention', 'importance')}")
+    return ". ".join(parts)
+
+
+def _frame(ax: Axes, view: View, maps: np.ndarray, index: int, box) -> None:
+    group, maps = under_maps(len(view.rgb), len(maps))[index], np.maximum(maps, 0)
+    image = view.rgb[group].mean(0)
+    ax.imshow(grey(image), interpolation="nearest")
+    overlay(ax, upsample(maps[index], image.shape[:2]), common_scale(maps))
+    if box is not None:
+        sides = np.asarray(box[group]) * len(image) - 0.5
+        (left, top), (right, bottom) = sides[:, :2].min(0), sides[:, 2:].max(0)
+        edge = {"fill": False, "edgecolor": BOX, "lw": 1.6}
+        ax.add_patch(Rectangle((left, top), right - left, bottom - top, **edge))
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel(span(view.times[group]), color=INK, size=8.5)
+    hide_frame(ax)
+
+
+# ---- scores of methods ----
 
 
 def faithfulness(scores) -> Figure:
@@ -33,10 +130,10 @@ def faithfulness(scores) -> Figure:
         _points(ax, scores, column)
     axes[0, 0].set_yticks(range(len(scores.methods)), scores.methods)
     axes[0, 0].set_ylim(len(scores.methods) - 0.5, -0.5)
-    said = f"{scores.clips} clips, 95 % intervals; dashed: chance; filled: better than chance"
+    title = f"{scores.clips} clips, 95 % intervals; dashed: chance; filled: better than chance"
     if np.isnan(scores.chance).any():
-        said += "; grey: no chance level"
-    figure.suptitle(said, x=0.01, ha="left", color=INK, size=10)
+        title += "; gray: no chance level"
+    figure.suptitle(title, x=0.01, ha="left", color=INK, size=10)
     return figure
 
 
@@ -50,8 +147,8 @@ def _points(ax: Axes, scores, column: int) -> None:
         whisker = {"xerr": None if np.isnan(half) else half, "capsize": 2.5, "lw": 1.4}
         ax.errorbar(mean, row, fmt="o", **whisker, **look)
     if not np.isnan(chance):
-        ax.axvline(chance, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=0)
-    ax.grid(axis="y", color=FAINT, lw=0.7)
+        ax.axvline(chance, color=INK, lw=0.9, ls=DASHED, zorder=0)
+    grid_lines(ax, "y")
     ax.margins(x=0.12)
     ax.locator_params(axis="x", nbins=4)
     ax.set_xlabel(AIMS.get(name, "more is better"))
@@ -59,8 +156,7 @@ def _points(ax: Axes, scores, column: int) -> None:
 
 
 def faithfulness_alt(scores) -> str:
-    """Sentences that say, for each column, which method is best and which do no better than chance,
-    as their interval reaches it."""
+    """Sentences that name, for each column, the best method and those no better than chance."""
     parts = [_column(scores, column) for column in range(len(scores.columns))]
     return f"scores of {len(scores.methods)} methods on {scores.clips} clips. " + " ".join(parts)
 
@@ -81,9 +177,9 @@ def _column(scores, column: int) -> str:
 
 
 def _better(scores, column: int) -> np.ndarray:
-    """Whether each method's whole interval lies on the good side of chance; [M] of bool.
+    """Which methods have all of their interval on the good side of chance; [M] of bool.
 
-    Without an interval, or without a chance level, nothing is known to be better.
+    Methods without an interval, and columns without a chance level, count as not better.
     """
     side = -1 if scores.columns[column] == "deletion" else 1
     ahead = side * (scores.mean[:, column] - scores.chance[column])
@@ -91,35 +187,29 @@ def _better(scores, column: int) -> np.ndarray:
 
 
 def deletion(curves) -> Figure:
-    """A figure of an `explain.Curves`: a label's probability while the most important patches go
-    (left) and come (right), a line per method; patches at random in grey.
+    """A figure of an `explain.Curves`: a label's probability while the most important patches are
+    removed (left) and inserted (right), a line per method; patches at random in gray.
     """
     figure = new_figure(8.4, 4.6)
     axes = figure.subplots(1, 2, sharey=True)
     for ax, (name, (aim, change), lines) in zip(axes, _panels(curves), strict=True):
-        for place, (method, line) in enumerate(_random_last(lines)):
+        for place, (method, line) in enumerate(sorted(lines.items(), key=_is_random)):
             label = f"{method} {np.mean(line):.2f}"
             ax.plot(100 * np.asarray(curves.fractions), line, label=label, **_look(method, place))
         ax.set(xlim=(0, 100), ylim=(-0.02, 1.02), xlabel=f"share of patches {change} (%)")
-        ax.grid(color=FAINT, lw=0.7)
-        ax.set_axisbelow(True)
-        _legend(ax)
+        grid_lines(ax)
+        look = {"title_fontsize": 9, "ncols": 2, "columnspacing": 1.2, **LEGEND, "fontsize": 9}
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
+        legend = ax.legend(title="method, mean of its line", **look, **place)
+        legend.get_title().set_color(INK)
         finish(ax, f"{name}: {aim} is better")
     axes[0].set_ylabel("probability of the label")
     return finish(axes[0], None).figure
 
 
-def _legend(ax: Axes) -> None:
-    """Methods with the mean height of their lines, below the axes."""
-    look = {"frameon": False, "labelcolor": INK, "fontsize": 9, "title_fontsize": 9, "ncols": 2}
-    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17)}
-    legend = ax.legend(title="method, mean of its line", columnspacing=1.2, **look, **place)
-    legend.get_title().set_color(INK)
-
-
 def _look(method: str, place: int) -> dict:
     if method == RANDOM:
-        return {"color": GREY, "ls": (0, (4, 3)), "lw": 1.6}
+        return {"color": GREY, "ls": DASHED, "lw": 1.6}
     line, mark = LINES[place % len(LINES)]
     return {"color": CYCLE[place % len(CYCLE)], "ls": line, "marker": mark, "ms": 4, "lw": 1.6}
 
@@ -137,10 +227,10 @@ def deletion_alt(curves) -> str:
 
 
 def _panels(curves):
-    """Of each panel its name, what is better and what is done to the patches, and its lines."""
-    yield "deletion", ("lower", "taken away"), curves.deletion
-    yield "insertion", ("higher", "shown"), curves.insertion
+    """The name of each panel, the better direction, what happens to the patches, the lines."""
+    yield "deletion", ("lower", "removed"), curves.deletion
+    yield "insertion", ("higher", "inserted"), curves.insertion
 
 
-def _random_last(lines: Mapping) -> list:
-    return sorted(lines.items(), key=lambda pair: pair[0] == RANDOM)
+def _is_random(pair: tuple) -> bool:
+    return pair[0] == RANDOM

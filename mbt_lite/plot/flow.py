@@ -15,30 +15,38 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from mbt_lite.plot.effects import CHANGE_MAP, change_scale, signed
-from mbt_lite.plot.style import COLOURS, FAINT, INK, add_colorbar, finish, hide_frame, new_figure
+from mbt_lite.plot.effects import CHANGE_MAP, change_scale
+from mbt_lite.plot.style import (
+    COLOURS,
+    FAINT,
+    INK,
+    add_colorbar,
+    finish,
+    hide_frame,
+    new_figure,
+    signed,
+)
 
-ANCHORS = {"spec": 0.0, "rgb": 1.0}  # audio stands on the ground, the video hangs from the top
+ANCHORS = {"spec": 0.0, "rgb": 1.0}  # audio is aligned at the bottom, video at the top
 BOTTLENECK = 0.9  # height for all bottleneck tokens together; the streams have 1
-NODE, HAIR = 0.015, 0.003  # least height of a node and of a band
+NODE, HAIRLINE = 0.015, 0.003  # least height of a node and of a band
 GAP = 0.09  # between nodes
 WIDTH = 0.045  # of a node; columns are 1 apart
 HALO = [withStroke(linewidth=2.5, foreground="white")]
 TITLES = {
-    "attention": "What the answer reads, and the way it took",
-    "cause": "The way it took, and what cutting it changes",
+    "attention": "What the answer reads, and through which bottleneck tokens",
+    "cause": "What the answer reads, and what cutting a band changes",
 }
 
 
 def flow(flow, colour_by: str = "attention", layer: int | None = None) -> Figure:
-    """A figure of an `explain.Flow`: columns before and after each fused layer, in each a bar per
+    """A figure of an `explain.Flow`: columns before and after each fused layer, in each a node per
     stream and per bottleneck token, and between them bands as wide as their share of the answer's
     reading.
 
-    Bands that touch a bottleneck token are widened by a factor that the figure names. With
-    `colour_by` "attention" a band has the colour of where it comes from; with "cause" that of the
-    change of the label's logit when it is cut. The bands of other layers than `layer`, if given,
-    are faded.
+    Bands to and from bottleneck tokens are widened by a factor that the figure names. `colour_by`
+    "attention" gives a band the color of its source; "cause" colors it by the change of the
+    label's logit when it is cut. With `layer`, the bands of the other layers are faded.
     """
     if layer is not None and layer not in flow.layers:
         raise ValueError(f"layer={layer}: the streams meet in layers {tuple(flow.layers)}.")
@@ -50,36 +58,31 @@ def flow(flow, colour_by: str = "attention", layer: int | None = None) -> Figure
     ax = new_figure(max(2.1 * len(flow.layers) + 2.6, 6.4), 5.6).subplots()
     (_attention if colour_by == "attention" else _cause)(ax, flow, layout)
     if layer is not None:
-        _fade(ax, f"in layer {layer}")
+        for band in ax.patches:
+            if not band.get_gid().endswith(f"in layer {layer}"):
+                band.set_alpha(0.07)
     _nodes(ax, flow, layout)
-    _frame(ax, flow, layout)
+    _axes(ax, flow, layout)
     finish(ax, TITLES[colour_by]).tick_params(length=0)
     return ax.figure
 
 
-def _fade(ax: Axes, kept: str) -> None:
-    """All bands but those of one layer nearly gone."""
-    for band in ax.patches:
-        if not band.get_gid().endswith(kept):
-            band.set_alpha(0.07)
-
-
 @dataclass(frozen=True)
 class _Layout:
-    """Where everything stands, in heights of the streams."""
+    """Places of nodes and bands; all streams together have height 1."""
 
-    factor: int  # how much wider bands are drawn that touch a bottleneck token
+    factor: int  # by which bands to and from bottleneck tokens are widened
     widths: np.ndarray  # [L, G, G] of bands
     lows: np.ndarray  # [L + 1, G] lower edge of nodes
     heights: np.ndarray  # [L + 1, G]
-    starts: np.ndarray  # [L, G, G] lower edge of bands where they begin
-    ends: np.ndarray  # [L, G, G] and where they end
+    starts: np.ndarray  # [L, G, G] lower edge of bands at their left end
+    ends: np.ndarray  # [L, G, G] and at their right end
 
 
 def _lay_out(flow) -> _Layout:
     order, anchors, factor = _order(flow), _anchors(flow), _factor(flow)
     widths = flow.mass * np.where(_stays(flow), 1, factor)
-    widths = np.where(flow.mass > 0, np.maximum(widths, HAIR), 0)
+    widths = np.where(flow.mass > 0, np.maximum(widths, HAIRLINE), 0)
     nothing = np.zeros_like(widths[:1, 0])
     leaving = np.concatenate([widths.sum(2), nothing])
     coming = np.concatenate([nothing, widths.sum(1)])
@@ -94,23 +97,22 @@ def _lay_out(flow) -> _Layout:
 
 
 def _stacked(bands: np.ndarray, floors: np.ndarray, order: list[int]) -> np.ndarray:
-    """Lower edges [L, G, G] of the bands of nodes, which stand in the order of their other ends."""
-    made = np.empty_like(bands)
-    made[..., order] = np.cumsum(bands[..., order], -1) - bands[..., order]
-    return made + floors[..., None]
+    """Lower edges [L, G, G] of the bands at nodes with these floors, stacked in this order."""
+    edges = np.empty_like(bands)
+    edges[..., order] = np.cumsum(bands[..., order], -1) - bands[..., order]
+    return edges + floors[..., None]
 
 
 def _order(flow) -> list[int]:
-    """Groups from the ground up: the audio, the bottleneck tokens, the video."""
-    streams = len(flow.streams)
-    bottlenecks = range(len(flow.groups) - 1, streams - 1, -1)
-    return [flow.streams.index("spec"), *bottlenecks, flow.streams.index("rgb")]
+    """Groups from bottom to top: the audio, the bottleneck tokens, the video."""
+    tokens = range(len(flow.groups) - 1, len(flow.streams) - 1, -1)
+    return [flow.streams.index("spec"), *tokens, flow.streams.index("rgb")]
 
 
 def _anchors(flow) -> np.ndarray:
-    """Where in its lane a node stands, from 0, the ground, to 1."""
-    bottlenecks = len(flow.groups) - len(flow.streams)
-    return np.array([*(ANCHORS[stream] for stream in flow.streams), *[0.5] * bottlenecks])
+    """The place of each group within its lane, from 0, the bottom, to 1, the top."""
+    tokens = len(flow.groups) - len(flow.streams)
+    return np.array([*(ANCHORS[stream] for stream in flow.streams), *[0.5] * tokens])
 
 
 def _bottlenecks(flow) -> np.ndarray:
@@ -119,48 +121,43 @@ def _bottlenecks(flow) -> np.ndarray:
 
 
 def _stays(flow) -> np.ndarray:
-    """Which edges stay in a stream, [G, G]."""
+    """Which edges stay in the streams, [G, G] of bool."""
     return ~_bottlenecks(flow)[:, None] & ~_bottlenecks(flow)
 
 
-def _passes(flow) -> np.ndarray:
-    """Which edges write a bottleneck token or read one, [G, G]."""
-    return _bottlenecks(flow)[:, None] != _bottlenecks(flow)
-
-
 def _factor(flow) -> int:
-    """A round number by which bands are widened so that the fullest column of bottleneck tokens is seen."""
+    """A round factor for bands to and from bottleneck tokens, so that their fullest column fits."""
     fullest = (flow.mass * ~_stays(flow)).sum((1, 2)).max()
-    wanted = BOTTLENECK / max(fullest, 1e-3)
-    return max(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if step <= max(wanted, 1))
+    factor = BOTTLENECK / max(fullest, 1e-3)
+    return max(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if step <= max(factor, 1))
 
 
 # Bands
 
 
 def _attention(ax: Axes, flow, layout: _Layout) -> None:
-    """Bands in the colour of where they come from; those that stay are pale."""
+    """Bands in the color of their source; those that stay in a stream are pale."""
     colours = _colours(flow)
     for layer, i, j in _edges(flow):
         alpha = 0.22 if _stays(flow)[i, j] else 0.6
         _band(ax, flow, layout, (layer, i, j), color=colours[i], alpha=alpha, lw=0.5)
     edge = _largest(flow, flow.mass)
-    _say(ax, layout, edge, _share(flow.mass[edge]))
+    _label_band(ax, layout, edge, _share(flow.mass[edge]))
 
 
 def _cause(ax: Axes, flow, layout: _Layout) -> None:
-    """Bands in the colour of what cutting them changes, small changes below large ones."""
+    """Bands in the color of the change when they are cut, large changes on top."""
     scale, sizes = change_scale(flow.effect), np.nan_to_num(np.abs(flow.effect), nan=-1)
     for edge in sorted(_edges(flow), key=lambda edge: sizes[edge]):
-        _band(ax, flow, layout, edge, **_look(-flow.effect[edge], scale))
+        _band(ax, flow, layout, edge, **_band_style(-flow.effect[edge], scale))
     edge = _largest(flow, flow.effect)
-    _say(ax, layout, edge, signed(-flow.effect[edge]))
+    _label_band(ax, layout, edge, signed(-flow.effect[edge]))
     image = ScalarMappable(scale, CHANGE_MAP)
     add_colorbar(ax, image, f"change of the logit of “{flow.label}” when cut")
 
 
-def _look(change: float, scale: Normalize) -> dict:
-    """A strong change has a strong line, which shows where the band is but a hair."""
+def _band_style(change: float, scale: Normalize) -> dict:
+    """Colors of a band by its change; the outline shows large changes of thin bands."""
     if np.isnan(change):
         return {"color": FAINT, "alpha": 0.6, "lw": 0.5}
     face, strength = colormaps[CHANGE_MAP](scale(change)), abs(change) / scale.vmax
@@ -169,9 +166,9 @@ def _look(change: float, scale: Normalize) -> dict:
 
 
 def _edges(flow) -> list[tuple[int, int, int]]:
-    """Edges along which something flows, those within a stream first."""
-    found = [tuple(int(n) for n in edge) for edge in np.argwhere(flow.mass > 0)]
-    return sorted(found, key=lambda edge: not _stays(flow)[edge[1:]])
+    """Edges (layer's index, source, target) with mass, those within a stream first."""
+    edges = [tuple(int(n) for n in edge) for edge in np.argwhere(flow.mass > 0)]
+    return sorted(edges, key=lambda edge: not _stays(flow)[edge[1:]])
 
 
 def _band(ax: Axes, flow, layout: _Layout, edge: tuple[int, int, int], **look) -> None:
@@ -187,18 +184,18 @@ def _band(ax: Axes, flow, layout: _Layout, edge: tuple[int, int, int], **look) -
     ax.add_patch(PathPatch(path, gid=_named(flow, edge), **look))
 
 
-def _say(ax: Axes, layout: _Layout, edge: tuple[int, int, int], words: str) -> None:
-    """A number in the middle of a band."""
+def _label_band(ax: Axes, layout: _Layout, edge: tuple[int, int, int], number: str) -> None:
+    """Write a number in the middle of a band."""
     y = (layout.starts[edge] + layout.ends[edge] + layout.widths[edge]) / 2
     look = {"color": INK, "size": 9, "weight": "bold", "ha": "center", "va": "center"}
-    ax.text(edge[0] + 0.5, y, words, path_effects=HALO, zorder=4, **look)
+    ax.text(edge[0] + 0.5, y, number, path_effects=HALO, zorder=4, **look)
 
 
-# Nodes and words
+# Nodes and axes
 
 
 def _nodes(ax: Axes, flow, layout: _Layout) -> None:
-    """Bars, with the share of each; and on what stays in a stream, how much that is."""
+    """Nodes with their shares, and the share of each band that stays in a stream."""
     colours, shares = _colours(flow), _shares(flow)
     for (column, group), share in np.ndenumerate(shares):
         low, height = layout.lows[column, group], layout.heights[column, group]
@@ -206,7 +203,8 @@ def _nodes(ax: Axes, flow, layout: _Layout) -> None:
         name = f"{flow.groups[group]}, column {column}"
         colour = colours[group] if share > 0 else FAINT
         ax.add_patch(Rectangle(place, WIDTH, height, color=colour, lw=0, zorder=3, gid=name))
-        _percent(ax, flow, (column, low, height), group, share)
+        if share > 0:
+            _label_node(ax, flow, (column, low, height), group, share)
     for layer, stream in np.ndindex(len(flow.layers), len(flow.streams)):
         edge = (layer, stream, stream)
         y = layout.starts[edge] + layout.widths[edge] / 2
@@ -214,11 +212,9 @@ def _nodes(ax: Axes, flow, layout: _Layout) -> None:
         ax.text(layer + 0.5, y, f"{_share(flow.mass[edge])} stays", **look)
 
 
-def _percent(ax: Axes, flow, place: tuple[float, float, float], group: int, share: float) -> None:
-    """A node's share: below the audio, above all others; nothing where there is none."""
+def _label_node(ax, flow, place: tuple[float, float, float], group: int, share: float) -> None:
+    """Write a node's share: below the audio, above all others."""
     column, low, height = place
-    if share == 0:
-        return
     down = group == flow.streams.index("spec")
     y, side = (low - 0.012, "top") if down else (low + height + 0.008, "bottom")
     size = 7.5 if _bottlenecks(flow)[group] else 9.5
@@ -226,49 +222,47 @@ def _percent(ax: Axes, flow, place: tuple[float, float, float], group: int, shar
     ax.text(column, y, _share(share), zorder=4, **look)
 
 
-def _frame(ax: Axes, flow, layout: _Layout) -> None:
+def _axes(ax: Axes, flow, layout: _Layout) -> None:
     """Names of columns below and of groups at the left, and what the widths mean."""
     columns = len(flow.layers) + 1
     names = [f"before\nlayer {flow.layers[0]}", *(f"after\nlayer {n}" for n in flow.layers)]
+    groups = [group.removeprefix("bottleneck ") for group in flow.groups]
     ax.set_xticks(range(columns), names)
-    ax.set_yticks(layout.lows[0] + layout.heights[0] / 2, flow.groups)
+    ax.set_yticks(layout.lows[0] + layout.heights[0] / 2, groups)
     ax.set(xlim=(-0.12, columns - 1 + 0.14))
     ax.set_ylim(GAP - 0.08, (layout.lows + layout.heights).max() + 0.08)
-    ax.set_xlabel(_scale_words(layout.factor))
+    widths = "width of a band: its share of the answer's reading"
+    if layout.factor > 1:
+        widths += f";\nbands to and from bottleneck tokens are drawn {layout.factor} times as wide"
+    ax.set_xlabel(f"{widths};\nhairlines: less than {100 * HAIRLINE / layout.factor:.1g} %")
     hide_frame(ax)
 
 
-def _scale_words(factor: int) -> str:
-    width = "width of a band: its share of the answer's reading"
-    hair = f"hairlines: less than {100 * HAIR / factor:.1g} %"
-    if factor == 1:
-        return f"{width}; {hair}"
-    return f"{width};\nbands that touch a bottleneck token are drawn {factor} times as wide; {hair}"
+# Sentences
 
 
 def flow_alt(flow) -> str:
-    """Sentences that say which bottleneck token carries most from stream to stream, through which edge most
-    flows, which one matters most to the label, and whether these are the same.
+    """Sentences that name the bottleneck token that carries most from stream to stream, the edge
+    with most attention, the edge that changes the label most, and whether these are the same.
     """
-    shares = zip(flow.groups, _shares(flow)[0, : len(flow.streams)], strict=False)
-    streams = " and ".join(f"{_share(share)} in the {name}" for name, share in shares)
+    pairs = zip(flow.groups, _shares(flow)[0, : len(flow.streams)], strict=False)
+    streams = " and ".join(f"{_share(share)} in the {name}" for name, share in pairs)
+    count = len(flow.layers)
+    layers = f"{count} fused layer{'s' * (count > 1)}"
     parts = [
-        f"what the answer reads through {_layers(flow)}: {streams} before",
-        *(_carrier(flow, *pair) for pair in (("spec", "rgb"), ("rgb", "spec"))),
+        f"what the answer reads through {layers}: {streams} before",
+        _carrier(flow, "spec", "rgb"),
+        _carrier(flow, "rgb", "spec"),
         *_verdict(flow),
     ]
     return "; ".join(parts)
 
 
-def _layers(flow) -> str:
-    return "1 fused layer" if len(flow.layers) == 1 else f"{len(flow.layers)} fused layers"
-
-
 def _carrier(flow, source: str, target: str) -> str:
     """Such as "from audio to video most through bottleneck token 2 (1.4 % of the reading)"."""
     carried = _carried(flow, flow.streams.index(source), flow.streams.index(target))
-    ways = [flow.groups[flow.streams.index(stream)] for stream in (source, target)]
-    start = f"from {ways[0]} to {ways[1]}"
+    names = [flow.groups[flow.streams.index(stream)] for stream in (source, target)]
+    start = f"from {names[0]} to {names[1]}"
     if not carried.any():
         return f"{start} nothing through any bottleneck token"
     token = len(flow.streams) + int(carried.argmax())
@@ -276,35 +270,36 @@ def _carrier(flow, source: str, target: str) -> str:
 
 
 def _carried(flow, source: int, target: int) -> np.ndarray:
-    """Shares [Z] that each bottleneck token takes up from one stream and hands to another, at its own place."""
+    """Share [Z] that each bottleneck token reads from one stream and passes to another."""
     bottlenecks = np.flatnonzero(_bottlenecks(flow))
-    held = handed = np.zeros(len(bottlenecks))
+    held = passed = np.zeros(len(bottlenecks))
     for mass in flow.mass:
         total = np.maximum(mass.sum(1)[bottlenecks], 1e-12)
-        handed = handed + held * mass[bottlenecks, target] / total
+        passed = passed + held * mass[bottlenecks, target] / total
         held = held * mass[bottlenecks, bottlenecks] / total + mass[source, bottlenecks]
-    return handed
+    return passed
 
 
 def _verdict(flow) -> list[str]:
-    """The edge through which most flows, the one that matters most, and whether they agree."""
+    """The edge with most attention, the edge that matters most, and whether they agree."""
     widest = _largest(flow, flow.mass)
-    said = [f"largest attention edge: {_named(flow, widest)} ({_share(flow.mass[widest])})"]
+    parts = [f"largest attention edge: {_named(flow, widest)} ({_share(flow.mass[widest])})"]
     if flow.effect is None:
-        return said
+        return parts
     change = f"changes the logit of {flow.label} by"
     strongest = _largest(flow, flow.effect)
     cut = f"cutting it {change} {signed(-flow.effect[strongest])}"
-    said.append(f"largest causal edge: {_named(flow, strongest)} ({cut})")
+    parts.append(f"largest causal edge: {_named(flow, strongest)} ({cut})")
     if strongest == widest:
-        return [*said, "attention and cause agree: these are the same edge"]
+        return [*parts, "attention and cause agree: these are the same edge"]
     other = f"cutting the largest attention edge {change} {signed(-flow.effect[widest])}"
-    return [*said, f"attention and cause disagree: {other}"]
+    return [*parts, f"attention and cause disagree: {other}"]
 
 
 def _largest(flow, values: np.ndarray) -> tuple[int, int, int]:
-    """The edge to or from a bottleneck token (layer's place, from, to) whose value is largest in size."""
-    sizes = np.where(_passes(flow), np.nan_to_num(np.abs(values)), -1)
+    """The edge between stream and bottleneck token with the value of the largest size."""
+    crosses = _bottlenecks(flow)[:, None] != _bottlenecks(flow)
+    sizes = np.where(crosses, np.nan_to_num(np.abs(values)), -1)
     return tuple(int(n) for n in np.unravel_index(sizes.argmax(), sizes.shape))
 
 

@@ -8,7 +8,18 @@ from jaxtyping import Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbt_lite.plot.style import COLOURS, CYCLE, FAINT, INK, finish, hide_frame, new_figure
+from mbt_lite.plot.style import (
+    COLOURS,
+    CYCLE,
+    FAINT,
+    INK,
+    LEGEND,
+    finish,
+    grid_lines,
+    hide_frame,
+    new_figure,
+    percent,
+)
 
 
 def bars(
@@ -25,14 +36,29 @@ def bars(
     heights = np.arange(len(pairs))
     ax.barh(heights, [1.0] * len(pairs), height=0.3, color=FAINT, alpha=0.55)
     ax.barh(heights, [p for _, p in pairs], height=0.3, color=colour, label="probability")
+    look = {"color": INK, "size": 9.5, "va": "bottom"}
     for height, (label, probability) in zip(heights, pairs, strict=True):
-        ax.text(0, height - 0.24, label, color=INK, size=9.5, va="bottom")
-        ax.text(
-            1, height - 0.24, _percent(probability), color=INK, size=9.5, va="bottom", ha="right"
-        )
+        ax.text(0, height - 0.24, label, **look)
+        ax.text(1, height - 0.24, percent(probability), ha="right", **look)
     ax.set(xlim=(0, 1), ylim=(len(pairs) - 0.6, -0.75), xticks=[], yticks=[])
     hide_frame(ax)
     return finish(ax, title)
+
+
+def bars_alt(
+    labels: Sequence[str], probabilities: Real[Any, " C"] | Sequence[float], top: int = 5
+) -> str:
+    """A sentence that lists the most probable labels with their probabilities."""
+    pairs = _ranked(labels, probabilities, top)
+    return "most probable: " + ", ".join(f"{label} {percent(p)}" for label, p in pairs)
+
+
+def _ranked(labels, probabilities, top: int) -> list[tuple[str, float]]:
+    values = np.asarray(probabilities, np.float32)
+    if len(labels) != len(values):
+        raise ValueError(f"{len(labels)} labels do not name {len(values)} probabilities.")
+    order = np.argsort(-values, kind="stable")[:top]
+    return [(labels[i], float(values[i])) for i in order]
 
 
 def compare_bars(predictions: Mapping[str, Iterable[tuple[str, float]]], top: int = 5) -> Figure:
@@ -50,70 +76,44 @@ def compare_bars(predictions: Mapping[str, Iterable[tuple[str, float]]], top: in
     return figure
 
 
-def bars_alt(
-    labels: Sequence[str], probabilities: Real[Any, " C"] | Sequence[float], top: int = 5
-) -> str:
-    """A sentence that lists the most probable labels with their probabilities."""
-    pairs = _ranked(labels, probabilities, top)
-    return "most probable: " + ", ".join(f"{label} {_percent(p)}" for label, p in pairs)
-
-
-def _ranked(labels, probabilities, top: int) -> list[tuple[str, float]]:
-    values = np.asarray(probabilities, np.float32)
-    if len(labels) != len(values):
-        raise ValueError(f"{len(labels)} labels do not name {len(values)} probabilities.")
-    order = np.argsort(-values, kind="stable")[:top]
-    return [(labels[i], float(values[i])) for i in order]
-
-
-def _percent(probability: float) -> str:
-    return "< 1 %" if 0 < probability < 0.005 else f"{probability:.0%}".replace("%", " %")
-
-
 def curves(
     records: Iterable[Mapping[str, Any]],
     keys: Sequence[str] = ("loss",),
     ax: Axes | None = None,
     title: str | None = None,
-    x: str = "step",
     colours: Mapping[str, str] | None = None,
 ) -> Axes:
-    """Axes with one line per key over `x`, from rows such as {"step": 50, "loss": 3.1}.
+    """Axes with one line per key over the steps, from rows such as {"step": 50, "loss": 3.1}.
 
-    A row that lacks a key is left out of that key's line. `colours` are of single keys.
+    A row that lacks a key is left out of that key's line. `colours` {key: color} replaces the
+    usual colors.
     """
     records = list(records)
     ax = ax or new_figure(6.4, 3.2).subplots()
     for key, colour in zip(keys, CYCLE, strict=False):
-        across, up = _series(records, x, key)
+        steps, values = _series(records, key)
         colour = (colours or {}).get(key, colour)
-        ax.plot(across, up, color=colour, lw=1.8, label=f"{key} (last {up[-1]:.3g})")
-        ax.plot(across[-1], up[-1], "o", color=colour, ms=4)
-    ax.legend(frameon=False, labelcolor=INK, fontsize=9.5)
-    ax.set(xlabel=x)
-    ax.grid(axis="y", color=FAINT, lw=0.7)
-    ax.set_axisbelow(True)
+        ax.plot(steps, values, color=colour, lw=1.8, label=f"{key} (last {values[-1]:.3g})")
+        ax.plot(steps[-1], values[-1], "o", color=colour, ms=4)
+    ax.legend(**LEGEND)
+    ax.set(xlabel="step")
+    grid_lines(ax, "y")
     return finish(ax, title)
 
 
-def curves_alt(
-    records: Iterable[Mapping[str, Any]], keys: Sequence[str] = ("loss",), x: str = "step"
-) -> str:
+def curves_alt(records: Iterable[Mapping[str, Any]], keys: Sequence[str] = ("loss",)) -> str:
     """A sentence that says where each line starts and ends."""
-    records = list(records)
-    lines = []
+    records, lines = list(records), []
     for key in keys:
-        across, up = _series(records, x, key)
-        lines.append(
-            f"{key} from {up[0]:.3g} at {x} {across[0]:g} to {up[-1]:.3g} at {x} {across[-1]:g}"
-        )
+        steps, values = _series(records, key)
+        first = f"{key} from {values[0]:.3g} at step {steps[0]:g}"
+        lines.append(f"{first} to {values[-1]:.3g} at step {steps[-1]:g}")
     return "; ".join(lines)
 
 
-def _series(records: list, x: str, key: str) -> tuple[list, list]:
-    rows = [(row[x], row[key]) for row in records if x in row and key in row]
+def _series(records: list, key: str) -> tuple[tuple, tuple]:
+    rows = [(row["step"], row[key]) for row in records if "step" in row and key in row]
     if not rows:
-        known = sorted({name for row in records for name in row})
-        raise ValueError(f"no row has both {x!r} and {key!r}; the rows have {known}.")
-    across, up = zip(*rows, strict=True)
-    return list(across), list(up)
+        names = sorted({name for row in records for name in row})
+        raise ValueError(f"no row has both 'step' and {key!r}; the rows have {names}.")
+    return tuple(zip(*rows, strict=True))

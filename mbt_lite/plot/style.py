@@ -1,11 +1,13 @@
-"""The common style of all plots: paper, colors for all kinds of color vision, quiet axes."""
+"""Share colors, fonts, axes and number formats among all plots; save figures as PNG."""
 
 import io
 import warnings
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
@@ -16,7 +18,7 @@ from mbt_lite.paths import replacing
 
 INK = "#33363d"
 FAINT = "#d9dbe0"
-COLOURS = {  # audio and video in Okabe and Ito's palette, told apart with any colour vision
+COLOURS = {  # audio and video in Okabe and Ito's palette, which suits every color vision
     "both": "#4b5a8a",
     "spec": "#d55e00",
     "audio only": "#d55e00",
@@ -24,8 +26,10 @@ COLOURS = {  # audio and video in Okabe and Ito's palette, told apart with any c
     "video only": "#0072b2",
 }
 CYCLE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-# Families with Chinese, Japanese and Korean letters: all of them, or those of one script; the first
-# of each row that is installed is used.
+LINES = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"), ((0, (6, 1, 1, 1, 1, 1)), "v"))
+DASHED = (0, (4, 3))
+LEGEND = {"frameon": False, "labelcolor": INK, "fontsize": 9.5}
+# Fonts with Chinese, Japanese and Korean letters; the first of each row that is installed is used.
 WIDE_FONTS = (
     "Noto Sans CJK SC, Noto Sans CJK JP, Noto Sans CJK TC, Noto Sans CJK KR, Source Han Sans SC, "
     "Source Han Sans, Source Han Sans CN, Arial Unicode MS",
@@ -38,13 +42,13 @@ BOX = "\u25a1"
 
 
 def installed_wide_fonts() -> list[str]:
-    """Of each row of `WIDE_FONTS` the first family that this machine has."""
-    known = {font.name for font in fontManager.ttflist}
-    rows = (row.split(", ") for row in WIDE_FONTS)
-    return [name for row in rows for name in [n for n in row if n in known][:1]]
+    """The first font of each row of `WIDE_FONTS` that this machine has."""
+    installed = {font.name for font in fontManager.ttflist}
+    rows = ([name for name in row.split(", ") if name in installed] for row in WIDE_FONTS)
+    return [row[0] for row in rows if row]
 
 
-# Where a letter is missing from a family, matplotlib goes on to the next one.
+# Where a font lacks a letter, matplotlib tries the next one.
 matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *installed_wide_fonts()]
 
 
@@ -63,14 +67,14 @@ def drawable(text: str) -> str:
 
 
 def render(figure: Figure, file, kind: str = "png", **options) -> None:
-    """Save a figure; letters that no font has are warned of once, not each by itself."""
+    """Save a figure, with one warning for all letters that no font has."""
     texts = [*figure.findobj(Text)]
     for ax in figure.axes:
         texts += [*ax.get_xticklabels(), *ax.get_yticklabels()]
     words = {text.get_text() for text in texts}
     if any(not word.isascii() and drawable(word) != word for word in words):
         warnings.warn(
-            "no font on this machine has all letters of the names in this video, which shows "
+            "no font on this machine has all letters of the names in this figure, which shows "
             "boxes instead; install one, such as Noto Sans CJK, and start again (Debian, Ubuntu, "
             "Colab: apt-get install fonts-noto-cjk).",
             stacklevel=2,
@@ -81,10 +85,10 @@ def render(figure: Figure, file, kind: str = "png", **options) -> None:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure in inches outside pyplot, on white paper, so that a dark page frames it."""
+    """An empty figure in inches, outside pyplot, on white, so that dark pages show it well."""
     layout = ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)  # inches
     figure = Figure(figsize=(width, height), dpi=120, facecolor="white", layout=layout)
-    # A notebook asks for this method; Gradio knows the class by its name, so it stays plain.
+    # Notebooks call this method; Gradio checks the class by name, so this is no subclass.
     figure._repr_png_ = partial(to_png, figure)
     return figure
 
@@ -96,7 +100,7 @@ def to_png(figure: Figure) -> bytes:
 
 
 def finish(ax: Axes, title: str | None) -> Axes:
-    """The axes, with a title on the left and its lines and letters in one quiet colour."""
+    """The axes, with a title on the left and all lines and letters in one color."""
     if title:
         ax.set_title(title, color=INK, size=11, loc="left")
     ax.tick_params(colors=INK, labelsize=9, length=3, width=0.7)
@@ -114,6 +118,21 @@ def hide_frame(ax: Axes) -> None:
         spine.set_visible(False)
 
 
+def name_rows(ax: Axes, names: Sequence[str]) -> Axes:
+    """The axes with a name for each row 0, 1, ..., from top to bottom, and no frame."""
+    ax.set(ylim=(len(names) - 0.4, -0.6))
+    ax.set_yticks(range(len(names)), names)
+    hide_frame(ax)
+    finish(ax, None).tick_params(axis="y", length=0)
+    return ax
+
+
+def grid_lines(ax: Axes, axis: str = "both") -> None:
+    """Pale grid lines behind the data."""
+    ax.grid(axis=axis, color=FAINT, lw=0.7)
+    ax.set_axisbelow(True)
+
+
 def add_colorbar(axes, image, label: str) -> None:
     first = axes[0] if isinstance(axes, list) else axes
     bar = first.figure.colorbar(image, ax=axes, pad=0.02, fraction=0.05, aspect=18)
@@ -122,8 +141,22 @@ def add_colorbar(axes, image, label: str) -> None:
     bar.set_label(label, color=INK, size=9.5)
 
 
+def percent(share: float | np.floating) -> str:
+    """A share in words, such as "97 %" or "< 1 %"."""
+    return "< 1 %" if 0 < share < 0.005 else f"{share:.0%}".replace("%", " %")
+
+
+def signed(number: float | np.floating) -> str:
+    """A number with its sign and two decimals, such as "+1.20" or "−0.03"."""
+    return f"{round(float(number), 2) + 0.0:+.2f}".replace("-", "−")  # + 0.0: no minus before 0
+
+
+def shortened(name: str, letters: int) -> str:
+    return name if len(name) <= letters else f"{name[: letters - 1]}…"
+
+
 def save(figure: Figure, path: Path) -> Path:
-    """The path of a new PNG, whole or not there at all; other endings are refused."""
+    """Write a figure to a PNG file, completely or not at all; other endings are refused."""
     if path.suffix.lower() != ".png":
         raise ValueError(f"--out {path}: only .png images can be written.")
     with replacing(path) as temporary:

@@ -1,25 +1,46 @@
-"""Plot a training run: losses, scores and gradient norms, and predictions on single clips."""
+"""Plot trainings: the log of one run, single predictions, many models compared, and their cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbt_lite.plot.scores import curves, curves_alt
-from mbt_lite.plot.style import COLOURS, FAINT, INK, finish, hide_frame, new_figure
+from mbt_lite.config import MBTConfig
+from mbt_lite.model.flops import model_cost
+from mbt_lite.plot.scores import bars, curves, curves_alt
+from mbt_lite.plot.style import (
+    COLOURS,
+    CYCLE,
+    FAINT,
+    INK,
+    LEGEND,
+    finish,
+    grid_lines,
+    hide_frame,
+    new_figure,
+)
 
-NAMES = {"rgb": "video", "spec": "audio"}
 FEW = 5  # lines in one panel
-LEGEND = {"frameon": False, "labelcolor": INK, "fontsize": 9.5, "borderaxespad": 0}
-TICK = " ✓"
 BEST = ("mAP", "top-1", "action top-1", "verb top-1", "noun top-1", "matched accuracy")
+FUSIONS = {
+    "bottleneck": {"fusion": "bottleneck"},
+    "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
+    "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
+}
+BOTTLENECKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+
+# ---- one run ----
 
 
 def training(records: Iterable[Mapping[str, Any]]) -> Figure:
-    """Figure of a run's log: losses, validation scores, and how strongly each stream is pulled.
+    """Figure of a run's log: training losses, validation scores, and gradient norms per stream.
 
-    A panel whose rows are not there yet, such as the scores before the first validation, is left
-    out. Below each panel stands what its lines are, so that nothing covers a line.
+    A panel without rows, such as the scores before the first validation, is left out. The legends
+    are below the panels, so that they cover no line.
     """
     records = list(records)
     panels = _panels(records)
@@ -27,14 +48,14 @@ def training(records: Iterable[Mapping[str, Any]]) -> Figure:
     figure = new_figure(4.4 * len(panels), 3.4 + 0.22 * lines)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, keys) in zip(axes, panels.items(), strict=True):
-        streams = {key: COLOURS[s] for key in keys for s in NAMES if key.endswith(f"_{s}")}
-        rest = dict.fromkeys(("loss", "gradient_norm"), COLOURS["both"])
-        curves(records, keys, ax, title, colours=streams | rest)
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), **LEGEND)
-    if "validation scores" in panels:
-        axes[list(panels).index("validation scores")].set(ylim=(0, 1.02))
-    if "gradient norm" in panels:
-        axes[list(panels).index("gradient norm")].set(yscale="log")
+        colours = dict.fromkeys(("loss", "gradient_norm"), COLOURS["both"])
+        colours |= {k: COLOURS[s] for k in keys for s in ("rgb", "spec") if k.endswith(f"_{s}")}
+        curves(records, keys, ax, title, colours)
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0, **LEGEND)
+        if title == "validation scores":
+            ax.set(ylim=(0, 1.02))
+        if title == "gradient norm":
+            ax.set(yscale="log")
     return figure
 
 
@@ -45,24 +66,23 @@ def training_alt(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """{title: keys} of what there is to draw."""
-    known = list(dict.fromkeys(name for row in records for name in row))
-    scores = [name for name in known if name in BEST or name.startswith("mAP ")]
-    scores = [name for name in scores if name.rpartition(" ")[2] not in NAMES]
+    """{title: keys} of the panels that have rows."""
+    names = list(dict.fromkeys(name for row in records for name in row))
+    scores = [name for name in names if name in BEST or name.startswith("mAP ")]
+    scores = [name for name in scores if name.rpartition(" ")[2] not in ("rgb", "spec")]
     panels = {
-        "training loss": [name for name in known if name.startswith("loss")],
-        "validation scores": scores[-FEW:] if len(scores) > FEW else scores,
-        "gradient norm": [name for name in known if name.startswith("gradient_norm")],
+        "training loss": [name for name in names if name.startswith("loss")],
+        "validation scores": scores[-FEW:],
+        "gradient norm": [name for name in names if name.startswith("gradient_norm")],
     }
     return {title: keys for title, keys in panels.items() if keys}
 
 
 def samples(clips: Sequence) -> Figure:
-    """Figure of validation clips: a frame of each, what is true, and what the model says.
+    """Figure of validation clips: a frame of each, its true labels, and the model's answer.
 
-    What it says rightly has a tick, as not all that is true fits in. Each has `frame` (uint8
-    [H, W, 3] or None), `truth` (labels) and `said` (labels with their probabilities, the likeliest
-    first).
+    Correct labels of the answer have a tick. A clip has `frame` (uint8 [H, W, 3] or None), `truth`
+    (labels) and `said` (labels with probabilities, the most probable first).
     """
     columns = min(4, len(clips))
     rows = -(-len(clips) // columns)
@@ -78,23 +98,170 @@ def samples(clips: Sequence) -> Figure:
             ax.text(0.5, 0.5, "audio only", color=INK, ha="center", transform=ax.transAxes)
             ax.set_facecolor(FAINT)
         finish(ax, None)
-        ax.set_title(_lines(clip), color=INK, size=8, loc="left")
+        ax.set_title(_caption(clip), color=INK, size=8, loc="left")
     return figure
 
 
 def samples_alt(clips: Sequence) -> str:
-    """A sentence for each clip: what is true, and what the model says."""
+    """A sentence for each clip: its true labels, and the model's answer."""
     return " ".join(
-        f"True: {', '.join(clip.truth) or 'nothing'}; said: {_said(clip)}." for clip in clips
+        f"True: {', '.join(clip.truth) or 'nothing'}; said: {_answer(clip.said)}." for clip in clips
     )
 
 
-def _lines(clip) -> str:
+def _caption(clip) -> str:
     truth = "\n".join(clip.truth[:3]) or "no label"
     more = f", {len(clip.truth) - 3} more" if len(clip.truth) > 3 else ""
-    said = (f"{label} {p:.0%}{TICK * (label in clip.truth)}" for label, p in clip.said)
-    return f"{truth}{more}\n→ " + "\n→ ".join(said)
+    answer = [f"→ {label} {p:.0%}{' ✓' * (label in clip.truth)}" for label, p in clip.said]
+    return "\n".join([truth + more, *answer])
 
 
-def _said(clip) -> str:
-    return ", ".join(f"{label} {chance:.0%}" for label, chance in clip.said)
+def _answer(pairs: Sequence[tuple[str, float]]) -> str:
+    return ", ".join(f"{label} {probability:.0%}" for label, probability in pairs)
+
+
+# ---- many models ----
+
+
+def sweep(outcomes: Sequence, score: str) -> Figure:
+    """Figure with a panel for each group: a dot for the mean over seeds, a bar for its 95 %
+    interval, a small ring for each seed.
+
+    An outcome has `group`, `variant`, `mean`, `half` (of the interval, nan for one seed) and
+    `values` of the seeds.
+    """
+    groups = _groups(outcomes)
+    widths = [len(rows) + 1 for rows in groups.values()]
+    figure = new_figure(0.62 * sum(widths) + 1, 3.9)
+    axes = figure.subplots(1, len(groups), squeeze=False, sharey=True, width_ratios=widths)[0]
+    axes[0].set(ylim=(0, 1.04), ylabel=score)
+    for ax, (group, rows) in zip(axes, groups.items(), strict=True):
+        places = np.arange(len(rows))
+        for place, row in zip(places, rows, strict=True):
+            seeds = np.full(len(row.values), place + 0.22)
+            ax.plot(seeds, row.values, "o", mfc="none", mec=INK, mew=0.7, ms=3.5)
+        means, halves = [row.mean for row in rows], np.nan_to_num([row.half for row in rows])
+        ax.errorbar(places, means, halves, fmt="o", color=COLOURS["both"], capsize=3, lw=1.4, ms=5)
+        ax.set_xticks(places, [row.variant for row in rows], rotation=40, ha="right")
+        ax.set(xlim=(-0.6, len(rows) - 0.2))
+        grid_lines(ax, "y")
+        finish(ax, group)
+    return figure
+
+
+def sweep_alt(outcomes: Sequence, score: str) -> str:
+    """A sentence with the mean score of each variant in each group."""
+    parts = []
+    for group, rows in _groups(outcomes).items():
+        means = ", ".join(f"{row.variant} {row.mean:.2f}" for row in rows)
+        parts.append(f"{group}: {means}")
+    return f"{score}, mean over the seeds. " + "; ".join(parts)
+
+
+def _groups(outcomes: Sequence) -> dict[str, list]:
+    groups: dict[str, list] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.group, []).append(outcome)
+    return groups
+
+
+def scrubber(
+    group: str,
+    settings: Sequence[str],
+    accuracy: Mapping[str, tuple[float, float]],
+    chosen: int,
+    answers: Sequence[tuple[str, float]],
+) -> Figure:
+    """A figure of the answers [(label, probability)] of one setting, beside the accuracy of all.
+
+    `accuracy` {setting: (mean, half of its 95 % interval)} is drawn in the order of `settings`,
+    the chosen one filled.
+    """
+    figure = new_figure(8.4, 2.7)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+    labels, probabilities = zip(*answers, strict=True)
+    title = f"{group} {settings[chosen]}"
+    bars(list(labels), list(probabilities), left, top=len(labels), title=title)
+    means, halves = np.array([accuracy[name] for name in settings]).T
+    places = np.arange(len(settings))
+    interval = np.minimum(halves, means), np.minimum(halves, 1 - means)
+    look = {"color": COLOURS["both"], "lw": 1.4, "capsize": 3}
+    right.errorbar(places, means, yerr=interval, marker="o", mfc="white", ms=7, **look)
+    right.plot(places[chosen], means[chosen], "o", color=COLOURS["both"], ms=11)
+    right.set(ylim=(0, 1.04), xlabel=group, ylabel="share of test clips")
+    right.set_xticks(places, settings)
+    grid_lines(right, "y")
+    finish(right, "singer named, mean and 95 % interval")
+    return figure
+
+
+def scrubber_alt(
+    group: str,
+    settings: Sequence[str],
+    accuracy: Mapping[str, tuple[float, float]],
+    chosen: int,
+    answers: Sequence[tuple[str, float]],
+) -> str:
+    """Two sentences: the answer of the chosen setting, and the accuracy of its models."""
+    mean, half = accuracy[settings[chosen]]
+    return (
+        f"{group} {settings[chosen]}: {_answer(answers)}. On test clips models like this one name "
+        f"the singer in {mean:.0%} (95 % interval ± {100 * half:.0f})."
+    )
+
+
+# ---- cost ----
+
+
+def cost(config: MBTConfig) -> Figure:
+    """A figure of GFLOPs for one clip: over the fusion layer, and over the bottleneck tokens."""
+    figure = new_figure(10.0, 3.4)
+    layers, widths = figure.subplots(1, 2)
+    for (name, gflops), colour in zip(_by_layer(config).items(), CYCLE, strict=False):
+        _line(layers, range(config.depth + 1), gflops, name, colour)
+    layers.set(xlabel=f"fusion layer (of {config.depth}; {config.depth}: none)", ylabel="GFLOPs")
+    _line(widths, BOTTLENECKS, _by_width(config), "bottleneck", CYCLE[0])
+    joint = model_cost(replace(config, **FUSIONS["joint, one encoder"])).gflops
+    widths.axhline(joint, color=CYCLE[1], lw=1.8, ls="--", label="joint, one encoder")
+    widths.set(xlabel="bottleneck tokens", ylabel="GFLOPs", xscale="log")
+    widths.set_xticks([1, 4, 16, 64, 256, 1024], ["1", "4", "16", "64", "256", "1,024"])
+    widths.minorticks_off()
+    for ax in (layers, widths):
+        ax.legend(**LEGEND)
+        grid_lines(ax, "y")
+    finish(layers, "fusing earlier")
+    finish(widths, f"wider bottlenecks, from layer {config.fusion_layer} on")
+    return figure
+
+
+def cost_alt(config: MBTConfig) -> str:
+    """A sentence with the cost of each fusion at layer 0 and at the model's own fusion layer."""
+    own = config.fusion_layer
+    parts = [
+        f"{name}: {gflops[0]:,.0f} GFLOPs at fusion layer 0, {gflops[own]:,.0f} at layer {own}"
+        for name, gflops in _by_layer(config).items()
+    ]
+    widths = _by_width(config)
+    wide = f"1 bottleneck token {widths[0]:,.0f}, {BOTTLENECKS[-1]:,} tokens {widths[-1]:,.0f}"
+    return "; ".join([*parts, wide])
+
+
+def _by_layer(config: MBTConfig) -> dict[str, list[float]]:
+    """{fusion: GFLOPs for every fusion layer}."""
+    tokens = f"{config.bottlenecks} token" + "s" * (config.bottlenecks > 1)
+    layers = range(config.depth + 1)
+    return {
+        f"{name}, {tokens}" if name == "bottleneck" else name: [
+            model_cost(replace(config, fusion_layer=layer, **fusion)).gflops for layer in layers
+        ]
+        for name, fusion in FUSIONS.items()
+    }
+
+
+def _by_width(config: MBTConfig) -> list[float]:
+    bottleneck = replace(config, fusion="bottleneck")
+    return [model_cost(replace(bottleneck, bottlenecks=count)).gflops for count in BOTTLENECKS]
+
+
+def _line(ax: Axes, x, y, name: str, colour: str) -> None:
+    ax.plot(x, y, "o-", color=colour, lw=1.8, ms=3.5, label=name)
