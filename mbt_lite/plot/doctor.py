@@ -71,7 +71,7 @@ def _frames(figure: Figure, cell: SubplotSpec, report) -> None:
     """Frames side by side, with white over what the crop takes away."""
     ax, window, times = figure.add_subplot(cell), report.window, _shown_times(report)
     height, width = window.frames.shape[1:3]
-    lefts = np.arange(len(times)) * round(1.04 * width)
+    lefts = [i * round(1.04 * width) for i in range(len(times))]
     strip = np.full((height, lefts[-1] + width, 3), 255, np.uint8)
     indices = np.searchsorted(window.times, times - window.start + 1e-6, side="right") - 1
     for left, index in zip(lefts, indices, strict=True):
@@ -79,7 +79,7 @@ def _frames(figure: Figure, cell: SubplotSpec, report) -> None:
     ax.imshow(strip)
     for left in lefts:
         _crop(ax, left, (height, width), report.crop)
-    ax.set_xticks(lefts + width / 2 - 0.5, [f"{time:.2f} s" for time in times])
+    ax.set_xticks([left + width / 2 - 0.5 for left in lefts], [f"{time:.2f} s" for time in times])
     ax.set(yticks=[], anchor="W")
     hide_frame(ax)
     share = np.prod(report.crop)

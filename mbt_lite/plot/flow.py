@@ -234,7 +234,7 @@ def _axes(ax: Axes, flow, layout: _Layout) -> None:
     widths = "width of a band: its share of the answer's reading"
     if layout.factor > 1:
         widths += f";\nbands to and from bottleneck tokens are drawn {layout.factor} times as wide"
-    ax.set_xlabel(f"{widths}; hairlines: less than {100 * HAIRLINE / layout.factor:.1g} %")
+    ax.set_xlabel(f"{widths};\nhairlines: less than {100 * HAIRLINE / layout.factor:.1g} %")
     hide_frame(ax)
 
 
