@@ -437,7 +437,7 @@ class DataConfig:
     keep: str = ""  # a folder: clips that are always the same are made once and kept there
     pairing: str = PAIRINGS[0]  # of audio and video: synchronised, or ratio as the original
     views: int = 4  # windows of a clip that is scored, their logits averaged
-    audio_track: int | None = None  # of labelled files, from 1 on; None: as players choose
+    audio_track: int | None = None  # of labeled files, from 1 on; None: as players choose
     workers: int = 1  # processes that read ahead; 0: none
     skip_errors: bool = True  # leave out clips that cannot be read, and say so
 
@@ -455,7 +455,7 @@ class DataConfig:
         require_bounds(self, {"views": (1, 1000), "workers": (0, 1024)}, "data.")
         require(
             self.audio_track is None or (self.audio_track > 0 and self.path != "world"),
-            f"data.audio_track={self.audio_track}: tracks of labelled files are counted from 1.",
+            f"data.audio_track={self.audio_track}: it counts from 1, in files with several tracks.",
         )
 
 

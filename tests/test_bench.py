@@ -37,7 +37,7 @@ def place(tmp_path):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(sharding, "PROBE", 256)
+    monkeypatch.setattr(sharding, "MATRIX_SIZE", 256)
     for module in (model, parts):
         monkeypatch.setattr(module, "ROUNDS", 1)
     yield
@@ -117,7 +117,7 @@ import runpy
 from dataclasses import replace
 from benchmarks import train_step
 from mbt_lite.train import sharding
-sharding.PROBE = 256
+sharding.MATRIX_SIZE = 256
 narrow = {"width": 16, "heads": 2, "mlp_dim": 16, "depth": 1, "fusion_layer": 0}
 small = replace(train_step.CASES["8 frames"], **narrow)
 train_step.CASES["8 frames"] = replace(small, rgb_patch=(2, 56, 56), spec_patch=(16, 64))

@@ -17,7 +17,7 @@ def small(monkeypatch):
     tiny = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1)
     tiny = replace(tiny, rgb_shape=(8, 224, 224), rgb_patch=(2, 32, 32), spec_patch=(32, 32))
     monkeypatch.setattr(train_step, "CASES", {"8 frames": tiny})
-    monkeypatch.setattr(sharding, "PROBE", 256)  # bfloat16 is slow on a CPU
+    monkeypatch.setattr(sharding, "MATRIX_SIZE", 256)  # bfloat16 is slow on a CPU
 
 
 @pytest.mark.slow

@@ -55,7 +55,9 @@ class WorldSource(Source):
 
     def targets(self, index: int) -> np.ndarray:
         scene = self.scene(index)
-        return scene.labels if self.seed is None else np.concatenate([scene.labels, scene.parts])
+        return (
+            scene.labels if self.seed is None else np.concatenate([scene.labels, scene.aux_labels])
+        )
 
     def key(self, index: int) -> str:
         return self.name(index)

@@ -6,7 +6,7 @@ windows contain is read once.
 V windows of a clip   T frames   H, W of the padded frames   N spectrogram rows   M mel bins
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -44,7 +44,7 @@ def write(
             out["spec"][view] = audio.read(indices(window.row, clip.spec_frames, 1, spec))
 
 
-def write_one(out: Rows, sample: dict[str, np.ndarray], size: int) -> None:
+def write_one(out: Rows, sample: Mapping, size: int) -> None:
     """Write a clip that is one window: labels, and rgb [T, size, size, 3], spec [N, M] or both."""
     out["labels"][:] = sample["labels"]
     if "spec" in out:
