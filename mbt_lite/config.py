@@ -311,6 +311,11 @@ class MBTConfig:
         """Number of patch tokens of a stream, without its class token."""
         return math.prod(self.grid(stream))
 
+    def prefix_depth(self, training: bool = True) -> int:
+        """The number of layers before the first in which the modalities exchange information."""
+        fused = (layer for layer in range(self.depth) if self.fuses(layer, training))
+        return next(fused, self.depth)
+
     def fuses(self, layer: int, training: bool = True) -> bool:
         """Whether the modalities exchange information in this layer."""
         return (

@@ -25,7 +25,7 @@ from mbt_lite.model.label_heads import (
     ranked,
     read_heads,
 )
-from mbt_lite.model.mbt import MBT, Clip, Output
+from mbt_lite.model.mbt import MBT, Clip, Output, Tokens
 from mbt_lite.model.observe import attention_rows, query_layers
 from mbt_lite.paths import DOWNLOAD, address, write_text
 from mbt_lite.progress import Progress, compiling, silent
@@ -117,6 +117,7 @@ class Classifier:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
         self.config, self.params, self.clip_config = config, params, clip_config
         self.labels, self.card = tuple(labels), card or {}
+        self._blank: dict[str, jax.Array] = {}  # the prefix of each stream without content
         self.label_heads = tuple(label_heads or make_heads("sigmoid", labels))
         check_heads(self.label_heads, config.classes)
 
@@ -127,13 +128,31 @@ class Classifier:
             f"{cost.parameters:,} parameters>"
         )
 
-    def logits(self, clip: Clip, without: str | None = None) -> np.ndarray:
-        """Compute logits [B, C] of a batched clip; `without` blanks one stream."""
-        if without:
+    def logits(self, clip: Clip | Tokens, without: str | None = None) -> np.ndarray:
+        """Compute logits [B, C] of a batched clip or its `prefix`; `without` blanks one stream."""
+        if without and isinstance(clip, Clip):
             clip = features.blank(clip, without, self.clip_config.front_end)
+        elif without:
+            shape = getattr(clip, without).shape
+            clip = clip._replace(**{without: jnp.broadcast_to(self._blank_prefix(without), shape)})
         return np.asarray(_forward(self.config, self.params, clip).logits)
 
-    def _finite_logits(self, clip: Clip, without: str | None = None) -> np.ndarray:
+    def prefix(self, clip: Clip) -> Tokens:
+        """Compute the layers below fusion of a batched clip, for several calls of `logits`.
+
+        No stream depends on the other there, so that the streams of two prefixes may be combined.
+        """
+        return _prefix(self.config, self.params, clip)
+
+    def _blank_prefix(self, stream: str) -> jax.Array:
+        """The prefix [1, N, D] of a blanked stream, which is the same for all clips."""
+        if stream not in self._blank:
+            clip = Clip(**{stream: jnp.zeros((1, *self.config.shape(stream), 3))})
+            clip = features.blank(clip, stream, self.clip_config.front_end)
+            self._blank[stream] = getattr(self.prefix(clip), stream)
+        return self._blank[stream]
+
+    def _finite_logits(self, clip: Clip | Tokens, without: str | None = None) -> np.ndarray:
         """As `logits`; raises ValueError where one of them is NaN or infinite."""
         logits = self.logits(clip, without)
         if not np.isfinite(logits).all():
@@ -186,10 +205,17 @@ class Classifier:
         """Predict from both streams, and from each of `streams` with the other one blanked."""
         batch = self._batch(clips)
         streams = streams if len(self.config.streams) == 2 else ()
-        compiling(progress, _forward, self.config, self.params, batch)
+        if streams:
+            compiling(progress, _prefix, self.config, self.params, batch)
+            tokens = jax.eval_shape(partial(_prefix, self.config), self.params, batch)
+            compiling(progress, _forward, self.config, self.params, tokens)
+            progress(0, desc="layers below fusion")
+            batch = self.prefix(batch)
+        else:
+            compiling(progress, _forward, self.config, self.params, batch)
 
         def prediction(step, description, without=None, **fields):
-            progress(step / (1 + len(streams)), desc=description)
+            progress((1 + step) / (2 + len(streams)), desc=description)
             logits = self._finite_logits(batch, without).mean(0)
             fields |= {"caution": self.caution, "label_heads": self.label_heads, **times}
             return Prediction(self.labels, self.probabilities(logits), **fields)
@@ -300,8 +326,13 @@ def _uncovered(windows: Sequence[tuple[float, float]], seconds: float | None) ->
 
 
 @partial(jax.jit, static_argnames="config")
-def _forward(config: MBTConfig, params: dict, clip: Clip) -> Output:
+def _forward(config: MBTConfig, params: dict, clip: Clip | Tokens) -> Output:
     return MBT(config).apply({"params": params}, clip)
+
+
+@partial(jax.jit, static_argnames="config")
+def _prefix(config: MBTConfig, params: dict, clip: Clip) -> Tokens:
+    return MBT(config).apply({"params": params}, clip, prefix=True)
 
 
 def load(

@@ -32,8 +32,8 @@ def params_of(config):
     return tree.unflatten([0.25 * rng.normal(size=x.shape).astype("f4") for x in leaves])
 
 
-def clip_for(config, batch=2):
-    rng = np.random.default_rng(1)
+def clip_for(config, batch=2, seed=1):
+    rng = np.random.default_rng(seed)
     shapes = {s: (batch, *config.shape(s), 3) for s in ("rgb", "spec")}
     return Clip(**{s: rng.normal(size=shape).astype("f4") for s, shape in shapes.items()})
 
@@ -93,6 +93,30 @@ def test_training_and_evaluation_give_the_same_kind_of_output():
         assert a.logits.shape == (2, 5) and a.features.shape == (2, 16)
         assert sorted(a.stream_logits) == ["rgb", "spec"]
         jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), a, b)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"fusion_layer": 0},
+        {"fusion": "joint", "pool": "mean"},
+        {"fusion": "joint", "shared_encoder": True},
+        {"fusion": "late"},
+        {"bottlenecks_at_test": False},
+        {"streams": ("rgb",)},
+    ],
+    ids=str,
+)
+def test_going_on_from_the_prefix_equals_the_whole_pass(fields):
+    config = replace(TINY, **fields)
+    params, clip, other = params_of(config), clip_for(config), clip_for(config, seed=2)
+    apply = partial(MBT(config).apply, {"params": params})
+    prefix = apply(clip, prefix=True)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-6), apply(clip), apply(prefix))
+    mixed = apply(prefix._replace(rgb=apply(other, prefix=True).rgb))
+    expected = apply(clip._replace(rgb=other.rgb))
+    np.testing.assert_allclose(mixed.logits, expected.logits, atol=1e-6)
 
 
 def test_by_class_token_the_logits_are_the_mean_over_the_streams():

@@ -32,9 +32,10 @@ def calls_of(work) -> list[tuple[float, str]]:
 def test_a_prediction_reports_its_steps(model):
     classifier, clip = model
     calls = calls_of(lambda tell: classifier.predict(clip, progress=tell))
-    words = ["compiling", "audio only", "video only", "both", "done"]
+    words = ["compiling", "compiling", "layers below fusion"]
+    words += ["audio only", "video only", "both", "done"]
     assert [desc for _, desc in calls] == words
-    assert [share for share, _ in calls] == pytest.approx([0, 0, 1 / 3, 2 / 3, 1])
+    assert [share for share, _ in calls] == pytest.approx([0, 0, 0, 1 / 4, 2 / 4, 3 / 4, 1])
 
 
 @pytest.mark.full

@@ -197,8 +197,9 @@ def _resume(clips: Source, cache, logits: np.ndarray) -> dict[int, tuple[str, ..
 
 def _apply(classifier: Classifier, conditions: Sequence[str], status, rgb, spec) -> np.ndarray:
     """Logits [rows, S, C] of a batch of windows; `status` shows the condition in progress."""
-    clip = normalize(rgb, spec, classifier.clip_config.front_end)
-    logits = []
+    clip, logits = normalize(rgb, spec, classifier.clip_config.front_end), []
+    if len(conditions) > 1:
+        clip = classifier.prefix(clip)
     for name in conditions:
         status(name)
         logits.append(classifier.logits(clip, BLANKED[name] if len(conditions) > 1 else None))

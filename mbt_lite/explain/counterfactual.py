@@ -1,6 +1,6 @@
 """Counterfactuals: other audio, no audio, noise, reversed time, shifted audio."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -13,7 +13,7 @@ from mbt_lite.explain.interventions import column
 from mbt_lite.explain.maps import batched
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import Head, probabilities
-from mbt_lite.model.mbt import Clip
+from mbt_lite.model.mbt import Clip, Tokens
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,8 @@ def modality_shapley(classifier: Classifier, clip) -> Swap:
 
 
 def _swap(classifier: Classifier, first: Clip, second: Clip, names: tuple[str, str]) -> Swap:
-    pairs = [Clip(rgb=a.rgb, spec=b.spec) for a in (first, second) for b in (first, second)]
+    prefixes = [classifier.prefix(clip) for clip in (first, second)]
+    pairs = [Tokens(rgb=a.rgb, spec=b.spec) for a in prefixes for b in prefixes]
     logits = classifier.logits(_concatenate(pairs)).reshape(2, 2, -1)
     return Swap(classifier.labels, names, logits, classifier.label_heads)
 
@@ -153,7 +154,7 @@ def perturb(classifier: Classifier, clip, seed: int = 0) -> Perturbations:
         for name, change in _perturbations(seed).items():
             changed = {stream: jnp.asarray(change(x))[None]}
             perturbed[f"{MODALITIES[stream]} {name}"] = batch._replace(**changed)
-    logits = classifier.logits(_concatenate([batch, *perturbed.values()]))
+    logits = _variants(classifier, batch, perturbed.values())
     names = tuple(perturbed)
     return Perturbations(classifier.labels, logits[0], names, logits[1:], classifier.label_heads)
 
@@ -189,10 +190,25 @@ def shift_audio(
         gap = slice(0, rows) if rows >= 0 else slice(rows, None)
         spec[:, gap] = silence[:, gap]
         shifted.append(batch._replace(spec=jnp.asarray(spec)))
-    logits = classifier.logits(_concatenate(shifted))
+    logits = _variants(classifier, batch, shifted)[1:]
     return Shift(classifier.labels, np.asarray(seconds), logits, classifier.label_heads)
 
 
-def _concatenate(clips: Sequence[Clip]) -> Clip:
+def _variants(classifier: Classifier, clip: Clip, variants: Iterable[Clip]) -> np.ndarray:
+    """Logits [1 + K, C] of a clip and of variants, in each of which one stream has changed."""
+    prefix = classifier.prefix(clip)
+    prefixes = [prefix]
+    for variant in variants:
+        changed = {
+            stream: getattr(variant, stream)
+            for stream in classifier.config.streams
+            if getattr(variant, stream) is not getattr(clip, stream)
+        }
+        tokens = classifier.prefix(Clip(**changed))
+        prefixes.append(prefix._replace(**{stream: getattr(tokens, stream) for stream in changed}))
+    return classifier.logits(_concatenate(prefixes))
+
+
+def _concatenate(clips: Sequence[Tokens]) -> Tokens:
     """One batch of several batches."""
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *clips)

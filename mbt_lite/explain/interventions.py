@@ -19,7 +19,7 @@ from jax import Array
 from mbt_lite.config import MODALITIES, MBTConfig
 from mbt_lite.explain.maps import batched, parts
 from mbt_lite.inference import Classifier
-from mbt_lite.model.mbt import MBT, Clip, Output
+from mbt_lite.model.mbt import MBT, Clip, Output, Tokens
 from mbt_lite.model.observe import apply_with_hooks
 from mbt_lite.progress import Progress, compiling, silent
 
@@ -197,21 +197,23 @@ def operated(
 ) -> Output:
     """Compute outputs [K, B, ...] of the batched clip under each of K edits."""
     config, count, outputs = classifier.config, len(all_edits), []
+    progress(0, desc="layers below fusion")
+    prefix = classifier.prefix(clip)
     for part in parts(config, count, len(next(x for x in clip if x is not None))):
         stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *all_edits[part])
         if not outputs:
-            compiling(progress, _operated, config, classifier.params, clip, stacked)
+            compiling(progress, _operated, config, classifier.params, prefix, stacked)
         progress(part.start / count, desc=f"cut {part.start + 1} of {count}")
-        outputs.append(jax.device_get(_operated(config, classifier.params, clip, stacked)))
+        outputs.append(jax.device_get(_operated(config, classifier.params, prefix, stacked)))
     return jax.tree.map(lambda *arrays: np.concatenate(arrays), *outputs)
 
 
 @partial(jax.jit, static_argnames="config")
-def _operated(config: MBTConfig, params: dict, clip: Clip, all_edits: Edits) -> Output:
-    return jax.vmap(lambda edits: apply_edits(config, params, clip, edits))(all_edits)
+def _operated(config: MBTConfig, params: dict, prefix: Tokens, all_edits: Edits) -> Output:
+    return jax.vmap(lambda edits: apply_edits(config, params, prefix, edits))(all_edits)
 
 
-def apply_edits(config: MBTConfig, params: dict, clip: Clip, edits: Edits) -> Output:
+def apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edits) -> Output:
     """Run a forward pass under one `Edits`."""
     layers, streams = fused_layers(config), config.streams
 

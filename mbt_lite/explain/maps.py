@@ -19,7 +19,7 @@ from mbt_lite import features
 from mbt_lite.config import MBTConfig, sampled_frames
 from mbt_lite.explain.blocks import back, first_rows, gradient_maps, mean_maps, token_counts
 from mbt_lite.inference import Classifier
-from mbt_lite.model.mbt import MBT, Clip
+from mbt_lite.model.mbt import MBT, Clip, Tokens
 from mbt_lite.model.observe import attention_rows
 from mbt_lite.progress import Progress, silent
 
@@ -201,15 +201,16 @@ def occlusion_maps(
 ) -> Grids:
     """{stream: [B, *grid]}: the drop of each clip's logit of its label when a window is hidden."""
     config, params, maps = classifier.config, classifier.params, {}
-    full = _logit(config, params, clips, labels, {})
+    prefix = classifier.prefix(clips)
+    full = _logit(config, params, prefix, labels)
     for s in token_counts(config, clips):
         grid = config.grid(s)
         windows = _windows(grid, (window or {}).get(s, (1,) * len(grid)))
         drops = np.zeros((len(windows), len(labels)))
         for part in parts(config, len(windows), len(labels)):
             progress(part.start / len(windows), desc=f"{s} without window {part.start + 1}")
-            hidden = {s: jnp.asarray(windows[part])}
-            drops[part] = full - _hidden_logits(config, params, clips, labels, hidden)
+            hidden, stream = jnp.asarray(windows[part]), Clip(**{s: getattr(clips, s)})
+            drops[part] = full - _hidden_logits(config, params, stream, prefix, labels, hidden)
         maps[s] = jnp.asarray(np.einsum("w...,wb->b...", windows, drops))
     return maps
 
@@ -242,19 +243,28 @@ def parts(config: MBTConfig, count: int, clips: int) -> list[slice]:
 
 
 @partial(jax.jit, static_argnames="config")
-def _logit(config, params, clips: Clip, labels: Array, hidden: Grids) -> Array:
-    """[B] logits of one label per clip, with these cells {stream: bool [B, *grid]} hidden."""
-    logits = MBT(config).apply({"params": params}, hide(config, clips, hidden)).logits
+def _logit(config, params, prefix: Tokens, labels: Array) -> Array:
+    """[B] logits of one label per clip."""
+    logits = MBT(config).apply({"params": params}, prefix).logits
     return logits[jnp.arange(len(labels)), labels]
 
 
 @partial(jax.jit, static_argnames="config")
-def _hidden_logits(config, params, clips: Clip, labels: Array, windows: Grids) -> Array:
-    """[W, B] logits with each window {stream: bool [W, *grid]} hidden in all clips."""
+def _hidden_logits(
+    config, params, clips: Clip, prefix: Tokens, labels: Array, windows: Array
+) -> Array:
+    """[W, B] logits with each window bool [W, *grid] hidden in the only stream of the clips.
+
+    The prefix of all streams of the untouched clips is given; only that stream's is run again.
+    """
+    stream = next(s for s in config.streams if getattr(clips, s) is not None)
 
     def logit(window):
-        cells = {s: jnp.broadcast_to(x, (len(labels), *x.shape)) for s, x in window.items()}
-        return _logit(config, params, clips, labels, cells)
+        cells = jnp.broadcast_to(window, (len(labels), *window.shape))
+        clip = hide(config, clips, {stream: cells})
+        tokens = MBT(config).apply({"params": params}, clip, prefix=True)
+        tokens = prefix._replace(**{stream: getattr(tokens, stream)})
+        return _logit(config, params, tokens, labels)
 
     return jax.vmap(logit)(windows)
 

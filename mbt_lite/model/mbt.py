@@ -35,6 +35,13 @@ class Clip(NamedTuple):
     spec: Array | None = None  # [B, N, M, 3] log-mel spectrogram, time before mel
 
 
+class Tokens(NamedTuple):
+    """The tokens of each stream where the prefix ends: before the first layer that fuses them."""
+
+    rgb: Array | None = None  # [B, N, D]
+    spec: Array | None = None  # [B, N, D]
+
+
 class Output(NamedTuple):
     """The output of the model, the same in training and evaluation."""
 
@@ -47,21 +54,28 @@ class MBT(nn.Module):
     """The whole model: `MBT(config).apply({"params": params}, clip)` returns an `Output`.
 
     In training pass `train=True, rngs={"dropout": key}`. With `remat` the backward pass computes
-    each block again instead of storing its activations.
+    each block again instead of storing its activations. In the layers of the prefix no stream
+    depends on the other: `prefix=True` returns their `Tokens`, which a later call accepts in place
+    of the clip. Many answers about one clip so need the prefix only once.
     """
 
     config: MBTConfig
     remat: bool = False
 
     @nn.compact
-    def __call__(self, clip: Clip, train: bool = False) -> Output:
-        c = self.config
+    def __call__(
+        self, clip: Clip | Tokens, train: bool = False, prefix: bool = False
+    ) -> Output | Tokens:
+        c, is_clip = self.config, isinstance(clip, Clip)
+        first = 0 if is_clip else c.prefix_depth(train)
         streams = present_streams(c, clip)
-        tokens = {s: self.embed(s, getattr(clip, s)) for s in streams}  # {s: [B, N, D]}
+        tokens = {s: getattr(clip, s) for s in streams}
+        if is_clip:
+            tokens = {s: self.embed(s, x) for s, x in tokens.items()}  # {s: [B, N, D]}
         initial = self.initial_bottleneck(batch=len(tokens[streams[0]]))
         bottleneck = dict.fromkeys(streams, initial)  # {s: [B, Z, D]}, as each stream sees it
 
-        for layer in range(c.depth):
+        for layer in range(first, c.prefix_depth(train) if prefix else c.depth):
             blocks = self.blocks(layer)
             if c.fuses(layer, train):
                 tokens, bottleneck = self.fuse(layer, blocks, tokens, bottleneck, train)
@@ -70,6 +84,8 @@ class MBT(nn.Module):
             self.sow("intermediates", "tokens", tokens)
             self.sow("intermediates", "bottleneck", bottleneck)
 
+        if prefix:
+            return Tokens(**tokens)
         norm = layer_norm(name="final_norm")
         tokens = {s: norm(x) for s, x in tokens.items()}
         self.sow("intermediates", "encoded", tokens)
@@ -241,12 +257,12 @@ def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> A
     return jnp.concatenate([token, patches], axis=1)
 
 
-def present_streams(config: MBTConfig, clip: Clip) -> list[str]:
+def present_streams(config: MBTConfig, clip: Clip | Tokens) -> list[str]:
     """Return the model's streams that the clip has; raise ValueError where a shape does not fit."""
     streams = [s for s in config.streams if getattr(clip, s) is not None]
     if not streams:
         raise ValueError(f"the clip has none of the model's streams {config.streams}.")
-    for s in streams:
+    for s in streams if isinstance(clip, Clip) else ():
         shape, expected = getattr(clip, s).shape, config.shape(s)
         fits = len(shape) == len(expected) + 2 and shape[-1] == 3
         if not fits or config.grid_of(s, shape[1:-1]) != config.grid(s):

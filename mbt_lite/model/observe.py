@@ -15,13 +15,13 @@ from jax.typing import ArrayLike
 
 from mbt_lite.config import MBTConfig
 from mbt_lite.model.attention import attention_weights
-from mbt_lite.model.mbt import MBT, Clip, Output, present_streams
+from mbt_lite.model.mbt import MBT, Clip, Output, Tokens, present_streams
 
 
 def apply_with_hooks(
     model: MBT,
     params: dict,
-    clip: Clip,
+    clip: Clip | Tokens,
     attention_probs: Callable | None = None,
     merge_bottlenecks: Callable | None = None,
 ) -> Output:
