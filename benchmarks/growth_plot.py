@@ -20,9 +20,9 @@ def growth(points: Sequence[dict]) -> Figure:
     panels = figure.subplots(len(ROWS), len(axes), sharex="col", squeeze=False)
     for row, (value, label) in zip(panels, ROWS.items(), strict=True):
         for ax, axis in zip(row, axes, strict=True):
-            for way, colour in zip(ways, CYCLE, strict=False):
+            for way, color in zip(ways, CYCLE, strict=False):
                 across, up = _line(points, axis, way, value)
-                ax.plot(across, up, "o-", color=colour, lw=1.8, ms=4, label=way)
+                ax.plot(across, up, "o-", color=color, lw=1.8, ms=4, label=way)
             if axis == "bottleneck tokens":
                 ax.set_xscale("log")
             ax.set_xticks(sorted({point["at"] for point in points if point["axis"] == axis}))

@@ -11,23 +11,26 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from studio import lasting, struck
-from studio.easel import FPS
+from studio import percussive, sustained
+from studio.drawing import FPS
 
 from mbt_lite import media, world
 
 HERE = Path(__file__).resolve().parent
 
 LIFE = {
-    "speech": (lasting.speech, "a face says a sentence; its mouth opens with the loudness"),
-    "ball": (struck.ball, "a beach ball drops and bounces; every impact is heard"),
+    "speech": (sustained.speech, "a face says a sentence; its mouth opens with the loudness"),
+    "ball": (percussive.ball, "a beach ball drops and bounces; every impact is heard"),
     "siren": (
-        lasting.siren,
+        sustained.siren,
         "an ambulance drives by night; its two lamps alternate with its two tones",
     ),
-    "bell": (struck.bell, "a bell swings in a tower and is struck at both ends of its swing"),
-    "storm": (lasting.storm, "rain on a window, two bolts of lightning, thunder 0.4 s after each"),
-    "guitar": (struck.guitar, "a pick plucks six strings one after the other, up and down"),
+    "bell": (percussive.bell, "a bell swings in a tower and is struck at both ends of its swing"),
+    "storm": (
+        sustained.storm,
+        "rain on a window, two bolts of lightning, thunder 0.4 s after each",
+    ),
+    "guitar": (percussive.guitar, "a pick plucks six strings one after the other, up and down"),
 }
 
 

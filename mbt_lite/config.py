@@ -116,7 +116,7 @@ class FrontEnd:
     amplitude: float = 1.0  # value of full scale, 1 in the waveform; 32768 with 16-bit samples
     pre_emphasis: float = 0.0  # times the previous sample is subtracted from each
     window_fn: str = "hamming"  # or "hann"
-    centred: bool = False  # frame k is centred on sample k * hop; otherwise it begins there
+    centered: bool = False  # frame k is centered on sample k * hop; otherwise it begins there
 
     def __post_init__(self):
         prefix = f"front end {self.name!r}: "
@@ -153,7 +153,7 @@ class FrontEnd:
     @property
     def left_pad(self) -> int:
         """Samples of the first frame that lie before the audio."""
-        return self.window_samples // 2 if self.centred else 0
+        return self.window_samples // 2 if self.centered else 0
 
     @property
     def silence(self) -> float:
@@ -365,12 +365,12 @@ class AugmentConfig:
     )  # range of the factors of height and width, each its own
     random_crop: bool = False  # otherwise the middle is cropped
     flip: float = 0.0  # probability of a horizontal flip
-    colour: float = 0.0  # probability of color jitter, by these four:
+    color: float = 0.0  # probability of color jitter, by these four:
     brightness: float = 32 / 255  # maximum that is added
     saturation: tuple[float, float] = (0.6, 1.4)  # factors
     contrast: tuple[float, float] = (0.6, 1.4)
     hue: float = 0.2  # maximum shift in turns of the color circle, either way
-    grey: float = 0.0  # probability of a grayscale video
+    gray: float = 0.0  # probability of a grayscale video
     time_masks: int = 0  # SpecAugment: number of masked bands of time
     time_mask: int = 192  # spectrogram frames that one band stays below
     time_mask_ratio: float = 1.0  # of the clip that one band may cover; 0: no bands
@@ -380,7 +380,7 @@ class AugmentConfig:
     mixmod: bool = False  # modality mixup: each stream has its own mixing weight
 
     def __post_init__(self):
-        chances = ("flip", "colour", "grey", "time_mask_ratio")
+        chances = ("flip", "color", "gray", "time_mask_ratio")
         require_bounds(self, dict.fromkeys(chances, (0, 1)), "augment.")
         counts = ("time_masks", "time_mask", "mel_masks", "mel_mask", "brightness", "mixup")
         require_at_least(self, 0, counts, "augment.")
@@ -399,13 +399,13 @@ class AugmentConfig:
 
 
 NONE = AugmentConfig()  # evaluation: only the middle crop
-# The paper, section 4.2: random crop, flip, colour jitter, SpecAugment as in AST (one band of each
+# The paper, section 4.2: random crop, flip, color jitter, SpecAugment as in AST (one band of each
 # kind), modality mixup. It gives no numbers for the colors, so they are Scenic's.
 PAPER = AugmentConfig(
     random_crop=True,
     flip=0.5,
-    colour=0.8,
-    grey=0.1,
+    color=0.8,
+    gray=0.1,
     time_masks=1,
     mel_masks=1,
     mixup=0.3,
@@ -417,8 +417,8 @@ RELEASED = AugmentConfig(
     scale=(0.9, 1.33),
     random_crop=True,
     flip=0.5,
-    colour=0.8,
-    grey=0.1,
+    color=0.8,
+    gray=0.1,
     time_masks=4,
     time_mask=48,
     time_mask_ratio=0.0,
@@ -439,7 +439,7 @@ class DataConfig:
     videos: str | None = None  # where the files of a table are; None: beside it
     labels: str | None = None  # file with the class names in order; None: the source's own
     clips: int = 0  # of the micro-world: so many, again and again; 0: each clip is new
-    keep: str = ""  # a folder: clips that are always the same are made once and kept there
+    cache_dir: str = ""  # a folder: clips that are the same in every epoch are cached there
     pairing: str = PAIRINGS[0]  # of audio and video: synchronised, or ratio as the original
     views: int = 4  # windows of a clip that is scored, their logits averaged
     audio_track: int | None = None  # of labeled files, from 1 on; None: as players choose
@@ -454,8 +454,8 @@ class DataConfig:
         require(self.pairing in PAIRINGS, f"data.pairing={self.pairing!r} is none of {PAIRINGS}.")
         require_at_least(self, 0, ["clips"], "data.")
         require(
-            not self.keep or self.path != "world" or self.clips > 0,
-            f"data.keep={self.keep}: say with data.clips how many of the micro-world to keep.",
+            not self.cache_dir or self.path != "world" or self.clips > 0,
+            f"data.cache_dir={self.cache_dir}: set data.clips, how many clips are cached.",
         )
         require_bounds(self, {"views": (1, 1000), "workers": (0, 1024)}, "data.")
         require(

@@ -54,7 +54,7 @@ FRONT_ENDS = {
         FrontEnd("ln-power-1e-2", power=2, offset=1e-2, mean=-2.68, std=2.55),
         # Frames centered on k * hop, librosa's default. All others begin there and pad the end,
         # which AV-MAE's 62 and 50 patches over 10 s and 8 s require.
-        FrontEnd("ln-magnitude-centred", offset=1e-6, centred=True, mean=-1.77, std=1.74),
+        FrontEnd("ln-magnitude-centered", offset=1e-6, centered=True, mean=-1.77, std=1.74),
         # DMVR's "logmf" with the paper's lengths, and a user's variant of it.
         FrontEnd(
             "dmvr-hann", window_fn="hann", low=80.0, high=7600.0, offset=1e-6, mean=-2.05, std=2.18

@@ -283,10 +283,10 @@ class Classifier:
         path = Path(path)
         if path.is_file() and path.suffix != ".safetensors":
             raise ValueError(f"{path} is a file; name a folder, or a file ending in .safetensors.")
-        card = {name: value for name, value in self.card.items() if name != "licence"}
+        card = {name: value for name, value in self.card.items() if name != "license"}
         about = {"clip": self.clip_config, "labels": self.labels, "card": card}
         about |= {"label_heads": [to_dict(head) for head in self.label_heads]}
-        about |= {"licence": self.card.get("licence")}
+        about |= {"license": self.card.get("license")}
         if path.suffix == ".safetensors":
             return checkpoints.save(path, self.params, self.config, dtype=dtype, **about)
         target = path / "model.safetensors"
@@ -352,7 +352,7 @@ def load(
     """
     config, params, meta = checkpoints.load(weights(source), **overrides)
     foreign = meta["clip"] is None
-    card = {**(meta.get("card") or {}), "licence": meta["licence"]}
+    card = {**(meta.get("card") or {}), "license": meta["license"]}
     card |= {name: meta[name] for name in ("name", "source") if meta.get(name)}
     clip_config = _released_clip(config) if foreign else meta["clip"]
     labels, missing_names = _labels(meta["labels"], config.classes)

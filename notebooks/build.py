@@ -122,7 +122,7 @@ def run(text: Path, smoke: bool) -> float:
 
 
 def keep_still(output) -> None:
-    """Leave of an output what is seen without a kernel, its pictures with a palette of colours.
+    """Leave of an output what is seen without a kernel, its pictures with a palette of colors.
 
     The widget or page comes back when the cell is run.
     """

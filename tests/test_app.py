@@ -397,9 +397,9 @@ def test_a_dark_page_has_dark_pages_in_it(url, browser, clips):
     upload_and_wait(tab, clips["clip"])
     open_tab(tab, "Look")
     frame = tab.frame_locator("fitted-page.importance iframe")
-    colour = frame.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
+    color = frame.locator("body").evaluate("body => getComputedStyle(body).backgroundColor")
     tab.close()
-    assert colour == "rgb(25, 27, 31)"
+    assert color == "rgb(25, 27, 31)"
 
 
 # ---- what stands behind the page ----

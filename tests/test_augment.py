@@ -93,7 +93,7 @@ def test_the_middle_is_that_of_each_picture_and_not_of_its_canvas():
 
 @pytest.mark.parametrize("config", [PAPER, RELEASED], ids=["paper", "released"])
 def test_every_value_stays_in_range_and_every_shape_as_promised(config):
-    given = batch(rgb=np.where(noise() > 127, 255, 0).astype(np.uint8))  # the hardest colours
+    given = batch(rgb=np.where(noise() > 127, 255, 0).astype(np.uint8))  # the hardest colors
     for seed in range(3):
         out = run(given, seed, config)
         assert out["rgb"].shape == (B, T, 12, 12, 3) and out["spec"].shape == (B, N, M)
@@ -186,40 +186,38 @@ def test_a_padded_row_without_any_picture_gives_numbers():
     assert np.isfinite(out["rgb"]).all()
 
 
-# --- colour --------------------------------------------------------------------------------------
+# --- color --------------------------------------------------------------------------------------
 
 
 def pixels(count=300, low=0.0, high=1.0):
     values = np.random.default_rng(3).uniform(low, high, (3, count, 1))
-    values[:, :20] = values[0, :20]  # some greys
+    values[:, :20] = values[0, :20]  # some grays
     values[:2, 20:30] = values[0, 20:30]  # two channels alike
     return values.astype(np.float32)
 
 
-def channels(colour):
-    return tuple(map(jnp.asarray, colour))
+def channels(color):
+    return tuple(map(jnp.asarray, color))
 
 
-def by_colorsys(colour, change):
-    out = [
-        colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*p))) for p in colour[..., 0].T.tolist()
-    ]
+def by_colorsys(color, change):
+    out = [colorsys.hsv_to_rgb(*change(*colorsys.rgb_to_hsv(*p))) for p in color[..., 0].T.tolist()]
     return np.array(out).T[..., None]
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4, 9.0])
 def test_saturation_is_scaled_as_in_hsv(factor):
-    colour = pixels()
-    expected = by_colorsys(colour, lambda h, s, v: (h, min(s * factor, 1), v))
-    got = augment.saturate(channels(colour), jnp.float32(factor))
+    color = pixels()
+    expected = by_colorsys(color, lambda h, s, v: (h, min(s * factor, 1), v))
+    got = augment.saturate(channels(color), jnp.float32(factor))
     np.testing.assert_allclose(np.stack(got), expected, atol=2e-6)
 
 
 @pytest.mark.parametrize("turn", [-0.5, -0.2, 0.0, 1 / 3, 0.13])
 def test_hue_is_turned_as_in_hsv(turn):
-    colour = pixels()
-    expected = by_colorsys(colour, lambda h, s, v: ((h + turn) % 1, s, v))
-    got = augment.turn_hue(channels(colour), jnp.float32(turn))
+    color = pixels()
+    expected = by_colorsys(color, lambda h, s, v: ((h + turn) % 1, s, v))
+    got = augment.turn_hue(channels(color), jnp.float32(turn))
     np.testing.assert_allclose(np.stack(got), expected, atol=5e-6)
 
 
@@ -238,7 +236,7 @@ def test_another_light_is_brightness_saturation_contrast_and_hue_in_this_order()
 
 
 def test_light_changes_as_often_and_as_far_as_the_configuration_says():
-    """Of 400 grey clips, which only brightness changes: share changed, and by how much."""
+    """Of 400 gray clips, which only brightness changes: share changed, and by how much."""
     frames = jnp.zeros((1, 2, 2, 3))
     keys = jax.random.split(jax.random.key(0), 400)
     draw = jit(jax.vmap(lambda key: augment.random_light(frames, key, RELEASED)))
@@ -248,9 +246,9 @@ def test_light_changes_as_often_and_as_far_as_the_configuration_says():
     assert abs(change.mean()) < 0.02
 
 
-def test_a_clip_without_colours_has_equal_channels_and_its_luma():
+def test_a_clip_without_colors_has_equal_channels_and_its_luma():
     given = batch()
-    config = replace(NONE, grey=1.0)
+    config = replace(NONE, gray=1.0)
     out = np.asarray(run(given, config=config)["rgb"])
     np.testing.assert_array_equal(out, np.repeat(out[..., :1], 3, -1))
     plain = np.asarray(run(given, config=NONE)["rgb"])

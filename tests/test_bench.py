@@ -160,7 +160,7 @@ def test_attention_rows_are_timed_beside_the_plain_pass():
 
 
 @pytest.mark.filterwarnings("ignore:Empty filters")  # so many bands leave some without a bin
-@pytest.mark.parametrize("name", ["world", "vggish", "ln-power-1e-6", "ln-magnitude-centred"])
+@pytest.mark.parametrize("name", ["world", "vggish", "ln-power-1e-6", "ln-magnitude-centered"])
 def test_the_log_mel_is_timed_beside_the_same_from_librosa(name):
     front = features.FRONT_ENDS[name]
     waves = np.random.default_rng(0).normal(0, 0.1, (2, 8123)).astype(np.float32)

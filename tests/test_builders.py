@@ -199,11 +199,11 @@ def test_the_noise_over_a_voice_has_the_given_signal_to_noise_ratio(snr):
 
 
 def test_the_noise_on_an_image_is_clipped_to_black_and_white():
-    rng, grey = np.random.default_rng(0), np.full((400, 400), 51, np.uint8)  # 0.2
-    weak = digits.noisy_image(grey, 0.05, rng) / 255
+    rng, gray = np.random.default_rng(0), np.full((400, 400), 51, np.uint8)  # 0.2
+    weak = digits.noisy_image(gray, 0.05, rng) / 255
     assert weak.mean() == pytest.approx(0.2, abs=1e-3)
     assert weak.std() == pytest.approx(0.05, rel=0.02)
-    strong = digits.noisy_image(grey, 1.5, rng)
+    strong = digits.noisy_image(gray, 1.5, rng)
     assert np.mean(strong == 0) == pytest.approx(0.447, abs=0.01)  # P(z < -0.2 / 1.5)
     assert np.mean(strong == 255) == pytest.approx(0.297, abs=0.01)  # P(z > 0.8 / 1.5)
 

@@ -75,7 +75,7 @@ def test_a_scenic_checkpoint_gives_scenics_logits(name, file, record_property):
     error = np.abs(output.logits - expected["logits"]).max()
     record_property("error logits", f"{error:.0e}")
     assert error <= 1e-5
-    assert meta == {"clip": None, "labels": None, "licence": None}
+    assert meta == {"clip": None, "labels": None, "license": None}
 
 
 def test_parameters_share_no_memory_with_the_tree_they_came_from():
@@ -304,7 +304,7 @@ def saved(tmp_path, params):
         TINY,
         clip=CLIP,
         labels=("bell", "dog", "rain"),
-        licence="CC0-1.0",
+        license="CC0-1.0",
         card=card,
     )
 
@@ -313,7 +313,7 @@ def test_saved_weights_load_exactly_with_their_metadata(saved, params):
     config, again, meta = load(saved)
     assert config == TINY and same(params, again)
     assert meta["clip"] == CLIP and meta["labels"] == ["bell", "dog", "rain"]
-    assert meta["licence"] == "CC0-1.0" and meta["card"] == {"data": "synthetic", "mAP": 0.5}
+    assert meta["license"] == "CC0-1.0" and meta["card"] == {"data": "synthetic", "mAP": 0.5}
     assert list(saved.parent.iterdir()) == [saved]
     assert load(saved, fusion_layer=0)[0] == replace(TINY, fusion_layer=0)
 
@@ -326,8 +326,8 @@ def test_weights_that_do_not_fit_are_neither_written_nor_read(saved, params, tmp
     assert not list(tmp_path.glob("*.safetensors*"))
     with pytest.raises(ValueError, match="mis-shaped.*head/bias"):
         load(saved, classes=4)
-    with pytest.raises(ValueError, match="no field colour"):
-        load(saved, colour="red")
+    with pytest.raises(ValueError, match="no field color"):
+        load(saved, color="red")
 
 
 def not_finite():

@@ -135,9 +135,9 @@ def test_flow_is_saved_as_a_figure_or_a_page_and_printed_as_a_sentence(capsys, t
         assert cli.main(["flow", clip, *out]) == 0
         assert "changes the logit of ring sings" in capsys.readouterr().out
     assert (tmp_path / "flow.png").stat().st_size > 10_000
-    assert cli.main(["flow", clip, *out, "--colour", "attention"]) == 0
+    assert cli.main(["flow", clip, *out, "--color", "attention"]) == 0
     assert "changes the logit" not in capsys.readouterr().out  # nothing was cut
-    assert cli.main(["flow", clip, *out, "--colour", "red"]) == 1
+    assert cli.main(["flow", clip, *out, "--color", "red"]) == 1
     assert "cause or attention" in capsys.readouterr().err
     assert "ring sings" in (tmp_path / "flow.html").read_text("utf-8")
     assert cli.main(["flow", clip, *out[:2], "--label", "ring"]) == 1
@@ -214,7 +214,7 @@ def test_help_of_train_lists_every_field_with_its_type_and_default(capsys):
         ("--config folder --clip.front-end.mels 64", "--clip.front_end has no effect here"),
         ("--config world --train.momentum 0.5", "it needs --train.optimizer momentum"),
         ("--config world --train.epochs 2 --train.steps=9", "it needs --train.epochs 0"),
-        ("--config world --augment.hue 0.1", "it needs --augment.colour above 0"),
+        ("--config world --augment.hue 0.1", "it needs --augment.color above 0"),
         ("--config world --model.streams spec --model.fusion_layer 2", "--model.streams spec rgb"),
         ("--config world --start.rewire", "it needs --start.model"),
         ("--config world --processes 2", "have no effect without --coordinator"),
@@ -326,7 +326,7 @@ def test_an_experiment_that_was_edited_by_hand_is_refused_by_field(capsys, tmp_p
     changes = {
         "heads": (model | {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
         "streams": (model | {"streams": "rgb"}, "model.streams must be a list of texts"),
-        "extra": (model | {"colour": 1}, "model has no field colour"),
+        "extra": (model | {"color": 1}, "model has no field color"),
         "list": ([model], "model must be fields in {}, not ["),
         "steps": (train | {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
         "missing": (None, "Experiment lacks model"),

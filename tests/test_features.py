@@ -18,7 +18,7 @@ FRONT_ENDS = {
     "default": FrontEnd(),
     "whole band": FrontEnd(fft=1024, low=0.0, high=8000.0),
     "fewer bins": FrontEnd(power=2, mels=64, offset=1e-2),
-    "centred, emphasised": FrontEnd(centred=True, pre_emphasis=0.9),
+    "centered, emphasised": FrontEnd(centered=True, pre_emphasis=0.9),
 }
 # Four frames at 4 per second, one second of audio, no rescaling.
 CLIP = ClipConfig(frames=4, fps=4.0, stride=1, size=16, resize=16, spec_frames=100)
@@ -37,7 +37,7 @@ def speechlike(seconds=1.0):
 
 
 def numbered(times, duration, size=(16, 16), wave=None):
-    """A `Media` whose frame k is grey of value k."""
+    """A `Media` whose frame k is gray of value k."""
     values = np.arange(len(times), dtype=np.uint8)
     frames = np.broadcast_to(values[:, None, None, None], (len(times), *size, 3)).copy()
     wave = np.zeros(round(duration * RATE), np.float32) if wave is None else wave
@@ -95,7 +95,7 @@ def test_the_log_mel_is_that_of_librosa(front):
     if front.pre_emphasis:  # zi=[0]: silence before the audio
         wave = librosa.effects.preemphasis(wave, coef=front.pre_emphasis, zi=[0.0])
     before = (front.fft - front.window_samples) // 2  # librosa centres a window in its FFT
-    before += front.window_samples // 2 if front.centred else 0
+    before += front.window_samples // 2 if front.centered else 0
     spectrum = librosa.stft(
         front.amplitude * np.pad(wave, (before, front.fft)),
         n_fft=front.fft, hop_length=front.hop_samples, win_length=front.window_samples,
@@ -180,7 +180,7 @@ def test_an_unknown_preset_is_refused_with_a_list_of_all(name):
 
 
 def test_the_front_end_of_files_written_before_its_newer_fields_is_unchanged():
-    newer = {"compression", "amplitude", "pre_emphasis", "window_fn", "centred"}
+    newer = {"compression", "amplitude", "pre_emphasis", "window_fn", "centered"}
     old = {k: v for k, v in to_dict(WORLD_FRONT_END).items() if k not in newer}
     assert from_dict(FrontEnd, old) == WORLD_FRONT_END
 
@@ -311,7 +311,7 @@ def test_frames_of_the_right_size_are_unchanged():
     np.testing.assert_array_equal(features.make_view(window, CLIP).rgb, noisy)
 
 
-def test_black_is_minus_one_white_is_one_and_log_mels_are_standardised_on_three_channels():
+def test_black_is_minus_one_white_is_one_and_log_mels_are_standardized_on_three_channels():
     front = replace(FrontEnd(), mean=-2.0, std=1.5)
     rgb, spec = np.zeros((2, 4, 4, 3), np.uint8), features.log_mel(noise(), front)
     rgb[1] = 255
@@ -336,10 +336,10 @@ def test_with_the_statistics_of_the_data_log_mels_have_mean_0_and_deviation_1():
 @pytest.mark.parametrize("stream, other", [("rgb", "spec"), ("spec", "rgb")])
 @pytest.mark.parametrize("front", FRONT_ENDS.values(), ids=FRONT_ENDS)
 def test_a_blanked_stream_is_what_black_frames_or_silence_would_give(stream, other, front):
-    grey = np.full((2, 4, 4, 3), 90, np.uint8)
-    clip = features.normalize(grey, features.log_mel(noise(), front), front)
+    gray = np.full((2, 4, 4, 3), 90, np.uint8)
+    clip = features.normalize(gray, features.log_mel(noise(), front), front)
     silence = features.log_mel(np.zeros(RATE, np.float32), front)
-    nothing = features.normalize(np.zeros_like(grey), silence, front)
+    nothing = features.normalize(np.zeros_like(gray), silence, front)
     blank = features.blank(clip, stream, front)
     np.testing.assert_allclose(getattr(blank, stream), getattr(nothing, stream), atol=1e-5)
     np.testing.assert_array_equal(getattr(blank, other), getattr(clip, other))

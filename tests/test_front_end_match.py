@@ -97,7 +97,7 @@ def test_stored_statistics_are_used_where_they_are_asked_for(sounds):
 # --- equivalent front ends ---
 
 
-def test_a_gain_and_the_base_of_a_logarithm_are_gone_after_standardisation(sounds):
+def test_a_gain_and_the_base_of_a_logarithm_are_gone_after_standardization(sounds):
     fronts = [FrontEnd(offset=1 / 32768), FRONT_ENDS["ln-int16"], FrontEnd(offset=1e-2)]
     wanted = [replace(front, low=60.0, fft=512) for front in fronts]
     _, _, distances = front_end_match._statistics(untrained(), sounds[0], wanted, quiet=True)

@@ -216,7 +216,7 @@ def test_a_wav_file_holds_the_samples():
 def test_the_frames_lie_one_below_the_other_in_one_jpeg():
     frames = np.repeat(np.uint8([[[[40, 90, 200]]], [[[200, 90, 40]]]]), 32, 1).repeat(16, 2)
     strip = np.asarray(Image.open(io.BytesIO(content(jpeg_uri(frames))))).reshape(2, 32, 16, 3)
-    inside = np.s_[:, 1:-1]  # colour is stored at half the resolution, so edges mix
+    inside = np.s_[:, 1:-1]  # color is stored at half the resolution, so edges mix
     np.testing.assert_allclose(strip[inside].astype(int), frames[inside], atol=6)
 
 
@@ -445,7 +445,7 @@ def test_a_page_of_one_stream_shows_that_stream(only, show):
 def test_a_band_says_its_share_and_the_effect_of_cutting_it(show):
     flow = flow_of()
     tab = show(html.flow_page(flow))
-    tab.get_by_label("colour").select_option("by cause")
+    tab.get_by_label("color").select_option("by cause")
     cut = np.unravel_index(np.nanargmax(abs(flow.effect)), flow.effect.shape)
     first = tab.get_by_role("listitem").nth(5)
     first.get_by_role("button").focus()

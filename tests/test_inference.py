@@ -252,7 +252,7 @@ def test_a_saved_folder_predicts_as_before_and_has_a_model_card(classifier, path
         classifier.params,
         WORLD_CLIP,
         world.LABELS,
-        {"name": "bells", "licence": "CC0-1.0", "caution": "Made of random numbers."},
+        {"name": "bells", "license": "CC0-1.0", "caution": "Made of random numbers."},
     )
     folder = cautious.save(tmp_path / "bells")
     assert sorted(p.name for p in folder.iterdir()) == [

@@ -254,7 +254,7 @@ def test_every_pixel_format_gives_the_same_grays(tmp_path, codec, pix_fmt, name,
     encode(tmp_path / name, frames, video=codec, pix_fmt=pix_fmt)
     media = read(tmp_path / name)
     assert media.frames.shape == frames.shape
-    tolerance = 40 if codec == "gif" else 6  # 8 or 4 levels per colour
+    tolerance = 40 if codec == "gif" else 6  # 8 or 4 levels per color
     assert np.abs(media.frames.mean(axis=(1, 2, 3)) - ramp[:, 0, 0, 0]).max() < tolerance
 
 

@@ -109,7 +109,7 @@ def test_all_frames_share_one_attention_scale_at_the_resolution_of_the_video():
 def test_long_clips_wrap_into_rows_without_empty_panels():
     figure = plot.attention_on_frames(np.zeros((11, 8, 8, 3), np.uint8), np.ones((11, 2, 2)))
     assert sum(bool(ax.images) for ax in figure.axes) == 11
-    assert len(figure.axes) == 12  # and the colour bar
+    assert len(figure.axes) == 12  # and the color bar
 
 
 def test_frames_as_the_model_takes_them_look_like_frames_as_the_file_held_them():
@@ -241,8 +241,8 @@ def test_three_predictions_stand_side_by_side_on_the_same_rows():
     figure = plot.compare_bars(predictions)
     assert [ax.get_title(loc="left") for ax in figure.axes] == list(predictions)
     assert len({ax.get_ylim() for ax in figure.axes}) == 1
-    colours = {ax.containers[1][0].get_facecolor() for ax in figure.axes}
-    assert len(colours) == 3
+    colors = {ax.containers[1][0].get_facecolor() for ax in figure.axes}
+    assert len(colors) == 3
 
 
 def test_the_words_for_bars_list_them_in_order():
@@ -293,7 +293,7 @@ def test_letters_that_no_font_has_are_warned_of_in_one_sentence():
     assert style.drawable("a\uf8f0") == "a\u25a1"
 
 
-def test_colour_maps_rise_in_lightness_so_that_they_read_without_colour_vision():
+def test_color_maps_rise_in_lightness_so_that_they_read_without_color_vision():
     for name in (plot.AUDIO_MAP, plot.ATTENTION_MAP):
         luma = matplotlib.colormaps[name](np.linspace(0, 1, 32))[:, :3] @ [0.2126, 0.7152, 0.0722]
         assert (np.diff(luma) > 0).all()

@@ -103,14 +103,14 @@ def test_the_shares_of_bars_and_of_what_stays_are_written():
     assert names == ["before\nlayer 2", "after\nlayer 2", "after\nlayer 3"]
 
 
-def test_attention_takes_the_colours_of_the_streams():
+def test_attention_takes_the_colors_of_the_streams():
     drawn = bands(plot.flow(flow_of()))
-    colours = [drawn[f"{group}, column 0"].get_facecolor() for group in ("audio", "video")]
+    colors = [drawn[f"{group}, column 0"].get_facecolor() for group in ("audio", "video")]
     written = drawn["audio to bottleneck token 1 in layer 2"].get_facecolor()
-    assert written[:3] == colours[0][:3] != colours[1][:3]
+    assert written[:3] == colors[0][:3] != colors[1][:3]
 
 
-def test_cause_colours_a_band_by_the_change_when_it_is_cut_and_leaves_the_others_pale():
+def test_cause_colors_a_band_by_the_change_when_it_is_cut_and_leaves_the_others_pale():
     figure = plot.flow(flow_of(), "cause")
     drawn, bar = bands(figure), figure.axes[1]
     assert bar.get_ylabel() == "change of the logit of “bell heard” when cut"
@@ -125,12 +125,12 @@ def test_cause_colours_a_band_by_the_change_when_it_is_cut_and_leaves_the_others
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("colour_by", ["attention", "cause"])
-def test_a_flow_fits_on_its_paper(colour_by, layers):
+@pytest.mark.parametrize("color_by", ["attention", "cause"])
+def test_a_flow_fits_on_its_paper(color_by, layers):
     record = flow_of()
     record.mass, record.effect = record.mass[:layers], record.effect[:layers]
     record.layers = record.layers[:layers]
-    figure = plot.flow(record, colour_by)
+    figure = plot.flow(record, color_by)
     assert plot.style.to_png(figure).startswith(b"\x89PNG")
     width, height = figure.get_size_inches()
     box = figure.get_tightbbox()
@@ -146,7 +146,7 @@ def test_the_bands_of_other_layers_fade_behind_those_of_one():
         plot.flow(one, layer=9)
 
 
-def test_a_flow_without_effects_cannot_be_coloured_by_cause():
+def test_a_flow_without_effects_cannot_be_colored_by_cause():
     with pytest.raises(ValueError, match="no effects"):
         plot.flow(flow_of(effects=False), "cause")
     with pytest.raises(ValueError, match="'attention' or 'cause'"):
@@ -208,7 +208,7 @@ def test_operations_are_bars_in_their_order():
     assert above < 0 < below  # the axis points down
 
 
-def test_a_logit_that_falls_has_another_colour_than_one_that_rises():
+def test_a_logit_that_falls_has_another_color_than_one_that_rises():
     bars = plot.effects(effects_of(0.5, -3.0, 0.2), "circle sings").patches
     rises, falls, also = (bar.get_facecolor() for bar in bars)
     assert rises == also != falls
@@ -384,7 +384,7 @@ def test_patches_are_removed_on_the_left_and_inserted_on_the_right_with_a_line_p
     assert right.get_xlabel() == "share of patches inserted (%)"
 
 
-def test_methods_are_told_apart_without_colour_and_look_alike_in_both_panels():
+def test_methods_are_told_apart_without_color_and_look_alike_in_both_panels():
     looks = [
         {line.get_label().split()[0]: (line.get_color(), line.get_marker()) for line in ax.lines}
         for ax in plot.deletion(curves_of()).axes

@@ -160,7 +160,7 @@ def test_the_copy_of_a_long_file_is_a_minute_around_the_models_window(reader, tm
     copy, original = media.read(tmp_path / "copy.mp4"), media.read(path, reading.playable_start, 60)
     assert copy.duration == pytest.approx(60, abs=1)
     assert 0 < reading.views[0].start - reading.playable_start < 10
-    assert np.abs(copy.frames[:20].astype(int) - original.frames[:20]).mean() < 12  # grey levels
+    assert np.abs(copy.frames[:20].astype(int) - original.frames[:20]).mean() < 12  # gray levels
 
 
 # ---- what is refused ----

@@ -305,7 +305,7 @@ def counted(monkeypatch):
 def test_cached_clips_are_bit_exact_and_rendered_once(tmp_path, counted, streams):
     experiment = small(streams, clips=9)
     source = datasets.open_split(experiment.data, "train")
-    keeping = replace(experiment, data=replace(experiment.data, keep=str(tmp_path)))
+    keeping = replace(experiment, data=replace(experiment.data, cache_dir=str(tmp_path)))
     direct = datasets.make_loader(experiment, source, training=True)
     cached = datasets.make_loader(keeping, source, training=True)
     for _ in range(4):
@@ -340,7 +340,7 @@ def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypa
     folders = [cache.cached(*variant, tmp_path).folder for variant in variants]
     assert len(set(folders)) == len(variants)
     assert cache.cached(*variants[0], tmp_path).folder == folders[0]
-    monkeypatch.setattr(world, "_excerpt", lambda rng, colour: np.zeros(32_000, np.float32))
+    monkeypatch.setattr(world, "_excerpt", lambda rng, color: np.zeros(32_000, np.float32))
     assert cache.cached(*variants[0], tmp_path).folder not in folders  # the code has changed
     with pytest.raises(ValueError, match="clips of other sizes or windows"):
         next(Loader(cache.cached(*variants[0], tmp_path), replace(sampling, streams=streams), 1))
@@ -389,7 +389,7 @@ def test_interrupted_rendering_leaves_nothing_behind_that_would_be_read(tmp_path
 
 def test_clips_that_cannot_be_cached_are_refused_with_a_reason(folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="say with data.clips how many"):
-        DataConfig(keep=str(tmp_path))
+        DataConfig(cache_dir=str(tmp_path))
     drawn = sources.open_source(folder)
     with pytest.raises(ValueError, match="the same in every epoch: those of the micro-world"):
         cache.cached(drawn, Sampling(SMALL), tmp_path)

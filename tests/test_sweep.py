@@ -56,7 +56,7 @@ def test_a_variant_is_trained_once_a_seed_and_starts_from_a_run_of_the_same_fold
     for run, experiment in runs.items():
         assert run == tmp_path / experiment.name / f"seed_{experiment.train.seed}"
         assert experiment.start.model == str(tmp_path / "grid-start" / "seed_0")
-        assert experiment.data.keep == str(tmp_path / "clips")
+        assert experiment.data.cache_dir == str(tmp_path / "clips")
     seeds = [experiment.train.seed for experiment in runs.values()]
     assert seeds == sorted(seeds)  # an interrupted grid has whole seeds
     audio, other = grid["fusion"]["audio"], grid["fusion"]["bottleneck"]

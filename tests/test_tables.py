@@ -107,7 +107,7 @@ def test_a_repeated_row_counts_once_and_a_contradiction_is_refused(folder):
     write(folder, "file,labels\na.mp4,bell\na.mp4,bell\n")
     assert numbered(folder) == ({"a.mp4": ([1], None)}, ("repeated rows, taken once (1): a",))
     write(folder, "file,labels\na.mp4,bell\na.mp4,dog barks\n")
-    with pytest.raises(ValueError, match="a.mp4 is labelled in two ways"):
+    with pytest.raises(ValueError, match="a.mp4 is labeled in two ways"):
         read(folder)
 
 

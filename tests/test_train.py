@@ -194,9 +194,9 @@ def test_a_model_to_start_from_brings_its_geometry_and_its_weights(experiment, f
 
 def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp_path):
     rng = np.random.default_rng(0)
-    for label, colour in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
+    for label, color in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):
         for number in range(5):
-            frames = np.tile(np.uint8(colour), (25, 64, 64, 1)) + rng.integers(
+            frames = np.tile(np.uint8(color), (25, 64, 64, 1)) + rng.integers(
                 0, 20, (25, 64, 64, 3), np.uint8
             )
             wave = rng.normal(0, 0.05, 16_000).astype(np.float32)

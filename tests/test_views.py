@@ -42,15 +42,15 @@ def is_self_contained(document: str) -> bool:
     return len(document) < 3e6 and "src=http" not in document and "@import" not in document
 
 
-def test_the_flow_of_a_clip_is_a_panel_whose_colours_are_attention_or_cause(classifier, views):
+def test_the_flow_of_a_clip_is_a_panel_whose_colors_are_attention_or_cause(classifier, views):
     panel = html.flow(classifier, views[0], "ring sings")
-    shown, colours = (choice.options for choice in panel.choices)
-    assert colours == ("by attention", "by cause") and shown[1:] == (
+    shown, colors = (choice.options for choice in panel.choices)
+    assert colors == ("by attention", "by cause") and shown[1:] == (
         "layer 1",
         "layer 2",
         "layer 3",
     )
-    assert len({panel.png(), panel.png(colour=1), panel.png(layer=2)}) == 3
+    assert len({panel.png(), panel.png(color=1), panel.png(layer=2)}) == 3
     assert "changes the logit of ring sings" in panel.alt()
     page = panel.page()
     assert is_self_contained(page) and "ring sings" in page

@@ -176,8 +176,8 @@ def test_one_audio_has_every_label_depending_on_the_video(scene):
 VIDEO = {
     "place from the left": lambda thing: thing.x,
     "size": lambda thing: thing.radius,
-    "brightness": lambda thing: sum(thing.colour),
-    "redness": lambda thing: thing.colour[0],
+    "brightness": lambda thing: sum(thing.color),
+    "redness": lambda thing: thing.color[0],
     "range of the motion": lambda thing: thing.swing,
     "kind of shape": lambda thing: SHAPES.index(thing.shape),
     "kind of motion": lambda thing: MOTIONS.index(thing.contour.motion),

@@ -340,7 +340,7 @@ def test_the_zoo_has_the_six_released_models_and_the_embedded_one():
 def test_the_embedded_model_is_what_its_entry_says():
     entry = zoo.entry("world-tiny")
     config, _, meta = checkpoints.load(zoo.fetch("world-tiny"))
-    assert (config, meta["clip"], meta["licence"]) == (entry.config, entry.clip, entry.licence)
+    assert (config, meta["clip"], meta["license"]) == (entry.config, entry.clip, entry.license)
 
 
 def test_the_arrays_expected_of_each_released_model_are_its_parameters():
@@ -398,7 +398,7 @@ def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_
     config, loaded, meta = checkpoints.load(path)
     assert config == TINY and equal(loaded, params)
     assert meta["labels"] == NAMES and meta["clip"] == zoo.released_clip()
-    assert meta["name"] == "as500k-rgb-spec" and meta["licence"].startswith("Apache-2.0")
+    assert meta["name"] == "as500k-rgb-spec" and meta["license"].startswith("Apache-2.0")
     assert meta["source"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert meta["caution"] == zoo.CAUTION
     assert zoo.fetch("as500k-rgb-spec") == path and model_requests(server) == 1

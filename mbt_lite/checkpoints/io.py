@@ -34,14 +34,14 @@ def load(path: str | os.PathLike, **overrides) -> tuple[MBTConfig, dict, dict]:
     `path` is a file, a folder that holds one, or hf://user/repo. `overrides` are fields of
     `MBTConfig`, for what another project's file does not say (`fusion_layer`, `rgb_shape`, ...) or
     to run a model differently than it was saved. `meta` has the keys `clip` (ClipConfig), `labels`
-    and `licence`, None where unknown, and the `extra` of `save`. Raises ValueError if the file is
+    and `license`, None where unknown, and the `extra` of `save`. Raises ValueError if the file is
     damaged or altered, or holds numbers that are not finite.
     """
     path = formats.find(path)
     if formats.is_safetensors(path):
         return _load_safetensors(path, overrides)
     config, params = _convert(formats.read(path), overrides, str(path))
-    return config, params, {"clip": None, "labels": None, "licence": None}
+    return config, params, {"clip": None, "labels": None, "license": None}
 
 
 def save(
@@ -51,7 +51,7 @@ def save(
     *,
     clip: ClipConfig | None = None,
     labels: Sequence[str] | None = None,
-    licence: str | None = None,
+    license: str | None = None,
     dtype: str = "float32",
     **extra,
 ) -> Path:
@@ -64,7 +64,7 @@ def save(
     labels = None if labels is None else list(labels)
     _check_dtype(dtype)
     _check_leaves(leaves, config, labels, f"{path} was not written: its parameters")
-    meta = {"licence": licence, "labels": labels, **extra, "dtype": dtype}
+    meta = {"license": license, "labels": labels, **extra, "dtype": dtype}
     meta |= {"config": to_dict(config), "clip": clip and to_dict(clip)}
     metadata = {name: json.dumps(value) for name, value in meta.items()} | {"format": "mbt_lite"}
     arrays = {name: np.ascontiguousarray(x, DTYPES[dtype]) for name, x in leaves.items()}
@@ -189,12 +189,12 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[MBTConfig, dict]:
     meta = {name: json.loads(value) for name, value in metadata.items()}
     meta.pop("dtype", None)
     config = from_dict(MBTConfig, meta.pop("config", None), "config")
-    missing = [name for name in ("clip", "labels", "licence") if name not in meta]
+    missing = [name for name in ("clip", "labels", "license") if name not in meta]
     if missing:
         raise ValueError(f"its metadata lacks {', '.join(missing)}")
     if meta["clip"] is not None:
         meta["clip"] = from_dict(ClipConfig, meta["clip"], "clip")
-    _check_types(meta, {"labels": list, "licence": str, "name": str, "caution": str, "card": dict})
+    _check_types(meta, {"labels": list, "license": str, "name": str, "caution": str, "card": dict})
     _check_types(meta.get("card") or {}, {"name": str, "caution": str, "scores": dict})
     if not all(isinstance(label, str) for label in meta["labels"] or ()):
         raise ValueError("its labels must be strings")

@@ -22,8 +22,8 @@ def model_card(
 
 
 def _front_matter(about: Mapping) -> str:
-    licence = str(about.get("licence") or "")
-    identifier = licence.split()[0].lower() if licence else "unknown"
+    license = str(about.get("license") or "")
+    identifier = license.split()[0].lower() if license else "unknown"
     tags = "- video-classification\n- audio-classification\n- jax\n- mbt"
     return f"---\nlibrary_name: mbt_lite\nlicense: {identifier}\ntags:\n{tags}\n---"
 
@@ -72,7 +72,7 @@ def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str, about: Mapping) -
 
 
 def _origin(about: Mapping) -> str:
-    lines = [f"- Licence: {about.get('licence') or 'not stated'}."]
+    lines = [f"- License: {about.get('license') or 'not stated'}."]
     lines += [
         f"- {name}: {about[name]}." for name in ("source", "training data") if about.get(name)
     ]

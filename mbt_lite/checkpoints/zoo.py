@@ -48,7 +48,7 @@ class Entry:
     trained_on: str
     config: MBTConfig
     clip: ClipConfig
-    licence: str
+    license: str
     labels: str  # where the names of its classes come from
 
     @property
@@ -86,7 +86,7 @@ def _released(trained_on: str, streams: str, mAP: float) -> Entry:
         trained_on=corpus,
         config=config,
         clip=released_clip(),
-        licence="Apache-2.0 (that of the Scenic repository; the files carry none of their own)",
+        license="Apache-2.0 (that of the Scenic repository; the files carry none of their own)",
         labels=AUDIOSET,
     )
 
@@ -108,7 +108,7 @@ ENTRIES = {
             trained_on="the micro-world",
             config=WORLD,
             clip=WORLD_CLIP,
-            licence="Apache-2.0",
+            license="Apache-2.0",
             labels="in the file",
         ),
     )
@@ -309,7 +309,7 @@ def _save(model: Entry, dtype: str, target: Path, config, params, sha256: str | 
         dtype=dtype,
         clip=model.clip,
         labels=_labels(model),
-        licence=model.licence,
+        license=model.license,
         name=model.name,
         source={"url": model.url, "sha256": sha256},
         caution=model.caution,

@@ -99,7 +99,7 @@ class Flow:
     """A video file with audio."""
     out: Out
     label: Label = None
-    colour: str = "cause"
+    color: str = "cause"
     """cause: the effect of cutting each band, a forward pass each; attention: no forward passes."""
     model: Model = "world-tiny"
     start: Start = None
@@ -114,12 +114,12 @@ class Flow:
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = load_model(self.model, self.front_end, self.audio_track)
-        if self.colour not in ("cause", "attention"):
-            raise ValueError(f"--colour {self.colour}: choose cause or attention.")
-        view, cut = _view(classifier, self.clip, self.start), self.colour == "cause"
+        if self.color not in ("cause", "attention"):
+            raise ValueError(f"--color {self.color}: choose cause or attention.")
+        view, cut = _view(classifier, self.clip, self.start), self.color == "cause"
         with bar(self.clip.name) as progress:
             flow = explain.flow(classifier, view, self.label, cut, progress)
-        output = html.flow_page(flow) if kind == ".html" else plot.flow(flow, self.colour)
+        output = html.flow_page(flow) if kind == ".html" else plot.flow(flow, self.color)
         code = _write(classifier, self.out, output)
         print(plot.flow_alt(flow))
         return code

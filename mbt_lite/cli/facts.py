@@ -22,7 +22,7 @@ def of_entry(entry) -> dict:
         "trained_on": entry.trained_on,
         "mAP_scenic_readme": entry.mAP,
         "labels": entry.labels,
-        "licence": entry.licence,
+        "license": entry.license,
         **_model_facts(entry.config, entry.clip),
         "here": zoo.state(entry),
     }
@@ -44,7 +44,7 @@ def of_file(path: Path) -> dict:
         "file": str(path),
         **{key: meta[key] for key in ("name", "trained_on", "source") if meta.get(key)},
         "labels": f"{count} names in the file" if count else "none in the file",
-        "licence": meta["licence"] or "none in the file",
+        "license": meta["license"] or "none in the file",
         **_model_facts(config, clip),
         **({"caution": meta["caution"]} if meta.get("caution") else {}),
         **facts,
@@ -119,7 +119,7 @@ def text(facts: dict) -> str:
     rows.append(("cost", f"{facts['parameters']:,} parameters, {cost}"))
     rows += [("clip", line) for line in _clip(facts["clip"], facts["config"]["streams"])]
     rows += [("caution", line) for line in textwrap.wrap(facts.get("caution") or "", 86)]
-    rows += [("labels", facts["labels"]), ("licence", facts["licence"])]
+    rows += [("labels", facts["labels"]), ("license", facts["license"])]
     rows += [("source", json.dumps(facts["source"]) if facts.get("source") else None)]
     rows += [("here", facts.get("here"))] + [("", line) for line in _by_hand(facts)]
     rows += [("biases", line) for line in _biases(facts)]

@@ -43,8 +43,8 @@ RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (
     ("train.mixup_groups", lambda e: e.augment.mixup, "--augment.mixup above 0"),
     (
         "augment.brightness augment.saturation augment.contrast augment.hue",
-        lambda e: e.augment.colour,
-        "--augment.colour above 0",
+        lambda e: e.augment.color,
+        "--augment.color above 0",
     ),
     (
         "augment.time_mask augment.time_mask_ratio",
@@ -58,7 +58,7 @@ RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (
         lambda e: e.data.path != "world",
         "clips of your own, --data.path DIR",
     ),
-    ("data.workers", lambda e: not e.data.keep, "--data.keep ''"),
+    ("data.workers", lambda e: not e.data.cache_dir, "--data.cache-dir ''"),
     (
         "train.evaluate_every train.evaluate_clips train.samples train.best",
         lambda e: e.data.validation or e.data.holdout,

@@ -37,7 +37,7 @@ def experiment() -> Experiment:
         clip=ClipConfig(
             frames=2, stride=1, size=28, resize=28, spec_frames=100, front_end=WORLD_FRONT_END
         ),
-        data=DataConfig(path="tfds/av_digits/noisy/1.0.0", keep="tfds/clips", views=1),
+        data=DataConfig(path="tfds/av_digits/noisy/1.0.0", cache_dir="tfds/clips", views=1),
         train=TrainConfig(
             steps=3000,
             batch=64,

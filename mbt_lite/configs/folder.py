@@ -26,7 +26,7 @@ from mbt_lite.config import (
 )
 from mbt_lite.configs import audioset_mini
 
-GENTLE = AugmentConfig(colour=0.5, hue=0.05, time_masks=1, time_mask=40, mel_masks=1, mel_mask=16)
+GENTLE = AugmentConfig(color=0.5, hue=0.05, time_masks=1, time_mask=40, mel_masks=1, mel_mask=16)
 
 
 def experiment() -> Experiment:

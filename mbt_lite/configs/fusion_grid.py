@@ -42,7 +42,7 @@ MODEL = MBTConfig(
     spec_shape=(200, 64),
     spec_patch=(25, 16),
 )
-DATA = DataConfig(clips=65_536, keep="clips")
+DATA = DataConfig(clips=65_536, cache_dir="clips")
 TRAIN = TrainConfig(
     steps=1200,
     learning_rate=4e-3,

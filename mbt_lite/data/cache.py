@@ -66,8 +66,9 @@ def cached(source: Source, sampling: Sampling, folder: Path) -> CachedSource:
     """
     if source.fingerprint is None:
         raise ValueError(
-            "data.keep is for clips that are the same in every epoch: those of the micro-world and "
-            "of av_digits. From these files windows are drawn in each epoch; leave it out."
+            "data.cache_dir is for clips that are the same in every epoch: those of the "
+            "micro-world and of av_digits. From these files each epoch draws other windows; leave "
+            "it out."
         )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _digest(source, sampling)

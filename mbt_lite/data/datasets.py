@@ -241,15 +241,15 @@ def make_loader(
 
     In training it is endless, in another order each epoch; otherwise it passes once over the clips.
     `batch` is the number of clips of this host, by default its part of `train.batch`. With
-    `data.keep` the clips are first written to the cache, unless they are there, and read without
-    worker processes, which take longer to start than to read many clips. Scripts without
+    `data.cache_dir` the clips are first written to the cache, unless they are there, and read
+    without worker processes, which take longer to start than to read many clips. Scripts without
     `if __name__ == "__main__":` read without worker processes too, and log it.
     """
     config = experiment.data
     sampling = sampled(experiment, source, training)
     workers = config.workers
-    if config.keep:
-        source = cached(source, sampling, Path(config.keep))
+    if config.cache_dir:
+        source = cached(source, sampling, Path(config.cache_dir))
         workers = 0
     if workers and (why := why_no_workers()):
         log.warning("the clips are read in this process, without workers: %s.", why)

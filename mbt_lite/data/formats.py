@@ -81,7 +81,7 @@ def read(source: Path) -> AnnotationTable:
     if url := address(source):
         raise ValueError(f"{url}: addresses are not opened; {DOWNLOAD}.")
     if not source.is_file():
-        raise ValueError(f"{source} is neither a table (CSV) nor a folder of labelled clips.")
+        raise ValueError(f"{source} is neither a table (CSV) nor a folder of labeled clips.")
     table = _table(source)
     if not (table.rows or table.problems):
         raise ValueError(f"{source} has a header and no rows.")

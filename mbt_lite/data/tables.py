@@ -289,7 +289,7 @@ def _unique(
             continue
         if strict and set(earlier.labels) != set(row.labels):
             raise ValueError(
-                f"{source}: {row.path.name} is labelled in two ways; write all labels of a clip in "
+                f"{source}: {row.path.name} is labeled in two ways; write all labels of a clip in "
                 "one row, separated by |."
             )
         (repeated if strict or earlier == row else contrary).append(row.id)

@@ -74,7 +74,7 @@ class MovingShape:
 
     shape: str
     contour: Contour
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
     radius: float
     x: float
     sway: float  # amplitude of the sideways motion
@@ -175,7 +175,7 @@ def _moving_shapes(rng: np.random.Generator) -> tuple[MovingShape, ...]:
         MovingShape(
             shape=str(shape),
             contour=Contour(str(motion), _bend(rng)),
-            colour=tuple(float(c) for c in rng.permutation([1.0, *rng.uniform(0.45, 1.0, 2)])),
+            color=tuple(float(c) for c in rng.permutation([1.0, *rng.uniform(0.45, 1.0, 2)])),
             radius=float(rng.uniform(0.115, 0.155)),
             x=float(lane + rng.uniform(-0.25, 0.25) * (1 / count - 0.3)),
             sway=float(rng.uniform(-0.03, 0.03)),
@@ -247,12 +247,12 @@ def _distance(shape: str, x: np.ndarray, y: np.ndarray, r: float) -> np.ndarray:
 
 
 def _lamp(scene: Scene, rng, times, size) -> tuple[np.ndarray, np.ndarray]:
-    """The siren's lamp in an upper corner: coverage [T, H, W] and colour [T, 1, 1, 3]."""
+    """The siren's lamp in an upper corner: coverage [T, H, W] and color [T, 1, 1, 3]."""
     corner, p = rng.choice([0.07, 0.93]), _pixels(size)
     spot = np.exp(-((((p[None, :] - corner) ** 2 + (p[:, None] - 0.07) ** 2) / 0.05**2) ** 2))
     first = (times * _siren_turns(scene)) % 1 < 0.5
-    colours = np.where(first[:, None], (1.0, 0.1, 0.1), (0.15, 0.3, 1.0)).astype(np.float32)
-    return np.broadcast_to(spot, (len(times), size, size)), colours[:, None, None]
+    colors = np.where(first[:, None], (1.0, 0.1, 0.1), (0.15, 0.3, 1.0)).astype(np.float32)
+    return np.broadcast_to(spot, (len(times), size, size)), colors[:, None, None]
 
 
 def _siren_turns(scene: Scene) -> float:
@@ -284,7 +284,7 @@ def frames(scene: Scene, times: np.ndarray, size: int) -> np.ndarray:
     rng = np.random.default_rng(scene.video_seed)
     video = np.broadcast_to(_background(rng, size), (len(times), size, size, 3)).copy()
     for thing in scene.things:
-        _paint(video, _coverage(thing, times, size), np.float32(thing.colour))
+        _paint(video, _coverage(thing, times, size), np.float32(thing.color))
     if "siren" in scene.both:
         _paint(video, *_lamp(scene, rng, times, size))
     if "rain" in scene.both:
@@ -294,8 +294,8 @@ def frames(scene: Scene, times: np.ndarray, size: int) -> np.ndarray:
     return (np.clip(video, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
-def _paint(video: np.ndarray, coverage: np.ndarray, colour: np.ndarray) -> None:
-    video += coverage[..., None].astype(np.float32) * (colour - video)
+def _paint(video: np.ndarray, coverage: np.ndarray, color: np.ndarray) -> None:
+    video += coverage[..., None].astype(np.float32) * (color - video)
 
 
 # --- audio -------------------------------------------------------------------------------------
@@ -307,12 +307,12 @@ def _times() -> np.ndarray:
 
 
 @lru_cache(maxsize=8)
-def _noise(colour: str) -> np.ndarray:
+def _noise(color: str) -> np.ndarray:
     """30 s of noise with unit power: white, pink, rumble, hiss or rain."""
-    rng = np.random.default_rng(sum(colour.encode()))
+    rng = np.random.default_rng(sum(color.encode()))
     count = 30 * RATE
     white = rng.standard_normal(count)
-    if colour == "rain":
+    if color == "rain":
         white *= rng.random(count) < 0.004
     hz = np.maximum(np.fft.rfftfreq(count, 1 / RATE), 1)
     shape = {
@@ -321,15 +321,15 @@ def _noise(colour: str) -> np.ndarray:
         "rumble": 1 / (1 + (hz / 110) ** 4),
         "hiss": 1 / (1 + (3500 / hz) ** 8),
         "rain": 1 / (1 + ((hz - 2500) / 900) ** 2),
-    }[colour]
+    }[color]
     noise = np.fft.irfft(np.fft.rfft(white) * shape, count)
     return (noise / noise.std()).astype(np.float32)
 
 
-def _excerpt(rng: np.random.Generator, colour: str) -> np.ndarray:
+def _excerpt(rng: np.random.Generator, color: str) -> np.ndarray:
     """A random excerpt of 2 s from the noise."""
-    start = rng.integers(len(_noise(colour)) - len(_times()))
-    return _noise(colour)[start : start + len(_times())]
+    start = rng.integers(len(_noise(color)) - len(_times()))
+    return _noise(color)[start : start + len(_times())]
 
 
 def _sing(tone: Tone) -> np.ndarray:

@@ -172,7 +172,7 @@ def model_facts(classifier: Classifier, name: str) -> str:
     facts = {
         "name": card.get("name") or name,
         "probabilities": in_words(classifier.label_heads),
-        "license": card.get("licence") or "not stated",
+        "license": card.get("license") or "not stated",
         "size": f"{model_cost(classifier.config).parameters:,} parameters",
         "looks at": f"{clip.video_seconds:g} s, {clip.frames} frames of {clip.size} x {clip.size} "
         "pixels",

@@ -9,10 +9,10 @@ import gradio as gr
 
 from mbt_lite.demo.samples import folder
 from mbt_lite.media import MediaError
-from mbt_lite.plot import COLOURS
+from mbt_lite.plot import COLORS
 
 HERE = Path(__file__).parent
-HUES = "".join(f"--{name}: {COLOURS[name]};" for name in ("both", "spec", "rgb"))
+HUES = "".join(f"--{name}: {COLORS[name]};" for name in ("both", "spec", "rgb"))
 CSS = f":root {{{HUES}}}\n{(HERE / 'style.css').read_text('utf-8')}"
 SCRIPT = (HERE / "player.js").read_text("utf-8")
 MODEL_RUN = {"concurrency_limit": 1, "concurrency_id": "model"}  # one at a time

@@ -52,7 +52,7 @@ from mbt_lite.plot.maps import (
     upsample,
 )
 from mbt_lite.plot.scores import bars, bars_alt, compare_bars, curves, curves_alt
-from mbt_lite.plot.style import COLOURS, CYCLE, save
+from mbt_lite.plot.style import COLORS, CYCLE, save
 from mbt_lite.plot.training import (
     cost,
     cost_alt,
@@ -67,7 +67,7 @@ from mbt_lite.plot.training import (
 )
 
 __all__ = [
-    "ATTENTION_MAP", "AUDIO_MAP", "CHANGE_MAP", "COLOURS", "CYCLE", "attention", "attention_alt",
+    "ATTENTION_MAP", "AUDIO_MAP", "CHANGE_MAP", "COLORS", "CYCLE", "attention", "attention_alt",
     "attention_on_frames", "attention_on_frames_alt", "attention_on_spectrogram",
     "attention_on_spectrogram_alt", "bars", "bars_alt", "compare_bars", "conditions",
     "conditions_alt", "cost", "cost_alt", "curves", "curves_alt", "deletion", "deletion_alt",

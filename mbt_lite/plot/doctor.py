@@ -9,7 +9,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 
 from mbt_lite.plot.audio import AUDIO_MAP, draw_spectrogram
-from mbt_lite.plot.style import COLOURS, FAINT, INK, drawable, finish, hide_frame, new_figure
+from mbt_lite.plot.style import COLORS, FAINT, INK, drawable, finish, hide_frame, new_figure
 
 WIDTH = 8.4  # inches
 MOST = 6  # frames in a row
@@ -107,7 +107,7 @@ def _timeline(figure: Figure, cell: SubplotSpec, report) -> None:
     for row, (name, (bar, stream)) in enumerate(bars.items()):
         ax.barh(row, end, 0.6, color="white", edgecolor=FAINT, hatch="///", linewidth=0.8)
         if bar:
-            ax.barh(row, bar.end - bar.start, 0.6, bar.start, color=COLOURS[stream])
+            ax.barh(row, bar.end - bar.start, 0.6, bar.start, color=COLORS[stream])
         else:
             look = {"color": INK, "size": 9, "ha": "center", "va": "center"}
             ax.text(end / 2, row, f"no {name}", bbox={"color": "white"}, **look)

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 
 from mbt_lite.plot.style import (
-    COLOURS,
+    COLORS,
     CYCLE,
     DASHED,
     INK,
@@ -163,7 +163,7 @@ def perturbations(result, label: str) -> Axes:
     names, values = _conditions(result, label)
     ax = new_figure(5.4, 0.34 * len(names) + 0.9).subplots()
     heights = np.arange(len(names))
-    bars = ax.barh(heights, values, 0.62, color=COLOURS["both"], alpha=0.5)
+    bars = ax.barh(heights, values, 0.62, color=COLORS["both"], alpha=0.5)
     bars[0].set_alpha(1)
     look = {"color": INK, "size": 9.5, "va": "center"}
     box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from mbt_lite.plot.style import (
-    COLOURS,
+    COLORS,
     CYCLE,
     FAINT,
     INK,
@@ -41,8 +41,8 @@ def precision_recall(
         shown = _rises(np.asarray(recall))
         x = np.concatenate([[0.0], np.asarray(recall)[shown]])
         y = np.concatenate([precision[:1], np.asarray(precision)[shown]])
-        colour, (line, _) = CYCLE[place % len(CYCLE)], LINES[place % len(LINES)]
-        ax.plot(x, y, ls=line, color=colour, lw=1.8, label=shortened(name, LETTERS))
+        color, (line, _) = CYCLE[place % len(CYCLE)], LINES[place % len(LINES)]
+        ax.plot(x, y, ls=line, color=color, lw=1.8, label=shortened(name, LETTERS))
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
     grid_lines(ax)
     ax.legend(loc="best", **LEGEND)
@@ -74,8 +74,8 @@ def conditions(labels: Sequence[str], scores: Mapping[str, Sequence[float]]) -> 
     ax.hlines(heights, values.min(0), values.max(0), color=FAINT, lw=2.2, zorder=1)
     for name, row in scores.items():
         mark, shift = MARKS.get(name, ("o", 0.0))
-        colour = COLOURS.get(name, COLOURS["both"])
-        ax.scatter(row, heights + shift, s=26, marker=mark, color=colour, label=name, zorder=2)
+        color = COLORS.get(name, COLORS["both"])
+        ax.scatter(row, heights + shift, s=26, marker=mark, color=color, label=name, zorder=2)
     ax.set(xlim=(-0.03, 1.03), xlabel="average precision")
     grid_lines(ax, "x")
     name_rows(ax, [shortened(label, LETTERS) for label in labels])
@@ -102,8 +102,8 @@ def turned(counts: Mapping[str, tuple[int, int]]) -> Axes:
     ax = new_figure(5.4, 0.6 * len(counts) + 0.4).subplots()
     heights = np.arange(len(counts))
     wrong, right = np.array([*counts.values()]).T
-    ax.barh(heights, -wrong, 0.5, color="white", edgecolor=COLOURS["spec"], hatch="////")
-    ax.barh(heights, right, 0.5, color=COLOURS["rgb"])
+    ax.barh(heights, -wrong, 0.5, color="white", edgecolor=COLORS["spec"], hatch="////")
+    ax.barh(heights, right, 0.5, color=COLORS["rgb"])
     reach = max(1, int(max(wrong.max(), right.max())))
     look = {"va": "center", "color": INK, "size": 9.5}
     for height, (lost, won) in zip(heights, counts.values(), strict=True):
@@ -154,11 +154,11 @@ def _dots(ax: Axes, result, measure: str) -> None:
     """One row per front end: its score, and the interval of its difference to the best."""
     best = max(getattr(row, measure) for row in result.rows)
     for place, row in enumerate(result.rows):
-        colour = TIED if row.within_ci else BEHIND
+        color = TIED if row.within_ci else BEHIND
         low, high = getattr(row, f"{measure}_gap_ci95")
-        ax.plot([best - high, best - low], [place, place], color=colour, lw=2.2, alpha=0.6)
-        face = colour if row.within_ci else "white"
-        ax.plot(getattr(row, measure), place, "o", color=colour, mfc=face, ms=5.5)
+        ax.plot([best - high, best - low], [place, place], color=color, lw=2.2, alpha=0.6)
+        face = color if row.within_ci else "white"
+        ax.plot(getattr(row, measure), place, "o", color=color, mfc=face, ms=5.5)
     ax.axvline(best, color=INK, lw=0.7, ls=":")
     grid_lines(ax, "y")
 

@@ -16,7 +16,7 @@ from mbt_lite.plot.maps import (
     attention_on_spectrogram,
     attention_on_spectrogram_alt,
     common_scale,
-    grey,
+    gray,
     overlay,
     span,
     spread,
@@ -24,7 +24,7 @@ from mbt_lite.plot.maps import (
     upsample,
 )
 from mbt_lite.plot.style import (
-    COLOURS,
+    COLORS,
     CYCLE,
     DASHED,
     INK,
@@ -44,7 +44,7 @@ AIMS = {  # of columns in which more is not better
     "random weights": "near 0 is better",
 }
 ACROSS = 3  # panels in a row, at most
-GREY = "#8b8f99"
+GRAY = "#8b8f99"
 RANDOM = "random"  # the method that deletion is compared with
 
 
@@ -100,7 +100,7 @@ def saliencies_alt(view: View, rows: Sequence, clip_config: ClipConfig) -> str:
 def _frame(ax: Axes, view: View, maps: np.ndarray, index: int, box) -> None:
     group, maps = under_maps(len(view.rgb), len(maps))[index], np.maximum(maps, 0)
     image = view.rgb[group].mean(0)
-    ax.imshow(grey(image), interpolation="nearest")
+    ax.imshow(gray(image), interpolation="nearest")
     overlay(ax, upsample(maps[index], image.shape[:2]), common_scale(maps))
     if box is not None:
         sides = np.asarray(box[group]) * len(image) - 0.5
@@ -139,11 +139,11 @@ def faithfulness(scores) -> Figure:
 
 def _points(ax: Axes, scores, column: int) -> None:
     name, chance = scores.columns[column], scores.chance[column]
-    colour = GREY if np.isnan(chance) else COLOURS["both"]
+    color = GRAY if np.isnan(chance) else COLORS["both"]
     better = _better(scores, column) | np.isnan(chance)
     for row, mean in enumerate(scores.mean[:, column]):
         half = scores.half[row, column]
-        look = {"color": colour, "mfc": colour if better[row] else "white", "ms": 5.5}
+        look = {"color": color, "mfc": color if better[row] else "white", "ms": 5.5}
         whisker = {"xerr": None if np.isnan(half) else half, "capsize": 2.5, "lw": 1.4}
         ax.errorbar(mean, row, fmt="o", **whisker, **look)
     if not np.isnan(chance):
@@ -209,7 +209,7 @@ def deletion(curves) -> Figure:
 
 def _look(method: str, place: int) -> dict:
     if method == RANDOM:
-        return {"color": GREY, "ls": DASHED, "lw": 1.6}
+        return {"color": GRAY, "ls": DASHED, "lw": 1.6}
     line, mark = LINES[place % len(LINES)]
     return {"color": CYCLE[place % len(CYCLE)], "ls": line, "marker": mark, "ms": 4, "lw": 1.6}
 

@@ -17,7 +17,7 @@ from matplotlib.patheffects import withStroke
 
 from mbt_lite.plot.effects import CHANGE_MAP, change_scale
 from mbt_lite.plot.style import (
-    COLOURS,
+    COLORS,
     FAINT,
     INK,
     add_colorbar,
@@ -39,31 +39,31 @@ TITLES = {
 }
 
 
-def flow(flow, colour_by: str = "attention", layer: int | None = None) -> Figure:
+def flow(flow, color_by: str = "attention", layer: int | None = None) -> Figure:
     """A figure of an `explain.Flow`: columns before and after each fused layer, in each a node per
     stream and per bottleneck token, and between them bands as wide as their share of the answer's
     reading.
 
-    Bands to and from bottleneck tokens are widened by a factor that the figure names. `colour_by`
+    Bands to and from bottleneck tokens are widened by a factor that the figure names. `color_by`
     "attention" gives a band the color of its source; "cause" colors it by the change of the
     label's logit when it is cut. With `layer`, the bands of the other layers are faded.
     """
     if layer is not None and layer not in flow.layers:
         raise ValueError(f"layer={layer}: the streams meet in layers {tuple(flow.layers)}.")
-    if colour_by not in ("attention", "cause"):
-        raise ValueError(f"colour_by={colour_by!r} must be 'attention' or 'cause'.")
-    if colour_by == "cause" and flow.effect is None:
-        raise ValueError("this flow has no effects to colour by; ask for them, or for 'attention'.")
+    if color_by not in ("attention", "cause"):
+        raise ValueError(f"color_by={color_by!r} must be 'attention' or 'cause'.")
+    if color_by == "cause" and flow.effect is None:
+        raise ValueError("this flow has no effects to color by; ask for them, or for 'attention'.")
     layout = _lay_out(flow)
     ax = new_figure(max(2.1 * len(flow.layers) + 2.6, 6.4), 5.6).subplots()
-    (_attention if colour_by == "attention" else _cause)(ax, flow, layout)
+    (_attention if color_by == "attention" else _cause)(ax, flow, layout)
     if layer is not None:
         for band in ax.patches:
             if not band.get_gid().endswith(f"in layer {layer}"):
                 band.set_alpha(0.07)
     _nodes(ax, flow, layout)
     _axes(ax, flow, layout)
-    finish(ax, TITLES[colour_by]).tick_params(length=0)
+    finish(ax, TITLES[color_by]).tick_params(length=0)
     return ax.figure
 
 
@@ -137,10 +137,10 @@ def _factor(flow) -> int:
 
 def _attention(ax: Axes, flow, layout: _Layout) -> None:
     """Bands in the color of their source; those that stay in a stream are pale."""
-    colours = _colours(flow)
+    colors = _colors(flow)
     for layer, i, j in _edges(flow):
         alpha = 0.22 if _stays(flow)[i, j] else 0.6
-        _band(ax, flow, layout, (layer, i, j), color=colours[i], alpha=alpha, lw=0.5)
+        _band(ax, flow, layout, (layer, i, j), color=colors[i], alpha=alpha, lw=0.5)
     edge = _largest(flow, flow.mass)
     _label_band(ax, layout, edge, _share(flow.mass[edge]))
 
@@ -196,13 +196,13 @@ def _label_band(ax: Axes, layout: _Layout, edge: tuple[int, int, int], number: s
 
 def _nodes(ax: Axes, flow, layout: _Layout) -> None:
     """Nodes with their shares, and the share of each band that stays in a stream."""
-    colours, shares = _colours(flow), _shares(flow)
+    colors, shares = _colors(flow), _shares(flow)
     for (column, group), share in np.ndenumerate(shares):
         low, height = layout.lows[column, group], layout.heights[column, group]
         place = (column - WIDTH / 2, low)
         name = f"{flow.groups[group]}, column {column}"
-        colour = colours[group] if share > 0 else FAINT
-        ax.add_patch(Rectangle(place, WIDTH, height, color=colour, lw=0, zorder=3, gid=name))
+        color = colors[group] if share > 0 else FAINT
+        ax.add_patch(Rectangle(place, WIDTH, height, color=color, lw=0, zorder=3, gid=name))
         if share > 0:
             _label_node(ax, flow, (column, low, height), group, share)
     for layer, stream in np.ndindex(len(flow.layers), len(flow.streams)):
@@ -313,9 +313,9 @@ def _shares(flow) -> np.ndarray:
     return np.concatenate([flow.mass.sum(2), flow.mass[-1:].sum(1)])
 
 
-def _colours(flow) -> list[str]:
-    streams = [COLOURS[stream] for stream in flow.streams]
-    return streams + [COLOURS["both"]] * (len(flow.groups) - len(streams))
+def _colors(flow) -> list[str]:
+    streams = [COLORS[stream] for stream in flow.streams]
+    return streams + [COLORS["both"]] * (len(flow.groups) - len(streams))
 
 
 def _share(share: float) -> str:

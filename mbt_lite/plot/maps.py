@@ -217,7 +217,7 @@ def _strip(figure, frames, maps, times, columns=8, colorbar=True, picked=None, u
         ax.remove()
     for ax, index in zip(axes.flat, picked, strict=False):
         group = groups[index]
-        ax.imshow(grey(frames[group].mean(0)), interpolation="nearest")
+        ax.imshow(gray(frames[group].mean(0)), interpolation="nearest")
         overlay(ax, upsample(maps[index], frames.shape[1:3]), scale)
         ax.set(xticks=[], yticks=[])
         ax.set_xlabel(f"frame {group.start}" if times is None else span(times[group]))
@@ -336,7 +336,7 @@ def _as_uint8(frames) -> np.ndarray:
     return np.clip((frames.astype(np.float32) + 1) * 127.5 + 0.5, 0, 255).astype(np.uint8)
 
 
-def grey(frame: np.ndarray) -> np.ndarray:
+def gray(frame: np.ndarray) -> np.ndarray:
     """Frames [..., 3] with half of their color removed, so that color means attention."""
     luma = frame @ np.array([0.299, 0.587, 0.114])
     return (0.5 * frame + 0.5 * luma[..., None]).astype(np.uint8)

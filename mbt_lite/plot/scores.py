@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mbt_lite.plot.style import (
-    COLOURS,
+    COLORS,
     CYCLE,
     FAINT,
     INK,
@@ -28,14 +28,14 @@ def bars(
     ax: Axes | None = None,
     title: str | None = None,
     top: int = 5,
-    colour: str = COLOURS["both"],
+    color: str = COLORS["both"],
 ) -> Axes:
     """Axes with the `top` most probable labels as horizontal bars, the most probable on top."""
     pairs = _ranked(labels, probabilities, top)
     ax = ax or new_figure(4.2, 0.5 * len(pairs) + 0.6).subplots()
     heights = np.arange(len(pairs))
     ax.barh(heights, [1.0] * len(pairs), height=0.3, color=FAINT, alpha=0.55)
-    ax.barh(heights, [p for _, p in pairs], height=0.3, color=colour, label="probability")
+    ax.barh(heights, [p for _, p in pairs], height=0.3, color=color, label="probability")
     look = {"color": INK, "size": 9.5, "va": "bottom"}
     for height, (label, probability) in zip(heights, pairs, strict=True):
         ax.text(0, height - 0.24, label, **look)
@@ -71,7 +71,7 @@ def compare_bars(predictions: Mapping[str, Iterable[tuple[str, float]]], top: in
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (name, pairs) in zip(axes, panels.items(), strict=True):
         labels, values = zip(*pairs, strict=True)
-        bars(labels, values, ax, name, top, COLOURS.get(name, COLOURS["both"]))
+        bars(labels, values, ax, name, top, COLORS.get(name, COLORS["both"]))
         ax.set_ylim(rows - 0.6, -0.75)
     return figure
 
@@ -81,20 +81,20 @@ def curves(
     keys: Sequence[str] = ("loss",),
     ax: Axes | None = None,
     title: str | None = None,
-    colours: Mapping[str, str] | None = None,
+    colors: Mapping[str, str] | None = None,
 ) -> Axes:
     """Axes with one line per key over the steps, from rows such as {"step": 50, "loss": 3.1}.
 
-    A row that lacks a key is left out of that key's line. `colours` {key: color} replaces the
+    A row that lacks a key is left out of that key's line. `colors` {key: color} replaces the
     usual colors.
     """
     records = list(records)
     ax = ax or new_figure(6.4, 3.2).subplots()
-    for key, colour in zip(keys, CYCLE, strict=False):
+    for key, color in zip(keys, CYCLE, strict=False):
         steps, values = _series(records, key)
-        colour = (colours or {}).get(key, colour)
-        ax.plot(steps, values, color=colour, lw=1.8, label=f"{key} (last {values[-1]:.3g})")
-        ax.plot(steps[-1], values[-1], "o", color=colour, ms=4)
+        color = (colors or {}).get(key, color)
+        ax.plot(steps, values, color=color, lw=1.8, label=f"{key} (last {values[-1]:.3g})")
+        ax.plot(steps[-1], values[-1], "o", color=color, ms=4)
     ax.legend(**LEGEND)
     ax.set(xlabel="step")
     grid_lines(ax, "y")

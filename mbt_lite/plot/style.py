@@ -19,7 +19,7 @@ from mbt_lite.paths import replacing
 
 INK = "#33363d"
 FAINT = "#d9dbe0"
-COLOURS = {  # audio and video in Okabe and Ito's palette, which suits every color vision
+COLORS = {  # audio and video in Okabe and Ito's palette, which suits every color vision
     "both": "#4b5a8a",
     "spec": "#d55e00",
     "audio only": "#d55e00",

@@ -12,7 +12,7 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.plot.scores import bars, curves, curves_alt
 from mbt_lite.plot.style import (
-    COLOURS,
+    COLORS,
     CYCLE,
     FAINT,
     INK,
@@ -48,9 +48,9 @@ def training(records: Iterable[Mapping[str, Any]]) -> Figure:
     figure = new_figure(4.4 * len(panels), 3.4 + 0.22 * lines)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (title, keys) in zip(axes, panels.items(), strict=True):
-        colours = dict.fromkeys(("loss", "gradient_norm"), COLOURS["both"])
-        colours |= {k: COLOURS[s] for k in keys for s in ("rgb", "spec") if k.endswith(f"_{s}")}
-        curves(records, keys, ax, title, colours)
+        colors = dict.fromkeys(("loss", "gradient_norm"), COLORS["both"])
+        colors |= {k: COLORS[s] for k in keys for s in ("rgb", "spec") if k.endswith(f"_{s}")}
+        curves(records, keys, ax, title, colors)
         ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), borderaxespad=0, **LEGEND)
         if title == "validation scores":
             ax.set(ylim=(0, 1.02))
@@ -141,7 +141,7 @@ def sweep(outcomes: Sequence, score: str) -> Figure:
             seeds = np.full(len(row.values), place + 0.22)
             ax.plot(seeds, row.values, "o", mfc="none", mec=INK, mew=0.7, ms=3.5)
         means, halves = [row.mean for row in rows], np.nan_to_num([row.half for row in rows])
-        ax.errorbar(places, means, halves, fmt="o", color=COLOURS["both"], capsize=3, lw=1.4, ms=5)
+        ax.errorbar(places, means, halves, fmt="o", color=COLORS["both"], capsize=3, lw=1.4, ms=5)
         ax.set_xticks(places, [row.variant for row in rows], rotation=40, ha="right")
         ax.set(xlim=(-0.6, len(rows) - 0.2))
         grid_lines(ax, "y")
@@ -185,9 +185,9 @@ def scrubber(
     means, halves = np.array([accuracy[name] for name in settings]).T
     places = np.arange(len(settings))
     interval = np.minimum(halves, means), np.minimum(halves, 1 - means)
-    look = {"color": COLOURS["both"], "lw": 1.4, "capsize": 3}
+    look = {"color": COLORS["both"], "lw": 1.4, "capsize": 3}
     right.errorbar(places, means, yerr=interval, marker="o", mfc="white", ms=7, **look)
-    right.plot(places[chosen], means[chosen], "o", color=COLOURS["both"], ms=11)
+    right.plot(places[chosen], means[chosen], "o", color=COLORS["both"], ms=11)
     right.set(ylim=(0, 1.04), xlabel=group, ylabel="share of test clips")
     right.set_xticks(places, settings)
     grid_lines(right, "y")
@@ -217,8 +217,8 @@ def cost(config: MBTConfig) -> Figure:
     """A figure of GFLOPs for one clip: over the fusion layer, and over the bottleneck tokens."""
     figure = new_figure(10.0, 3.4)
     layers, widths = figure.subplots(1, 2)
-    for (name, gflops), colour in zip(_by_layer(config).items(), CYCLE, strict=False):
-        _line(layers, range(config.depth + 1), gflops, name, colour)
+    for (name, gflops), color in zip(_by_layer(config).items(), CYCLE, strict=False):
+        _line(layers, range(config.depth + 1), gflops, name, color)
     layers.set(xlabel=f"fusion layer (of {config.depth}; {config.depth}: none)", ylabel="GFLOPs")
     _line(widths, BOTTLENECKS, _by_width(config), "bottleneck", CYCLE[0])
     joint = model_cost(replace(config, **FUSIONS["joint, one encoder"])).gflops
@@ -263,5 +263,5 @@ def _by_width(config: MBTConfig) -> list[float]:
     return [model_cost(replace(bottleneck, bottlenecks=count)).gflops for count in BOTTLENECKS]
 
 
-def _line(ax: Axes, x, y, name: str, colour: str) -> None:
-    ax.plot(x, y, "o-", color=colour, lw=1.8, ms=3.5, label=name)
+def _line(ax: Axes, x, y, name: str, color: str) -> None:
+    ax.plot(x, y, "o-", color=color, lw=1.8, ms=3.5, label=name)

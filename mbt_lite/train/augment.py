@@ -22,14 +22,14 @@ from jaxtyping import Float, Integer, Num, PRNGKeyArray, Scalar, UInt8
 
 from mbt_lite.config import AugmentConfig, ClipConfig
 
-LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a grey image (ITU-R BT.601)
-Colour = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
+LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a gray image (ITU-R BT.601)
+Color = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
 
 
 def augment(
     batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipConfig, groups: int = 1
 ) -> dict:
-    """The batch as the model takes it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardised.
+    """The batch as the model takes it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardized.
 
     Takes rgb uint8 [B, T, H, W, 3], already at short side `clip.resize`; valid_size int [B, 2], the
     height and width of each video in the upper left of its padded frames (default: all); spec
@@ -47,8 +47,8 @@ def augment(
         out["rgb"] = augment_frames(frames, valid_size, frames_key, config, clip)
     if "spec" in batch:
         front = clip.front_end
-        standardised = (jnp.asarray(batch["spec"], jnp.float32) - front.mean) / front.std
-        out["spec"] = spec_augment(standardised, spec_key, config)
+        standardized = (jnp.asarray(batch["spec"], jnp.float32) - front.mean) / front.std
+        out["spec"] = spec_augment(standardized, spec_key, config)
     return mixup(out, mix_key, config, groups) if config.mixup else out
 
 
@@ -92,18 +92,18 @@ def augment_frames(
     config: AugmentConfig,
     clip: ClipConfig,
 ) -> Float[Array, "B T S S 3"]:
-    """Frames [B, T, S, S, 3] in [-1, 1]: scale jitter, crop, flip, colour, grey, in this order."""
+    """Frames [B, T, S, S, 3] in [-1, 1]: scale jitter, crop, flip, color, gray, in this order."""
     uncut = frames.shape[2:4] == (clip.size, clip.size) and config.scale == (1, 1)
 
     def augment_clip(frames, valid_size, key):
-        window_key, light_key, grey_key = jax.random.split(key, 3)
+        window_key, light_key, gray_key = jax.random.split(key, 3)
         if uncut and not config.flip:  # nothing to sample: pixels stay where they are
             pixels = frames.astype(jnp.float32) / 127.5 - 1
         else:
             window = draw_window(window_key, valid_size, config, clip.size)
             pixels = cut(frames, valid_size, window, clip.size) / 127.5 - 1
         pixels = random_light(pixels, light_key, config)
-        return jnp.clip(random_grey(pixels, grey_key, config), -1, 1)
+        return jnp.clip(random_gray(pixels, gray_key, config), -1, 1)
 
     return jax.vmap(augment_clip)(frames, valid_size, jax.random.split(key, len(frames)))
 
@@ -143,7 +143,7 @@ def cut(
 
 
 def _between(values: Num[Array, "..."], places: Array, last: Array, axis: int) -> Array:
-    """Values at fractional places 0..last along an axis, linear between neighbours."""
+    """Values at fractional places 0..last along an axis, linear between neighbors."""
     places = jnp.clip(places, 0, last)
     below = jnp.floor(places).astype(jnp.int32)
     share = jnp.expand_dims(places - below, [i for i in range(values.ndim) if i != axis])
@@ -157,54 +157,54 @@ def _between(values: Num[Array, "..."], places: Array, last: Array, axis: int) -
 def random_light(
     frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
 ) -> Float[Array, "T S S 3"]:
-    """Frames in [-1, 1] with color jitter, which `config.colour` of all clips get."""
-    if not config.colour:
+    """Frames in [-1, 1] with color jitter, which `config.color` of all clips get."""
+    if not config.color:
         return frames
     coin, *draws = jax.random.uniform(key, (5,))
     bounds = [(-config.brightness, config.brightness), config.saturation, config.contrast]
     bounds += [(-config.hue, config.hue)]
     drawn = [low + (high - low) * draw for draw, (low, high) in zip(draws, bounds, strict=True)]
     lit = 2 * jnp.clip(relight((frames + 1) / 2, *drawn), 0, 1) - 1
-    return jnp.where(coin < config.colour, lit, frames)
+    return jnp.where(coin < config.color, lit, frames)
 
 
-def random_grey(
+def random_gray(
     frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
 ) -> Float[Array, "T S S 3"]:
-    """Frames, in `config.grey` of all clips in gray: the luma in all three channels."""
-    if not config.grey:
+    """Frames, in `config.gray` of all clips in gray: the luma in all three channels."""
+    if not config.gray:
         return frames
     luma = sum(weight * frames[..., i] for i, weight in enumerate(LUMA))
-    return jnp.where(jax.random.uniform(key) < config.grey, luma[..., None], frames)
+    return jnp.where(jax.random.uniform(key) < config.gray, luma[..., None], frames)
 
 
 def relight(
     frames: Float[Array, "T H W 3"], shift: Scalar, saturation: Scalar, spread: Scalar, turn: Scalar
 ) -> Float[Array, "T H W 3"]:
     """Frames in [0, 1] after changes of brightness, saturation, contrast and hue, in this order."""
-    colour = saturate(tuple(frames[..., i] + shift for i in range(3)), saturation)
-    return jnp.stack(turn_hue(contrast(colour, spread), turn), -1)
+    color = saturate(tuple(frames[..., i] + shift for i in range(3)), saturation)
+    return jnp.stack(turn_hue(contrast(color, spread), turn), -1)
 
 
-def saturate(colour: Colour, factor: Scalar) -> Colour:
-    """Colour with the saturation (max - min) / max times `factor`, at most 1; hue and max stay."""
-    high, low = _highest(colour), _lowest(colour)
+def saturate(color: Color, factor: Scalar) -> Color:
+    """Color with the saturation (max - min) / max times `factor`, at most 1; hue and max stay."""
+    high, low = _highest(color), _lowest(color)
     chroma = jnp.maximum(high - low, 1e-12)
     ratio = jnp.where(high > 0, jnp.minimum(factor, high / chroma), 0)
-    return tuple(high - (high - channel) * ratio for channel in colour)
+    return tuple(high - (high - channel) * ratio for channel in color)
 
 
-def contrast(colour: Colour, factor: Scalar) -> Colour:
+def contrast(color: Color, factor: Scalar) -> Color:
     """Each channel [T, H, W] of each frame spread by `factor` around its mean."""
-    means = [channel.mean((-2, -1), keepdims=True) for channel in colour]
-    return tuple((c - mean) * factor + mean for c, mean in zip(colour, means, strict=True))
+    means = [channel.mean((-2, -1), keepdims=True) for channel in color]
+    return tuple((c - mean) * factor + mean for c, mean in zip(color, means, strict=True))
 
 
-def turn_hue(colour: Colour, turn: Scalar) -> Colour:
-    """Colour with the hue turned by `turn` of the color circle; max and min stay."""
-    red, green, blue = colour
-    high = _highest(colour)
-    chroma = high - _lowest(colour)
+def turn_hue(color: Color, turn: Scalar) -> Color:
+    """Color with the hue turned by `turn` of the color circle; max and min stay."""
+    red, green, blue = color
+    high = _highest(color)
+    chroma = high - _lowest(color)
     divisor = jnp.where(chroma > 0, chroma, 1)
     from_red, from_green = (green - blue) / divisor, 2 + (blue - red) / divisor
     from_blue = 4 + (red - green) / divisor
@@ -219,12 +219,12 @@ def turn_hue(colour: Colour, turn: Scalar) -> Colour:
     return channel(5), channel(3), channel(1)
 
 
-def _highest(colour: Colour) -> Array:
-    return jnp.maximum(jnp.maximum(*colour[:2]), colour[2])
+def _highest(color: Color) -> Array:
+    return jnp.maximum(jnp.maximum(*color[:2]), color[2])
 
 
-def _lowest(colour: Colour) -> Array:
-    return jnp.minimum(jnp.minimum(*colour[:2]), colour[2])
+def _lowest(color: Color) -> Array:
+    return jnp.minimum(jnp.minimum(*color[:2]), color[2])
 
 
 # --- audio ---------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def _lowest(colour: Colour) -> Array:
 def spec_augment(
     spec: Float[Array, "B N M"], key: PRNGKeyArray, config: AugmentConfig
 ) -> Float[Array, "B N M"]:
-    """Standardised log-mels [B, N, M] with bands of time and of frequency set to 0, their mean."""
+    """Standardized log-mels [B, N, M] with bands of time and of frequency set to 0, their mean."""
     longest = int(spec.shape[1] * config.time_mask_ratio)
     bands = [
         (1, config.time_masks, min(config.time_mask, longest)),

@@ -67,7 +67,7 @@ def resolve(experiment: Experiment) -> ResolvedExperiment:
     ValueError where the data cannot be used.
     """
     model, start, train = None, experiment.start, experiment.train
-    seed = 0 if experiment.data.keep else train.seed  # cached clips are shared by all seeds
+    seed = 0 if experiment.data.cache_dir else train.seed  # cached clips are shared by all seeds
     open_split = partial(datasets.open_split, experiment.data, seed=seed)
     source = open_split("train", clips=train.steps * train.batch)
     if len(source.labels) < 2:

@@ -125,9 +125,9 @@ def runs(
 
 def _with_cache(experiment: Experiment, folder: Path) -> Experiment:
     """The experiment with its cached clips, if it has any, in the folder of the sweep."""
-    if not experiment.data.keep:
+    if not experiment.data.cache_dir:
         return experiment
-    return replace(experiment, data=replace(experiment.data, keep=str(folder / "clips")))
+    return replace(experiment, data=replace(experiment.data, cache_dir=str(folder / "clips")))
 
 
 def run_folder(folder: Path, experiment: Experiment) -> Path:

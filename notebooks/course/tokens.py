@@ -50,7 +50,7 @@ def cut_into_patches(frames, patch):
     x = frames.reshape(T // t, t, H // h, h, W // w, w, 3)
     return x.transpose(0, 4, 2, 1, 3, 5, 6).reshape(-1, t * h * w * 3)
 """,
-        "the colours come first within a patch, where they should come last": """
+        "the colors come first within a patch, where they should come last": """
 def cut_into_patches(frames, patch):
     (T, H, W, _), (t, h, w) = frames.shape, patch
     x = frames.reshape(T // t, t, H // h, h, W // w, w, 3)

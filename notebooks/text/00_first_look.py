@@ -171,7 +171,7 @@ for one in (scene, other):
 #
 # *(medium, 10 minutes)* Blank one frame at a time, each time in a fresh copy
 # (`rgb = made["rgb"].copy()`, then `rgb[i] = 0`). Which frame can the model spare least? Compare
-# with the attention map: do they agree? Then try it with grey frames (`rgb[i] = 128`) before you
+# with the attention map: do they agree? Then try it with gray frames (`rgb[i] = 128`) before you
 # believe it.
 #
 # <details><summary>What we saw</summary>
@@ -180,7 +180,7 @@ for one in (scene, other):
 # the ladder has 0.66. That agrees beautifully with the map, whose brightest spot is in the last
 # instant.
 #
-# But with frame 7 grey, not black, the ring has 0.96. In grey it is frame 6 that can be spared
+# But with frame 7 gray, not black, the ring has 0.96. In gray it is frame 6 that can be spared
 # least (0.72; all others 0.96 or 0.97). And with frames 6 *and* 7 black the ring has 0.84. So frame
 # 7 was not needed after all. A black frame beside a good one is nothing that the model was trained
 # on. With frame 7 black it turns the movements round: the ring is said to dip (0.89), the ladder to

@@ -44,7 +44,7 @@ front = clf.clip_config.front_end  # how this model wants its sound
 
 # %%
 found = media.read(clip_path)
-print("frames", found.frames.shape, "= how many, height, width, colours")
+print("frames", found.frames.shape, "= how many, height, width, colors")
 print("wave  ", found.wave.shape, f"= samples, {found.rate:,} a second, for {found.duration} s")
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 2), dpi=100, layout="constrained", sharey=True)
@@ -75,9 +75,9 @@ np.testing.assert_allclose(window, features.window_fn(front), atol=1e-6)
 bare, tapered = found.wave[part], found.wave[part] * window
 figure, ax = plt.subplots(figsize=(8, 2.3), dpi=100, layout="constrained")
 hertz = np.fft.rfftfreq(front.fft, 1 / front.rate)
-for frame, name, colour in ((bare, "cut off", "#56b4e9"), (tapered, "faded", "#d55e00")):
+for frame, name, color in ((bare, "cut off", "#56b4e9"), (tapered, "faded", "#d55e00")):
     loudness = 20 * np.log10(np.abs(np.fft.rfft(frame, front.fft)) + 1e-3)
-    ax.plot(hertz, loudness, label=name, color=colour, lw=1.2)
+    ax.plot(hertz, loudness, label=name, color=color, lw=1.2)
 ax.set(xlabel="frequency (Hz)", ylabel="loudness (dB)", xlim=(0, 4000))
 ax.legend()
 plt.close(figure)
@@ -225,7 +225,7 @@ for half, where in {"louder": loud, "quieter": ~loud}.items():
 #
 # Here the settings can be turned. Above is the spectrogram, below what the model answers with it,
 # beside what it answers with its own settings. The model was trained with one shape of spectrogram;
-# with another one it cannot be asked. (Mean and deviation, which standardise the spectrogram, see
+# with another one it cannot be asked. (Mean and deviation, which standardize the spectrogram, see
 # section 8, stay those of its training.)
 #
 # The next three cells only build the laboratory; skip them at first.
@@ -321,7 +321,7 @@ for name, place in [("as it is", {}), ("window 12.5 ms", {"window": 0}), ("fft 4
 # %% [markdown]
 # ## 7. The picture: which frames, and what of them?
 #
-# Neighbouring pictures are nearly the same, so the model gets few: here one every quarter of a
+# Neighboring pictures are nearly the same, so the model gets few: here one every quarter of a
 # second. Each is brought to the model's height, and the square in its middle is cut out. On a
 # wider file, five seconds long, you see what gets lost.
 
@@ -355,8 +355,8 @@ for name, fact in doctor.facts(doctor.examine(wide, clf.clip_config)).items():
 # %% [markdown]
 # ## 8. The tensors, and their patches
 #
-# Last, pixels go from 0..255 to -1..1, and the spectrogram is standardised by mean and deviation of
-# the data that the model was trained on. It is repeated on three channels, as if it had colours:
+# Last, pixels go from 0..255 to -1..1, and the spectrogram is standardized by mean and deviation of
+# the data that the model was trained on. It is repeated on three channels, as if it had colors:
 # the authors of the Multimodal Bottleneck Transformer started theirs from a model of pictures
 # (Nagrani et al. 2021, [the paper](https://arxiv.org/abs/2107.00135)). That is all the model gets.
 
@@ -365,7 +365,7 @@ rgb = view.rgb / 127.5 - 1
 spec = np.repeat((view.spec[..., None] - front.mean) / front.std, 3, axis=-1)
 np.testing.assert_allclose(rgb, view.clip.rgb, atol=1e-5)
 np.testing.assert_allclose(spec, view.clip.spec, atol=1e-5)
-print("rgb ", rgb.shape, f"= time, height, width, colours; {rgb.min():.1f} to {rgb.max():.1f}")
+print("rgb ", rgb.shape, f"= time, height, width, colors; {rgb.min():.1f} to {rgb.max():.1f}")
 print("spec", spec.shape, f"= time, mel, copies; mean {spec.mean():.2f}, std {spec.std():.2f}")
 
 # %%

@@ -334,8 +334,8 @@ for layer in range(config.depth):
 
 figure, ax = plt.subplots(figsize=(6.4, 2.2), dpi=100, layout="constrained")
 left = np.zeros(config.depth)
-for (name, share), colour in zip(shares.items(), ("#e69f00", "#0072b2", "#cc79a7"), strict=True):
-    ax.barh(range(config.depth), share, left=left, color=colour, label=name)
+for (name, share), color in zip(shares.items(), ("#e69f00", "#0072b2", "#cc79a7"), strict=True):
+    ax.barh(range(config.depth), share, left=left, color=color, label=name)
     left += share
 ax.set(xlabel="share of the class token's row", ylabel="layer", yticks=range(config.depth))
 ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
@@ -353,7 +353,7 @@ figure
 # Here is what the class token reads, of frames and of sound: turn layer, head and time. Is there a
 # head that follows a shape? One that follows the pitch? One that looks at nothing you can name?
 # (The light is smoothed, but there are only 4 x 4 patches, and the two frames of an instant share a
-# map. The colours are stretched to the largest share, however small that is.)
+# map. The colors are stretched to the largest share, however small that is.)
 
 # %%
 explorer = widgets.explore(html.attention(clf, view, query="cls"))

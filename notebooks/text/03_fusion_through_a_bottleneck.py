@@ -103,10 +103,10 @@ who_reads = {way: masks(replace(small, **changes)) for way, changes in ways.item
 
 # %%
 inks = {"late": "#999999", "joint": "#33363d", "cross": "#009e73", "bottleneck": "#cc79a7"}
-of = [plot.COLOURS["spec"], plot.COLOURS["rgb"], inks["bottleneck"], inks["joint"]]
-colours = ListedColormap(["white", *of])
+of = [plot.COLORS["spec"], plot.COLORS["rgb"], inks["bottleneck"], inks["joint"]]
+colors = ListedColormap(["white", *of])
 encoder = np.repeat([1, 2, 3], [5, 5, 2])[:, None]  # of each row: sound's, picture's, the mean
-between = np.arange(0.5, 11)  # tokens, and in grey between their groups
+between = np.arange(0.5, 11)  # tokens, and in gray between their groups
 shades = np.where(np.isin(between, (4.5, 9.5)), "#999999", "white")
 
 # %%
@@ -115,7 +115,7 @@ for column, (way, layers) in enumerate(who_reads.items()):
     axes[0, column].set_title(way)
     axes[3, column].set_xlabel("is read")
     for ax, mask in zip(axes[:, column], layers, strict=True):
-        ax.imshow(mask * (4 if way == "joint" else encoder), colours, vmin=0, vmax=4)
+        ax.imshow(mask * (4 if way == "joint" else encoder), colors, vmin=0, vmax=4)
         ax.set(xticks=[2, 7, 10.5], xticklabels=["sound", "pict.", "bottleneck tokens"], yticks=[])
         ax.hlines(between, -0.5, 11.5, shades, lw=0.8)
         ax.vlines(between, -0.5, 11.5, shades, lw=0.8)
@@ -127,7 +127,7 @@ figure
 
 # %% [markdown]
 # A row of small squares says what one token reads. Orange rows are computed by the sound's encoder,
-# blue ones by the picture's, dark grey ones by one for both; pink is the mean of both encoders.
+# blue ones by the picture's, dark gray ones by one for both; pink is the mean of both encoders.
 #
 # Notice the two white squares in the bottleneck's picture: from sound to picture there is no direct
 # way, in no layer. And notice that *joint* and *cross* have the same mask; they differ in whose
@@ -449,11 +449,11 @@ figure
 # %%
 lines = [json.loads(line) for line in (grid / "logs.jsonl").read_text("utf-8").splitlines()]
 figure, ax = plt.subplots(figsize=(7, 2.8), dpi=100, layout="constrained")
-for (way, colour), style in zip(inks.items(), (":", "--", "-.", "-"), strict=True):
+for (way, color), style in zip(inks.items(), (":", "--", "-.", "-"), strict=True):
     for seed in range(3):
         mine = [x for x in lines if (x["run"], x["seed"]) == (f"grid-{way}", seed)]
         points = [(x["step"], x["matched accuracy"]) for x in mine if "matched accuracy" in x]
-        ax.plot(*zip(*points, strict=True), style, color=colour, label=way if seed == 0 else None)
+        ax.plot(*zip(*points, strict=True), style, color=color, label=way if seed == 0 else None)
 ax.set(xlabel="step", ylabel="singer named (share)", ylim=(0, 1))
 ax.legend(frameon=False)
 plt.close(figure)

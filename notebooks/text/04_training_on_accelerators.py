@@ -129,7 +129,7 @@ print(subprocess.run([sys.executable, script], capture_output=True, text=True, c
 plan = fusion_grid.grid()["fusion"]["bottleneck"]
 scratch = replace(plan.start, model=None, rewire=False)  # not from another model's weights
 plan = replace(plan, name="mine", start=scratch)
-few = {"clips": pick(2048, 64), "keep": str(FOLDER / "clips"), "views": 1}
+few = {"clips": pick(2048, 64), "cache_dir": str(FOLDER / "clips"), "views": 1}
 plan = replace(plan, data=replace(plan.data, **few))
 steps, every = pick(240, 10), pick(10, 5)
 times = {"steps": steps, "log_every": every, "evaluate_every": pick(40, 5), "save_every": steps}
@@ -207,7 +207,7 @@ plt.close(figure)
 display(figure)
 
 # %% [markdown]
-# Notice that a masked band has one plain colour: it is set to 0, the mean of all spectrograms.
+# Notice that a masked band has one plain color: it is set to 0, the mean of all spectrograms.
 # And in the mixture you see the shapes of two clips and hear both. The paper mixes with weights
 # drawn from Beta(0.3, 0.3), which are mostly near 0 or 1 (paper). In *modality mixup* picture and
 # sound draw weights of their own.
@@ -264,8 +264,8 @@ rows, state = [], again
 for number in range(pick(150, 4)):
     state, said = do(state, placed)
     rows.append({"step": number} | {name: float(said[name]) for name in ("loss_rgb", "loss_spec")})
-colours = {"loss_rgb": plot.COLOURS["rgb"], "loss_spec": plot.COLOURS["spec"]}
-ax = plot.curves(rows, list(colours), title="the same 16 clips, again and again", colours=colours)
+colors = {"loss_rgb": plot.COLORS["rgb"], "loss_spec": plot.COLORS["spec"]}
+ax = plot.curves(rows, list(colors), title="the same 16 clips, again and again", colors=colors)
 ax.lines[2].set(linestyle="--")  # where the lines cover each other, both are seen
 ax.set(ylabel="loss (nats a clip)", ylim=(0, None))
 ax.legend(loc="upper right", frameon=False)
@@ -477,15 +477,15 @@ print(f"guessing: {chance:.2f} by the picture (one of the shapes in it), 0.25 by
 # So one looks at how they got there, first those that differ in their fusion:
 
 # %%
-colours = {"audio": plot.COLOURS["spec"], "video": plot.COLOURS["rgb"], "late": "#999999"}
-colours |= {"joint": "#33363d", "cross": "#009e73", "bottleneck": "#cc79a7"}  # as in 03
+colors = {"audio": plot.COLORS["spec"], "video": plot.COLORS["rgb"], "late": "#999999"}
+colors |= {"joint": "#33363d", "cross": "#009e73", "bottleneck": "#cc79a7"}  # as in 03
 shown = {}
 for row in logged:
     key = row["run"].removeprefix("grid-")
-    if key in colours and "matched accuracy" in row:
+    if key in colors and "matched accuracy" in row:
         shown.setdefault(row["step"], {}).setdefault(key, []).append(row["matched accuracy"])
 means = [{"step": s} | {k: float(np.mean(v)) for k, v in one.items()} for s, one in shown.items()]
-ax = plot.curves(means, list(colours), title="mean over seeds", colours=colours)
+ax = plot.curves(means, list(colors), title="mean over seeds", colors=colors)
 ax.set(ylabel="matched accuracy (validation)", ylim=(0, 1))
 ax.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
 ax.figure
@@ -527,7 +527,7 @@ if DOWNLOAD:
     builder = AvDigits(data_dir=FOLDER / "tfds", config="noisy")
     builder.download_and_prepare()
     digits = mbt.configs.av_digits.experiment()
-    place = {"path": str(builder.data_dir), "keep": str(FOLDER / "digits")}
+    place = {"path": str(builder.data_dir), "cache_dir": str(FOLDER / "digits")}
     train = replace(digits.train, steps=pick(300, 4), evaluate_every=100, log_every=pick(20, 1))
     digits = replace(digits, data=replace(digits.data, **place), train=train)
     print(mbt.fit(digits, FOLDER / "digits_run", quiet=True).records[-1])

@@ -265,7 +265,7 @@ Markdown(few.table())
 # ## 6. What passes
 #
 # In a bottleneck one can stand at the door. A band is as wide as its share of what the answer was
-# read from (that is attention again); its colour says what the answer loses when that band alone is
+# read from (that is attention again); its color says what the answer loses when that band alone is
 # cut (that is cause, by one forward pass for each band).
 
 # %%

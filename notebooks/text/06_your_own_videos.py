@@ -283,15 +283,15 @@ print("{:.2f} to {:.2f}".format(*wilson(scores["both"]["top-1"] * total, total))
 figure, ax = plt.subplots(figsize=(6.5, 1.9), dpi=100, layout="constrained")
 for place, name in enumerate(("video only", "audio only", "both")):
     share = scores[name]["top-1"]
-    colour = plot.COLOURS.get(name, plot.COLOURS["both"])
-    ax.plot(wilson(share * total, total), [place] * 2, lw=3, color=colour, alpha=0.5)
-    ax.plot(share, place, "o", color=colour)
+    color = plot.COLORS.get(name, plot.COLORS["both"])
+    ax.plot(wilson(share * total, total), [place] * 2, lw=3, color=color, alpha=0.5)
+    ax.plot(share, place, "o", color=color)
 ax.set(yticks=range(3), yticklabels=["video only", "audio only", "both"])
 ax.set(xlim=(0, 1), ylim=(-0.6, 2.6))
 ax.set(xlabel=f"share of {total} held-out clips that are right, with 95 % interval")
-ax.axvline(1 / len(read.labels), color="grey", ls=":")
+ax.axvline(1 / len(read.labels), color="gray", ls=":")
 if MY_FOLDER is None:
-    ax.plot([0.45, 0.45], [-0.4, 0.4], color="grey", ls=":")
+    ax.plot([0.45, 0.45], [-0.4, 0.4], color="gray", ls=":")
 plt.close(figure)
 display(figure)
 

@@ -42,7 +42,7 @@ from mbt_lite.model import init_params
 from mbt_lite.model.flops import model_cost
 
 DOWNLOAD = False  # True: fetch one released model, 1.4 GB, kept as 0.7 GB in ~/.cache/mbt_lite
-AUDIOSET = None  # your own table of labelled AudioSet clips (CSV), to measure on
+AUDIOSET = None  # your own table of labeled AudioSet clips (CSV), to measure on
 
 # %% [markdown]
 # ## 1. Six files
@@ -87,8 +87,8 @@ for name, leaf in checkpoints.flatten(shapes):
 
 # %%
 figure, ax = plt.subplots(figsize=(6.5, 1.9), dpi=100, layout="constrained")
-colours = [plot.COLOURS["rgb"], plot.COLOURS["spec"], plot.COLOURS["both"]]
-bars = ax.barh(list(millions), list(millions.values()), color=colours)
+colors = [plot.COLORS["rgb"], plot.COLORS["spec"], plot.COLORS["both"]]
+bars = ax.barh(list(millions), list(millions.values()), color=colors)
 ax.bar_label(bars, fmt="%.1f", padding=3)
 ax.set(xlabel="parameters (millions)", xlim=(0, 100))
 ax.invert_yaxis()
@@ -244,7 +244,7 @@ np.testing.assert_equal(largest, np.argsort(-bias)[:3])
 
 # %%
 figure, ax = plt.subplots(figsize=(6.0, 3.0), dpi=100, layout="constrained")
-ax.scatter(100 * often, bias, color=plot.COLOURS["both"])
+ax.scatter(100 * often, bias, color=plot.COLORS["both"])
 for i in (bias.argmax(), bias.argmin(), often.argmax()):
     ax.annotate(tiny.labels[i], (100 * often[i], bias[i]), (6, -3), textcoords="offset points")
 ax.set(xlabel="how often a class is true (%)", ylabel="bias in the head", xlim=(0, 29))
@@ -312,7 +312,7 @@ display(figure)
 # Notice that a person sees the same melody and the same bell in all six, though without a
 # logarithm (the first two) only what is loudest is left. To a model they are very different
 # *numbers*. The sharpest hint that there is are two numbers in Scenic's configuration: the
-# spectrograms are standardised with mean 1.102 and deviation 2.762. Which preset has such a mean?
+# spectrograms are standardized with mean 1.102 and deviation 2.762. Which preset has such a mean?
 # We measure all of them on the sample clips.
 
 # %%
@@ -350,7 +350,7 @@ display(figure)
 # %% [markdown]
 # ## 7. Let the model tell
 #
-# A model answers best when it hears as it did in training. So take labelled clips, let it hear
+# A model answers best when it hears as it did in training. So take labeled clips, let it hear
 # them through every preset, and see how probable it finds their true labels: that is
 # `mbt-lite match-front-end`. Its score is the log-likelihood of a clip's labels:
 
@@ -386,7 +386,7 @@ print("so, the argument to use: --front-end", ranking.best.argument)
 # model, and is found to be. Of 19 hidden recipes the package found 13 alone, 5 tied with one other,
 # and missed 1 (docs/weights.md).
 #
-# For the released weights, on your own labelled clips:
+# For the released weights, on your own labeled clips:
 #
 # ```sh
 # mbt-lite match-front-end --model as500k-rgb-spec --data my_clips/ --out front_ends.png
@@ -444,7 +444,7 @@ print(*(folder / "README.md").read_text("utf-8").splitlines()[:14], sep="\n")
 # well, the Scenic README says, and you can measure. They become a model by renaming arrays, whole
 # or not at all, and small files of the original prove the renaming. What nobody tells you is how
 # they heard and in which order their classes are: we say our guess with every answer, and a model
-# asked on labelled clips can tell more. Show it with a page that people can try, and give it away
+# asked on labeled clips can tell more. Show it with a page that people can try, and give it away
 # as a folder that says what it is.
 #
 # That was the last notebook. Next: [the map of the course](README.md), or

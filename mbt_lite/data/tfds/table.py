@@ -32,7 +32,7 @@ class TableConfig(tfds.core.BuilderConfig):
 
 
 class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what is built
-    """Clips of labelled videos: 25 JPEGs, 16,000 samples and 100 rows of log-mels a second.
+    """Clips of labeled videos: 25 JPEGs, 16,000 samples and 100 rows of log-mels a second.
 
     Files that cannot be used are left out; `left_out` says which and why. Clips are prepared one
     after the other; for many thousands use `mbt-lite prepare`, which works in parallel and

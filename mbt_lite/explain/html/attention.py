@@ -24,7 +24,7 @@ from mbt_lite.plot.audio import pitch
 from mbt_lite.plot.maps import (
     IMPORTANCE,
     frame_times,
-    grey,
+    gray,
     hertz_marks,
     palette,
     place,
@@ -162,7 +162,7 @@ def _page(view: View, maps: AttentionMaps, clip_config: ClipConfig, choices, tit
     if maps.rgb is not None:
         rows, columns = maps.rgb.shape[4:]
         places = [place(y, x, (rows, columns)) for y in range(rows) for x in range(columns)]
-        data |= {"frames": jpeg_uri(grey(view.rgb)), "size": view.rgb.shape[1:3], "places": places}
+        data |= {"frames": jpeg_uri(gray(view.rgb)), "size": view.rgb.shape[1:3], "places": places}
     if maps.spec is not None:
         steps, mels = maps.spec.shape[3:]
         data |= {"spectrogram": png_uri(view.spec), "hertz": hertz_marks(front)}

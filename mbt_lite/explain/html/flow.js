@@ -117,10 +117,10 @@ function isFaded(edge) {
   return board.state.layer > 0 && edge.layer !== board.state.layer - 1;
 }
 
-function colour(edge) {
+function color(edge) {
   let [fill, opacity] = [hue(edge.from), 0.25 + 0.6 * Math.sqrt(edge.share / widest)];
   if (edge.stays) opacity = 0.3;
-  if (board.state.colour === 1) {
+  if (board.state.color === 1) {
     const cut = edge.change !== null;
     fill = !cut ? "var(--soft)" : `var(--${edge.change > 0 ? "up" : "down"})`;
     opacity = cut ? 0.1 + 0.85 * Math.sqrt(Math.abs(edge.change) / strongest) : 0.15;
@@ -134,7 +134,7 @@ function band(edge, places, x) {
   const [left, right] = [x(edge.layer) + NODE, x(edge.layer + 1)], half = (left + right) / 2;
   const d = `M${left} ${start}C${half} ${start} ${half} ${end} ${right} ${end}v${height}` +
     `C${half} ${end + height} ${half} ${start + height} ${left} ${start + height}Z`;
-  return telling(draw("path", { d, ...colour(edge) }), words(edge));
+  return telling(draw("path", { d, ...color(edge) }), words(edge));
 }
 
 function node(column, group, place, x) {
@@ -179,12 +179,12 @@ function show() {
 // ---- beside the figure ----
 
 function showKey() {
-  const colours = board.state.colour === 1
+  const colors = board.state.color === 1
     ? [["var(--down)", `cut, the logit of \u201c${label}\u201d falls`], ["var(--up)", "it rises"],
       ["var(--soft)", "not cut"]]
     : [...streams.map((_, group) => [hue(group), `from the ${groups[group]}`]),
       ["var(--both)", "from a bottleneck token"]];
-  key.replaceChildren(...colours.map(([fill, words]) => {
+  key.replaceChildren(...colors.map(([fill, words]) => {
     const entry = make("span", { class: "key" }, make("i"), words);
     entry.firstChild.style.background = fill;
     return entry;

@@ -21,7 +21,7 @@ def flow(classifier: Classifier, view: View, label: str | None = None) -> Panel:
         title=TITLE,
         lead=_lead(flow),
         choices=_choices(flow),
-        draw=lambda layer, colour: plot.flow(flow, COLORS[colour], layers[layer]),
+        draw=lambda layer, color: plot.flow(flow, COLORS[color], layers[layer]),
         words=lambda **state: plot.flow_alt(flow),
         page=partial(flow_page, flow),
     )
@@ -47,7 +47,7 @@ def _choices(flow) -> tuple[Choice, ...]:
     layers = ("all layers", *(f"layer {layer}" for layer in flow.layers))
     choices = (Choice("layer", "show", layers, slider=True),)
     if flow.effect is not None:
-        choices += (Choice("colour", "colour", tuple(f"by {name}" for name in COLORS)),)
+        choices += (Choice("color", "color", tuple(f"by {name}" for name in COLORS)),)
     return choices
 
 

@@ -4,7 +4,7 @@ Each function without arguments returns frames uint8 [T, H, W, 3], the wave and 
 """
 
 import numpy as np
-from studio.easel import (
+from studio.drawing import (
     HEIGHT,
     RATE,
     X,
@@ -115,7 +115,7 @@ def bell_image(t):
 
 
 def brass(across, down):
-    """The colour [H, W, 3] of the bell, -1..1 from its left edge to its right."""
+    """The color [H, W, 3] of the bell, -1..1 from its left edge to its right."""
     light = 0.30 + 0.65 * np.sqrt(np.clip(1 - (across + 0.25) ** 2 / 1.6, 0, 1))
     light += 0.5 * np.exp(-(((across + 0.42) / 0.13) ** 2))
     for ring in (28, 33, 84, 89):
@@ -200,8 +200,8 @@ def guitar_body():
     image = ramp((0.86, 0.58, 0.30), (0.66, 0.38, 0.16)) * (1 + 3 * grain)[..., None]
     hole = disc(112, 120, 72)
     dark, light = (0.24, 0.12, 0.06), (0.92, 0.80, 0.58)
-    for ring, colour in ((10, dark), (7, light), (4, dark)):
-        paint(image, hole - ring, colour)
+    for ring, color in ((10, dark), (7, light), (4, dark)):
+        paint(image, hole - ring, color)
     paint(image, hole, ramp((0.04, 0.02, 0.01), (0.15, 0.08, 0.04), 50, 200), 2)
     paint(image, box(0, 120, 58, 74, 3), ramp((0.20, 0.12, 0.09), (0.13, 0.07, 0.05)))
     for fret in (14, 46):

@@ -35,25 +35,25 @@ def turned(x, y, angle):
     return cos * right + sin * down, cos * down - sin * right
 
 
-def paint(image, distance, colour, soft=1.0, opacity=1.0):
+def paint(image, distance, color, soft=1.0, opacity=1.0):
     """Cover the inside of a shape; `soft` is the width of its edge."""
-    image += (opacity * np.clip(0.5 - distance / soft, 0, 1))[..., None] * (colour - image)
+    image += (opacity * np.clip(0.5 - distance / soft, 0, 1))[..., None] * (color - image)
 
 
-def glow(image, distance, colour, reach, power=1.0):
+def glow(image, distance, color, reach, power=1.0):
     """Add light that fades with the distance from a shape."""
     light = power * np.exp(-np.maximum(distance, 0) / reach)
-    image += light[..., None] * np.asarray(colour)
+    image += light[..., None] * np.asarray(color)
 
 
 def ramp(above, below, start=0, end=HEIGHT):
-    """A vertical blend [H, W, 3] between two colours."""
+    """A vertical blend [H, W, 3] between two colors."""
     u = np.clip((Y - start) / (end - start), 0, 1)[..., None]
     return (1 - u) * np.asarray(above) + u * np.asarray(below)
 
 
 def round_light(x, y, rx, ry, base, dark):
-    """The colour [H, W, 3] of a ball lit from the upper left."""
+    """The color [H, W, 3] of a ball lit from the upper left."""
     u, v = (X - x) / rx, (Y - y) / ry
     up = np.sqrt(np.maximum(0, 1 - u * u - v * v))
     light = np.clip(0.35 + 0.75 * (-0.4 * u - 0.55 * v + 0.73 * up), 0, 1.05)[..., None]

@@ -9,7 +9,7 @@ import subprocess
 import wave
 
 import numpy as np
-from studio.easel import (
+from studio.drawing import (
     FPS,
     RATE,
     X,
@@ -115,12 +115,12 @@ def siren_image(t):
     y = 0.7 * np.sin(11 * t)
     paint(image, disc(160, 206, 116, 7), (0.01, 0.01, 0.02), 8, 0.8)
     van(image, y, t)
-    for x, colour, lit in ((142, blue, first), (166, red, not first)):
-        paint(image, box(x, 83 + y, 10, 8, 5), 0.3 * colour + 0.05)
+    for x, color, lit in ((142, blue, first), (166, red, not first)):
+        paint(image, box(x, 83 + y, 10, 8, 5), 0.3 * color + 0.05)
         if lit:
-            paint(image, box(x, 83 + y, 9, 7, 5), 0.4 * colour + 0.6, 3, beat)
-            glow(image, disc(x, 83 + y, 9), colour, 17, 0.85 * beat)
-            glow(image, disc(x, 83 + y, 9), colour, 90, 0.28 * beat)
+            paint(image, box(x, 83 + y, 9, 7, 5), 0.4 * color + 0.6, 3, beat)
+            glow(image, disc(x, 83 + y, 9), color, 17, 0.85 * beat)
+            glow(image, disc(x, 83 + y, 9), color, 90, 0.28 * beat)
     return image
 
 
@@ -128,10 +128,10 @@ def street(t):
     """A town at dusk that passes by."""
     image = ramp((0.05, 0.07, 0.16), (0.36, 0.26, 0.34), 0, 170)
     rng = np.random.default_rng(5)
-    for speed, low, colour in ((1, 45, (0.12, 0.12, 0.22)), (2, 85, (0.06, 0.07, 0.13))):
+    for speed, low, color in ((1, 45, (0.12, 0.12, 0.22)), (2, 85, (0.06, 0.07, 0.13))):
         along = (X + speed * round(t * FPS)) % 640
         house, roof = (along // 40).astype(int), rng.integers(low, low + 50, 16)
-        paint(image, roof[house] - Y, colour)
+        paint(image, roof[house] - Y, color)
         lit = rng.random((16, 24, 4)) < 0.3
         row, column = (Y // 11).astype(int), (along % 40 // 10).astype(int)
         pane = (Y % 11 > 4) & (along % 10 > 3) & (Y > roof[house] + 5) & lit[house, row, column]
