@@ -262,7 +262,7 @@ def test_maps_change_in_the_browser_without_the_server(tab, clips):
     requests = []
     tab.on("request", lambda request: requests.append(request.url))
     importance.get_by_label("map").select_option("rollout")
-    importance.get_by_text("By rollout, the answer rests").wait_for()
+    importance.get_by_text("the answer rests on, by rollout").wait_for()
     tab.get_by_role("radio", name="Attention").check()
     page = tab.frame_locator("fitted-page.attention iframe")
     words = page.locator("#words")

@@ -22,6 +22,7 @@ from mbt_lite.data import (
     world,
 )
 from mbt_lite.data.sampling import Sampling
+from mbt_lite.data.source import Windows
 from mbt_lite.evaluation import metrics, prediction_cache
 from mbt_lite.evaluation.loop import (
     _default_batch,
@@ -54,6 +55,9 @@ class Listener(Classifier):
         self.mixture = np.random.default_rng(seed).standard_normal((len(labels), 16))
         self.label_heads = make_heads(loss, labels)
         self.asked = []  # per call: how many clips, which stream was blanked
+
+    def prefix(self, clip):
+        return clip  # no layers below fusion
 
     def logits(self, clip, without=None):
         if without:
@@ -296,12 +300,12 @@ def test_clips_are_read_ahead_a_few_at_a_time():
     class Clips(sources.WorldSource):
         def read(self, index, sampling):
             started.append(index)
-            return index
+            return Windows(np.full(1, index), np.zeros(1))
 
     ahead = []
     clips = read_clips(Clips("test", 200), Sampling(WORLD_CLIP), range(200))
-    for place, (index, _) in enumerate(clips):
-        assert index == place
+    for place, (index, windows) in enumerate(clips):
+        assert index == place == windows.rgb[0]
         ahead.append(len(started) - place)
     assert max(ahead) <= 25  # two for each of at most eight threads, which read one more each
 

@@ -43,9 +43,10 @@ def test_a_flow_counts_its_edges(model):
     classifier, clip = model
     calls = calls_of(lambda tell: explain.flow(classifier, clip, progress=tell))
     edges = 3 * 2 * 2 * 4  # fused layers, streams, ways, bottleneck tokens
-    assert [desc for _, desc in calls[:3]] == ["both", "attention maps", "compiling"]
-    assert calls[3] == (0, f"cut 1 of {edges}")
-    assert all(0 <= share < 1 and desc.endswith(f" of {edges}") for share, desc in calls[3:])
+    words = ["both", "attention maps", "layers below fusion", "compiling"]
+    assert [desc for _, desc in calls[:4]] == words
+    assert calls[4] == (0, f"cut 1 of {edges}")
+    assert all(0 <= share < 1 and desc.endswith(f" of {edges}") for share, desc in calls[4:])
 
 
 def test_a_bar_shows_stage_and_time_left_in_a_terminal_only(monkeypatch):

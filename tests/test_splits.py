@@ -388,7 +388,7 @@ def test_interrupted_rendering_leaves_nothing_behind_that_would_be_read(tmp_path
 
 
 def test_clips_that_cannot_be_cached_are_refused_with_a_reason(folder, tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match="say with data.clips how many"):
+    with pytest.raises(ValueError, match="set data.clips, how many"):
         DataConfig(cache_dir=str(tmp_path))
     drawn = sources.open_source(folder)
     with pytest.raises(ValueError, match="the same in every epoch: those of the micro-world"):

@@ -245,14 +245,14 @@ class Shards:
         try:
             return tfrecord.read(self.paths[file], offset, length)
         except OSError as error:
-            raise RecordError(f"{self._where(index)}: {_unreadable(error)}.") from error
+            raise RecordError(f"{self.location(index)}: {_unreadable(error)}.") from error
         except ValueError as error:
-            raise RecordError(f"{self._where(index)}: {error}.") from None
+            raise RecordError(f"{self.location(index)}: {error}.") from None
 
     def __getitem__(self, index: int) -> Example:
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        example = from_bytes(self.read(index), self._where(index))
+        example = from_bytes(self.read(index), self.location(index))
         for label in example.labels:
             if label < 0 or (self.classes and label >= self.classes):
                 raise RecordError(
@@ -260,7 +260,7 @@ class Shards:
                 )
         return example
 
-    def _where(self, index: int) -> str:
+    def location(self, index: int) -> str:
         """The shard and the record of a clip, for errors."""
         return f"{self.file(index)}, record {self.places[index][1]}"
 

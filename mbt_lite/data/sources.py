@@ -97,7 +97,7 @@ class RecordSource(Source):
             return _header(self.clips, index)
         except (ValueError, OSError):
             is_record = isinstance(self.clips, records.Shards)
-            return self.clips.where(index) if is_record else f"clip {index}", ()
+            return self.clips.location(index) if is_record else f"clip {index}", ()
 
     def file(self, index: int) -> Path | None:
         return self.clips.file(index) if isinstance(self.clips, records.Shards) else None
