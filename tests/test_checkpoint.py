@@ -382,7 +382,7 @@ def altered(value):
                 yield [*value[:place], other, *value[place + 1 :]]
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_no_altered_value_in_the_metadata_costs_more_than_a_sentence(tmp_path, params):
     """Every value in turn; what is still a model is built, whatever it may be called."""
     clip = ClipConfig(frames=2, size=8, resize=8, spec_frames=8, front_end=FrontEnd(mels=8))

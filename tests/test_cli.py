@@ -107,7 +107,7 @@ def test_attention_is_saved_as_a_figure_a_page_or_a_film_with_audio(capsys, tmp_
     assert sorted(p.name for p in tmp_path.iterdir()) == ["map.html", "map.mp4", "map.png"]
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_importance_maps_are_drawn_with_their_scores(capsys, tmp_path):
     command = ["attention", str(SAMPLES / "ring_sings_with_bell.mp4"), "--out"]
     page, figure = str(tmp_path / "map.html"), str(tmp_path / "map.png")
@@ -155,7 +155,7 @@ def test_two_clips_swap_their_audio(capsys, tmp_path):
     assert "% audio" in sentence and len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_faithfulness_prints_its_table_and_draws_it(capsys, tmp_path):
     out = ["--out", str(tmp_path / "scores.png"), "--methods", "attention", "rollout"]
     assert cli.main(["faithfulness", "--clips", "2", "--json", *out]) == 0

@@ -572,6 +572,7 @@ def test_agreement_is_the_rank_correlation_of_maps():
     np.testing.assert_allclose(agreement(one, {s: -x for s, x in one.items()}), -1)
 
 
+@pytest.mark.slow
 def test_the_scores_come_with_intervals_and_say_who_beats_chance():
     result = explain.faithfulness(load(), clips=6, methods=("attention", "gradient"))
     assert result.mean.shape == result.half.shape == (2, 6) and result.clips == 6

@@ -155,7 +155,7 @@ def test_attention_is_on_the_grids_of_both_streams(classifier, path):
     np.testing.assert_allclose(maps.mean("rgb", 0, head=1, token=2), maps.rgb[0, 1, 2])
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_attention_of_one_patch_and_the_mean_over_all(classifier, path):
     clip = features.read_views(path, classifier.clip_config)[0].clip
     batch = jax.tree.map(lambda x: x[None], clip)

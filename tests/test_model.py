@@ -84,7 +84,7 @@ def test_the_order_of_the_streams_does_not_matter():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_training_and_evaluation_give_the_same_kind_of_output():
     for pool in ("token", "mean", "max", "sum"):
         config = replace(TINY, pool=pool)
@@ -243,7 +243,7 @@ def test_a_clip_that_does_not_fit_is_refused_in_a_sentence():
         MBT(TINY).apply({"params": params}, clip._replace(spec=clip.spec[0]))
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_dropout_follows_its_key_and_stops_at_evaluation():
     tiny = replace(TINY, depth=2)
     config = replace(tiny, dropout=0.2, attention_dropout=0.2, drop_path=0.2)

@@ -108,6 +108,7 @@ def test_a_signal_before_the_first_step_ends_the_program(tmp_path):
     assert "everything is saved" in errors and "Traceback" not in errors
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_middle_of_scoring_saves_too(tmp_path):
     options = {"evaluate_every": 3, "evaluate_clips": 3000, "save_every": 100}
     stopped = interrupted(tmp_path, 3, after=1.0, **options)  # the 3000 clips take longer

@@ -117,7 +117,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(batch, usual):
         close(one, other)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_blocks_computed_again_change_nothing(batch, usual):
     assert not make().train.remat
     close(usual[0].params, run(make(remat=True), batch)[0].params, atol=1e-6)
@@ -167,7 +167,7 @@ def test_a_non_finite_loss_changes_nothing_but_the_count(batch):
     close(before.optimizer, after.optimizer, atol=0)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_the_state_is_changed_in_place_with_no_copy_beside_it(batch):
     """What a wide model needs besides its state is little more than the gradient."""
     experiment, mesh = make(replace(TINY, width=256, mlp_dim=1024)), sharding.make_mesh()
@@ -179,7 +179,7 @@ def test_the_state_is_changed_in_place_with_no_copy_beside_it(batch):
     assert memory.temp_size_in_bytes < 1.5 * parameters
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_verbs_and_nouns_have_a_softmax_each(batch):
     labels = ("verb:cut", "verb:wash", "noun:onion", "noun:pan", "noun:tap", "noun:cup")
     truth = np.zeros((8, 6), np.float32)

@@ -94,6 +94,7 @@ def test_the_audio_decides_the_bell_and_both_modalities_decide_the_singer(
     assert abs(swap.interaction("ring sings")) > abs(swap.audio("ring sings"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "count"), [("fusion layer", 5), ("bottlenecks", 4)])
 def test_a_scrubber_asks_the_models_of_the_grid_one_by_one(group, count):
     panel = html.scrubber(RING, group)

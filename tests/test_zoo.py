@@ -494,7 +494,7 @@ def test_without_network_all_files_to_download_are_named(server, offer, tmp_path
     assert str(error.value).count("no connection") == 1 and not server.requests
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_two_processes_download_and_convert_once(server, offer, published, tmp_path):
     def slowly(request):
         time.sleep(0.5)  # the other one comes meanwhile
@@ -669,7 +669,7 @@ def hub_files(folder: Path, *references: str, **environment: str) -> list[list[s
     return [json.loads(line) for line in ran.stdout.splitlines()]
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_files_of_the_hub_come_by_their_address_and_later_without_network(server, tmp_path):
     missing = status(404, X_Error_Code="EntryNotFound", X_Repo_Commit=REVISION)
     weights, config = good(DATA, **LOCATE), good(b"{}", **LOCATE | {"ETag": '"two"'})
