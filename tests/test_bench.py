@@ -196,7 +196,7 @@ def test_the_demo_and_the_batch_are_asked(place):
 def test_growth_is_measured_counted_and_drawn(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(growth, "BASE", TINY)
     monkeypatch.setattr(growth.train_step, "CASES", {"8 frames": TINY})
-    monkeypatch.setattr(growth, "WAYS", dict(list(growth.WAYS.items())[:2]))
+    monkeypatch.setattr(growth, "FUSIONS", dict(list(growth.FUSIONS.items())[:2]))
     monkeypatch.setattr(growth, "FRAMES", (1,))
     monkeypatch.setattr(growth, "LAYERS", (0,))
     monkeypatch.setattr(growth, "BOTTLENECKS", (1, 600))

@@ -326,7 +326,7 @@ explorer
 # %%
 swap = explain.swap_audio(clf, view, other, names)
 print(np.round(swap.cells(label), 2), "rows: picture of, columns: sound of")
-print(f"the picture adds {swap.picture(label):+.2f}, the sound {swap.sound(label):+.2f},")
+print(f"the picture adds {swap.video(label):+.2f}, the sound {swap.audio(label):+.2f},")
 print(f"and together {swap.interaction(label):+.2f} that neither adds alone")
 shift = explain.shift_audio(clf, view, seconds=(-1, -0.5, -0.25, 0, 0.25, 0.5, 1))
 print(shift.table(label))
