@@ -266,11 +266,11 @@ def test_maps_change_in_the_browser_without_the_server(tab, clips):
     tab.get_by_role("radio", name="Attention").check()
     page = tab.frame_locator("fitted-page.attention iframe")
     words = page.locator("#words")
-    words.get_by_text("The bottleneck in layer 2 reads").wait_for()
+    words.get_by_text("what the bottleneck reads in layer 2").wait_for()
     page.get_by_label("layer").select_option("layer 1")
     page.get_by_label("token").select_option("token 2")
     page.get_by_label("head").select_option("head 3")
-    words.get_by_text("Head 3 of bottleneck token 2 in layer 1 reads").wait_for()
+    words.get_by_text("reads in layer 1, head 3, bottleneck token 2").wait_for()
     page.get_by_role("slider", name="time").press("Home")
     assert page.get_by_text("the frame at 0.12 s").count() == 1
     tab.get_by_role("radio", name="Flow").check()
