@@ -347,10 +347,7 @@ def draw(size, first, bottlenecks):
     bars = ax.barh(list(costs), costs.values(), color=[inks[way] for way in costs])
     ax.bar_label(bars, fmt=" {:,.0f}")
     ax.set(xlabel="billion multiply-adds a clip", xlim=(0, 1.15 * max(costs.values())))
-    ax.set_title(
-        f"{choices[0].options[size]}, fused from layer {first}, "
-        f"{COUNTS[bottlenecks]} bottleneck tokens"
-    )
+    ax.set_title(f"{choices[0].options[size]}, fused from {first}, {COUNTS[bottlenecks]} tokens")
     ax.invert_yaxis()
     plt.close(figure)
     return figure
