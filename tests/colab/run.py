@@ -115,7 +115,7 @@ def environment() -> dict[str, str]:
 def runs(text: Path) -> bool:
     """Whether a notebook runs to its end, and leaves on disk all versions that were there."""
     place = {"metadata": {"path": str(CONTENT)}}
-    notebook = build.made(text, seconds=0)
+    notebook = build.assemble(text, seconds=0)
     client = NotebookClient(notebook, resources=place, timeout=600, kernel_name="colab")
     before, start, error = shown(), time.perf_counter(), ""
     try:
