@@ -302,7 +302,7 @@ def damaged_source(examples, folder, fault: str):
         context, lists = sequence_example.decode(records.to_bytes(last))
         lists[records.MEL][1] = lists[records.MEL][1][:-1]
         encoded = [records.to_bytes(examples[2]), sequence_example.encode(context, lists)]
-        tfrecord.write(paths[1], encoded)
+        paths[1].write_bytes(b"".join(map(tfrecord.framed, encoded)))
     if fault in ("bytes", "truncated", "empty"):
         damage(paths[1], fault)
     source = sources.open_source(folder, labels=LABELS)

@@ -109,7 +109,7 @@ def row_of(path, start=None, end=None):
 
 
 def brightness(clip):
-    return clip.frames().mean(axis=(1, 2, 3))
+    return [clip.frame(number).mean() for number in range(len(clip.jpegs))]
 
 
 def test_a_clip_has_25_frames_100_rows_and_16000_samples_for_each_second(videos):
@@ -158,7 +158,7 @@ def test_a_file_that_was_cut_to_its_window_begins_at_0(videos):
 def test_the_short_side_is_the_same_for_small_and_large_frames(tmp_path, size):
     film(tmp_path / "a.mp4", size=size)
     clip, _ = extract.example(row_of(tmp_path / "a.mp4"), SETTINGS)
-    assert min(clip.frames([0]).shape[1:3]) == 32
+    assert min(clip.frame(0).shape[:2]) == 32
 
 
 def test_a_front_end_that_does_not_fit_records_is_refused():
@@ -386,35 +386,6 @@ def test_the_command_reports_its_output_and_errors(videos, tmp_path, capsys):
     assert "made with another front end" in capsys.readouterr().err
     assert cli.main([*words, "--front-end", "loud"]) == 1
     assert "there is no front end 'loud'" in capsys.readouterr().err
-
-
-# ---- Apache Beam ----
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(
-    "options",
-    [[], ["--beam-options", "direct_num_workers=2", "direct_running_mode=multi_processing"]],
-    ids=["one process", "two processes"],
-)
-def test_apache_beam_writes_the_same_bytes(videos, tmp_path, options):
-    pytest.importorskip("apache_beam")
-    run = {"capture_output": True, "text": True, "cwd": ROOT}
-    words = command(videos, tmp_path / "beam", "--runner", "DirectRunner")
-    done = subprocess.run([*words, *options], **run)
-    assert "3 clips could not be prepared" in done.stderr, done.stderr
-    subprocess.run(command(videos, tmp_path / "whole"), **run)
-    assert contents(tmp_path / "beam") == contents(tmp_path / "whole")
-
-
-def test_without_apache_beam_a_runner_is_refused_in_a_sentence(videos, tmp_path, capsys):
-    try:
-        import apache_beam  # noqa: F401
-    except ImportError:
-        assert cli.main(command(videos, tmp_path, "--runner", "DirectRunner")[3:]) == 1
-        assert "--runner needs Apache Beam, which is not installed: pip" in capsys.readouterr().err
-    else:
-        pytest.skip("it is installed")
 
 
 @pytest.mark.slow

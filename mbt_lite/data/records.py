@@ -19,7 +19,7 @@ google-deepmind/dmvr uses it.
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ import simplejpeg
 from PIL import Image
 
 from mbt_lite.data import sequence_example, tfrecord
+from mbt_lite.paths import replacing
 
 FPS = 25  # frames a second
 ROWS, MELS = 100, 128  # of the spectrogram of one second
@@ -57,21 +58,11 @@ class Example:
     end: float  # s
     source: str = ""  # its shard and record, for errors
 
-    def frames(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """Decode frames uint8 [n, H, W, 3], all or these; `RecordError` if one is damaged."""
-        chosen = range(len(self.jpegs)) if indices is None else [int(i) for i in indices]
-        if not len(chosen):
-            return np.zeros((0, 0, 0, 3), np.uint8)
-        first = self.frame(chosen[0])
-        frames = np.empty((len(chosen), *first.shape), np.uint8)
-        frames[0] = first
-        for out, index in zip(frames[1:], chosen[1:], strict=True):
-            if self.frame(index, out).shape != first.shape:
-                raise RecordError(f"{self.source or self.id}: its frames have several sizes.")
-        return frames
-
     def frame(self, index: int, into: np.ndarray | None = None) -> np.ndarray:
-        """Decode a frame uint8 [H, W, 3], into the memory of `into` if it fits; as `frames`."""
+        """Decode a frame uint8 [H, W, 3], into the memory of `into` if it fits.
+
+        `RecordError` if it is damaged.
+        """
         try:
             return _decode_jpeg(self.jpegs[index], into)
         except (OSError, SyntaxError, ValueError, IndexError) as error:
@@ -160,10 +151,8 @@ def _melspec(seconds: list) -> np.ndarray:
     """float32 [S, 100, 128] of one feature a second."""
     for number, values in enumerate(seconds):
         if len(values) != ROWS * MELS:
-            raise ValueError(
-                f"second {number} of its spectrogram has {len(values)} numbers instead of "
-                f"{ROWS} x {MELS}"
-            )
+            found = f"{len(values)} numbers instead of {ROWS} x {MELS}"
+            raise ValueError(f"second {number} of its spectrogram has {found}")
     return _floats(seconds, MEL).reshape(-1, ROWS, MELS)
 
 
@@ -195,9 +184,10 @@ def shard_name(base: str, number: int, count: int) -> str:
     return f"{base}-{number:05d}-of-{count:05d}"
 
 
-def write_shard(path: Path, examples: Sequence[Example] | Iterator[Example]) -> int:
-    """Write a shard, whole or not at all; its size in bytes."""
-    return tfrecord.write(path, (to_bytes(example) for example in examples))
+def write_shard(path: Path, examples: Iterable[Example]) -> None:
+    """Write a shard, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(tfrecord.framed(to_bytes(example)) for example in examples)
 
 
 class Shards:
@@ -239,15 +229,13 @@ class Shards:
 
     def read(self, index: int) -> bytes:
         """The bytes of a clip's SequenceExample."""
-        file, _, offset, length = (int(n) for n in self.places[index])
+        _, _, offset, length = (int(n) for n in self.places[index])
         if length < 0:
             raise RecordError(self.faults[index % len(self)])
         try:
-            return tfrecord.read(self.paths[file], offset, length)
-        except OSError as error:
-            raise RecordError(f"{self.location(index)}: {_unreadable(error)}.") from error
-        except ValueError as error:
-            raise RecordError(f"{self.location(index)}: {error}.") from None
+            return tfrecord.read(self.file(index), offset, length)
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{self.location(index)}: {_fault(error)}.") from error
 
     def __getitem__(self, index: int) -> Example:
         if not -len(self) <= index < len(self):
@@ -304,11 +292,13 @@ def _index(path: Path) -> tfrecord.Index:
     try:
         return tfrecord.index(path)
     except OSError as error:
-        return tfrecord.Index([], [], _unreadable(error))
+        return tfrecord.Index([], [], _fault(error))
 
 
-def _unreadable(error: OSError) -> str:
-    return f"the shard cannot be read: {(error.strerror or str(error)).lower()}"
+def _fault(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"the shard cannot be read: {(error.strerror or str(error)).lower()}"
+    return str(error)
 
 
 def _wrong_count(count: int, expected: int | None) -> str | None:
