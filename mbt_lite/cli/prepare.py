@@ -81,10 +81,8 @@ class Prepare:
     def _report(self, dataset: dict) -> int:
         """Print what is in the folder; 1 if clips failed."""
         for split, part in dataset["splits"].items():
-            shards, clips, hours = len(part["shards"]), part["examples"], part["seconds"] / 3600
-            print(f"{split}: {clips} clips, {hours:.2f} h, {shards} shards")
-            for note, count in part["unusual"].items():
-                print(f"mbt-lite: {split}: {note} ({count} clips).", file=sys.stderr)
+            hours = part["seconds"] / 3600
+            print(f"{split}: {part['examples']} clips, {hours:.2f} h, {len(part['shards'])} shards")
         front_end = dataset["front_end"]
         print(
             f"{front_end['name']}: mean {front_end['mean']:.3f}, deviation {front_end['std']:.3f}"

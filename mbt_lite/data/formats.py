@@ -4,7 +4,7 @@ format     what it looks like
 own        a header with path (or file, video, filename), labels; perhaps id, start, end, split
 folders    a folder of folders that are named like classes
 audioset   YTID, start_seconds, end_seconds, positive_labels; one header or three comments
-vggsound   no header: id, start, label, split; or file, label
+vggsound   no header: id, start, label, split
 epic       EPIC-KITCHENS-100: narration_id, video_id, two timestamps, verb_class, noun_class
 
 This module reads what is written; tables.py assigns the classes and searches for the files.
@@ -14,7 +14,6 @@ import codecs
 import csv
 import io
 import math
-import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,55 +92,29 @@ def _class_folders(folder: Path) -> AnnotationTable:
 
     Raises ValueError that names the subfolders without clips: a class would be lost silently.
     """
-    files = {path: _visible(path) for path in sorted(folder.glob("[!._]*")) if path.is_dir()}
-    clips = {path: list(filter(is_clip, content)) for path, content in files.items()}
+    clips: dict[Path, list[Path]] = {}
+    others = []
+    for subfolder in (path for path in sorted(folder.glob("[!._]*")) if path.is_dir()):
+        files = sorted(subfolder.glob("[!.]*"))
+        clips[subfolder] = list(filter(is_clip, files))
+        others += [f for f in files if not is_clip(f) and f.suffix.lower() not in SIDECARS]
     if not any(clips.values()):
         raise ValueError(
             f"{folder} holds neither labels.csv nor folders, named like classes, of video files."
         )
-    outputs = [path for path in files if not clips[path] and _is_output(path)]
-    empty = [
-        f"{path.name} ({_summary(content)})"
-        for path, content in files.items()
-        if not clips[path] and path not in outputs
-    ]
-    if empty:
+    if empty := [path.name for path in clips if not clips[path]]:
         raise ValueError(
             f"{folder}: no video or audio file lies in the class folder {', '.join(empty)}; put "
             "clips there, or take the folder away."
         )
     rows = [
         Annotation(str(path.with_suffix("")), path, labels=(composed(path.parent.name),))
-        for content in clips.values()
-        for path in (file.relative_to(folder) for file in content)
+        for files in clips.values()
+        for path in (file.relative_to(folder) for file in files)
     ]
-    ignored = [f"{path.name}/" for path in outputs] + [
-        str(file.relative_to(folder))
-        for path, content in files.items()
-        for file in content
-        if path not in outputs and not is_clip(file) and file.suffix.lower() not in SIDECARS
-    ]
+    ignored = [str(path.relative_to(folder)) for path in others]
     notes = counted("no video or audio by their suffix, left out", ignored)
     return AnnotationTable(rows, notes=tuple(notes), format="folders", folder=folder)
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[!.]*"))
-
-
-def _is_output(folder: Path) -> bool:
-    """Whether a folder without clips holds the output of a command, such as runs/ or a report."""
-    content = _visible(folder)
-    if any(path.suffix in (".json", ".html") for path in content):
-        return True
-    only_folders = bool(content) and all(path.is_dir() for path in content)
-    return only_folders and not any(is_clip(path) for path in folder.rglob("*"))
-
-
-def _summary(content: Sequence[Path]) -> str:
-    """The first files of a folder, for a sentence."""
-    names = [path.name + "/" * path.is_dir() for path in content]
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "") or "empty"
 
 
 def is_clip(path: Path) -> bool:
@@ -169,26 +142,19 @@ def first(names: Sequence[str], count: int = 5) -> str:
 
 
 def _table(path: Path) -> AnnotationTable:
-    text, delimiter = _without_sep(_text(path))
+    text = _text(path)
     first_line = next((line for line in text.splitlines() if line.strip()), "").casefold()
     header = first_line.lstrip("#").replace(" ", "").split(",")
     if first_line.startswith("# segments csv") or header[0] == "ytid":
         return _parse("audioset", path, text, ",", _audioset)
     if {"narration_id", "video_id", "verb_class", "noun_class"} <= set(header):
         return _parse("epic", path, text, ",", _epic(header))
-    if _is_vggsound(first_line):
+    fields = next(csv.reader([first_line], skipinitialspace=True), [])
+    if len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test"):
         return _parse("vggsound", path, text, ",", _vggsound)
-    delimiter = delimiter or max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    delimiter = max(",;\t", key=first_line.count)
     header = next((fields for _, fields in _rows(path, text, delimiter)), [])
     return _parse("own", path, text, delimiter, _own(path, header))
-
-
-def _is_vggsound(line: str) -> bool:
-    fields = next(csv.reader([line], skipinitialspace=True), [])
-    names_file = len(fields) == 2 and Path(fields[0]).suffix.lower() in SUFFIXES
-    return names_file or (
-        len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test")
-    )
 
 
 def _text(path: Path) -> str:
@@ -200,12 +166,6 @@ def _text(path: Path) -> str:
         return data.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a UTF-8 text file; save the table as CSV UTF-8.") from None
-
-
-def _without_sep(text: str) -> tuple[str, str | None]:
-    """The text without Excel's first line sep=; (its line stays, empty), and that delimiter."""
-    match = re.match(r'"?sep=(.)"?[;,\t]*(?=[\r\n])', text, flags=re.IGNORECASE)
-    return (text[match.end() :], match[1]) if match else (text, None)
 
 
 def _parse(name: str, path: Path, text: str, delimiter: str, parse: Callable) -> AnnotationTable:
@@ -233,8 +193,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
                     f'{path}, line {line}: a quote (") is opened and not closed in this line, so '
                     "that the next rows belong to its text; close it."
                 )
-            fields = [value.strip() for value in fields]
-            if any(fields):
+            if any(fields := [value.strip() for value in fields]):
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
@@ -256,9 +215,6 @@ def _audioset(fields: Sequence[str]) -> Annotation | None:
 
 
 def _vggsound(fields: Sequence[str]) -> Annotation:
-    if len(fields) == 2 and Path(fields[0]).suffix:
-        path = Path(fields[0])
-        return Annotation(path.stem, path, labels=_split(fields[1], ""))
     if len(fields) != 4:
         raise ValueError("put quotes around a label with ','.")
     video, start, label, split = fields
@@ -292,14 +248,12 @@ def _clock(text: str) -> float:
 
 def clip_names(row: Annotation, table_format: str) -> list[str]:
     """Names, without suffix, that downloaders give to a file that was cut to a row's window."""
-    if table_format not in ("audioset", "vggsound", "epic"):
-        return []
-    if table_format == "epic" or row.start is None:
-        return [row.id]
+    if table_format not in ("audioset", "vggsound"):
+        return [row.id] if table_format == "epic" else []
     begin, end = (
-        dict.fromkeys([f"{t:g}", f"{round(t)}", f"{round(t):06d}", f"{t:.1f}", f"{t:.3f}",
-                       milliseconds(t)]) for t in (row.start, row.end)
-    )  # fmt: skip
+        [f"{t:g}", f"{round(t)}", f"{round(t):06d}", f"{t:.1f}", f"{t:.3f}", milliseconds(t)]
+        for t in (row.start, row.end)
+    )
     both = [f"{row.path}_{a}_{b}" for a in begin for b in end]
     return both + [f"{row.path}_{a}" for a in begin]
 

@@ -9,12 +9,12 @@ import hashlib
 import io
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import mbt_lite
 from mbt_lite.data.extract import Settings
@@ -43,14 +43,12 @@ class Shard:
         return shard_name(self.base, self.number, self.count)
 
 
-@dataclass(frozen=True)
-class Written:
-    """A clip that was written."""
+class Written(NamedTuple):
+    """A record that was written."""
 
-    size: int  # bytes of its record
+    bytes: int
     seconds: int
     sums: tuple[int, float, float]  # count, sum, sum of squares of its log-mels
-    unusual: tuple[str, ...]  # notes on its file
 
 
 @dataclass(frozen=True)
@@ -60,14 +58,18 @@ class Manifest:
     file: str
     split: str
     bytes: int
-    fingerprint: dict  # settings, and the number of shards
+    settings: dict  # and the number of shards
     rows: dict[str, str]  # id → digest of a row, "" if its file was missing
     records: int
     seconds: int
     sums: list[float]  # count, sum, sum of squares of log-mels
     labels: dict[str, int]  # label → clips
-    unusual: dict[str, int]  # note → clips
     failures: list[list[str]]  # id, file, reason, state of the file
+
+    @property
+    def base(self) -> str:
+        """The name of its set of shards: the part before the number."""
+        return SHARD.fullmatch(self.file)["base"]
 
 
 # ---- finished shards ----
@@ -81,23 +83,16 @@ def write_manifest(
     failures: Mapping[str, str],
 ) -> None:
     """Mark a shard as finished: what is in it, and {id: reason} of the rows that are not."""
-    written = [clip for _, clip in clips]
-    labels = Counter(label for row, _ in clips for label in row.labels)
-    # without the numbers of a single file, so that clips can be counted
-    unusual = Counter(
-        re.sub(r"\d+(\.\d+)?", "N", note) for clip in written for note in clip.unusual
-    )
     manifest = Manifest(
         file=shard.name,
         split=shard.split,
-        bytes=sum(clip.size for clip in written),
-        fingerprint=_fingerprint(settings, shard.count),
+        bytes=sum(written.bytes for _, written in clips),
+        settings=_described(settings, shard.count),
         rows=_digests(shard),
         records=len(clips),
-        seconds=sum(clip.seconds for clip in written),
-        sums=[sum(clip.sums[i] for clip in written) for i in range(3)],
-        labels=dict(sorted(labels.items())),
-        unusual=dict(sorted(unusual.items())),
+        seconds=sum(written.seconds for _, written in clips),
+        sums=[math.fsum(written.sums[i] for _, written in clips) for i in range(3)],
+        labels=dict(sorted(Counter(label for row, _ in clips for label in row.labels).items())),
         failures=[
             [row.id, str(row.path or ""), failures[row.id], _state(row.path)]
             for row in shard.rows
@@ -107,7 +102,7 @@ def write_manifest(
     _write(folder / PROGRESS / f"{shard.name}.json", _json(asdict(manifest)))
 
 
-def _fingerprint(settings: Settings, shards: int) -> dict:
+def _described(settings: Settings, shards: int) -> dict:
     values = settings.described()
     return values | {"labels": _digest(values["labels"]), "number of shards": shards}
 
@@ -131,13 +126,16 @@ def _state(path: Path | None) -> str:
     return f"{status.st_size} bytes, {status.st_mtime_ns}"
 
 
-def read_manifest(folder: Path, name: str) -> Manifest | None:
-    """The manifest of a shard; None if the shard is not finished."""
-    try:
-        text = (folder / PROGRESS / f"{name}.json").read_text(encoding="utf-8")
-        return Manifest(**json.loads(text))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
+def _manifests(folder: Path) -> dict[str, Manifest]:
+    """{name of a finished shard: its manifest}."""
+    manifests = {}
+    for path in sorted((folder / PROGRESS).glob("*-of-*.json")):
+        try:
+            manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):  # damaged: the shard is written again
+            continue
+        manifests[manifest.file] = manifest
+    return manifests
 
 
 def unfinished(shards: Sequence[Shard], settings: Settings, folder: Path) -> list[Shard]:
@@ -146,12 +144,24 @@ def unfinished(shards: Sequence[Shard], settings: Settings, folder: Path) -> lis
 
     ValueError if the folder holds shards of other settings or of another table.
     """
-    _refuse_others(shards, settings, folder)
-    return [shard for shard in shards if not _is_finished(shard, folder)]
+    manifests = _manifests(folder)
+    planned = {shard.name: shard for shard in shards}
+    counts = {shard.base: shard.count for shard in shards}
+    for name, manifest in manifests.items():
+        number = counts.get(manifest.base, manifest.settings["number of shards"])
+        new = _described(settings, number)
+        other = [key.replace("_", " ") for key in new if manifest.settings.get(key) != new[key]]
+        if name in planned and not _same_table(manifest.rows, _digests(planned[name])):
+            other.append("table")
+        if other:
+            raise ValueError(
+                f"{folder} holds {name}, made with another {' and '.join(other)}; choose another "
+                "folder, or remove that one."
+            )
+    return [s for s in shards if not _is_finished(s, manifests.get(s.name), folder / s.name)]
 
 
-def _is_finished(shard: Shard, folder: Path) -> bool:
-    manifest, path = read_manifest(folder, shard.name), folder / shard.name
+def _is_finished(shard: Shard, manifest: Manifest | None, path: Path) -> bool:
     if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:
         return False
     paths = {row.id: row.path for row in shard.rows}
@@ -161,21 +171,6 @@ def _is_finished(shard: Shard, folder: Path) -> bool:
     )
 
 
-def _refuse_others(shards: Sequence[Shard], settings: Settings, folder: Path) -> None:
-    planned = {shard.name: shard for shard in shards}
-    counts = {shard.base: shard.count for shard in shards}
-    remedy = "choose another folder, or remove that one."
-    for manifest in _manifests(folder):
-        old, count = manifest.fingerprint, manifest.fingerprint["number of shards"]
-        new = _fingerprint(settings, counts.get(_base(manifest), count))
-        if changed := [name for name in new if old.get(name) != new[name]]:
-            names = " and ".join(changed).replace("_", " ")
-            raise ValueError(f"{folder} holds {manifest.file}, made with another {names}; {remedy}")
-        shard = planned.get(manifest.file)
-        if shard and not _same_table(manifest.rows, _digests(shard)):
-            raise ValueError(f"{folder} holds {manifest.file}, made of another table; {remedy}")
-
-
 def _same_table(old: dict[str, str], new: dict[str, str]) -> bool:
     """Whether the rows are the same, except for files that were missing or are missing now."""
     return list(old) == list(new) and all(
@@ -183,24 +178,14 @@ def _same_table(old: dict[str, str], new: dict[str, str]) -> bool:
     )
 
 
-def _manifests(folder: Path) -> list[Manifest]:
-    names = sorted(path.stem for path in (folder / PROGRESS).glob("*-of-*.json"))
-    return [m for m in (read_manifest(folder, name) for name in names) if m]
-
-
-def _base(manifest: Manifest) -> str:
-    """The name of a set of shards: the part before the number."""
-    return SHARD.fullmatch(manifest.file)["base"]
-
-
 # ---- the data set ----
 
 
 def finish(folder: Path, settings: Settings) -> dict:
     """Write failures.csv and dataset.json of the sets of shards that are complete."""
-    manifests = _manifests(folder)
-    sizes = Counter(map(_base, manifests))
-    manifests = [m for m in manifests if sizes[_base(m)] == m.fingerprint["number of shards"]]
+    manifests = list(_manifests(folder).values())
+    sizes = Counter(m.base for m in manifests)
+    manifests = [m for m in manifests if sizes[m.base] == m.settings["number of shards"]]
     splits: dict[str, list[Manifest]] = {}
     for manifest in manifests:
         splits.setdefault(manifest.split, []).append(manifest)
@@ -208,7 +193,6 @@ def finish(folder: Path, settings: Settings) -> dict:
     mean, std = _moments([m for name in measured for m in splits[name]], settings)
     values = settings.described()
     dataset = {
-        "format": "tf.SequenceExample in TFRecord shards",
         "front_end": asdict(replace(settings.front_end, mean=mean, std=std)),
         "measured_on": measured,
         "frames": values["frames"],
@@ -224,13 +208,11 @@ def finish(folder: Path, settings: Settings) -> dict:
 
 def _split(manifests: list[Manifest], settings: Settings) -> dict:
     labels = sum((Counter(m.labels) for m in manifests), Counter())
-    unusual = sum((Counter(m.unusual) for m in manifests), Counter())
     return {
         "examples": sum(m.records for m in manifests),
         "seconds": sum(m.seconds for m in manifests),
         "failures": sum(len(m.failures) for m in manifests),
         "counts": {label: labels[label] for label in settings.labels},
-        "unusual": dict(sorted(unusual.items())),
         "shards": [{"file": m.file, "records": m.records, "bytes": m.bytes} for m in manifests],
     }
 

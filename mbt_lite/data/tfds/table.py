@@ -103,7 +103,7 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
     def _clip(self, row: tables.Annotation) -> Example:
         if row.path is None:
             raise ValueError(MISSING)
-        return extract.example(row, self._settings)[0]
+        return extract.example(row, self._settings)
 
 
 def _stored(clip: Example) -> dict:
