@@ -103,9 +103,8 @@ def test_windows_of_one_file_stay_together():
 # ---- roles ----
 
 
-@pytest.mark.parametrize("names", [{}, {"train": None, "validation": None, "test": None}])
-def test_a_folder_without_splits_is_trained_on_and_scored_on_apart(folder, names):
-    config = DataConfig(path=str(folder), holdout=0.3, **names)
+def test_a_folder_without_splits_is_trained_on_and_scored_on_apart(folder):
+    config = DataConfig(path=str(folder), holdout=0.3)
     train, validation, test = (datasets.open_split(config, role) for role in datasets.ROLES)
     whole = sources.open_source(folder)
     assert train.labels == validation.labels == test.labels == ("cat", "dog")
@@ -206,12 +205,11 @@ def test_so_many_clips_of_the_world_come_again_in_another_order():
 
 @pytest.mark.parametrize("rough", [True, False])
 def test_a_stream_is_the_same_without_the_other(rough):
-    for index in range(30):
-        scene = world.scene(0, index)
+    for index in range(12):
 
-        def sample(*streams, scene=scene, index=index):
+        def sample(*streams, index=index):
             rng = np.random.default_rng(index) if rough else None
-            return world.sample(scene, WORLD_CLIP, rng, streams)
+            return world.sample(world.scene(0, index), WORLD_CLIP, rng, streams)
 
         both, video, audio = sample("spec", "rgb"), sample("rgb"), sample("spec")
         assert set(video) == {"rgb", "labels"} and set(audio) == {"spec", "labels"}
@@ -226,14 +224,6 @@ def small(streams=("spec", "rgb"), **fields) -> Experiment:
     settings = DataConfig(**{"workers": 0} | fields)
     experiment = Experiment("small", replace(TINY, streams=streams), SMALL, settings)
     return replace(experiment, train=replace(experiment.train, batch=4))
-
-
-def test_a_loader_takes_what_the_model_sees_and_hears():
-    experiment = small(streams=("rgb",))
-    source = datasets.open_split(experiment.data, "train", clips=8)
-    batch = next(datasets.make_loader(experiment, source, training=True))
-    assert batch["rgb"].shape == (4, 2, 16, 16, 3) and "spec" not in batch
-    assert batch["valid_size"].tolist() == [[16, 16]] * 4
 
 
 def test_files_are_scored_in_views_and_a_clip_of_the_world_in_one(tmp_path):

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +20,9 @@ from mbt_lite import media
 from mbt_lite.config import STREAMS, WORLD_CLIP, ClipConfig
 from mbt_lite.features import View, make_view, starts
 from mbt_lite.media import MediaError
-from mbt_lite.media.container import FAILURES, chosen, in_seconds, opened
+from mbt_lite.media.container import FAILURES, chosen, opened
 from mbt_lite.media.decode import samples
-from mbt_lite.media.timeline import APART, Clock, Packets, timeline
+from mbt_lite.media.timeline import Clock, Packets, timeline
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"
 
@@ -38,29 +39,23 @@ PLAIN = 2.0  # gray levels, standard deviation within a frame: one color, no con
 STILL = 0.3  # gray levels, mean change between sampled frames: less than the grain of a camera
 STARTS_APART, ENDS_APART = 0.1, 0.5  # s between video and audio; containers pad the last frame
 
-# What the reader notes about a file: words of a note, how severe it is, what to do.
+# What the reader notes about a damaged file: words of the note, what to do.
 REMEDIES = {
-    "could not be decoded": (WARNING, "Get a good copy; what can still be read is used."),
-    "cut off": (WARNING, "Copy or download it again."),
-    "time stamps": (WARNING, "Get a good copy; video and audio may not belong together."),
-    "changes its": (NOTE, "Nothing to do: the reader follows the change."),
-    "only one frame": (WARNING, "One image shows no motion; use a video if there is one."),
-    "has gaps": (NOTE, "Nothing to do: silence fills the gaps."),
-    "BT.709": (NOTE, "Nothing to do."),
-    "is a cover": (NOTE, "A cover is not a video; use a file with a video track if it matters."),
+    "could not be decoded": "Get a good copy; what can still be read is used.",
+    "cut off": "Copy or download it again.",
+    "time stamps": "Get a good copy; video and audio may not belong together.",
+    "only one frame": "One image shows no motion; use a video if there is one.",
 }
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(NamedTuple):
     """Where the packets of one stream lie on the file's clock; nothing is decoded."""
 
     start: float  # s
     end: float  # s
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """The two streams of a file that are used."""
 
     video: Stream | None
@@ -162,23 +157,19 @@ def _survey(path, audio_track: int | None) -> Survey:
     line = timeline(path, audio_track)
     with opened(path) as container:
         streams = chosen(container, audio_track)
-        used = [stream for stream in streams if stream]
-        clock = None if line.seekable else Clock(used, line.zero)
-        packets = {stream.index: [] for stream in used}  # start and duration of each, in s
-        for packet in Packets(container, used, clock):
-            if packet.pts is not None and not packet.is_discard:
-                start = in_seconds(packet.stream, packet.pts) - line.zero
-                duration = in_seconds(packet.stream, packet.duration) or 0.0
-                packets[packet.stream.index].append((start, duration))
-        video, audio = (stream and _stream(packets[stream.index]) for stream in streams)
+        clock = Clock([stream for stream in streams if stream], line.zero)
+        starts: dict[int, float] = {}
+        for packet in Packets(container, clock.streams):
+            index, start = packet.stream.index, clock.set(packet)
+            if start is not None and not packet.is_discard:
+                starts[index] = min(start, starts.get(index, start))
+        video, audio = (
+            Stream(max(starts[stream.index], 0.0), clock.ends[stream.index])
+            if stream and stream.index in starts
+            else None
+            for stream in streams
+        )
         return Survey(video, audio, line.promised or line.total)
-
-
-def _stream(packets: list[tuple[float, float]]) -> Stream | None:
-    if not packets:
-        return None
-    first, (last, duration) = min(packets)[0], max(packets)
-    return Stream(max(first, 0.0), last + (duration if duration < APART else 0.0))
 
 
 def _read(report: Report, start: float) -> Report:
@@ -324,12 +315,10 @@ def _timing(report: Report) -> Iterator[Finding]:
 
 
 def _reader_notes(report: Report) -> Iterator[Finding]:
-    """Damage and other unusual things that the reader noted."""
+    """Damage that the reader noted."""
     for words in report.view.notes:
-        for key, (severity, advice) in REMEDIES.items():
-            if key in words:
-                yield Finding(severity, _sentence(words.removeprefix("damaged: ")), advice)
-                break
+        if advice := next((do for key, do in REMEDIES.items() if key in words), None):
+            yield Finding(WARNING, _sentence(words.removeprefix("damaged: ")), advice)
 
 
 def _loss(report: Report, stream: str) -> tuple[str, str]:
@@ -449,6 +438,4 @@ def to_dict(report: Report) -> dict:
         "facts": facts(report),
         "findings": [vars(finding) for finding in report.findings],
         "statistics": {k: v if math.isfinite(v) else None for k, v in report.statistics.items()},
-        "views": report.views,
-        "kept": {"width": report.crop[0], "height": report.crop[1]},
     }

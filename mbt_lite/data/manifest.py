@@ -52,7 +52,7 @@ class Written(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Manifest:
+class _Manifest:
     """What is in a finished shard, and from what it was written."""
 
     file: str
@@ -83,7 +83,7 @@ def write_manifest(
     failures: Mapping[str, str],
 ) -> None:
     """Mark a shard as finished: what is in it, and {id: reason} of the rows that are not."""
-    manifest = Manifest(
+    manifest = _Manifest(
         file=shard.name,
         split=shard.split,
         bytes=sum(written.bytes for _, written in clips),
@@ -126,12 +126,12 @@ def _state(path: Path | None) -> str:
     return f"{status.st_size} bytes, {status.st_mtime_ns}"
 
 
-def _manifests(folder: Path) -> dict[str, Manifest]:
+def _manifests(folder: Path) -> dict[str, _Manifest]:
     """{name of a finished shard: its manifest}."""
     manifests = {}
     for path in sorted((folder / PROGRESS).glob("*-of-*.json")):
         try:
-            manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+            manifest = _Manifest(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError):  # damaged: the shard is written again
             continue
         manifests[manifest.file] = manifest
@@ -161,7 +161,7 @@ def unfinished(shards: Sequence[Shard], settings: Settings, folder: Path) -> lis
     return [s for s in shards if not _is_finished(s, manifests.get(s.name), folder / s.name)]
 
 
-def _is_finished(shard: Shard, manifest: Manifest | None, path: Path) -> bool:
+def _is_finished(shard: Shard, manifest: _Manifest | None, path: Path) -> bool:
     if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:
         return False
     paths = {row.id: row.path for row in shard.rows}
@@ -186,7 +186,7 @@ def finish(folder: Path, settings: Settings) -> dict:
     manifests = list(_manifests(folder).values())
     sizes = Counter(m.base for m in manifests)
     manifests = [m for m in manifests if sizes[m.base] == m.settings["number of shards"]]
-    splits: dict[str, list[Manifest]] = {}
+    splits: dict[str, list[_Manifest]] = {}
     for manifest in manifests:
         splits.setdefault(manifest.split, []).append(manifest)
     measured = [name for name in splits if name in TRAINING] or list(splits)
@@ -206,7 +206,7 @@ def finish(folder: Path, settings: Settings) -> dict:
     return dataset
 
 
-def _split(manifests: list[Manifest], settings: Settings) -> dict:
+def _split(manifests: list[_Manifest], settings: Settings) -> dict:
     labels = sum((Counter(m.labels) for m in manifests), Counter())
     return {
         "examples": sum(m.records for m in manifests),
@@ -217,7 +217,7 @@ def _split(manifests: list[Manifest], settings: Settings) -> dict:
     }
 
 
-def _moments(manifests: list[Manifest], settings: Settings) -> tuple[float, float]:
+def _moments(manifests: list[_Manifest], settings: Settings) -> tuple[float, float]:
     """Mean and standard deviation of all log-mels; the front end's own if there is no clip."""
     count, total, squares = (math.fsum(m.sums[i] for m in manifests) for i in range(3))
     if not count:
@@ -226,7 +226,7 @@ def _moments(manifests: list[Manifest], settings: Settings) -> tuple[float, floa
     return mean, math.sqrt(max(squares / count - mean**2, 0.0)) or 1.0
 
 
-def _failures(manifests: list[Manifest]) -> str:
+def _failures(manifests: list[_Manifest]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["split", "id", "file", "reason"])

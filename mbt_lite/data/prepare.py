@@ -37,7 +37,7 @@ WHOLE = "all"  # the split of a table that has none
 MISSING = "the file is missing"
 
 
-class Job(NamedTuple):
+class _Job(NamedTuple):
     """A row whose record is appended to an unfinished shard."""
 
     row: Annotation
@@ -145,7 +145,7 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     with replacing(folder / shard.name) as part:
         part.touch()
         for row in shard.rows:
-            answer = MediaError(MISSING) if row.path is None else (yield Job(row, part, size))
+            answer = MediaError(MISSING) if row.path is None else (yield _Job(row, part, size))
             if isinstance(answer, Written):
                 size += answer.bytes
                 clips.append((row, answer))
@@ -160,7 +160,7 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     write_manifest(folder, shard, settings, clips, failures)
 
 
-def work(job: Job, settings: Settings) -> Written:
+def work(job: _Job, settings: Settings) -> Written:
     """Append the record of a row to its shard, in a process of its own.
 
     Raises MediaError where the file cannot be used, OSError where the shard cannot be written.

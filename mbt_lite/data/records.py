@@ -40,10 +40,6 @@ INDEX, TEXT, ID = "clip/label/index", "clip/label/text", "video/filename"
 START, END = "clip/start/timestamp", "clip/end/timestamp"
 
 
-class RecordError(ValueError):
-    """A record that cannot be used: a sentence with its shard, its number and the cause."""
-
-
 @dataclass(frozen=True, eq=False)
 class Example:
     """One prepared clip."""
@@ -61,13 +57,13 @@ class Example:
     def frame(self, index: int, into: np.ndarray | None = None) -> np.ndarray:
         """Decode a frame uint8 [H, W, 3], into the memory of `into` if it fits.
 
-        `RecordError` if it is damaged.
+        ValueError if it is damaged.
         """
         try:
             return _decode_jpeg(self.jpegs[index], into)
         except (OSError, SyntaxError, ValueError, IndexError) as error:
             place = f"{self.source or self.id}, frame {index} of {len(self.jpegs)}"
-            raise RecordError(f"{place}: it is no JPEG that can be decoded.") from error
+            raise ValueError(f"{place}: it is no JPEG that can be decoded.") from error
 
 
 def _decode_jpeg(jpeg: bytes, into: np.ndarray | None) -> np.ndarray:
@@ -109,7 +105,7 @@ def to_bytes(example: Example) -> bytes:
 
 
 def from_bytes(data: bytes, source: str = "") -> Example:
-    """The clip of a SequenceExample; `RecordError`, naming `source`, if it is damaged.
+    """The clip of a SequenceExample; ValueError, naming `source`, if it is damaged.
 
     JPEGs are not decoded here. Audio, names and times may be missing, as other writers omit them.
     """
@@ -127,7 +123,7 @@ def from_bytes(data: bytes, source: str = "") -> Example:
             source=source,
         )
     except ValueError as error:
-        raise RecordError(f"{source or 'a record'}: {error}.") from error
+        raise ValueError(f"{source or 'a record'}: {error}.") from error
 
 
 def _typed(kind: type, values: sequence_example.Value, key: str) -> sequence_example.Value:
@@ -197,7 +193,7 @@ class Shards:
     header of every record is read once. ValueError if there is no shard at all.
 
     Damage counts as a clip: a shard that is missing, empty or cut off adds one clip in the place of
-    its lost records (`faults` describes it), and reading that clip raises `RecordError`, as does
+    its lost records (`faults` describes it), and reading that clip raises ValueError, as does
     any damaged record and a label beyond the classes. So a loader may raise or skip, and either way
     shard and record are named. Files are opened for each record anew: nothing stays open, and the
     object can be sent to other processes.
@@ -231,11 +227,11 @@ class Shards:
         """The bytes of a clip's SequenceExample."""
         _, _, offset, length = (int(n) for n in self.places[index])
         if length < 0:
-            raise RecordError(self.faults[index % len(self)])
+            raise ValueError(self.faults[index % len(self)])
         try:
             return tfrecord.read(self.file(index), offset, length)
         except (OSError, ValueError) as error:
-            raise RecordError(f"{self.location(index)}: {_fault(error)}.") from error
+            raise ValueError(f"{self.location(index)}: {_fault(error)}.") from error
 
     def __getitem__(self, index: int) -> Example:
         if not -len(self) <= index < len(self):
@@ -243,7 +239,7 @@ class Shards:
         example = from_bytes(self.read(index), self.location(index))
         for label in example.labels:
             if label < 0 or (self.classes and label >= self.classes):
-                raise RecordError(
+                raise ValueError(
                     f"{example.source}: label {label} is none of the {self.classes} classes."
                 )
         return example

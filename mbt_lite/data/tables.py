@@ -51,7 +51,7 @@ def read(
     labels = list(classes or labels or sorted({name for row in rows for name in row.labels}))
     rows, label_notes = _classified(rows, labels)
     rows, repeat_notes = _unique(source, _located(source, table, rows, videos, strict), strict)
-    rows = [replace(row, id=safe_name(row.id)) for row in rows]
+    rows = [replace(row, id=_safe_name(row.id)) for row in rows]
     notes += [*table.notes, *counted("lines that cannot be read", table.problems)]
     notes += [*label_notes, *repeat_notes]
     if not rows:
@@ -225,7 +225,7 @@ def _spellings(name: str) -> Iterable[str]:
 # ---- ids ----
 
 
-def safe_name(name: str) -> str:
+def _safe_name(name: str) -> str:
     """A name that is valid for a file; two names never become the same one."""
     safe = re.sub(r"[^\w.-]+", "_", name.strip("/"), flags=re.ASCII)[:120]
     if safe == name and not name.startswith("."):
