@@ -14,6 +14,7 @@ import codecs
 import csv
 import io
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -169,17 +170,50 @@ def _text(path: Path) -> str:
 
 
 def _parse(name: str, path: Path, text: str, delimiter: str, parse: Callable) -> AnnotationTable:
-    """Parse each line with `parse(fields)`, which returns None for a header."""
+    """Parse each line with `parse(fields)`, which names the fields as `COLUMNS` does.
+
+    For a header it returns None.
+    """
     rows, problems = [], []
     for number, fields in _rows(path, text, delimiter):
         try:
-            row = parse(fields)
-        except (ValueError, IndexError) as error:
-            reason = error if isinstance(error, ValueError) else "too few fields."
-            problems.append(f"{path}, line {number}: {reason}")
-        else:
-            rows += [row] if row else []
+            if row := parse(fields):
+                rows.append(_annotation(row))
+        except ValueError as error:
+            problems.append(f"{path}, line {number}: {error}")
     return AnnotationTable(rows, format=name, folder=path.parent, problems=tuple(problems))
+
+
+def _annotation(row: dict[str, str]) -> Annotation:
+    """The annotation of a line, by the names of its fields; ValueError if it makes no sense."""
+    if not row["path"]:
+        raise ValueError("no file is named.")
+    file = Path(row["path"])
+    if file.name in ("", ".."):
+        raise ValueError(f"{row['path']!r} is a folder; name a file.")
+    start, end = _seconds(row.get("start", "")), _seconds(row.get("end", ""), "end")
+    if not (start or 0.0) < (math.inf if end is None else end):
+        raise ValueError(f"the window ends at {end:g} s, but begins at {start or 0.0:g} s.")
+    window = "".join(f"_{_milliseconds(time)}" for time in (start, end) if time is not None)
+    name = row.get("id") or str(file.with_suffix("")) + window
+    labels = (composed(label.strip()) for label in re.split(f"[{SEPARATORS}]", row["labels"]))
+    return Annotation(name, file, start, end, tuple(filter(None, labels)), row.get("split") or None)
+
+
+def _seconds(text: str, name: str = "start") -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} {text!r} is no time in seconds.")
+    return value
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(1000 * seconds))
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -203,47 +237,51 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 # ---- formats of data sets ----
 
 
-def _audioset(fields: Sequence[str]) -> Annotation | None:
+def _audioset(fields: Sequence[str]) -> dict[str, str] | None:
     if fields[0].startswith("#") or fields[0].casefold() == "ytid":
         return None
-    video, start, end, mids = fields[0], _seconds(fields[1]), _seconds(fields[2]), fields[3]
-    if start is None or end is None or len(fields) > 4:
-        raise ValueError("an id, a start, an end and labels in quotes are expected.")
-    _check_window(start, end)
-    name = f"{video}_{milliseconds(start)}_{milliseconds(end)}"
-    return Annotation(name, Path(video), start, end, _split(mids, ","))
+    _expect(fields, 4)
+    video, start, end, mids = fields
+    return {"path": video, "start": start, "end": end, "labels": mids.replace(",", "|")}
 
 
-def _vggsound(fields: Sequence[str]) -> Annotation:
-    if len(fields) != 4:
-        raise ValueError("put quotes around a label with ','.")
+def _vggsound(fields: Sequence[str]) -> dict[str, str]:
+    _expect(fields, 4)
     video, start, label, split = fields
-    begin = _seconds(start)
-    if begin is None:
-        raise ValueError("no start is given.")
-    name, end = f"{video}_{round(begin):06d}", begin + VGGSOUND_SECONDS
-    return Annotation(name, Path(video), begin, end, _split(label, ""), split or None)
+    begin = _seconds(start) or 0.0
+    window = {"start": start, "end": str(begin + VGGSOUND_SECONDS)}
+    name = f"{video}_{round(begin):06d}"
+    return {"id": name, "path": video, **window, "labels": label, "split": split}
 
 
-def _epic(header: Sequence[str]) -> Callable[[Sequence[str]], Annotation | None]:
-    def parse(fields: Sequence[str]) -> Annotation | None:
+def _epic(header: Sequence[str]) -> Callable[[Sequence[str]], dict[str, str] | None]:
+    def parse(fields: Sequence[str]) -> dict[str, str] | None:
         if list(map(str.casefold, fields)) == list(header):
             return None
-        if len(fields) != len(header):
-            raise ValueError(f"{len(fields)} fields, but the header has {len(header)}.")
+        _expect(fields, len(header))
         row = dict(zip(header, fields, strict=True))
-        labels = (f"verb:{int(row['verb_class'])}", f"noun:{int(row['noun_class'])}")
-        start, end = _clock(row["start_timestamp"]), _clock(row["stop_timestamp"])
-        _check_window(start, end)
-        return Annotation(row["narration_id"], Path(row["video_id"]), start, end, labels)
+        return {
+            "id": row["narration_id"],
+            "path": row["video_id"],
+            "start": _clock(row["start_timestamp"]),
+            "end": _clock(row["stop_timestamp"]),
+            "labels": f"verb:{int(row['verb_class'])}|noun:{int(row['noun_class'])}",
+        }
 
     return parse
 
 
-def _clock(text: str) -> float:
+def _expect(fields: Sequence[str], count: int) -> None:
+    if len(fields) != count:
+        raise ValueError(
+            f"{len(fields)} fields instead of {count}; put quotes around one with ','."
+        )
+
+
+def _clock(text: str) -> str:
     """Seconds of hours:minutes:seconds."""
     hours, minutes, seconds = text.split(":")
-    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return str(3600 * int(hours) + 60 * int(minutes) + float(seconds))
 
 
 def clip_names(row: Annotation, table_format: str) -> list[str]:
@@ -251,7 +289,7 @@ def clip_names(row: Annotation, table_format: str) -> list[str]:
     if table_format not in ("audioset", "vggsound"):
         return [row.id] if table_format == "epic" else []
     begin, end = (
-        [f"{t:g}", f"{round(t)}", f"{round(t):06d}", f"{t:.1f}", f"{t:.3f}", milliseconds(t)]
+        [f"{t:g}", f"{round(t)}", f"{round(t):06d}", f"{t:.1f}", f"{t:.3f}", _milliseconds(t)]
         for t in (row.start, row.end)
     )
     both = [f"{row.path}_{a}_{b}" for a in begin for b in end]
@@ -261,26 +299,15 @@ def clip_names(row: Annotation, table_format: str) -> list[str]:
 # ---- your own tables ----
 
 
-def _own(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], Annotation | None]:
+def _own(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], dict[str, str] | None]:
     columns = _columns(path, header)
 
-    def parse(fields: Sequence[str]) -> Annotation | None:
+    def parse(fields: Sequence[str]) -> dict[str, str] | None:
         if fields == header:
             return None
         if len(fields) > len(header):
             raise ValueError("too many fields; put quotes around one with ','.")
-        row = {name: fields[i] if i < len(fields) else "" for name, i in columns.items()}
-        if not row["path"]:
-            raise ValueError("no file is named.")
-        file = Path(row["path"])
-        if file.name in ("", ".."):
-            raise ValueError(f"{row['path']!r} is a folder; name a file.")
-        start, end = _seconds(row.get("start", "")), _seconds(row.get("end", ""), "end")
-        _check_window(start or 0.0, math.inf if end is None else end)
-        window = "".join(f"_{milliseconds(time)}" for time in (start, end) if time is not None)
-        name = row.get("id") or str(file.with_suffix("")) + window
-        labels = _split(row["labels"], SEPARATORS)
-        return Annotation(name, file, start, end, labels, row.get("split") or None)
+        return {name: fields[i] if i < len(fields) else "" for name, i in columns.items()}
 
     return parse
 
@@ -298,31 +325,3 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
                 f"{', '.join(header)!r}."
             )
     return columns
-
-
-def _split(labels: str, separators: str) -> tuple[str, ...]:
-    for separator in separators:
-        labels = labels.replace(separator, "\n")
-    names = (composed(name.strip()) for name in labels.split("\n"))
-    return tuple(name for name in names if name)
-
-
-def milliseconds(seconds: float) -> str:
-    return str(round(1000 * seconds))
-
-
-def _seconds(text: str, name: str = "start") -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} {text!r} is no time in seconds.")
-    return value
-
-
-def _check_window(start: float, end: float) -> None:
-    if not start < end:
-        raise ValueError(f"the window ends at {end:g} s, but begins at {start:g} s.")
