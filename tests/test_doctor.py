@@ -131,17 +131,6 @@ def test_clipped_audio_is_measured(tmp_path):
     assert only(report).found == "The audio is clipped: 2.5% of it is at full scale."
 
 
-def test_the_advice_for_channels_that_cancel_repairs_them(tmp_path):
-    opposite = np.stack([noise(), 0.01 * noise(seed=1) - noise()])
-    report = doctor.examine(wav(tmp_path / "o.wav", opposite))
-    assert report.statistics["correlation"] == pytest.approx(-1, abs=0.01)
-    finding = next(f for f in report.findings if "opposite phase" in f.found)
-    repaired = doctor.examine(run_ffmpeg(finding.do))
-    assert problems(repaired, "warning") == ["No video."]
-    ordinary = doctor.examine(wav(tmp_path / "o.wav", np.stack([noise(), noise(seed=1)])))
-    assert problems(ordinary, "warning") == ["No video."]
-
-
 def test_another_track_is_the_advice_for_a_silent_one(tmp_path):
     path = tmp_path / "tracks.mkv"
     with av.open(str(path), "w") as container:

@@ -33,7 +33,6 @@ FULL_SCALE = 0.99  # of the largest number a sample can hold; lossy codecs blur 
 CLIPPED_SHARE = 1e-3  # of all samples: one in a thousand is heard as crackling
 MANY = 10  # windows of a long file that are worth a try
 LISTEN = 60.0  # s of stored audio, around the middle, that are searched for clipping
-OPPOSITE = -0.7  # correlation of two channels below which mixing them cancels most of the audio
 BLACK = 24  # gray level of 255 that 99 % of the pixels stay under: darker than a night scene
 PLAIN = 2.0  # gray levels, standard deviation within a frame: one color, no contour
 STILL = 0.3  # gray levels, mean change between sampled frames: less than the grain of a camera
@@ -214,8 +213,6 @@ def _audio_statistics(report: Report) -> dict[str, float]:
     if stored.size:
         full = np.abs(stored) >= FULL_SCALE  # three in a row are clipped; a real peak has 1 or 2
         statistics["clipped"] = float((full[:, 2:] & full[:, 1:-1] & full[:, :-2]).any(0).mean())
-    if len(stored) == 2 and stored.std(axis=1).min() > 0:
-        statistics["correlation"] = float(np.corrcoef(stored)[0, 1])
     return statistics
 
 
@@ -252,7 +249,7 @@ def _sentence(words: str) -> str:
 
 
 def _audio(report: Report) -> Iterator[Finding]:
-    """Missing, silent, faint, clipped or cancelling audio."""
+    """Missing, silent, faint or clipped audio."""
     if "spec" not in report.streams:
         return
     severity, meaning = _loss(report, "spec")
@@ -266,15 +263,14 @@ def _audio(report: Report) -> Iterator[Finding]:
         yield Finding(severity, problem, other or _elsewhere(report) or meaning)
     elif loudness < QUIET:
         problem = f"The audio is very faint: {loudness:.0f} dB; ordinary clips have -45 to -10 dB."
-        yield Finding(WARNING, problem, _ffmpeg(report, f"volume={-25 - loudness:.0f}dB"))
+        louder = report.path.with_name(f"{report.path.stem}_louder{report.path.suffix}")
+        gain = f"-c:v copy -af volume={-25 - loudness:.0f}dB"
+        yield Finding(WARNING, problem, f"ffmpeg -i {quoted(report.path)} {gain} {quoted(louder)}")
     if "damaged: parts of the audio could not be decoded" in notes:
         return  # then its samples say nothing
     if statistics.get("clipped", 0.0) > CLIPPED_SHARE:
         problem = f"The audio is clipped: {statistics['clipped']:.1%} of it is at full scale."
         yield Finding(WARNING, problem, "Record it again at a lower level; turning down is no use.")
-    if statistics.get("correlation", 0.0) < OPPOSITE:
-        problem = "Left and right have opposite phase; mixed to mono for the model, they cancel."
-        yield Finding(WARNING, problem, _ffmpeg(report, "pan=mono|c0=c0"))
 
 
 def _video(report: Report) -> Iterator[Finding]:
@@ -359,12 +355,6 @@ def quoted(path: Path) -> str:
     """A path as a shell takes it."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
-
-
-def _ffmpeg(report: Report, audio_filter: str) -> str:
-    """A command line that repairs the audio and copies the video."""
-    name = report.path.with_name(f"{report.path.stem}_mended{report.path.suffix}")
-    return f"ffmpeg -i {quoted(report.path)} -c:v copy -af '{audio_filter}' {quoted(name)}"
 
 
 # ---- text and JSON ----
