@@ -221,13 +221,16 @@ def test_a_feature_that_is_not_as_it_should_be_is_named(tmp_path, context, lists
     assert refused(Shards(path, classes=137), 0) == f"{path}, record 0: {sentence}"
 
 
-def test_a_jpeg_that_cannot_be_decoded_is_named(tmp_path):
+def test_a_jpeg_that_cannot_be_decoded_and_one_of_another_size_are_named(tmp_path):
     whole = jpeg(3)
-    path = shard_of(tmp_path, lists={"image/encoded": [[whole], [whole[: len(whole) // 2]]]})
-    clip = Shards(path)[0]
-    assert clip.frame(0).shape == (8, 12, 3)
-    with pytest.raises(ValueError, match="record 0, frame 1 of 2: it is no JPEG that can be"):
-        clip.frame(1)
+    jpegs = [[whole], [whole[: len(whole) // 2]], [jpeg(3, (8, 8))], [jpeg(9)]]
+    clip = Shards(shard_of(tmp_path, lists={records.JPEG: jpegs}))[0]
+    assert clip.frames([3, 0]).shape == (2, 8, 12, 3)
+    np.testing.assert_array_equal(clip.frames([3, 0])[1], clip.frame(0))
+    with pytest.raises(ValueError, match="record 0, frame 1 of 4: it is no JPEG that can be"):
+        clip.frames([0, 1])
+    with pytest.raises(ValueError, match="record 0: its frames have several sizes"):
+        clip.frames([0, 2])
 
 
 def test_what_is_no_tfrecord_is_refused(tmp_path):

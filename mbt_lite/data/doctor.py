@@ -157,14 +157,14 @@ def _survey(path, audio_track: int | None) -> Survey:
     with opened(path) as container:
         streams = chosen(container, audio_track)
         clock = Clock([stream for stream in streams if stream], line.zero)
-        starts: dict[int, float] = {}
+        first: dict[int, float] = {}
         for packet in Packets(container, clock.streams):
             index, start = packet.stream.index, clock.set(packet)
             if start is not None and not packet.is_discard:
-                starts[index] = min(start, starts.get(index, start))
+                first[index] = min(start, first.get(index, start))
         video, audio = (
-            Stream(max(starts[stream.index], 0.0), clock.ends[stream.index])
-            if stream and stream.index in starts
+            Stream(max(first[stream.index], 0.0), clock.ends[stream.index])
+            if stream and stream.index in first
             else None
             for stream in streams
         )

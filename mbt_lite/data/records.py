@@ -54,11 +54,20 @@ class Example:
     end: float  # s
     source: str = ""  # its shard and record, for errors
 
-    def frame(self, index: int, into: np.ndarray | None = None) -> np.ndarray:
-        """Decode a frame uint8 [H, W, 3], into the memory of `into` if it fits.
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Decode these frames, uint8 [n, H, W, 3]; ValueError if one is damaged."""
+        if not len(indices):
+            return np.zeros((0, 0, 0, 3), np.uint8)
+        first = self.frame(int(indices[0]))
+        frames = np.empty((len(indices), *first.shape), np.uint8)
+        frames[0] = first
+        for out, index in zip(frames[1:], indices[1:], strict=True):
+            if self.frame(int(index), out).shape != first.shape:
+                raise ValueError(f"{self.source or self.id}: its frames have several sizes.")
+        return frames
 
-        ValueError if it is damaged.
-        """
+    def frame(self, index: int, into: np.ndarray | None = None) -> np.ndarray:
+        """Decode a frame uint8 [H, W, 3], into the memory of `into` if it fits; as `frames`."""
         try:
             return _decode_jpeg(self.jpegs[index], into)
         except (OSError, SyntaxError, ValueError, IndexError) as error:
