@@ -241,21 +241,12 @@ def test_files_are_scored_in_views_and_a_clip_of_the_world_in_one(tmp_path):
     assert loader.views == 1 and [batch["mask"].tolist() for batch in loader] == [[1, 1, 0, 0]]
 
 
-def test_each_host_gets_its_part_of_the_batch_and_scoring_can_be_repeated():
-    experiment = small(clips=8)
-    source = datasets.open_split(experiment.data, "train")
-    halves = [
-        datasets.make_loader(experiment, source, training=True, host=n, hosts=2) for n in range(2)
-    ]
-    whole = next(datasets.make_loader(experiment, source, training=True))
-    assert sum((next(half)["id"] for half in halves), []) == whole["id"]
-    loader = datasets.make_loader(
-        experiment, datasets.open_split(DataConfig(), "test", clips=6), training=False
-    )
+def test_scoring_can_be_repeated():
+    source = datasets.open_split(DataConfig(), "test", clips=6)
+    loader = datasets.make_loader(small(clips=8), source, training=False)
     first = [batch["id"] for batch in loader]
     loader.seek(0)
     assert [batch["id"] for batch in loader] == first and len(first) == 2
-    assert loader.state(1)["batches"] == 1
 
 
 class Slow(sources.WorldSource):
@@ -305,16 +296,6 @@ def test_cached_clips_are_bit_exact_and_rendered_once(tmp_path, counted, streams
     counted.clear()
     next(datasets.make_loader(keeping, source, training=True))
     assert counted == [0]  # the first clip tells whether the code is the same
-
-
-@pytest.mark.full
-def test_a_cached_clip_is_read_by_worker_processes_too(tmp_path):
-    source, sampling = sources.WorldSource("test", 5), Sampling(SMALL)
-    there = cache.cached(source, sampling, tmp_path)
-    with Loader(there, sampling, 5, workers=1) as loader:
-        batch = next(loader)
-    plain = next(Loader(source, sampling, 5))
-    assert all(np.array_equal(batch[name], plain[name]) for name in plain)
 
 
 def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypatch):
