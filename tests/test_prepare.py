@@ -248,7 +248,7 @@ def test_shards_with_other_settings_are_refused(videos, prepared):
     other = replace(SETTINGS, front_end=features.FRONT_ENDS["yamnet"])
     assert "made with another front end; choose another folder" in refusal(planned, other)
     other = replace(SETTINGS, labels=("dog", "bell"), short_side=64)
-    assert "made with another labels and frames" in refusal(planned, other)
+    assert "made with another labels and short side" in refusal(planned, other)
     assert "another audio track" in refusal(planned, replace(SETTINGS, audio_track=2))
     assert "another number of shards" in refusal(shards_of(videos, 2), SETTINGS)
     changed = [replace(s, rows=tuple(replace(r, end=0.5) for r in s.rows)) for s in planned]

@@ -43,13 +43,10 @@ class Settings:
 
     def described(self) -> dict:
         """The settings as JSON values, without mean and deviation, which do not affect records."""
-        front_end = to_dict(self.front_end)
-        del front_end["mean"], front_end["std"]
-        frames = {"fps": FPS, "short_side": self.short_side, "jpeg_quality": QUALITY}
-        track = {"audio_track": self.audio_track} if self.audio_track else {}
-        streams = {} if len(self.streams) == 2 else {"streams": list(self.streams)}
-        values = {"front_end": front_end, "labels": list(self.labels), "frames": frames}
-        return values | track | streams
+        values = to_dict(self) | {"fps": FPS, "jpeg_quality": QUALITY}
+        values |= {"labels": list(self.labels), "streams": list(self.streams)}
+        del values["front_end"]["mean"], values["front_end"]["std"]
+        return values
 
 
 def example(row: tables.Annotation, settings: Settings) -> Example:

@@ -176,12 +176,9 @@ def finish(folder: Path, settings: Settings) -> dict:
         splits.setdefault(manifest["split"], []).append(manifest)
     measured = [name for name in splits if name in TRAINING] or list(splits)
     mean, std = _moments([m for name in measured for m in splits[name]], settings)
-    values = settings.described()
-    dataset = {
+    dataset = settings.described() | {
         "front_end": asdict(replace(settings.front_end, mean=mean, std=std)),
         "measured_on": measured,
-        "frames": values["frames"],
-        "labels": values["labels"],
         "splits": {name: _split(part, settings) for name, part in splits.items()},
         "failures": sum(len(m["failures"]) for m in manifests),
         "versions": {"mbt-lite": mbt_lite.__version__} | {n: version(n) for n in LIBRARIES},
