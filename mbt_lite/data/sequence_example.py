@@ -42,7 +42,7 @@ def _sequence_example() -> type:
             if kind in _SCHEMA:
                 added.type_name = f".mbt_lite.{kind}"
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
+    pool.AddSerializedFile(file.SerializeToString())
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("mbt_lite.SequenceExample"))
 
 
