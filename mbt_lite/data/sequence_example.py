@@ -74,11 +74,11 @@ def decode(data: bytes) -> tuple[dict[str, Value], dict[str, list[Value]]]:
     """Context and feature lists of a SequenceExample; ValueError if the bytes are malformed."""
     try:
         example = _SequenceExample.FromString(data)
-    except DecodeError as error:
+        context = {entry.key: _value(entry.value) for entry in example.context.feature}
+        lists = example.feature_lists.feature_list
+        return context, {e.key: [_value(step) for step in e.value.feature] for e in lists}
+    except (DecodeError, ValueError) as error:  # ValueError: part of a number
         raise ValueError("it holds no SequenceExample") from error
-    context = {entry.key: _value(entry.value) for entry in example.context.feature}
-    lists = example.feature_lists.feature_list
-    return context, {e.key: [_value(step) for step in e.value.feature] for e in lists}
 
 
 def _value(feature) -> Value:
