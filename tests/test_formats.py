@@ -235,7 +235,7 @@ def test_a_file_cut_anywhere_is_refused(name, tmp_path):
     else:
         safetensors.numpy.save_file(TREE, whole)
     data = whole.read_bytes()
-    for length in np.linspace(1, len(data) - 1, 60, dtype=int):
+    for length in np.linspace(1, len(data) - 1, 20, dtype=int):
         whole.write_bytes(data[:length])
         with pytest.raises(ValueError, match="no whole"):
             formats.read(whole)
