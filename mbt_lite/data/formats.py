@@ -144,6 +144,9 @@ def first(names: Sequence[str], count: int = 5) -> str:
 
 def _table(path: Path) -> AnnotationTable:
     text = _text(path)
+    # Excel may begin with a line that names the delimiter; it stays, empty, so that lines count
+    sep = re.match(r'"?sep=(.)"?[;,\t]*(?=[\r\n])', text, flags=re.IGNORECASE)
+    text = text[sep.end() :] if sep else text
     first_line = next((line for line in text.splitlines() if line.strip()), "").casefold()
     header = first_line.lstrip("#").replace(" ", "").split(",")
     if first_line.startswith("# segments csv") or header[0] == "ytid":
@@ -153,7 +156,7 @@ def _table(path: Path) -> AnnotationTable:
     fields = next(csv.reader([first_line], skipinitialspace=True), [])
     if len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test"):
         return _parse("vggsound", path, text, ",", _vggsound)
-    delimiter = max(",;\t", key=first_line.count)
+    delimiter = sep[1] if sep else max(",;\t", key=first_line.count)
     header = next((fields for _, fields in _rows(path, text, delimiter)), [])
     return _parse("own", path, text, delimiter, _own(path, header))
 
