@@ -52,6 +52,8 @@ def test_labels_match_by_name_under_the_usual_column_names(folder, column, separ
         ("file;label\na.mp4;Male speech, man speaking\n", "utf-8"),
         ("file\tlabel\na.mp4\tmale SPEECH, man speaking\n\n", "utf-8"),
         ("file\tlabel\r\na.mp4\tMale speech, man speaking\r\n", "utf-16"),
+        ("sep=;\r\nfile;label\r\na.mp4;Male speech, man speaking\r\n", "utf-8-sig"),
+        ('"sep=|"\nfile|label\na.mp4|Male speech, man speaking\n', "utf-8"),
         ("file;label\n.\\a.mp4;Male_speech, man speaking\n", "utf-8"),
     ],
 )
@@ -231,7 +233,7 @@ def test_a_whole_file_as_long_as_the_segment_was_cut_too():
     assert tables.window(tables.Annotation("a", None, None, None, ()), 5.0) == (0.0, None)
 
 
-def test_vggsound_is_read_and_its_names_keep_their_commas(tmp_path):
+def test_vggsound_is_read_in_both_forms_and_its_names_keep_their_commas(tmp_path):
     write(tmp_path, '"bird chirping, tweeting",9,animals\nrapping,8,music\n', "vggsound_stat.csv")
     full = '---g-f_I2yQ,1,"bird chirping, tweeting",test\nabc,70,rapping,train\n'
     table = rows_of(tmp_path, full, ["---g-f_I2yQ_000001.mp4", "abc.mp4"])
@@ -239,6 +241,12 @@ def test_vggsound_is_read_and_its_names_keep_their_commas(tmp_path):
     assert [(r.id, r.start, r.end, r.labels, r.split) for r in table.rows] == [
         ("---g-f_I2yQ_000001", 0.0, 10.0, ("bird chirping, tweeting",), "test"),
         ("abc_000070", 70.0, 80.0, ("rapping",), "train"),
+    ]
+    short = '---g-f_I2yQ_000001.mp4,"bird chirping, tweeting"\nxyz_000003.mp4,rapping\n'
+    table = rows_of(tmp_path, short)
+    assert [(r.id, r.path is None, r.labels) for r in table.rows] == [
+        ("---g-f_I2yQ_000001", False, ("bird chirping, tweeting",)),
+        ("xyz_000003", True, ("rapping",)),
     ]
 
 

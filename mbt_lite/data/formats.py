@@ -4,7 +4,7 @@ format     what it looks like
 own        a header with path (or file, video, filename), labels; perhaps id, start, end, split
 folders    a folder of folders that are named like classes
 audioset   YTID, start_seconds, end_seconds, positive_labels; one header or three comments
-vggsound   no header: id, start, label, split
+vggsound   no header: id, start, label, split; or file, label
 epic       EPIC-KITCHENS-100: narration_id, video_id, two timestamps, verb_class, noun_class
 
 This module reads what is written; tables.py assigns the classes and searches for the files.
@@ -154,7 +154,9 @@ def _table(path: Path) -> AnnotationTable:
     if {"narration_id", "video_id", "verb_class", "noun_class"} <= set(header):
         return _parse("epic", path, text, ",", _epic(header))
     fields = next(csv.reader([first_line], skipinitialspace=True), [])
-    if len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test"):
+    names_file = len(fields) == 2 and Path(fields[0]).suffix.lower() in SUFFIXES
+    whole = len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test")
+    if names_file or whole:
         return _parse("vggsound", path, text, ",", _vggsound)
     delimiter = sep[1] if sep else max(",;\t", key=first_line.count)
     header = next((fields for _, fields in _rows(path, text, delimiter)), [])
@@ -249,6 +251,8 @@ def _audioset(fields: Sequence[str]) -> dict[str, str] | None:
 
 
 def _vggsound(fields: Sequence[str]) -> dict[str, str]:
+    if len(fields) == 2:
+        return {"id": Path(fields[0]).stem, "path": fields[0], "labels": fields[1]}
     _expect(fields, 4)
     video, start, label, split = fields
     begin = _seconds(start) or 0.0
