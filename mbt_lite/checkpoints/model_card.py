@@ -17,7 +17,12 @@ def model_card(
     """
     parts = [_front_matter(about), _lead(config, about)]
     parts += [f"> {about['caution']}"] if about.get("caution") else []
-    parts += [_use(config), _geometry(config, clip, dtype, about), _origin(about), _labels(labels)]
+    rows = [*geometry(config, clip), ("probabilities", about.get("probabilities"))]
+    rows = [
+        f"| {name} | {value} |" for name, value in [*rows, ("weights saved as", dtype)] if value
+    ]
+    table = "\n".join(["| | |", "| --- | --- |", *rows])
+    parts += [_use(config), f"## Geometry\n\n{table}", _origin(about), _labels(labels)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -49,14 +54,17 @@ def _use(config: MBTConfig) -> str:
     )
 
 
-def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str, about: Mapping) -> str:
-    front = clip.front_end
+def geometry(config: MBTConfig, clip: ClipConfig | None) -> list[tuple[str, str]]:
+    """(name, value) of what a model is and what it takes, the rows of a table."""
     rows = [("width, layers, heads", f"{config.width}, {config.depth}, {config.heads}")]
     if len(config.streams) > 1:
         fused = f"{config.fusion} from layer {config.fusion_layer} (counted from 0)"
         if config.fusion == "bottleneck":
             fused += f", {config.bottlenecks} bottleneck tokens"
         rows.append(("fusion", fused))
+    if clip is None:
+        return [*rows, ("clip", "not said in the file")]
+    front = clip.front_end
     if "rgb" in config.streams:
         size = f"{clip.frames} frames of {clip.size} x {clip.size} in {clip.video_seconds:g} s"
         rows.append(("video", f"{size}, patches {config.rgb_patch}"))
@@ -64,11 +72,7 @@ def _geometry(config: MBTConfig, clip: ClipConfig, dtype: str, about: Mapping) -
         size = f"log-mel {config.spec_shape[0]} x {config.spec_shape[1]}, {clip.audio_seconds:g} s"
         rows.append(("audio", f"{size}, patches {config.spec_patch}"))
         rows.append(("front end", f"{front.name}, mean {front.mean:g}, std {front.std:g}"))
-    if about.get("probabilities"):
-        rows.append(("probabilities", about["probabilities"]))
-    rows.append(("weights saved as", dtype))
-    lines = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    return f"## Geometry\n\n| | |\n| --- | --- |\n{lines}"
+    return rows
 
 
 def _origin(about: Mapping) -> str:
