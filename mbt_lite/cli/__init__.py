@@ -108,6 +108,22 @@ def _calm_bars() -> None:
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # s; tqdm reads it when it is imported
 
 
+def _parse(name: str, words: list[str]):
+    """The command with its options; exits for --help and for a wrong command line."""
+    command = COMMANDS[name]
+    own, overrides = _split_overrides(words) if name == "train" else (words, ())
+    about = f"{command.__doc__}\n\nExample: {command.example}"
+    try:
+        parsed = tyro.cli(command, args=own, prog=f"mbt-lite {name}", description=about)
+    except SystemExit as stop:
+        if name == "train" and not stop.code:  # after --help
+            from mbt_lite.cli import fields
+
+            fields.print_help()
+        raise
+    return dataclasses.replace(parsed, rest=overrides) if overrides else parsed
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     _replace_letters()
@@ -118,47 +134,26 @@ def main(arguments: list[str] | None = None) -> int:
         print(_overview())
         return 0
     if name not in COMMANDS:
-        print(f"mbt-lite: no command {name!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
-        return 2
+        return _fail(2, f"no command {name!r}; there are {', '.join(COMMANDS)}.")
     if "" in arguments[1:] and name != "train":
-        sentence = "an empty name was given; is a variable of the command not set? Name a file."
-        print(f"mbt-lite: {sentence}", file=sys.stderr)
-        return 2
-    own, overrides = arguments[1:], ()
-    if name == "train":
-        own, overrides = _split_overrides(own)
-    try:
-        command = tyro.cli(
-            COMMANDS[name],
-            args=own,
-            prog=f"mbt-lite {name}",
-            description=f"{COMMANDS[name].__doc__}\n\nExample: {COMMANDS[name].example}",
-        )
-    except SystemExit as stop:
-        if name == "train" and not stop.code:  # after --help
-            from mbt_lite.cli.fields import listing
-
-            print(listing())
-        raise
+        return _fail(2, "an empty name was given; is a variable of the command not set?")
     try:
         with _keeping_interrupts():
-            if overrides:
-                command = dataclasses.replace(command, rest=overrides)
-            return command.run()
+            return _parse(name, arguments[1:]).run()
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        if command.debug:
+        if "--debug" in arguments:
             raise
-        print(f"mbt-lite: {_sentence(error)}", file=sys.stderr)
-        return 1
+        return _fail(1, _sentence(error))
     except MemoryError as error:
-        print(
-            f"mbt-lite: there is not enough memory ({error}); use smaller numbers.", file=sys.stderr
-        )
-        return 1
+        return _fail(1, f"there is not enough memory ({error}); use smaller numbers.")
     except KeyboardInterrupt as stop:  # a download says what it keeps
-        sentence = str(stop) or "interrupted; files that exist are complete, others are missing."
-        print(f"mbt-lite: {sentence}", file=sys.stderr)
-        return 130
+        sentence = "interrupted; files that exist are complete, others are missing."
+        return _fail(130, str(stop) or sentence)
+
+
+def _fail(code: int, sentence: str) -> int:
+    print(f"mbt-lite: {sentence}", file=sys.stderr)
+    return code

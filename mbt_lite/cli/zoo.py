@@ -86,9 +86,5 @@ class Zoo:
 
     do: OmitSubcommandPrefixes[List | Download | Show]
 
-    @property
-    def debug(self) -> bool:
-        return self.do.debug
-
     def run(self) -> int:
         return self.do.run()
