@@ -1,7 +1,6 @@
 """`mbt-lite cost`: count what a model costs, and plot what fusion costs."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -19,8 +18,6 @@ class Cost:
     model: Model = "as500k-rgb-spec"
     out: Path | None = None
     """Also write a figure, a .png: GFLOPs over fusion layer and over bottleneck tokens."""
-    json: bool = False
-    """JSON instead of a table."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -30,11 +27,10 @@ class Cost:
 
         entry = zoo.find(self.model)
         config = entry.config if entry else checkpoints.load(weights(self.model))[0]
-        rows = _rows(config)
-        if self.json:
-            print(json.dumps(rows, indent=1))
-        else:
-            print(_table(rows))
+        print(f"{'fusion':24} {'parameters':>13} {'GMACs':>9} {'GFLOPs':>9}   (one clip)")
+        for name, way in _ways(config).items():
+            cost = model_cost(dataclasses.replace(config, **way))
+            print(f"{name:24} {cost.parameters:13,} {cost.gmacs:9,.2f} {cost.gflops:9,.2f}")
         if self.out is not None:
             self._draw(config)
         return 0
@@ -47,7 +43,7 @@ class Cost:
         print(plot.save(plot.cost(config), self.out))
 
 
-def _rows(config) -> list[dict]:
+def _ways(config) -> dict[str, dict]:
     """The model itself; with two streams also every other way to fuse them."""
     ways = {"as it is": {}}
     if len(config.streams) == 2:
@@ -57,17 +53,4 @@ def _rows(config) -> list[dict]:
             "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
             "late": {"fusion": "late", "shared_encoder": False},
         }
-    costs = {name: model_cost(dataclasses.replace(config, **way)) for name, way in ways.items()}
-    return [
-        {"fusion": name, "parameters": c.parameters, "GMACs": c.gmacs, "GFLOPs": c.gflops}
-        for name, c in costs.items()
-    ]
-
-
-def _table(rows: list[dict]) -> str:
-    lines = [f"{'fusion':24} {'parameters':>13} {'GMACs':>9} {'GFLOPs':>9}   (one clip)"]
-    lines += [
-        f"{row['fusion']:24} {row['parameters']:13,} {row['GMACs']:9,.2f} {row['GFLOPs']:9,.2f}"
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return ways

@@ -99,7 +99,7 @@ class Flow:
     """A video file with audio."""
     out: Out
     label: Label = None
-    color: str = "cause"
+    color: Literal["cause", "attention"] = "cause"
     """cause: the effect of cutting each band, a forward pass each; attention: no forward passes."""
     model: Model = "world-tiny"
     start: Start = None
@@ -114,8 +114,6 @@ class Flow:
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = load_model(self.model, self.front_end, self.audio_track)
-        if self.color not in ("cause", "attention"):
-            raise ValueError(f"--color {self.color}: choose cause or attention.")
         view, cut = _view(classifier, self.clip, self.start), self.color == "cause"
         with bar(self.clip.name) as progress:
             flow = explain.flow(classifier, view, self.label, cut, progress)
@@ -196,7 +194,7 @@ class Faithfulness:
         if self.out:
             _kind(self.out, (".png",))
         scores = explain.faithfulness(load_model(self.model), self.clips, self.methods)
-        print(json.dumps(_plain(scores)) if self.json else scores.table())
+        print(_as_json(scores) if self.json else scores.table())
         if self.out:
             plot.save(plot.faithfulness(scores), self.out)
             curves = self.out.with_name(f"{self.out.stem}_curves.png")
@@ -205,18 +203,12 @@ class Faithfulness:
         return 0
 
 
-def _plain(scores) -> dict:
-    """Convert scores to lists for JSON, with null in place of NaN."""
+def _as_json(scores) -> str:
+    """Scores as JSON, with null in place of NaN."""
     import numpy as np
 
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, np.ndarray):
-            return np.where(np.isfinite(value), value.astype(object), None).tolist()
-        return value
-
-    return plain(asdict(scores))
+    text = json.dumps(asdict(scores), default=np.ndarray.tolist)
+    return json.dumps(json.loads(text, parse_constant=lambda _: None))
 
 
 def _kind(out: Path, endings: tuple[str, ...]) -> str:
