@@ -96,7 +96,6 @@ def test_a_stalled_connection_is_given_up_and_the_rest_requested(server, tmp_pat
     assert fetch(url, tmp_path / "file") == DATA
     assert server.ranges() == [None, "bytes=40000-"]
     assert "silent for 0.3 s" in refusal(server.url("/g", stall(DATA, 0, **TAG)), tmp_path / "g")
-    assert files_in(tmp_path / "g") == set()
 
 
 def test_a_web_page_is_refused_and_does_not_cost_the_bytes_received_before(server, tmp_path):
@@ -304,38 +303,16 @@ def test_the_embedded_model_is_what_its_entry_says():
     assert (config, meta["clip"], meta["license"]) == (entry.config, entry.clip, entry.license)
 
 
-def test_the_arrays_expected_of_each_released_model_are_its_parameters():
-    for name in ("as500k-rgb-spec", "as500k-spec"):
-        config = zoo.ENTRIES[name].config
-        shapes = zoo.expected_arrays(config)
-        assert sum(np.prod(shape) for shape in shapes.values()) == model_cost(config).parameters
-        assert len(shapes) == (397 if name == "as500k-rgb-spec" else 200)
-    assert shapes["cls"] == (1, 1, 768)  # a lone stream has the plain name
-    block = "Transformer/encoderblock_11_spectrogram/MultiHeadDotProductAttention_0"
-    assert shapes[f"{block}/query/kernel"] == (768, 12, 64)
+def test_a_lone_stream_has_the_plain_name_of_the_class_token():
+    assert zoo.expected_arrays(zoo.entry("as500k-spec").config)["cls"] == (1, 1, 768)
 
 
-@pytest.mark.parametrize(
-    "name, plain",
-    [
-        ("as500k-rgb", "as500k-rgb"),
-        ("as-500k-rgb", "as500k-rgb"),
-        ("AS-500K_spec", "as500k-spec"),
-        ("mbtb32_as-500k_rgb-spec", "as500k-rgb-spec"),
-        ("mbtb32_as-mini_spec", "as-mini-spec"),
-        ("asmini-rgb", "as-mini-rgb"),
-    ],
-)
-def test_a_model_goes_by_its_plain_and_its_published_name(name, plain):
-    assert zoo.entry(name).name == plain
-
-
-def test_an_unknown_name_is_refused_with_the_nearest_ones():
+def test_a_model_goes_by_its_plain_and_its_published_name_and_others_are_refused():
+    assert zoo.entry(PUBLISHED) is zoo.entry("as500k-rgb-spec")
     with pytest.raises(ValueError, match="no 'as500-rgb'. Did you mean as500k-rgb "):
         zoo.entry("as500-rgb")
     with pytest.raises(ValueError, match="no 'resnet'. It has as-mini-spec, .*world-tiny"):
         zoo.entry("resnet")
-    assert zoo.find("resnet") is None
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
@@ -408,17 +385,9 @@ def test_a_file_put_by_hand_that_is_something_else_is_refused_and_stays(offer, t
     assert files_in(tmp_path) == {PUBLISHED, LOCK}
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        lambda data: deaf(data, length=int(0.7 * len(data))),
-        lambda data: good(data + b"\0"),
-        lambda data: page("application/octet-stream"),
-    ],
-    ids=["length too small", "extra byte", "page"],
-)
-def test_a_download_that_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, answer):
-    offer(answer(published[1]))
+@pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data + b"\0"])
+def test_a_download_that_is_no_whole_checkpoint_leaves_nothing(offer, published, tmp_path, change):
+    offer(good(change(published[1])))
     with pytest.raises(download.DownloadError, match=f"put it at {tmp_path / PUBLISHED}"):
         zoo.fetch(PUBLISHED)
     assert files_in(tmp_path) == {LOCK}
@@ -533,7 +502,7 @@ def test_show_describes_a_file_of_any_layout(published, tmp_path, capsys):
 def test_download_prints_the_path_and_the_caution(offer, published, tmp_path, capsys):
     offer(good(published[1]))
     assert cli.main(["zoo", "download", PUBLISHED]) == 0
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     assert out.splitlines()[0] == str(tmp_path / "as500k-rgb-spec.safetensors")
     assert zoo.CAUTION in out
     offer(status(403))

@@ -115,8 +115,7 @@ ENTRIES = {
 
 def find(name: str) -> Entry | None:
     """The entry of a plain or published name, None if there is none."""
-    plain = name.lower().replace("_", "-").removeprefix("mbtb32-").replace("as-500k", "as500k")
-    return ENTRIES.get(plain.replace("asmini", "as-mini"))
+    return next((model for model in ENTRIES.values() if name in (model.name, model.file)), None)
 
 
 def entry(name: str) -> Entry:
