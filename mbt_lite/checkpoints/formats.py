@@ -7,15 +7,14 @@ is ever read.
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
 import ml_dtypes
 import numpy as np
 import safetensors
-from flax import serialization
+from flax import serialization, traverse_util
 
 from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.paths import stand_in
@@ -27,7 +26,6 @@ LARGEST_RATIO = 20  # of an npz unpacked to its file; weights hardly compress at
 
 # Prefixes of the parameters, in turn: old Scenic states, old big_vision, new states, Linen.
 WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "params/")
-NUMBERED = re.compile(r"(.+)_(\d+)")
 
 Leaf = TypeVar("Leaf")
 
@@ -157,31 +155,20 @@ def parameters(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
         inside = {k.removeprefix(wrapper): x for k, x in selected.items() if k.startswith(wrapper)}
         selected = inside or selected
     if any(re.search(r"/(MultiHeadDotProductAttention|MlpBlock)_[1-9]", name) for name in selected):
-        names = linen_names(selected)
-        selected = {names[name]: x for name, x in selected.items()}
+        selected = _as_linen(selected)
     if "output_projection/kernel" not in selected:
         selected = {re.sub("^head/", "output_projection/", k): x for k, x in selected.items()}
     return selected
 
 
-def linen_names(names: Iterable[str]) -> dict[str, str]:
-    """Map the names of parameters from before Linen to Linen's, as Flax converts them.
+def _as_linen(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
+    """Give parameters from before Linen its names, as Flax converts them.
 
     They were numbered through all classes of module (LayerNorm_0, MlpBlock_1, LayerNorm_2), Linen
     counts each class by itself. Blocks keep their numbers, so that a lost one leaves its gap.
     """
-    paths = {name: name.split("/") for name in names}
-    series = defaultdict(set)  # {(parent, class): numbers}
-    for path in paths.values():
-        for depth, part in enumerate(path):
-            if match := NUMBERED.fullmatch(part):
-                series[(*path[:depth], match[1])].add(int(match[2]))
+    from flax.training.checkpoints import convert_pre_linen  # takes seconds to import
 
-    def renamed(path: list[str], depth: int) -> str:
-        match = NUMBERED.fullmatch(path[depth])
-        if not match or match[1] == "encoderblock":
-            return path[depth]
-        numbers = sorted(series[(*path[:depth], match[1])])
-        return f"{match[1]}_{numbers.index(int(match[2]))}"
-
-    return {k: "/".join(renamed(path, i) for i in range(len(path))) for k, path in paths.items()}
+    hidden = {name.replace("encoderblock_", "encoderblock-"): x for name, x in leaves.items()}
+    tree = convert_pre_linen(traverse_util.unflatten_dict(hidden, sep="/"))
+    return {name.replace("encoderblock-", "encoderblock_"): x for name, x in flatten(tree)}

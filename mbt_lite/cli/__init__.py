@@ -3,12 +3,9 @@
 Exit codes: 0 success, 1 an error in the input, 2 a wrong command line, 130 interrupted.
 """
 
-import contextlib
 import dataclasses
 import os
-import signal
 import sys
-import threading
 
 import tyro
 
@@ -77,24 +74,6 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
-@contextlib.contextmanager
-def _keeping_interrupts():
-    """Repeat a Ctrl-C that a callback swallowed, as some of JAX do."""
-    before = sys.unraisablehook
-
-    def hook(unraisable) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-        else:
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
 def _replace_letters() -> None:
     """Write letters that the output cannot encode, as on Windows, as their number."""
     for stream in (sys.stdout, sys.stderr):
@@ -138,8 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "" in arguments[1:] and name != "train":
         return _fail(2, "an empty name was given; is a variable of the command not set?")
     try:
-        with _keeping_interrupts():
-            return _parse(name, arguments[1:]).run()
+        return _parse(name, arguments[1:]).run()
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -16,8 +16,18 @@ Map = Literal["occlusion", "gradient", "attention", "rollout", "flow"]
 Start = Annotated[float | None, arg(help="Start of the window in seconds; default: the middle.")]
 
 
-@dataclass(frozen=True)
-class Attention:
+@dataclass(frozen=True, kw_only=True)
+class _Explanation:
+    """Options of the commands that explain a clip."""
+
+    label: Label = None
+    model: Model = "world-tiny"
+    front_end: FrontEndName = None
+    debug: Debug = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(_Explanation):
     """Show what a model attends to in a clip, or which patches its answer rests on."""
 
     example: ClassVar[str] = (
@@ -32,8 +42,6 @@ class Attention:
     """Kinds of maps, the most faithful first: occlusion hides patches (slow), gradient weights the
     attention by its gradient, attention is that of each layer, rollout and flow trace it through
     all layers."""
-    label: Label = None
-    model: Model = "world-tiny"
     query: str = "bottleneck"
     """Query tokens of the attention: bottleneck, cls, or mean of all patches."""
     layer: int | None = None
@@ -41,8 +49,6 @@ class Attention:
     change the answer."""
     start: Start = None
     audio_track: AudioTrack = None
-    front_end: FrontEndName = None
-    debug: Debug = False
 
     def run(self) -> int:
         kind, attention = _kind(self.out, (".png", ".html", ".mp4")), self.map == ("attention",)
@@ -89,8 +95,8 @@ class Attention:
         return plot.attention(view, maps, classifier.clip_config)
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, kw_only=True)
+class Flow(_Explanation):
     """Show the flow between audio and video through each bottleneck token, and its effect."""
 
     example: ClassVar[str] = "mbt-lite flow data_samples/ring_sings_with_bell.mp4 --out flow.png"
@@ -98,14 +104,10 @@ class Flow:
     clip: Positional[Path]
     """A video file with audio."""
     out: Out
-    label: Label = None
     color: Literal["cause", "attention"] = "cause"
     """cause: the effect of cutting each band, a forward pass each; attention: no forward passes."""
-    model: Model = "world-tiny"
     start: Start = None
     audio_track: AudioTrack = None
-    front_end: FrontEndName = None
-    debug: Debug = False
 
     def run(self) -> int:
         from mbt_lite import explain, plot
@@ -123,8 +125,8 @@ class Flow:
         return code
 
 
-@dataclass(frozen=True)
-class Swap:
+@dataclass(frozen=True, kw_only=True)
+class Swap(_Explanation):
     """Exchange the audio of two clips, and measure how much of an answer the audio decides."""
 
     example: ClassVar[str] = (
@@ -137,10 +139,6 @@ class Swap:
     other: Positional[Path]
     """Another video file with audio."""
     out: Out
-    label: Label = None
-    model: Model = "world-tiny"
-    front_end: FrontEndName = None
-    debug: Debug = False
 
     def run(self) -> int:
         from mbt_lite import explain, plot
