@@ -42,20 +42,13 @@ class Attention(_Explanation):
     """Kinds of maps, the most faithful first: occlusion hides patches (slow), gradient weights the
     attention by its gradient, attention is that of each layer, rollout and flow trace it through
     all layers."""
-    query: str = "bottleneck"
-    """Query tokens of the attention: bottleneck, cls, or mean of all patches."""
-    layer: int | None = None
-    """Layer of the attention in a figure or film, counted from 0; default: the last one that can
-    change the answer."""
     start: Start = None
     audio_track: AudioTrack = None
 
     def run(self) -> int:
-        kind, attention = _kind(self.out, (".png", ".html", ".mp4")), self.map == ("attention",)
-        if not attention and (self.layer is not None or self.query != "bottleneck"):
-            raise ValueError("--layer and --query are for --map attention alone; leave them out.")
-        if kind == ".mp4" and len(self.map) > 1:
-            raise ValueError(f"--map {' '.join(self.map)}: a film shows one kind of map.")
+        kind = _kind(self.out, (".png", ".html", ".mp4"))
+        if kind != ".html" and len(self.map) > 1:
+            raise ValueError(f"--map {' '.join(self.map)}: only a page (.html) shows several.")
         if self.label and not {"occlusion", "gradient"} & set(self.map):
             raise ValueError(
                 "--label needs --map occlusion or gradient; other maps do not depend on a label."
@@ -66,27 +59,23 @@ class Attention(_Explanation):
         view = _view(classifier, self.clip, self.start)
         with bar(self.clip.name) as progress:
             progress(0, desc=f"maps of {', '.join(self.map)}")
-            output = self._output(kind, attention, classifier, view, progress)
+            output = self._output(kind, classifier, view, progress)
         return _write(classifier, self.out, output)
 
-    def _output(self, kind: str, attention: bool, classifier, view, progress):
+    def _output(self, kind: str, classifier, view, progress):
         """The page or figure, or None where a film was written."""
-        from mbt_lite import explain, plot
+        from mbt_lite import plot
         from mbt_lite.explain import html
 
         for method in self.map:
             print(html.worth(classifier, method), file=sys.stderr)
-        if attention and kind == ".html":
-            return html.attention(classifier, view, self.query).page()
-        if attention:
-            layers = None if self.layer is None else (self.layer,)
-            maps = classifier.attention(view.clip, self.query, layers)
-        elif kind == ".html":
+        attention = self.map == ("attention",)
+        if kind == ".html" and attention:
+            return html.attention(classifier, view).page()
+        if kind == ".html":
             return html.importance(classifier, view, self.map, self.label, progress).page()
-        elif len(self.map) > 1:
-            label = self.label or explain.best_label(classifier, view)
-            maps = [explain.saliency(classifier, view, m, label, progress) for m in self.map]
-            return plot.saliencies(view, maps, classifier.clip_config)
+        if attention:
+            maps = classifier.attention(view.clip)
         else:
             maps = html.importance_maps(classifier, view, self.map, self.label, progress)
         maps = html.present(view, maps)
@@ -104,8 +93,6 @@ class Flow(_Explanation):
     clip: Positional[Path]
     """A video file with audio."""
     out: Out
-    color: Literal["cause", "attention"] = "cause"
-    """cause: the effect of cutting each band, a forward pass each; attention: no forward passes."""
     start: Start = None
     audio_track: AudioTrack = None
 
@@ -116,10 +103,10 @@ class Flow(_Explanation):
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = load_model(self.model, self.front_end, self.audio_track)
-        view, cut = _view(classifier, self.clip, self.start), self.color == "cause"
+        view = _view(classifier, self.clip, self.start)
         with bar(self.clip.name) as progress:
-            flow = explain.flow(classifier, view, self.label, cut, progress)
-        output = html.flow_page(flow) if kind == ".html" else plot.flow(flow, self.color)
+            flow = explain.flow(classifier, view, self.label, progress=progress)
+        output = html.flow_page(flow) if kind == ".html" else plot.flow(flow, "cause")
         code = _write(classifier, self.out, output)
         print(plot.flow_alt(flow))
         return code
