@@ -30,7 +30,7 @@ WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_te
 # Upper limits are far above any real model: a number in a damaged or hostile file must not cost
 # gigabytes or hours.
 MAX_SIDE, MAX_VOLUME = 1 << 20, 1 << 30  # of one axis of a shape or patch; of all axes together
-MAX_SECONDS = 3600  # of a clip
+_MAX_SECONDS = 3600  # of a clip
 
 
 def _require(condition: bool, sentence: str) -> None:
@@ -158,8 +158,8 @@ class ClipConfig:
         _check(self, "clip.", limits)
         seconds = max(self.video_seconds, self.audio_seconds)
         _require(
-            seconds <= MAX_SECONDS,
-            f"a clip of {seconds:g} s is too long; at most {MAX_SECONDS:,} s are allowed.",
+            seconds <= _MAX_SECONDS,
+            f"a clip of {seconds:g} s is too long; at most {_MAX_SECONDS:,} s are allowed.",
         )
         _require(
             self.frames * self.size**2 <= MAX_VOLUME,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from tqdm import tqdm
 
 Progress = Callable[..., object]
-FORM = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
+_FORM = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
 def silent(share: float, desc: str = "") -> None:
@@ -38,7 +38,7 @@ def part(progress: Progress, begin: float, end: float) -> Progress:
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[Progress]:
     """A `Progress` drawn on stderr while the block runs, if that is a terminal."""
-    with tqdm(total=1.0, desc=title, bar_format=FORM, leave=False, disable=None) as drawn:
+    with tqdm(total=1.0, desc=title, bar_format=_FORM, leave=False, disable=None) as drawn:
 
         def report(share: float, desc: str = "") -> None:
             if share <= 0:

@@ -57,17 +57,6 @@ def test_it_runs_as_a_program_of_its_own(tmp_path):
     assert "circle sings" in json.loads(done.stdout)["top"]
 
 
-def test_predict_reads_the_window_from_start(capsys, tmp_path):
-    scenes, times = [world.scene(1, i) for i in (0, 4)], np.arange(50) / 25
-    frames = np.concatenate([world.frames(s, times, 96) for s in scenes])
-    media.write(tmp_path / "two.mp4", frames, 25.0, np.concatenate([world.wave(s) for s in scenes]))
-    answers = []
-    for start in ("0", "2"):
-        assert cli.main(["predict", str(tmp_path / "two.mp4"), "--start", start, "--json"]) == 0
-        answers.append(json.loads(capsys.readouterr().out)["top"])
-    assert answers[0] != answers[1]
-
-
 @pytest.mark.full
 def test_attention_is_saved_as_a_figure_a_page_or_a_film_with_audio(capsys, tmp_path):
     clip = str(SAMPLES / "circle_sings.mp4")

@@ -23,13 +23,13 @@ from urllib3.exceptions import HTTPError
 from mbt_lite import __version__
 from mbt_lite.paths import FULL, write_text
 
-HEADERS = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
+_HEADERS = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
 TIMEOUT = 30.0  # s without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each new attempt; progress starts them again
-CHUNK = 1 << 20  # bytes
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
-HUB_WEIGHTS = "model.safetensors"
-HUB_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?")
+_CHUNK = 1 << 20  # bytes
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
+_HUB_WEIGHTS = "model.safetensors"
+_HUB_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?")
 
 
 class DownloadError(OSError):
@@ -80,8 +80,8 @@ class _Partial:
     def range_headers(self) -> dict[str, str]:
         """Request headers for the rest, if the file on the server is still the same."""
         if not self.resumable:
-            return HEADERS
-        return HEADERS | {"Range": f"bytes={self.size}-", "If-Range": self.header["validator"]}
+            return _HEADERS
+        return _HEADERS | {"Range": f"bytes={self.size}-", "If-Range": self.header["validator"]}
 
     def continued_by(self, headers) -> bool:
         """Whether a partial response is the rest of this file."""
@@ -166,7 +166,7 @@ def _attempt(part: _Partial) -> None:
             part.drop()
             raise _Incomplete("the file on the server has changed")
         refusal = f"the server answers {status} ({response.reason})"
-        if status in BUSY:
+        if status in _BUSY:
             raise _Incomplete(refusal)
         if not response.ok:
             raise part.error(refusal)
@@ -186,7 +186,7 @@ def _store(part: _Partial, response: requests.Response) -> None:
     shown = dict(desc=part.path.name, unit="B", unit_scale=True, leave=False, disable=None)
     try:
         with part.file.open("ab") as file, tqdm(total=total, initial=part.size, **shown) as bar:
-            while chunk := response.raw.read1(CHUNK):
+            while chunk := response.raw.read1(_CHUNK):
                 file.write(chunk)
                 file.flush()
                 bar.update(len(chunk))
@@ -265,19 +265,19 @@ def hub_file(reference: str) -> Path:
     Without a file it is model.safetensors, and the repository's config.json, if it has one, is
     downloaded beside it. Raises ValueError for another address, DownloadError on failure.
     """
-    match = HUB_ADDRESS.fullmatch(reference)
+    match = _HUB_ADDRESS.fullmatch(reference)
     if not match:
         raise ValueError(f"{reference!r} is no address like hf://user/repo[@revision][/file].")
     from huggingface_hub import errors, hf_hub_download
 
     repository, revision, file = match.groups()
     try:
-        path = Path(hf_hub_download(repository, file or HUB_WEIGHTS, revision=revision))
+        path = Path(hf_hub_download(repository, file or _HUB_WEIGHTS, revision=revision))
         if not file:
             with contextlib.suppress(errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
                 hf_hub_download(repository, "config.json", revision=revision)
     except Exception as error:  # the hub's own, its HTTP library's and the system's
-        file = file or HUB_WEIGHTS
+        file = file or _HUB_WEIGHTS
         raise DownloadError(
             f"{reference}: {_hub_reason(error, file)}. Check the name, or download {file} "
             "elsewhere and give its path."

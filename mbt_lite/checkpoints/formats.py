@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import ml_dtypes
 import numpy as np
@@ -19,15 +18,13 @@ from flax import serialization, traverse_util
 from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.paths import stand_in
 
-VIT = "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz"
+_VIT = "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LARGEST = 8 << 30  # bytes; the largest published file, with its optimizer, has 1.4 GB
-LARGEST_RATIO = 20  # of an npz unpacked to its file; weights hardly compress at all
+_LARGEST_RATIO = 20  # of an npz unpacked to its file; weights hardly compress at all
 
 # Prefixes of the parameters, in turn: old Scenic states, old big_vision, new states, Linen.
-WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "params/")
-
-Leaf = TypeVar("Leaf")
+_WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "params/")
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -69,8 +66,8 @@ def _read_msgpack(path: Path) -> dict:
 def _read_npz(path: Path) -> dict:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         unpacked = sum(info.file_size for info in archive.zip.infolist())
-        if unpacked > LARGEST_RATIO * path.stat().st_size:
-            raise ValueError(f"it would unpack to over {LARGEST_RATIO} times its size")
+        if unpacked > _LARGEST_RATIO * path.stat().st_size:
+            raise ValueError(f"it would unpack to over {_LARGEST_RATIO} times its size")
         members = parameters({name: name for name in archive.files})
         arrays = {name: archive[member] for name, member in members.items()}
     return {  # NumPy has no name for bfloat16
@@ -105,8 +102,8 @@ def find(path: str | os.PathLike) -> Path:
         path = _in_folder(path)
     if not path.is_file():
         more = ""
-        if path.name == Path(VIT).name:
-            more = f" Download it from {VIT} (about 0.4 GB) and put it there."
+        if path.name == Path(_VIT).name:
+            more = f" Download it from {_VIT} (about 0.4 GB) and put it there."
         raise ValueError(f"{path} does not exist; give a safetensors, Scenic or npz file.{more}")
     size = path.stat().st_size
     if not 0 < size <= LARGEST:
@@ -148,10 +145,10 @@ def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{name}", value
 
 
-def parameters(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
+def parameters(leaves: Mapping[str, object]) -> dict:
     """Select the parameters from a flat train state, and give them Linen's names."""
     selected = dict(leaves)
-    for wrapper in WRAPPERS:
+    for wrapper in _WRAPPERS:
         inside = {k.removeprefix(wrapper): x for k, x in selected.items() if k.startswith(wrapper)}
         selected = inside or selected
     if any(re.search(r"/(MultiHeadDotProductAttention|MlpBlock)_[1-9]", name) for name in selected):
@@ -161,7 +158,7 @@ def parameters(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
     return selected
 
 
-def _as_linen(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
+def _as_linen(leaves: Mapping[str, object]) -> dict:
     """Give parameters from before Linen its names, as Flax converts them.
 
     They were numbered through all classes of module (LayerNorm_0, MlpBlock_1, LayerNorm_2), Linen

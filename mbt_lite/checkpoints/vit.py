@@ -21,15 +21,15 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.model.mbt import init_params
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
-ATTENTION = "MultiHeadDotProductAttention_0"
+_ATTENTION = "MultiHeadDotProductAttention_0"
 NAMES = (  # Hugging Face's ViTModel, timm's and big_vision's names to Scenic's, each in turn
     (r"^vit\.", ""),
     (r"^(embeddings\.)?cls_token$", "cls"),
     (r"^(embeddings\.position_embeddings|pos_embed|pos_embedding)$", POSITIONS),
     (r"^(embeddings\.patch_embeddings\.projection|patch_embed\.proj)\.", "embedding/"),
     (r"^(encoder\.layer|blocks)\.(\d+)\.", r"Transformer/encoderblock_\2/"),
-    (r"/(attention\.output\.dense|attn\.proj)\.", f"/{ATTENTION}/out/"),
-    (r"/(attention\.attention|attn)\.(query|key|value|qkv)\.", rf"/{ATTENTION}/\2/"),
+    (r"/(attention\.output\.dense|attn\.proj)\.", f"/{_ATTENTION}/out/"),
+    (r"/(attention\.attention|attn)\.(query|key|value|qkv)\.", rf"/{_ATTENTION}/\2/"),
     (r"/(layernorm_before|norm1)\.", "/LayerNorm_0/"),
     (r"/(layernorm_after|norm2)\.", "/LayerNorm_1/"),
     (r"/(intermediate\.dense|mlp\.fc1)\.", "/MlpBlock_0/Dense_0/"),
@@ -38,7 +38,7 @@ NAMES = (  # Hugging Face's ViTModel, timm's and big_vision's names to Scenic's,
     (r"((?:LayerNorm_\d|encoder_norm)/)weight$", r"\1scale"),
     (r"/weight$", "/kernel"),
 )
-DROPPED = r"(output_projection|pre_logits|head|classifier|pooler)[/.]|(embeddings\.)?mask_token$"
+_DROPPED = r"(output_projection|pre_logits|head|classifier|pooler)[/.]|(embeddings\.)?mask_token$"
 OPTIONS = {
     "inflate": ("central", "average", "arp"),
     "bottleneck": ("positions", "normal"),
@@ -108,7 +108,7 @@ def _scenic_vit(arrays: dict, heads: int, source: str) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         for pattern, replacement in NAMES:
             name = re.sub(pattern, replacement, name)
-        if not re.match(DROPPED, name) or name.startswith("pre_logits/"):
+        if not re.match(_DROPPED, name) or name.startswith("pre_logits/"):
             vit |= _from_torch(name, array, heads, source) if torch else {name: array}
     if "embedding/kernel" not in vit:
         raise ValueError(f"{source} is no ViT of a known layout; its arrays: {list(arrays)[:3]}.")
@@ -120,7 +120,7 @@ def _from_torch(name: str, array: np.ndarray, heads: int, source: str) -> dict[s
     if name == "embedding/kernel":
         return {name: array.transpose(2, 3, 1, 0)}  # [h, w, 3, D]
     array = array.T if name.endswith("/kernel") else array
-    if f"/{ATTENTION}/" not in name or name.endswith("/out/bias"):
+    if f"/{_ATTENTION}/" not in name or name.endswith("/out/bias"):
         return {name: array}
     if array.shape[0 if "/out/" in name else -1] % heads:
         raise ValueError(f"{source}: {name} {array.shape} does not divide into {heads} heads.")
@@ -154,7 +154,7 @@ def _check_geometry(vit: dict, config: MBTConfig, source: str) -> None:
         return shape[1] if len(shape) > 1 else None
 
     sizes = {"width": (0, *kernel)[-1], "depth": len(blocks)}
-    sizes["heads"] = size(f"{block}/{ATTENTION}/query/kernel")
+    sizes["heads"] = size(f"{block}/{_ATTENTION}/query/kernel")
     sizes["mlp_dim"] = size(f"{block}/MlpBlock_0/Dense_0/kernel")
     pairs = [(name, size, getattr(config, name)) for name, size in sizes.items()]
     pairs += [(f"{s} patch", kernel[:-2], config.patch(s)[-2:]) for s in config.streams]

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -36,7 +35,6 @@ REPLACED = {"tensorflow-metadata"}  # pyproject.toml says why
 SHOWN = ("numpy", "jax", "jaxlib", "flax")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 PROCESSES = 2  # notebooks, or tests, that run side by side
-SPEAKING = threading.Lock()
 TOOLS = ["pytest-timeout", "pytest-xdist"]  # that tests need and Colab lacks
 
 
@@ -117,19 +115,14 @@ def runs(text: Path) -> bool:
     place = {"metadata": {"path": str(CONTENT)}}
     notebook = build.made(text, seconds=0)
     client = NotebookClient(notebook, resources=place, timeout=600, kernel_name="colab")
-    before, start, error = shown(), time.perf_counter(), ""
+    start, error = time.perf_counter(), ""
     try:
         client.execute(env=environment())
     except (CellControlSignal, DeadKernelError) as failure:
         error = str(failure)
     moved = changed()
-    with SPEAKING:
-        print(f"{text.stem:36} {time.perf_counter() - start:4.0f} s")
-        print(f"    before {before}\n    after  {shown()}", flush=True)
-        if moved:
-            print(f"    what Colab brings has changed: {', '.join(moved)}", flush=True)
-        if error:
-            print(error, flush=True)
+    seconds = f"{text.stem:36} {time.perf_counter() - start:4.0f} s"
+    print(seconds, *[f"what Colab brings has changed: {', '.join(moved)}"] * bool(moved), error)
     return not (error or moved)
 
 
