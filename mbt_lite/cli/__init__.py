@@ -10,8 +10,6 @@ import sys
 import tyro
 
 from mbt_lite.cli.build import Build
-from mbt_lite.cli.convert import Convert
-from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.demo import Demo
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.explain import Attention, Faithfulness, Flow, Swap
@@ -19,7 +17,7 @@ from mbt_lite.cli.predict import Evaluate, MatchFrontEnd, Predict
 from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
 from mbt_lite.cli.train import Sweep, Train
-from mbt_lite.cli.zoo import Zoo
+from mbt_lite.cli.weights import Convert, Cost, Zoo
 from mbt_lite.paths import FULL
 
 COMMANDS = {
