@@ -565,8 +565,8 @@ def from_dict(cls, values, at: str = ""):
         try:
             arguments[name] = _convert(value, hint)
         except TypeError:
-            expected = f"{path} must be {_type_name(hint)}, not {reprlib.repr(value)}."
-            raise ValueError(expected) from None
+            kind = hint.__name__ if isinstance(hint, type) else str(hint)
+            raise ValueError(f"{path} must be {kind}, not {reprlib.repr(value)}.") from None
     return cls(**arguments)
 
 
@@ -607,15 +607,3 @@ def _convert(value, hint):
     elif isinstance(value, hint):
         return value
     raise TypeError
-
-
-def _type_name(hint) -> str:
-    """The type of a field in words."""
-    if isinstance(hint, types.UnionType):
-        return " or ".join(map(_type_name, typing.get_args(hint)))
-    if typing.get_origin(hint) is tuple:
-        kinds = typing.get_args(hint)
-        count = "" if kinds[-1] is ... else f"{len(kinds)} "
-        return f"a list of {count}{_type_name(kinds[0]).removeprefix('a ')}s"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return names.get(hint, "null")

@@ -280,9 +280,9 @@ def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(
 
 EDITS = {  # of an experiment.json: (the part and its new value, or the text, and the sentence)
     "heads": ("model", {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
-    "streams": ("model", {"streams": "rgb"}, "model.streams must be a list of texts"),
+    "streams": ("model", {"streams": "rgb"}, "model.streams must be tuple[str, ...]"),
     "extra": ("model", {"color": 1}, "model has no field color"),
-    "steps": ("train", {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
+    "steps": ("train", {"steps": "x"}, "train.steps must be int, not 'x'"),
 }
 
 

@@ -25,7 +25,7 @@ from mbt_lite.paths import FULL, write_text
 
 _HEADERS = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
 TIMEOUT = 30.0  # s without a byte
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each new attempt; progress starts them again
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each new attempt
 _CHUNK = 1 << 20  # bytes
 _BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
 _HUB_WEIGHTS = "model.safetensors"
@@ -130,18 +130,15 @@ def download(url: str, path: Path, *, check: Callable[[Path], object]) -> Path:
 
 def _fetch(part: _Partial) -> None:
     """Request the file, and its rest, until all bytes are here."""
-    failures, start = 0, part.size
-    furthest = start
-    while True:
+    start = part.size
+    for wait in (*WAITS, None):
         try:
             return _attempt(part)
         except (_Incomplete, HTTPError, requests.RequestException) as error:
-            failures = failures + 1 if part.size <= furthest else 1
-            furthest = max(furthest, part.size)
             offline = isinstance(error, requests.ConnectionError) and part.size == start
-            if offline or failures > len(WAITS):
+            if offline or wait is None:
                 raise part.error(_reason(error)) from None
-        time.sleep(WAITS[failures - 1])
+        time.sleep(wait)
 
 
 def _reason(error: BaseException) -> str:
