@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from mbt_lite import from_vit
+from mbt_lite.checkpoints import scenic
 from mbt_lite.checkpoints.io import to_scenic
 from mbt_lite.config import MBTConfig
 from mbt_lite.model.mbt import MBT, Clip
@@ -66,26 +67,19 @@ def stored(path, arrays):
 
 def config_of(mbt, dataset):
     """Ours for the configuration in a golden file's meta."""
-    streams = tuple({"spectrogram": "spec"}.get(s, s) for s in mbt["modality_fusion"])
     *sides, frames = mbt["patches"]
-    return MBTConfig(
-        streams=streams,
-        classes=mbt["num_classes"],
-        width=mbt["hidden_size"],
-        depth=mbt["num_layers"],
-        heads=mbt["num_heads"],
-        mlp_dim=mbt["mlp_dim"],
-        fusion="bottleneck" if mbt["use_bottleneck"] else "late",
-        fusion_layer=mbt["fusion_layer"],
-        bottlenecks=mbt["n_bottlenecks"] + 1,
-        rgb_shape=(dataset["num_frames"], dataset["crop_size"], dataset["crop_size"]),
-        rgb_patch=(frames, *sides),
-        spec_shape=(
-            dataset["spec_shape"][0] * dataset["num_spec_frames"],
-            dataset["spec_shape"][1],
-        ),
-        spec_patch=tuple(sides),
-    )
+    fields = scenic.config_fields(mbt) | {
+        "classes": mbt["num_classes"],
+        "width": mbt["hidden_size"],
+        "heads": mbt["num_heads"],
+        "mlp_dim": mbt["mlp_dim"],
+        "bottlenecks": mbt["n_bottlenecks"] + 1,
+        "rgb_shape": (dataset["num_frames"], dataset["crop_size"], dataset["crop_size"]),
+        "rgb_patch": (frames, *sides),
+        "spec_patch": tuple(sides),
+    }
+    rows, mels = dataset["spec_shape"]
+    return MBTConfig(**fields, spec_shape=(rows * dataset["num_spec_frames"], mels))
 
 
 @pytest.mark.parametrize(
@@ -107,9 +101,9 @@ def test_a_model_starts_as_scenics_does(name, inflate, tmp_path, record_property
     assert len(copied) > 30 and all(np.array_equal(got[k], expected[k]) for k in copied)
 
 
-def with_head(params, scenic):
+def with_head(params, theirs):
     """Parameters with the ViT's own head, which `from_vit` drops."""
-    return params | {"head": {k: scenic[f"output_projection/{k}"] for k in ("kernel", "bias")}}
+    return params | {"head": {k: theirs[f"output_projection/{k}"] for k in ("kernel", "bias")}}
 
 
 @pytest.mark.parametrize(
@@ -123,11 +117,11 @@ def test_an_image_vit_gives_scenics_logits_on_one_frame(
     source, expected, representation, record_property
 ):
     arrays = golden(expected)[1]
-    scenic, image = under(arrays, "params/"), arrays["inputs/image"]
+    theirs, image = under(arrays, "params/"), arrays["inputs/image"]
     config = replace(IMAGE, representation=representation)
-    params = with_head(from_vit(GOLDEN / source, config), scenic)
+    params = with_head(from_vit(GOLDEN / source, config), theirs)
     got = {k: x for k, x in to_scenic(config, params).items() if k != "embedding/kernel"}
-    assert all(np.array_equal(x, scenic[k]) for k, x in got.items())
+    assert all(np.array_equal(x, theirs[k]) for k, x in got.items())
     logits = MBT(config).apply({"params": params}, Clip(rgb=image[:, None])).logits
     error = np.abs(logits - arrays["logits"]).max()
     record_property("error logits", f"{error:.0e}")
