@@ -77,9 +77,9 @@ def run_card(
     )
 
 
-def _render(name: str, **values) -> str:
+def _render(template: str, **values) -> str:
     loader = PackageLoader("mbt_lite.checkpoints", ".")
     environment = Environment(
         loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    return environment.get_template(f"{name}.jinja").render(values)
+    return environment.get_template(f"{template}.jinja").render(values)
