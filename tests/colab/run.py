@@ -72,12 +72,12 @@ def make_environment() -> None:
     if not python and not uv:
         sys.exit("Colab has Python 3.13. Here is neither that nor uv, which could fetch it.")
     if uv:
-        made = [uv, "venv", "-q", "--python", python or "3.13", PYTHON.parents[1]]
+        create = [uv, "venv", "-q", "--python", python or "3.13", PYTHON.parents[1]]
         install = [uv, "pip", *packages, "--python", PYTHON]
     else:
-        made = [python, "-m", "venv", PYTHON.parents[1]]
+        create = [python, "-m", "venv", PYTHON.parents[1]]
         install = [PYTHON, "-m", "pip", *packages]
-    for command in (made, install):
+    for command in (create, install):
         if subprocess.run(command).returncode:
             sys.exit("The environment could not be made. Is there a network?")
     kernel = JUPYTER / "kernels" / "colab" / "kernel.json"
@@ -90,8 +90,13 @@ def make_environment() -> None:
 def python_313() -> str | None:
     """A Python 3.13 of this machine: the one on the PATH, or one that pyenv keeps."""
     kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.13.*")
-    found = [shutil.which("python3.13"), *(str(one / "bin" / "python") for one in sorted(kept))]
-    works = (one for one in found if one and not subprocess.run([one, "-V"], **QUIET).returncode)
+    candidates = [
+        shutil.which("python3.13"),
+        *(str(one / "bin" / "python") for one in sorted(kept)),
+    ]
+    works = (
+        one for one in candidates if one and not subprocess.run([one, "-V"], **QUIET).returncode
+    )
     return next(works, None)
 
 
@@ -113,7 +118,7 @@ def environment() -> dict[str, str]:
 def runs(text: Path) -> bool:
     """Whether a notebook runs to its end, and leaves on disk all versions that were there."""
     place = {"metadata": {"path": str(CONTENT)}}
-    notebook = build.made(text, seconds=0)
+    notebook = build.assemble(text, seconds=0)
     client = NotebookClient(notebook, resources=place, timeout=600, kernel_name="colab")
     start, error = time.perf_counter(), ""
     try:
@@ -145,18 +150,18 @@ def versions() -> dict[str, str]:
 
 
 def shown() -> str:
-    found = versions()
-    return ", ".join(f"{name} {found.get(name)}" for name in SHOWN)
+    installed = versions()
+    return ", ".join(f"{name} {installed.get(name)}" for name in SHOWN)
 
 
 def changed() -> list[str]:
     """Packages of runtime.txt that have another version now."""
-    found = {name.replace("_", "-"): version for name, version in versions().items()}
+    installed = {name.replace("_", "-"): version for name, version in versions().items()}
     brought = {name.lower().replace("_", "-"): version for name, version in BROUGHT.items()}
     return [
-        f"{name} from {version} to {found.get(name)}"
+        f"{name} from {version} to {installed.get(name)}"
         for name, version in brought.items()
-        if name not in REPLACED and found.get(name) != version
+        if name not in REPLACED and installed.get(name) != version
     ]
 
 
