@@ -32,7 +32,6 @@ PYTHON = PLACE / "env" / "bin" / "python"
 LINES = (HERE / "runtime.txt").read_text("utf-8").splitlines()
 BROUGHT = dict(line.split("==") for line in LINES if "==" in line)
 REPLACED = {"tensorflow-metadata"}  # pyproject.toml says why
-SHOWN = ("numpy", "jax", "jaxlib", "flax")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 PROCESSES = 2  # notebooks, or tests, that run side by side
 TOOLS = ["pytest-timeout", "pytest-xdist"]  # that tests need and Colab lacks
@@ -51,7 +50,7 @@ def main() -> int:
         return 0
     start = time.perf_counter()
     make_environment()
-    print(f"set up in {time.perf_counter() - start:.0f} s: {shown()}", flush=True)
+    print(f"set up in {time.perf_counter() - start:.0f} s", flush=True)
     texts = [text for text in build.TEXTS if text.name.startswith(options.only)]
     failed = [text.stem for text in texts[:1] if not runs(text)]  # it completes the environment
     with ThreadPoolExecutor(PROCESSES) as threads:
@@ -147,11 +146,6 @@ def versions() -> dict[str, str]:
     """What is on the disk of the environment."""
     site = PYTHON.parents[1] / "lib" / "python3.13" / "site-packages"
     return {one.name.lower(): one.version for one in metadata.distributions(path=[str(site)])}
-
-
-def shown() -> str:
-    installed = versions()
-    return ", ".join(f"{name} {installed.get(name)}" for name in SHOWN)
 
 
 def changed() -> list[str]:
