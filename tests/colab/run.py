@@ -125,8 +125,9 @@ def runs(text: Path) -> bool:
     except (CellControlSignal, DeadKernelError) as failure:
         error = str(failure)
     moved = changed()
-    seconds = f"{text.stem:36} {time.perf_counter() - start:4.0f} s"
-    print(seconds, *[f"what Colab brings has changed: {', '.join(moved)}"] * bool(moved), error)
+    lines = [f"{text.stem:36} {time.perf_counter() - start:4.0f} s", error]
+    lines += [f"    what Colab brings has changed: {', '.join(moved)}"] if moved else []
+    print("\n".join(filter(None, lines)), flush=True)
     return not (error or moved)
 
 
