@@ -8,10 +8,7 @@ compiling: the time left is estimated only from what follows it.
 import contextlib
 from collections.abc import Callable, Iterator
 
-from tqdm import tqdm
-
 Progress = Callable[..., object]
-_FORM = "{desc}: {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
 
 def silent(share: float, desc: str = "") -> None:
@@ -38,12 +35,24 @@ def part(progress: Progress, begin: float, end: float) -> Progress:
 @contextlib.contextmanager
 def bar(title: str) -> Iterator[Progress]:
     """A `Progress` drawn on stderr while the block runs, if that is a terminal."""
-    with tqdm(total=1.0, desc=title, bar_format=_FORM, leave=False, disable=None) as drawn:
+    from rich import console, progress
+
+    screen = console.Console(stderr=True, force_jupyter=False)
+    columns = (
+        "{task.description}:",
+        progress.BarColumn(24),
+        progress.TaskProgressColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("{task.fields[step]}"),
+        progress.TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    options = dict(console=screen, transient=True, disable=not screen.is_terminal)
+    with progress.Progress(*columns, **options) as drawn:
+        task = drawn.add_task(title, total=1.0, step="")
 
         def report(share: float, desc: str = "") -> None:
             if share <= 0:
-                drawn.reset()
-            drawn.n = share
-            drawn.set_postfix_str(desc)
+                drawn.reset(task)
+            drawn.update(task, completed=share, step=desc)
 
         yield report

@@ -48,6 +48,7 @@ def test_a_flow_counts_its_edges(model):
 
 
 def test_a_bar_shows_the_step_in_a_terminal_only(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
     for screen in (Terminal(), io.StringIO()):
         monkeypatch.setattr("sys.stderr", screen)
         with progress.bar("clip.mp4") as tell:

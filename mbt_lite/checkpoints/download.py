@@ -171,6 +171,7 @@ def _attempt(part: _Partial) -> None:
             raise part.error("the server sends a web page, not the file")
         if status != 206:
             part.start(headers)
+        _check_room(part)
         _store(part, response)
     total = part.header["total"]
     if total not in (None, part.size):
@@ -190,10 +191,20 @@ def _store(part: _Partial, response: requests.Response) -> None:
     except OSError as error:
         if error.errno not in FULL:
             raise
-        free = amount(shutil.disk_usage(part.path.parent).free)
-        missing = amount((total or 0) - part.size)
-        reason = f"the disk is full: {missing} more are needed, {free} are free"
-        raise part.error(reason, "Make room and try again.") from None
+        raise _disk_full(part) from None
+
+
+def _check_room(part: _Partial) -> None:
+    """Raise DownloadError before the first byte if the disk has no room for the rest."""
+    if (part.header["total"] or 0) - part.size > shutil.disk_usage(part.path.parent).free:
+        raise _disk_full(part)
+
+
+def _disk_full(part: _Partial) -> DownloadError:
+    free = amount(shutil.disk_usage(part.path.parent).free)
+    missing = amount((part.header["total"] or 0) - part.size)
+    reason = f"the disk is full: {missing} more are needed, {free} are free"
+    return part.error(reason, "Make room and try again.")
 
 
 def _accept(part: _Partial, check: Callable[[Path], object]) -> None:

@@ -206,12 +206,16 @@ def largest_biases(
 
 def audioset_labels() -> tuple[str, ...]:
     """AudioSet's 527 class names in official order; downloaded once to the cache folder."""
-    path = cache_folder() / LABELS.rpartition("/")[2]
+    path = _labels_file()
     if not path.exists():
         with download.locked(path):
             if not path.exists():
                 download.download(LABELS, path, check=_read_labels)
     return _read_labels(path)
+
+
+def _labels_file() -> Path:
+    return cache_folder() / LABELS.rpartition("/")[2]
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
@@ -246,13 +250,25 @@ def _make(model: Entry, dtype: str, target: Path) -> None:
     published = cache_folder() / model.file
     by_hand = published.exists()
     if not by_hand:
-        download.download(model.url, published, check=formats.read)
+        _fetch_original(model, published)
     sha256 = download.verify(published, published)
     print(f"converting {model.file} once", file=sys.stderr)
     _convert(model, published, dtype, target, sha256)
     download.remember(published, sha256)
     if not by_hand:
         published.unlink()
+
+
+def _fetch_original(model: Entry, path: Path) -> None:
+    """Download the published file; a failure also names the list of classes if that is missing."""
+    try:
+        download.download(model.url, path, check=formats.read)
+    except download.DownloadError as error:
+        if _labels_file().exists():
+            raise
+        raise download.DownloadError(
+            f"{error} It also needs the names of its classes: {LABELS}, at {_labels_file()}."
+        ) from None
 
 
 def _convert(model: Entry, file: Path, dtype: str, target: Path, sha256: str) -> None:
