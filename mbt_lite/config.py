@@ -498,17 +498,14 @@ class TrainConfig:
     schedule: str = "cosine"  # to zero at the last step; constant
     warmup: float = 500  # steps, or below 1 the share of all steps
     momentum: float = 0.9
-    nesterov: bool = False
     beta2: float = 0.98  # of AdamW
     weight_decay: float = 0.05  # AdamW: taken off matrices; momentum: added to every gradient
-    kernel_decay: float = 0.0  # momentum: share of the learning rate taken off kernels
     l2: float = 0.0  # of half the sum of squares of all matrices, added to the loss
     clip_norm: float = 1.0  # of the whole gradient; 0: not clipped
     ema: float = 0.999  # decay of the averaged weights that evaluation uses; 0: none
     trained: str = "all"  # or head: the backbone is frozen
     remat: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     shards: int = 1  # devices that share one copy of the parameters (FSDP); divides their number
-    mixup_groups: int = 1  # equal parts of a batch that mix within themselves, see `augment.mixup`
     seed: int = 0
     log_every: int = 50  # steps
     save_every: int = 500  # steps
@@ -521,12 +518,10 @@ class TrainConfig:
     samples: int = 8  # validation clips that are drawn with the model's predictions; 0: none
 
     def __post_init__(self):
-        positive = (
-            "steps batch accumulate shards mixup_groups log_every save_every keep_checkpoints"
-        )
+        positive = "steps batch accumulate shards log_every save_every keep_checkpoints"
         require_at_least(self, 1, positive.split(), "train.")
         counts = "epochs warmup evaluate_every evaluate_clips test_clips skip_nonfinite samples"
-        rates = "weight_decay kernel_decay l2 clip_norm"
+        rates = "weight_decay l2 clip_norm"
         require_at_least(self, 0, [*counts.split(), *rates.split()], "train.")
         require(
             0 < self.backbone_rate <= 1,
@@ -548,9 +543,8 @@ class TrainConfig:
             self.learning_rate > 0, f"train.learning_rate={self.learning_rate} must be above 0."
         )
         require(
-            self.batch % (self.accumulate * self.mixup_groups) == 0,
-            f"train.batch={self.batch} does not divide into {self.accumulate} parts of "
-            f"{self.mixup_groups} mixup groups.",
+            self.batch % self.accumulate == 0,
+            f"train.batch={self.batch} does not divide into {self.accumulate} parts.",
         )
 
     @property

@@ -78,6 +78,7 @@ def main() -> None:
     options = arguments()
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
     from mbt_lite.train import loop, sharding
+    from mbt_lite.train.signals import exit_on_signal
 
     if options.processes > 1:
         sharding.connect(f"127.0.0.1:{options.port}", options.processes, options.process)
@@ -87,7 +88,8 @@ def main() -> None:
         if options.stop_at and rows[-1]["step"] == options.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run = loop.fit(experiment(**vars(options)), options.workdir, live=look, program=True)
+    with exit_on_signal():
+        run = loop.fit(experiment(**vars(options)), options.workdir, live=look)
     print(json.dumps(summary(run)))
     sys.exit(0 if run.finished else 75)
 

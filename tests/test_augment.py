@@ -24,7 +24,7 @@ B, T, H, W, N, M, C = 4, 3, 16, 28, 40, 16, 5
 LUMA = np.array([0.2989, 0.5870, 0.1140])  # of an NTSC video, rounded as TensorFlow does
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
-changed = jit(augment.augment, static_argnums=(2, 3, 4))
+changed = jit(augment.augment, static_argnums=(2, 3))
 LITTLE = replace(NONE, random_crop=True, flip=0.5, mel_masks=1)
 
 
@@ -52,8 +52,8 @@ def same_clip(**others):
     }
 
 
-def run(values, seed=0, config=RELEASED, groups=1):
-    return changed(values, jax.random.key(seed), config, CLIP, groups)
+def run(values, seed=0, config=RELEASED):
+    return changed(values, jax.random.key(seed), config, CLIP)
 
 
 def window(scaled, corner=(0, 0), flipped=False):
@@ -306,7 +306,7 @@ def test_mixing_equals_scenics(case, record_property):
     given = {ours: golden[f"inputs/{name}"] for ours, name in names.items()}
     given["labels"] = dict.fromkeys(names, golden["label"])
     drawn = golden["weights"] if "mixmod" in case else np.repeat(golden["weights"][:1], 2)
-    weights = {s: jnp.float32(w)[None] for s, w in zip(names, drawn, strict=False)}
+    weights = {s: jnp.float32(w) for s, w in zip(names, drawn, strict=False)}
     out = jit(augment.mix)(given, weights)
     errors = []
     for ours, name in names.items():
@@ -365,17 +365,6 @@ def test_padding_is_never_mixed_into_a_clip():
     np.testing.assert_array_equal(out["labels"]["rgb"][0], given["labels"][0])
 
 
-def test_groups_are_mixed_apart_each_with_its_own_weight():
-    """As on two devices: clips 0 and 1 with each other, 2 and 3 with each other."""
-    given = one_hot()
-    out = run(given, 2, MIXUP, 2)
-    labels = np.asarray(out["labels"]["rgb"])
-    assert (labels[:2, 2:] == 0).all() and (labels[2:, :2] == 0).all()
-    np.testing.assert_allclose(labels.sum(1), 1, rtol=1e-6)
-    shares = weights_of(given, out)["rgb"]
-    assert shares[0] == shares[1] != shares[2] == shares[3]
-
-
 # --- refusals ------------------------------------------------------------------------------------
 
 
@@ -404,9 +393,8 @@ def test_a_configuration_that_cannot_work_is_refused_in_a_sentence(fields, sente
             NONE,
             "does not fit frames padded to 10 x 28",
         ),
-        ({}, MIXUP, "4 clips cannot be mixed in 3 equal groups"),
     ],
 )
 def test_a_batch_that_does_not_fit_is_refused_in_a_sentence(values, config, sentence):
     with pytest.raises(ValueError, match=sentence):
-        run(batch(**values), config=config, groups=3)
+        run(batch(**values), config=config)

@@ -44,8 +44,6 @@ VARIANTS = {
     "momentum_wd0.01": {"weight_decay": 0.01},
     "momentum0.5": {"momentum": 0.5},
     "momentum_clip1": {"clip_norm": 1.0},
-    "momentum_explicit_wd0.1": {"kernel_decay": 0.1},
-    "nesterov": {"nesterov": True},
     "sgd": {"momentum": 0.0},
 }
 

@@ -33,14 +33,9 @@ RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (
     ("start.rewire", lambda e: e.start.model, "--start.model"),
     ("start.inflate start.bottleneck start.audio_cls", lambda e: e.start.vit, "--start.vit"),
     ("train.steps", lambda e: not e.train.epochs, "--train.epochs 0"),
-    (
-        "train.momentum train.nesterov train.kernel_decay",
-        lambda e: e.train.optimizer == "momentum",
-        "--train.optimizer momentum",
-    ),
+    ("train.momentum", lambda e: e.train.optimizer == "momentum", "--train.optimizer momentum"),
     ("train.beta2", lambda e: e.train.optimizer == "adamw", "--train.optimizer adamw"),
     ("train.backbone_rate", lambda e: e.train.trained == "all", "--train.trained all"),
-    ("train.mixup_groups", lambda e: e.augment.mixup, "--augment.mixup above 0"),
     (
         "augment.brightness augment.saturation augment.contrast augment.hue",
         lambda e: e.augment.color,

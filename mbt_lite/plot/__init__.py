@@ -26,10 +26,6 @@ from mbt_lite.plot.evaluation import (
     front_end_match_alt,
     front_end_recovery,
     front_end_recovery_alt,
-    precision_recall,
-    precision_recall_alt,
-    turned,
-    turned_alt,
 )
 from mbt_lite.plot.faithfulness import (
     deletion,
@@ -74,8 +70,8 @@ __all__ = [
     "doctor", "doctor_alt", "effects", "effects_alt", "faithfulness",
     "faithfulness_alt", "film", "flow", "flow_alt", "front_end_match", "front_end_match_alt",
     "front_end_recovery", "front_end_recovery_alt", "perturbations", "perturbations_alt",
-    "precision_recall", "precision_recall_alt", "saliencies", "saliencies_alt", "samples",
+    "saliencies", "saliencies_alt", "samples",
     "samples_alt", "save", "scrubber", "scrubber_alt", "shift", "shift_alt", "spectrogram",
     "spectrogram_alt", "swap", "swap_alt", "sweep", "sweep_alt", "training", "training_alt",
-    "turned", "turned_alt", "upsample",
+    "upsample",
 ]  # fmt: skip

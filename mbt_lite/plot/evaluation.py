@@ -1,10 +1,8 @@
-"""Plot evaluation scores: precision and recall, one modality against two, front ends ranked."""
+"""Plot evaluation scores: one modality against two, front ends ranked."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,53 +13,18 @@ from mbt_lite.plot.style import (
     FAINT,
     INK,
     LEGEND,
-    LINES,
     add_colorbar,
     finish,
     grid_lines,
     name_rows,
     new_figure,
-    percent,
     shortened,
 )
 
-STEPS = 200  # points of a curve that are drawn
 MARKS = {"audio only": ("^", -0.22), "video only": ("s", 0.22)}  # and how far below the row
 LETTERS = 30  # of a label
 TIED, BEHIND = CYCLE[2], CYCLE[0]
 FAR = 2.0  # nats behind the best, where the color scale ends
-
-
-def precision_recall(
-    curves: Mapping[str, tuple[Real[Any, " n"], Real[Any, " n"]]], title: str | None = None
-) -> Axes:
-    """Axes with one line per name, from (precision, recall), both in 0..1, recall rising."""
-    ax = new_figure(4.6, 3.6).subplots()
-    for place, (name, (precision, recall)) in enumerate(curves.items()):
-        shown = _rises(np.asarray(recall))
-        x = np.concatenate([[0.0], np.asarray(recall)[shown]])
-        y = np.concatenate([precision[:1], np.asarray(precision)[shown]])
-        color, (line, _) = CYCLE[place % len(CYCLE)], LINES[place % len(LINES)]
-        ax.plot(x, y, ls=line, color=color, lw=1.8, label=shortened(name, LETTERS))
-    ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.04))
-    grid_lines(ax)
-    ax.legend(loc="best", **LEGEND)
-    return finish(ax, title)
-
-
-def _rises(recall: np.ndarray) -> np.ndarray:
-    """Indices of the points to draw: those where recall rises, at most `STEPS` of them."""
-    rises = np.flatnonzero(np.diff(recall, prepend=-1.0))
-    return rises[np.unique(np.linspace(0, len(rises) - 1, STEPS).round().astype(int))]
-
-
-def precision_recall_alt(curves: Mapping[str, tuple[Real[Any, " n"], Real[Any, " n"]]]) -> str:
-    """A sentence with the precision of each class at a recall of one half."""
-    parts = [
-        f"{name} {percent(precision[int(np.searchsorted(recall, 0.5))])}"
-        for name, (precision, recall) in curves.items()
-    ]
-    return "precision where half of the clips are found: " + ", ".join(parts)
 
 
 def conditions(labels: Sequence[str], scores: Mapping[str, Sequence[float]]) -> Axes:
@@ -94,53 +57,33 @@ def conditions_alt(labels: Sequence[str], scores: Mapping[str, Sequence[float]])
     return f"mean average precision of {len(labels)} classes: " + "; ".join(parts)
 
 
-def turned(counts: Mapping[str, tuple[int, int]]) -> Axes:
-    """Axes with, per stream that was added, how many clips became wrong and how many right.
-
-    `counts` is {"video added": (wrong, right), ...}; wrong goes to the left, hatched.
-    """
-    ax = new_figure(5.4, 0.6 * len(counts) + 0.4).subplots()
-    heights = np.arange(len(counts))
-    wrong, right = np.array([*counts.values()]).T
-    ax.barh(heights, -wrong, 0.5, color="white", edgecolor=COLORS["spec"], hatch="////")
-    ax.barh(heights, right, 0.5, color=COLORS["rgb"])
-    reach = max(1, int(max(wrong.max(), right.max())))
-    look = {"va": "center", "color": INK, "size": 9.5}
-    for height, (lost, won) in zip(heights, counts.values(), strict=True):
-        ax.text(-lost - 0.04 * reach, height, f"{lost} became wrong", ha="right", **look)
-        ax.text(won + 0.04 * reach, height, f"{won} became right", ha="left", **look)
-    ax.axvline(0, color=INK, lw=0.8)
-    ax.set(xlim=(-2.1 * reach, 2.1 * reach), xticks=[])
-    return name_rows(ax, [*counts])
-
-
-def turned_alt(counts: Mapping[str, tuple[int, int]]) -> str:
-    """A sentence that says how many clips each added stream made wrong and right."""
-    parts = [
-        f"{name}: {lost} clips became wrong, {won} right" for name, (lost, won) in counts.items()
-    ]
-    return "; ".join(parts)
-
-
 # ---- front ends ----
 
 
 def front_end_match(result) -> Figure:
     """A figure of log-likelihood and mAP through every front end, the likeliest on top.
 
-    A bar is the 95 % interval of the difference to the best; rows that cannot be told from the
-    likeliest are filled.
+    A bar is the 95 % interval of the difference to the likeliest; rows that cannot be told from it
+    are filled.
     """
     figure = new_figure(9.6, 1.4 + 0.24 * len(result.rows))
     nats, precision = figure.subplots(1, 2, sharey=True)
-    _dots(nats, result, "log_likelihood")
-    _dots(precision, result, "mean_average_precision")
+    best = result.best.log_likelihood
+    for place, row in enumerate(result.rows):
+        color, face = (TIED, TIED) if row.within_ci else (BEHIND, "white")
+        low, high = row.gap_ci95
+        nats.plot([best - high, best - low], [place, place], color=color, lw=2.2, alpha=0.6)
+        for ax, score in ((nats, row.log_likelihood), (precision, row.mean_average_precision)):
+            ax.plot(score, place, "o", color=color, mfc=face, ms=5.5)
+    nats.axvline(best, color=INK, lw=0.7, ls=":")
     nats.set_yticks(range(len(result.rows)), [row.label for row in result.rows])
-    nats.invert_yaxis()
-    finish(nats, f"{result.clips} clips through {len(result.rows)} front ends")
-    finish(precision, None)
     nats.set_xlabel("log-likelihood (nats per clip)")
     precision.set_xlabel(f"mAP over {result.classes} classes")
+    nats.invert_yaxis()
+    for ax in (nats, precision):
+        grid_lines(ax, "y")
+    finish(nats, f"{result.clips} clips through {len(result.rows)} front ends")
+    finish(precision, None)
     dot = {"marker": "o", "ms": 5.5, "ls": "none"}
     handles = [
         Line2D([], [], color=TIED, label="not told apart from the first", **dot),
@@ -148,19 +91,6 @@ def front_end_match(result) -> Figure:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, **LEGEND)
     return figure
-
-
-def _dots(ax: Axes, result, measure: str) -> None:
-    """One row per front end: its score, and the interval of its difference to the best."""
-    best = max(getattr(row, measure) for row in result.rows)
-    for place, row in enumerate(result.rows):
-        color = TIED if row.within_ci else BEHIND
-        low, high = getattr(row, f"{measure}_gap_ci95")
-        ax.plot([best - high, best - low], [place, place], color=color, lw=2.2, alpha=0.6)
-        face = color if row.within_ci else "white"
-        ax.plot(getattr(row, measure), place, "o", color=color, mfc=face, ms=5.5)
-    ax.axvline(best, color=INK, lw=0.7, ls=":")
-    grid_lines(ax, "y")
 
 
 def front_end_match_alt(result) -> str:

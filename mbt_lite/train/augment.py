@@ -5,12 +5,12 @@ its own random draws, which all its frames share. `NONE` is for evaluation: the 
 as the model expects, without any draw.
 
 B clips   T frames   H, W padded size   S side of the crop
-N spectrogram frames   M mel bins   C classes   G groups
+N spectrogram frames   M mel bins   C classes
 
-It differs from Scenic in three ways. Pixels are not rounded down to whole numbers after scale
-jitter, which in Scenic darkens them by half a gray level on average. A video that the draw would
-make smaller than the crop is scaled to the size of the crop, where Scenic's loader fails. Padding
-is not mixed into clips.
+It differs from Scenic in four ways. Clips are mixed over the whole batch, not on each device.
+Pixels are not rounded down to whole numbers after scale jitter, which in Scenic darkens them by
+half a gray level on average. A video that the draw would make smaller than the crop is scaled to
+the size of the crop, where Scenic's loader fails. Padding is not mixed into clips.
 """
 
 from typing import NamedTuple
@@ -26,17 +26,15 @@ LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a gray image (ITU-R
 Color = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
 
 
-def augment(
-    batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipConfig, groups: int = 1
-) -> dict:
+def augment(batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipConfig) -> dict:
     """The batch as the model takes it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardized.
 
     Takes rgb uint8 [B, T, H, W, 3], already at short side `clip.resize`; valid_size int [B, 2], the
     height and width of each video in the upper left of its padded frames (default: all); spec
     log-mel [B, N, M]; labels [B, C]; mask [B], 1 for clips and 0 for padding. A stream may be
-    absent. Labels come back as {stream: [B, C]}, everything else as it was. Clips are mixed within
-    `groups` equal parts of the batch, one per device in Scenic. Raises ValueError for shapes that
-    do not fit. The order of changes is Scenic's (scenic/projects/mbt/datasets, dmvr/processors).
+    absent. Labels come back as {stream: [B, C]}, everything else as it was. Raises ValueError for
+    shapes that do not fit. The order of changes is Scenic's (scenic/projects/mbt/datasets,
+    dmvr/processors).
     """
     frames_key, spec_key, mix_key = jax.random.split(key, 3)
     out = {name: value for name, value in batch.items() if name != "valid_size"}
@@ -49,7 +47,7 @@ def augment(
         front = clip.front_end
         standardized = (jnp.asarray(batch["spec"], jnp.float32) - front.mean) / front.std
         out["spec"] = spec_augment(standardized, spec_key, config)
-    return mixup(out, mix_key, config, groups) if config.mixup else out
+    return mixup(out, mix_key, config) if config.mixup else out
 
 
 def _streams(batch: dict) -> list[str]:
@@ -260,45 +258,33 @@ def draw_bands(
 # --- mixing of clips -----------------------------------------------------------------------------
 
 
-def mixup(batch: dict, key: PRNGKeyArray, config: AugmentConfig, groups: int = 1) -> dict:
+def mixup(batch: dict, key: PRNGKeyArray, config: AugmentConfig) -> dict:
     """The batch with every clip and its labels blended into those of its partner.
 
-    The weight is drawn from Beta(a, a) once per group; with `config.mixmod` once more for each
-    stream (modality mixup, paper section 4.2), so that the streams' labels differ.
+    The weight is drawn from Beta(a, a), once or with `config.mixmod` for each stream (modality
+    mixup, paper section 4.2), so that the streams' labels differ.
     """
     streams = _streams(batch)
-    draws = (groups, len(streams) if config.mixmod else 1)
-    weights = jax.random.beta(key, config.mixup, config.mixup, draws)
-    weights = jnp.broadcast_to(weights, (groups, len(streams)))
-    return mix(batch, {stream: weights[:, i] for i, stream in enumerate(streams)})
+    count = len(streams) if config.mixmod else 1
+    weights = jax.random.beta(key, config.mixup, config.mixup, (count,))
+    return mix(batch, dict(zip(streams, jnp.broadcast_to(weights, len(streams)), strict=True)))
 
 
-def mix(batch: dict, weights: dict[str, Float[Array, " G"]]) -> dict:
+def mix(batch: dict, weights: dict[str, Float[Array, ""]]) -> dict:
     """weight * clip + (1 - weight) * partner in each of these streams and in its labels.
 
-    The batch is cut into G equal groups with one weight each; clip i of a group has its i-th last
-    as partner, as in Scenic. Where either of the two is padding (mask 0), both stay as they are.
+    Clip i has the i-th last as partner, as in Scenic. Where either of the two is padding (mask 0),
+    both stay as they are.
     """
+    real = jnp.asarray(batch.get("mask", jnp.ones(len(next(iter(batch["labels"].values())))))) > 0
+    both = real & real[::-1]
+
+    def blend(values: Num[Array, "B ..."], weight: Array) -> Array:
+        along = both.reshape(-1, *[1] * (values.ndim - 1))
+        return jnp.where(along, weight * values + (1 - weight) * values[::-1], values)
+
     mixed = batch | {"labels": dict(batch["labels"])}
     for stream, weight in weights.items():
-        mixed[stream] = _blend(batch[stream], weight, batch)
-        mixed["labels"][stream] = _blend(batch["labels"][stream], weight, batch)
+        mixed[stream] = blend(batch[stream], weight)
+        mixed["labels"][stream] = blend(batch["labels"][stream], weight)
     return mixed
-
-
-def _blend(values: Num[Array, "B ..."], weight: Float[Array, " G"], batch: dict) -> Array:
-    """Each row blended with its partner's, in G groups; unchanged where either row is padding."""
-    groups, clips = len(weight), len(values)
-    if clips % groups:
-        raise ValueError(f"{clips} clips cannot be mixed in {groups} equal groups.")
-    partner = _reverse(values, groups)
-    real = jnp.asarray(batch.get("mask", jnp.ones(clips))) > 0
-    along = (-1, *[1] * (values.ndim - 1))
-    weight = jnp.repeat(weight, clips // groups).reshape(along)
-    both = (real & _reverse(real, groups)).reshape(along)
-    return jnp.where(both, weight * values + (1 - weight) * partner, values)
-
-
-def _reverse(rows: Array, groups: int) -> Array:
-    """The rows in reverse order within each group."""
-    return rows.reshape(groups, -1, *rows.shape[1:])[:, ::-1].reshape(rows.shape)

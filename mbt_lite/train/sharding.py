@@ -124,10 +124,3 @@ def _seconds(product, matrix: jax.Array) -> float:
     start = time.perf_counter()
     jax.block_until_ready(product(matrix, matrix))
     return time.perf_counter() - start
-
-
-def memory_used() -> int | None:
-    """Peak bytes in use on the fullest local device; None where the devices do not report it."""
-    statistics = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [stats["peak_bytes_in_use"] for stats in statistics if "peak_bytes_in_use" in stats]
-    return max(peaks, default=None)

@@ -90,6 +90,13 @@ def train_step(
     return _train_step(_compiled_settings(experiment), tuple(labels), mesh)
 
 
+def compiled_step(experiment: Experiment, labels: Sequence[str], mesh: Mesh, fields: dict):
+    """The `train_step`, compiled for batches of these fields, see `data.Loader.fields`."""
+    shapes = sharding.batch_shapes(mesh, fields)
+    step = train_step(experiment, labels, mesh)
+    return step.lower(abstract_state(experiment, mesh), shapes).compile()
+
+
 def predict_step(experiment: Experiment, mesh: Mesh) -> Callable[[dict, dict], dict]:
     """The compiled (parameters, batch) → what is scored, replicated in every process.
 
@@ -114,8 +121,7 @@ def _train_step(experiment: Experiment, labels: tuple[str, ...], mesh: Mesh):
     def step(state: State, batch: dict) -> tuple[State, dict]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        groups = experiment.train.mixup_groups
-        rows = augment(batch, augment_key, experiment.augment, experiment.clip, groups)
+        rows = augment(batch, augment_key, experiment.augment, experiment.clip)
         new, metrics = update_step(state, rows, dropout_key, experiment, labels, mesh)
         if "stop" in batch:
             metrics["stop"] = batch["stop"].max()
