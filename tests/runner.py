@@ -31,7 +31,7 @@ def experiment(**options):
     from dataclasses import replace
 
     from mbt_lite import configs
-    from mbt_lite.config import DataConfig, TrainConfig
+    from mbt_lite.config import AugmentConfig, DataConfig, TrainConfig
 
     options = argparse.Namespace(**NUMBERS | options)
     base = configs.world.experiment()
@@ -59,7 +59,8 @@ def experiment(**options):
         **settings,
     )
     data = DataConfig(workers=options.workers, test=None)
-    return replace(base, model=model, train=train, data=data)
+    augment = AugmentConfig(time_masks=1, mel_masks=1, mixup=0.3, mixmod=True)
+    return replace(base, model=model, train=train, data=data, augment=augment)
 
 
 def summary(run) -> dict:

@@ -4,13 +4,11 @@ import asyncio
 import functools
 import json
 import os
-import random
 import re
 import shutil
 import socket
 import subprocess
 import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -154,31 +152,6 @@ def test_states_are_saved_from_a_notebook_where_an_event_loop_runs(opened):
     assert_equal(asyncio.run(cell()).state, state(1))
 
 
-@pytest.mark.slow
-def test_a_state_is_restored_on_other_devices(tmp_path, opened):
-    opened().save(1, state(1), {}, wait=True)
-    program = """
-mesh = jax.make_mesh((4,), ("shard",), axis_types=(AxisType.Auto,))
-cut, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("shard",), ()))
-shardings = {"kernel": cut, "step": whole}
-abstract = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state(1), shardings
-)
-train = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
-with RunCheckpoints(sys.argv[1]) as checkpoints:
-    restored = checkpoints.restore(abstract)
-    assert jax.tree.map(lambda x: x.sharding, restored.state) == shardings
-    np.testing.assert_array_equal(restored.state["kernel"], state(1)["kernel"])
-    checkpoints.save(2, restored.state, {})
-    after = train(restored.state)
-    np.testing.assert_array_equal(after["kernel"], state(1)["kernel"] + 1)
-"""
-    assert output(start(program, tmp_path / "state", devices=4)) == ("", "")
-    restored = opened().restore(abstract(state(1)))
-    assert restored.step == 2
-    assert_equal(restored.state, state(1))
-
-
 # ---- which states are kept ----
 
 
@@ -222,9 +195,7 @@ def record(folder):
 
 DAMAGES = {
     "a flipped bit": (lambda folder: flip_a_bit(largest(folder / "state" / "d")), "state: .+"),
-    "a shorter file": (lambda folder: os.truncate(largest(folder / "state" / "d"), 9), "state: .+"),
     "a missing file": (lambda folder: largest(folder / "state" / "d").unlink(), "state: .+"),
-    "a flipped bit in the JSON": (lambda folder: flip_a_bit(record(folder)), "record: .+"),
     "an empty JSON": (lambda folder: record(folder).write_bytes(b""), "record: it has changed"),
     "no JSON": (lambda folder: record(folder).unlink(), "record: No such file or directory"),
     "no arrays": (lambda folder: shutil.rmtree(folder / "state"), "state: .+"),
@@ -296,13 +267,6 @@ def test_the_state_of_another_model_is_refused_and_not_called_damaged(
     assert names(tmp_path / "state") == ["20", "40"] and not messages
 
 
-def test_a_state_of_an_older_version_is_refused_in_a_sentence(tmp_path):
-    (tmp_path / "state/00000040").mkdir(parents=True)
-    (tmp_path / "state/00000040/record.json").write_text("0")
-    with pytest.raises(ValueError, match="00000040 was saved by an older version.*; remove"):
-        RunCheckpoints(tmp_path / "state")
-
-
 # ---- no room ----
 
 FILLING = """
@@ -333,41 +297,7 @@ def test_training_goes_on_where_a_file_would_be_too_large(tmp_path):
     assert listed == ["1", "1 4"] and errors == ""
 
 
-# ---- processes that are killed, and several of them ----
-
-SAVING = """
-with RunCheckpoints(sys.argv[1]) as checkpoints:
-    restored = checkpoints.restore(state(1, 10**6))
-    step = restored.step if restored else 0
-    while True:
-        step += 1
-        print(step, flush=True)
-        checkpoints.save(step, state(step, 10**6), {"step": step})
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_process_killed_twenty_times_while_it_saves_leaves_whole_states(
-    tmp_path, opened, messages
-):
-    rng, half_written, newest = random.Random(0), 0, 0
-    for _ in range(20):
-        process = start(SAVING, tmp_path / "state")
-        for _ in range(rng.randint(2, 4)):
-            step = int(process.stdout.readline())
-        time.sleep(rng.uniform(0, 0.1))
-        process.kill()
-        assert process.communicate()[1] == ""
-        half_written += any("tmp" in name for name in names(tmp_path / "state"))
-        restored = opened().restore(state(1, 10**6))
-        assert max(newest, step - 2) <= restored.step
-        assert restored.about == {"step": restored.step}
-        newest = restored.step
-        assert_equal(restored.state, state(newest, 10**6))
-        assert all(name.isdigit() for name in names(tmp_path / "state")) and not messages
-    assert half_written > 3
-
+# ---- several processes ----
 
 TOGETHER = """
 folder, port, number = sys.argv[1], sys.argv[2], int(sys.argv[3])

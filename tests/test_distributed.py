@@ -1,20 +1,16 @@
 """The number of devices and of processes makes no difference."""
 
-import json
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
 from programs import begin, end
 
 from mbt_lite.cli import main
 from mbt_lite.train import sharding
-
-HERE = Path(__file__).parent
 
 
 def free_port() -> int:
@@ -31,18 +27,23 @@ def together(workdir, environment, code=0, **options):
 
 
 @pytest.mark.slow
-def test_losses_are_the_same_on_one_two_and_eight_devices(environment):
-    ran = subprocess.run(
-        [sys.executable, HERE / "devices.py"],
-        capture_output=True,
-        text=True,
-        env=environment | {"PYTHONPATH": str(HERE)},
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
-    assert len(found["1"]) == 20 and found["1"][-1] < found["1"][0]
-    for layout, losses in found.items():
-        np.testing.assert_allclose(losses, found["1"], rtol=1e-5, err_msg=layout)
+@pytest.mark.parametrize("layout", [{"devices": 2}, {"devices": 8}, {"devices": 8, "shards": 4}])
+def test_losses_are_the_same_on_one_two_and_eight_devices(
+    layout, environment, undisturbed, tmp_path
+):
+    result, _ = end(begin(tmp_path, environment, **layout))
+    np.testing.assert_allclose(result["losses"], undisturbed["losses"], rtol=1e-5)
+    assert result["losses"][-1] < result["losses"][0]
+
+
+def test_large_parameters_are_cut_over_the_shards_and_small_ones_are_not():
+    mesh = AbstractMesh((2, 4), (sharding.DATA, sharding.SHARD))
+    params = {
+        "kernel": jax.ShapeDtypeStruct((64, 256), "f4"),
+        "bias": jax.ShapeDtypeStruct((8,), "f4"),
+    }
+    specs = {name: place.spec for name, place in sharding.sharded(mesh, params).items()}
+    assert specs == {"kernel": PartitionSpec(None, sharding.SHARD), "bias": PartitionSpec()}
 
 
 @pytest.mark.slow

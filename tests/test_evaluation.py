@@ -18,7 +18,7 @@ from mbt_lite.data import (
     world,
 )
 from mbt_lite.evaluation import metrics
-from mbt_lite.evaluation.loop import evaluate, modality_confusion
+from mbt_lite.evaluation.loop import _modality_confusion, evaluate
 from mbt_lite.evaluation.prediction_cache import PredictionCache
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import make_heads
@@ -233,7 +233,7 @@ def test_modality_confusion_counts_what_a_stream_changes():
     right, wrong = 3 * truth, 3 - 3 * truth
     mixed = np.stack([right[0], wrong[1], right[2], wrong[3]])
     logits = {"both": mixed, "audio only": right, "video only": wrong}
-    confusion = modality_confusion(logits, truth, ("cat", "dog"), ("w", "x", "y", "z"))
+    confusion = _modality_confusion(logits, truth, ("cat", "dog"), ("w", "x", "y", "z"))
     assert confusion["video added"]["became wrong"] == [
         {"clip": "x", "audio only": "cat", "both": "dog"},
         {"clip": "z", "audio only": "dog", "both": "cat"},

@@ -1,7 +1,5 @@
 """How a gradient becomes an update: Scenic's schedule and momentum, AdamW, averaged weights."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,22 +84,10 @@ def test_the_learning_rate_is_that_of_the_released_recipe_and_begins_anew_after_
     at, rates = want["audioset_base/steps"], want["audioset_base/lr"]
     assert at.max() > RELEASED.steps
     np.testing.assert_allclose(schedule(RELEASED)(jnp.asarray(at)), rates, rtol=1e-5, atol=1e-6)
-
-
-def test_a_warm_up_may_be_a_share_of_all_steps():
-    share = changed(RELEASED, warmup=0.05)
-    at = jnp.arange(0, RELEASED.steps, 100)
-    np.testing.assert_allclose(schedule(share)(at), schedule(RELEASED)(at), rtol=1e-6)
-
-
-def test_a_constant_rate_stays_after_its_warm_up():
+    share = schedule(changed(RELEASED, warmup=0.05))
+    np.testing.assert_allclose(share(jnp.asarray(at)), rates, rtol=1e-5, atol=1e-6)
     rate = schedule(changed(RELEASED, schedule="constant"))
     np.testing.assert_allclose([rate(0), rate(318), rate(10**6)], [0, 0.2, 0.5], rtol=1e-6)
-
-
-def test_a_run_shorter_than_its_warm_up_only_rises():
-    rates = schedule(changed(RELEASED, steps=100))(jnp.arange(100))
-    np.testing.assert_allclose(rates, 0.5 * np.arange(100) / 795, rtol=1e-6)
 
 
 # --- momentum ------------------------------------------------------------------------------------
@@ -139,23 +125,6 @@ def test_a_gradient_of_nothing_but_zeros_leaves_no_nan(kind):
     config = changed(SGD, optimizer=kind, clip_norm=1.0, momentum=0.9)
     *_, (after, _) = steps(config, params, [zeros] * 3)
     same(after, params, atol=0)
-
-
-# --- AdamW ---------------------------------------------------------------------------------------
-
-
-def test_adamw_learns_as_it_did_when_the_embedded_model_was_trained():
-    config = TrainConfig(steps=6, warmup=2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, 1.5e-3, 2, 6)
-    matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-    adamw = optax.adamw(rate, b2=0.98, weight_decay=0.05, mask=matrices)
-    before = optax.chain(optax.clip_by_global_norm(1.0), adamw)
-    params = tree("params/")
-    state, gradients = before.init(params), [tree(f"grads/{number}/") for number in range(5)]
-    for gradient, (after, _) in zip(gradients, steps(config, params, gradients), strict=True):
-        update, state = before.update(gradient, state, params)
-        params = optax.apply_updates(params, update)
-        same(after, params, atol=1e-7)
 
 
 # --- averages and norms --------------------------------------------------------------------------

@@ -212,22 +212,12 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
     assert run.records[-1]["step"] == np.ceil(10 * (10 - scores["clips"]) / 4)  # in 10 epochs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("steps", [8, 3])  # longer than the profile, and shorter
-def test_a_profile_of_a_few_steps_lies_beside_the_scores(brief, tmp_path, steps):
-    run = loop.fit(changed(brief, steps=steps), tmp_path, quiet=True, profile=True)
-    assert run.finished
-    assert list((tmp_path / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
-
-
 def test_a_dry_run_says_what_a_run_would_take(experiment):
     estimate = dry_run.dry_run(experiment)
-    text = dry_run.as_text(estimate)
     assert estimate["parameters"] == estimate["trained parameters"] > 1000
     assert estimate["batch"]["rgb"] == "uint8 [4, 8, 48, 48, 3]"
-    assert estimate["bytes a device"]["state and batch"] > 4 * estimate["parameters"]
+    assert estimate["MiB a device"]["state and batch"] >= 4 * estimate["parameters"] >> 20
     assert estimate["seconds a step"] > 0
-    assert "memory a device" in text and "batch rgb" in text
 
 
 def test_the_line_of_progress_shows_loss_score_speed_waiting_and_mfu(tmp_path, capsys):

@@ -1,9 +1,8 @@
-"""`mbt-lite cost`: count what a model costs, and plot what fusion costs."""
+"""`mbt-lite cost`: count what a model costs."""
 
 import dataclasses
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from mbt_lite.cli.options import Debug, Model
@@ -14,11 +13,9 @@ from mbt_lite.model.flops import model_cost
 class Cost:
     """Count parameters and operations of a model, and of the same model with other fusion."""
 
-    example: ClassVar[str] = "mbt-lite cost --model as500k-rgb-spec --out cost.png"
+    example: ClassVar[str] = "mbt-lite cost --model as500k-rgb-spec"
 
     model: Model = "as500k-rgb-spec"
-    out: Path | None = None
-    """Also write a figure, a .png: GFLOPs over fusion layer and over bottleneck tokens."""
     json: bool = False
     """JSON instead of a table."""
     debug: Debug = False
@@ -35,16 +32,7 @@ class Cost:
             print(json.dumps(rows, indent=1))
         else:
             print(_table(rows))
-        if self.out is not None:
-            self._draw(config)
         return 0
-
-    def _draw(self, config) -> None:
-        from mbt_lite import plot
-
-        if len(config.streams) < 2:
-            raise ValueError(f"{self.model} has one stream and nothing to fuse; leave out --out.")
-        print(plot.save(plot.cost(config), self.out))
 
 
 def _rows(config) -> list[dict]:

@@ -113,17 +113,15 @@ class Sweep:
     example: ClassVar[str] = "mbt-lite sweep --config fusion_grid --workdir runs/grid --jobs 2"
 
     workdir: Path
-    """The folder of all runs, and of sweep.csv, sweep.md and sweep.png."""
+    """The folder of all runs, and of sweep.csv and sweep.png."""
     config: Path = Path("fusion_grid")
-    """A file with grid(), starts() and published(), or a name in mbt_lite/configs."""
+    """A file with grid() and starts(), or a name in mbt_lite/configs."""
     seeds: int = 3
     """Runs of each variant."""
     jobs: int = 1
     """Runs at a time, each on its own cores."""
     score: str = "matched accuracy"
     """The score of the test split that the table shows."""
-    publish: Path | None = None
-    """Also write the models of published() groups, in bfloat16, and their logs into this folder."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -134,12 +132,8 @@ class Sweep:
             raise ValueError(f"--seeds {self.seeds} and --jobs {self.jobs}: each is 1 or more.")
         grid, starts = read_function(self.config, "grid")(), read_function(self.config, "starts")()
         with exit_on_signal():  # its runs save
-            sweep.sweep(grid, self.workdir, seeds=self.seeds, jobs=self.jobs, starts=starts)
+            sweep.sweep(grid, self.workdir, starts, seeds=self.seeds, jobs=self.jobs)
         outcomes = sweep.outcomes(grid, self.workdir, self.seeds, self.score)
         print(sweep.table(outcomes, self.score))
-        written = sweep.write_tables(outcomes, self.workdir, self.score)
-        if self.publish:
-            published = {name: grid[name] for name in read_function(self.config, "published")()}
-            written += sweep.publish(published, self.workdir, self.seeds, self.publish)
-        print(*written, sep="\n", file=sys.stderr)
+        print(*sweep.write_tables(outcomes, self.workdir, self.score), sep="\n", file=sys.stderr)
         return 0

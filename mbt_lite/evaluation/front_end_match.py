@@ -25,8 +25,8 @@ from mbt_lite.evaluation.loop import make_batches, predict_batches
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import comparable
 
-RESAMPLES = 500
-EQUIVALENT = 0.02  # deviations between two spectrograms that count as the same input
+_RESAMPLES = 500
+_EQUIVALENT = 0.02  # deviations between two spectrograms that count as the same input
 
 
 @dataclass(frozen=True)
@@ -279,7 +279,7 @@ def log_likelihood(logits: np.ndarray, truth: np.ndarray, heads: Sequence = ()) 
 def _ranked(tried, logits: np.ndarray, truth: np.ndarray, heads: Sequence) -> tuple[Row, ...]:
     """A row for each front end, the highest log-likelihood first."""
     weights = np.random.default_rng(0).multinomial(
-        len(truth), np.full(len(truth), 1 / len(truth)), RESAMPLES
+        len(truth), np.full(len(truth), 1 / len(truth)), _RESAMPLES
     )  # [R, N], how often each clip is drawn
     logits = comparable(logits, heads)
     likelihoods = log_likelihood(logits, truth, heads)  # [P, N]
@@ -304,7 +304,7 @@ def _groups(names: Sequence[str], distances: np.ndarray) -> tuple[tuple[str, ...
     groups, remaining = [], list(range(len(names)))
     while remaining:
         first = remaining[0]
-        near = [i for i in remaining if distances[first, i] < EQUIVALENT or i == first]
+        near = [i for i in remaining if distances[first, i] < _EQUIVALENT or i == first]
         remaining = [i for i in remaining if i not in near]
         groups.append(tuple(names[i] for i in near))
     return tuple(group for group in groups if len(group) > 1)

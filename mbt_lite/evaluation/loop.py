@@ -30,11 +30,11 @@ from mbt_lite.inference import Classifier
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import comparable, in_words
 
-BOTH, AUDIO_ONLY, VIDEO_ONLY = "both", "audio only", "video only"
-ALONE = {"spec": AUDIO_ONLY, "rgb": VIDEO_ONLY}
-BLANKED = {BOTH: None, AUDIO_ONLY: "rgb", VIDEO_ONLY: "spec"}  # condition: the missing stream
-LARGE = 10_000_000  # parameters
-NOT_FINITE = "the logits are not finite; the model's weights may be damaged."
+_BOTH, _AUDIO_ONLY, _VIDEO_ONLY = "both", "audio only", "video only"
+_ALONE = {"spec": _AUDIO_ONLY, "rgb": _VIDEO_ONLY}
+_BLANKED = {_BOTH: None, _AUDIO_ONLY: "rgb", _VIDEO_ONLY: "spec"}  # condition: the missing stream
+_LARGE = 10_000_000  # parameters
+_NOT_FINITE = "the logits are not finite; the model's weights may be damaged."
 
 
 def evaluate(
@@ -130,7 +130,7 @@ def make_batches(
         yield [key for key, _, _ in rows], {"rgb": np.stack(rgb), "spec": np.stack(spec)}
 
 
-def read_clips(
+def _read_clips(
     source: Source, sampling: Sampling, indices: Sequence[int]
 ) -> Iterator[tuple[int, Windows | Exception]]:
     """(index, its windows or the error that reading raised), in order, read ahead in threads."""
@@ -148,7 +148,7 @@ def read_clips(
 
 def _default_batch(config: MBTConfig) -> int:
     """8, or 1 for a large model on a CPU."""
-    large = model_cost(config).parameters > LARGE and jax.default_backend() == "cpu"
+    large = model_cost(config).parameters > _LARGE and jax.default_backend() == "cpu"
     return 1 if large else 8
 
 
@@ -157,7 +157,7 @@ def _predict(
 ) -> Predictions:
     """Predict all clips that are not in the cache."""
     streams = classifier.config.streams
-    conditions = list(BLANKED) if len(streams) == 2 else [ALONE[streams[0]]]
+    conditions = list(_BLANKED) if len(streams) == 2 else [_ALONE[streams[0]]]
     shape = len(conditions), len(classifier.labels)
     logits, failed, notes = np.zeros((len(clips), *shape), np.float32), {}, {}
     cached = cache.read(shape) if cache else {}
@@ -167,7 +167,7 @@ def _predict(
     remaining = [index for index in range(len(clips)) if index not in notes]
 
     def windows() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        for index, clip in read_clips(clips, sampling, remaining):
+        for index, clip in _read_clips(clips, sampling, remaining):
             if isinstance(clip, Exception):
                 failed[index] = str(clip)
                 progress.update()
@@ -182,7 +182,7 @@ def _predict(
         for index, mean in predict_batches(apply, make_batches(windows(), batch)):
             progress.update()
             if not np.isfinite(mean).all():
-                failed[index] = f"{clips.name(index)}: {NOT_FINITE}"
+                failed[index] = f"{clips.name(index)}: {_NOT_FINITE}"
                 continue
             logits[index] = mean
             if cache:
@@ -203,7 +203,7 @@ def _apply(classifier: Classifier, conditions: Sequence[str], batch: dict) -> np
     if len(conditions) == 1:
         return classifier.logits(clip)[:, None]
     clip = classifier.prefix(clip)
-    return np.stack([classifier.logits(clip, BLANKED[name]) for name in conditions], axis=1)
+    return np.stack([classifier.logits(clip, _BLANKED[name]) for name in conditions], axis=1)
 
 
 def _scores(predictions: Predictions) -> dict:
@@ -225,7 +225,7 @@ def _scores(predictions: Predictions) -> dict:
     scores["classes without a clip"] = [label for c, label in enumerate(labels) if not present[c]]
     names = [clips.name(index) for index in predictions.scored]
     if len(by_condition) > 1:
-        scores["modality confusion"] = modality_confusion(by_condition, truth, labels, names)
+        scores["modality confusion"] = _modality_confusion(by_condition, truth, labels, names)
     failed = sorted(predictions.failed.items())
     scores["failed"] = [{"clip": clips.name(index), "error": why} for index, why in failed]
     notes = [predictions.notes[index] for index in predictions.scored]
@@ -240,10 +240,10 @@ def _chance(truth: np.ndarray, visible: np.ndarray) -> dict[str, float]:
     """
     sung = truth[:, world.KINDS["matched"]].any(1)
     by_video = float((1 / visible[sung]).mean()) if sung.any() else float("nan")
-    return {VIDEO_ONLY: by_video, AUDIO_ONLY: 1 / len(world.SHAPES)}
+    return {_VIDEO_ONLY: by_video, _AUDIO_ONLY: 1 / len(world.SHAPES)}
 
 
-def modality_confusion(
+def _modality_confusion(
     logits: dict[str, np.ndarray], truth: np.ndarray, labels: Sequence[str], names: Sequence[str]
 ) -> dict:
     """Count clips that become wrong, or right, when a second modality is added.
@@ -256,16 +256,16 @@ def modality_confusion(
 
     def listed(chosen: np.ndarray, alone: str) -> list[dict]:
         return [
-            {"clip": names[i], alone: best[alone][i], BOTH: best[BOTH][i]}
+            {"clip": names[i], alone: best[alone][i], _BOTH: best[_BOTH][i]}
             for i in np.flatnonzero(chosen)
         ]
 
     return {
         f"{added} added": {
-            "became wrong": listed(right[alone] & ~right[BOTH], alone),
-            "became right": listed(~right[alone] & right[BOTH], alone),
+            "became wrong": listed(right[alone] & ~right[_BOTH], alone),
+            "became right": listed(~right[alone] & right[_BOTH], alone),
         }
-        for added, alone in (("video", AUDIO_ONLY), ("audio", VIDEO_ONLY))
+        for added, alone in (("video", _AUDIO_ONLY), ("audio", _VIDEO_ONLY))
     }
 
 

@@ -18,11 +18,11 @@ from mbt_lite.model.label_heads import Head, probabilities, ranked
 from mbt_lite.paths import replacing, write_text
 from mbt_lite.plot.style import data_uri, render
 
-UNBROKEN = "\N{NON-BREAKING HYPHEN}"
-HARDEST = 12  # clips with a frame
-LONGEST = 200  # rows of a list of clips; scores.json has all
-COMPARED = 40  # classes in the figure that compares the modalities
-CONFUSED = 15  # pairs of labels
+_UNBROKEN = "\N{NON-BREAKING HYPHEN}"
+_HARDEST = 12  # clips with a frame
+_LONGEST = 200  # rows of a list of clips; scores.json has all
+_COMPARED = 40  # classes in the figure that compares the modalities
+_CONFUSED = 15  # pairs of labels
 
 
 class Predictions(NamedTuple):
@@ -66,7 +66,7 @@ def _page(name: str, scores: dict, predictions: Predictions, command: str) -> st
         name=name,
         scores={"caution": None, "modality confusion": {}} | scores,
         command=command,
-        longest=LONGEST,
+        longest=_LONGEST,
         headline=_headline(scores, list(predictions.logits)),
         chance=[f"{value:.3f} by the {name}" for name, value in chances if value],
         per_class=per_class,
@@ -81,7 +81,7 @@ def _page(name: str, scores: dict, predictions: Predictions, command: str) -> st
 def _headline(scores: dict, conditions: list[str]) -> list[dict]:
     """A row for each metric, a column for each condition."""
     return [
-        {"": name.replace("-", UNBROKEN)} | {c: _number(scores[c].get(name)) for c in conditions}
+        {"": name.replace("-", _UNBROKEN)} | {c: _number(scores[c].get(name)) for c in conditions}
         for name in scores[conditions[0]]
     ]
 
@@ -104,9 +104,9 @@ def _best_first(per_class: dict[str, dict]) -> list[tuple[str, dict]]:
 
 def _compared(per_class: dict[str, dict]) -> dict:
     """A figure of each class with both modalities and with each one alone."""
-    rows, half = _best_first(per_class), COMPARED // 2
+    rows, half = _best_first(per_class), _COMPARED // 2
     words = f"All {len(rows)} classes that a clip has"
-    if len(rows) > COMPARED:
+    if len(rows) > _COMPARED:
         words = f"The {half} best and the {half} worst of {len(rows)} classes"
         rows = rows[:half] + rows[-half:]
     labels = [label for label, _ in rows]
@@ -129,7 +129,7 @@ def _confused(predictions: Predictions) -> tuple[list[dict], int]:
             wrong |= {int(i)} if len(true) else set()
     rows = [
         {"true": true, "first answer": answer, "clips": count}
-        for (true, answer), count in pairs.most_common(CONFUSED)
+        for (true, answer), count in pairs.most_common(_CONFUSED)
     ]
     return rows, len(wrong)
 
@@ -138,7 +138,7 @@ def _hardest(predictions: Predictions) -> list[dict]:
     """The clips with the highest cross entropy: a frame, the labels and the answers of each."""
     costs = metrics.cross_entropy(predictions.main, predictions.truth, predictions.heads)
     cards = []
-    for row in np.argsort(-costs, kind="stable")[:HARDEST]:
+    for row in np.argsort(-costs, kind="stable")[:_HARDEST]:
         number = predictions.scored[row]
         answers = {
             name: _top(logits[row], predictions) for name, logits in predictions.logits.items()

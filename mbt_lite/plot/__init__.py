@@ -50,8 +50,6 @@ from mbt_lite.plot.maps import (
 from mbt_lite.plot.scores import bars, bars_alt, compare_bars, curves, curves_alt
 from mbt_lite.plot.style import COLORS, CYCLE, save
 from mbt_lite.plot.training import (
-    cost,
-    cost_alt,
     samples,
     samples_alt,
     scrubber,
@@ -66,7 +64,7 @@ __all__ = [
     "ATTENTION_MAP", "AUDIO_MAP", "CHANGE_MAP", "COLORS", "CYCLE", "attention", "attention_alt",
     "attention_on_frames", "attention_on_frames_alt", "attention_on_spectrogram",
     "attention_on_spectrogram_alt", "bars", "bars_alt", "compare_bars", "conditions",
-    "conditions_alt", "cost", "cost_alt", "curves", "curves_alt", "deletion", "deletion_alt",
+    "conditions_alt", "curves", "curves_alt", "deletion", "deletion_alt",
     "doctor", "doctor_alt", "effects", "effects_alt", "faithfulness",
     "faithfulness_alt", "film", "flow", "flow_alt", "front_end_match", "front_end_match_alt",
     "front_end_recovery", "front_end_recovery_alt", "perturbations", "perturbations_alt",

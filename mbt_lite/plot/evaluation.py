@@ -21,10 +21,10 @@ from mbt_lite.plot.style import (
     shortened,
 )
 
-MARKS = {"audio only": ("^", -0.22), "video only": ("s", 0.22)}  # and how far below the row
-LETTERS = 30  # of a label
-TIED, BEHIND = CYCLE[2], CYCLE[0]
-FAR = 2.0  # nats behind the best, where the color scale ends
+_MARKS = {"audio only": ("^", -0.22), "video only": ("s", 0.22)}  # and how far below the row
+_LETTERS = 30  # of a label
+_TIED, _BEHIND = CYCLE[2], CYCLE[0]
+_FAR = 2.0  # nats behind the best, where the color scale ends
 
 
 def conditions(labels: Sequence[str], scores: Mapping[str, Sequence[float]]) -> Axes:
@@ -36,12 +36,12 @@ def conditions(labels: Sequence[str], scores: Mapping[str, Sequence[float]]) -> 
     values, heights = np.array([*scores.values()]), np.arange(len(labels))
     ax.hlines(heights, values.min(0), values.max(0), color=FAINT, lw=2.2, zorder=1)
     for name, row in scores.items():
-        mark, shift = MARKS.get(name, ("o", 0.0))
+        mark, shift = _MARKS.get(name, ("o", 0.0))
         color = COLORS.get(name, COLORS["both"])
         ax.scatter(row, heights + shift, s=26, marker=mark, color=color, label=name, zorder=2)
     ax.set(xlim=(-0.03, 1.03), xlabel="average precision")
     grid_lines(ax, "x")
-    name_rows(ax, [shortened(label, LETTERS) for label in labels])
+    name_rows(ax, [shortened(label, _LETTERS) for label in labels])
     place = {"loc": "outside upper center", "handletextpad": 0.1, "columnspacing": 1.2}
     handles = ax.get_legend_handles_labels()
     ax.figure.legend(*handles, ncols=len(scores), **place, **LEGEND)
@@ -70,7 +70,7 @@ def front_end_match(result) -> Figure:
     nats, precision = figure.subplots(1, 2, sharey=True)
     best = result.best.log_likelihood
     for place, row in enumerate(result.rows):
-        color, face = (TIED, TIED) if row.within_ci else (BEHIND, "white")
+        color, face = (_TIED, _TIED) if row.within_ci else (_BEHIND, "white")
         low, high = row.gap_ci95
         nats.plot([best - high, best - low], [place, place], color=color, lw=2.2, alpha=0.6)
         for ax, score in ((nats, row.log_likelihood), (precision, row.mean_average_precision)):
@@ -86,8 +86,8 @@ def front_end_match(result) -> Figure:
     finish(precision, None)
     dot = {"marker": "o", "ms": 5.5, "ls": "none"}
     handles = [
-        Line2D([], [], color=TIED, label="not told apart from the first", **dot),
-        Line2D([], [], color=BEHIND, mfc="white", label="behind it", **dot),
+        Line2D([], [], color=_TIED, label="not told apart from the first", **dot),
+        Line2D([], [], color=_BEHIND, mfc="white", label="behind it", **dot),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, **LEGEND)
     return figure
@@ -120,7 +120,7 @@ def front_end_recovery(trials) -> Figure:
     ax = new_figure(0.3 * len(names) + 3.6, 0.3 * len(trials) + 2.2).subplots()
     nats = np.array([[_row(trial, name).log_likelihood for name in names] for trial in trials])
     behind = nats.max(1, keepdims=True) - nats
-    image = ax.imshow(behind, cmap="magma_r", vmin=0, vmax=FAR, aspect="auto")
+    image = ax.imshow(behind, cmap="magma_r", vmin=0, vmax=_FAR, aspect="auto")
     for y, trial in enumerate(trials):
         for x, row in enumerate(_row(trial, name) for name in names):
             if row.within_ci:
@@ -129,7 +129,7 @@ def front_end_recovery(trials) -> Figure:
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.set_yticks(range(len(trials)), [trial.hidden for trial in trials])
     ax.set(xlabel="front end in the test", ylabel="hidden front end")
-    add_colorbar(ax, image, f"nats behind the best\n({FAR:g} or more: dark)")
+    add_colorbar(ax, image, f"nats behind the best\n({_FAR:g} or more: dark)")
     return finish(ax, "Which front end matching finds").figure
 
 

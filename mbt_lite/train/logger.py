@@ -21,7 +21,7 @@ from mbt_lite.paths import write_text
 from mbt_lite.train import sharding
 
 Row = dict[str, Any]
-FORMATS = {  # of values on the progress line
+_FORMATS = {  # of values on the progress line
     "loss": "loss {:.4g}",
     "clips_per_s": "{:.4g} clips/s",
     "waiting": "waiting {:.0%}",
@@ -91,7 +91,7 @@ class MetricLogger:
             self.board.close()
 
     def _show_latest(self) -> None:
-        parts = [text.format(self.latest[k]) for k, text in FORMATS.items() if k in self.latest]
+        parts = [text.format(self.latest[k]) for k, text in _FORMATS.items() if k in self.latest]
         score = next((k for k in ("mAP", "action top-1") if k in self.latest), None)
         parts[1:1] = [f"{score} {self.latest[score]:.3f}"] if score else []
         self.bar.set_postfix_str(", ".join(parts))

@@ -46,7 +46,7 @@ class Run(NamedTuple):
 
 
 @dataclass(frozen=True)
-class TrainContext:
+class _TrainContext:
     """Everything that a run works with, except its state."""
 
     experiment: Experiment
@@ -97,7 +97,7 @@ def fit(
 
 def _setup(
     experiment: Experiment, folder: Path, stack: contextlib.ExitStack, live, quiet: bool
-) -> tuple[TrainContext, State, dict]:
+) -> tuple[_TrainContext, State, dict]:
     """(`TrainContext`, the state to start from, the JSON that was saved with it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
     resolved = resolve(experiment)
@@ -124,7 +124,7 @@ def _setup(
     steps = int(state.step), config.steps
     logger = MetricLogger(folder, experiment.name, *steps, quiet=quiet, live=live)
     stack.callback(logger.close)
-    context = TrainContext(
+    context = _TrainContext(
         experiment, source, folder, mesh, loader, compiled, validation, checkpoints, logger,
         Signals(),
     )  # fmt: skip
@@ -137,7 +137,7 @@ def _tell(sentence: str) -> None:
         tqdm.write(sentence, file=sys.stderr)
 
 
-def _loop(context: TrainContext, state: State, about: dict) -> tuple[State, bool]:
+def _loop(context: _TrainContext, state: State, about: dict) -> tuple[State, bool]:
     """(the state at the end, whether training has finished).
 
     After each step: validate, save, stop if asked to, train, log.
@@ -176,7 +176,7 @@ def _loop(context: TrainContext, state: State, about: dict) -> tuple[State, bool
             context.logger.add(step, meter.row())
 
 
-def _next_batch(context: TrainContext, meter: Meter) -> tuple[dict, list[str]]:
+def _next_batch(context: _TrainContext, meter: Meter) -> tuple[dict, list[str]]:
     """The next batch on the devices, and the names of its clips."""
     with meter.waiting():
         batch = next(context.loader)
@@ -188,7 +188,7 @@ def _is_due(step: int, every: int, last: bool) -> bool:
     return last or bool(every and step and step % every == 0)
 
 
-def _validate(context: TrainContext, state: State, step: int) -> tuple[float | None, bool]:
+def _validate(context: _TrainContext, state: State, step: int) -> tuple[float | None, bool]:
     """(the score that ranks states, or None; whether to stop), after one validation."""
     if context.validation is None:
         return None, False
@@ -208,7 +208,7 @@ def _validate(context: TrainContext, state: State, step: int) -> tuple[float | N
 
 
 def _report_nonfinite(
-    context: TrainContext, step: int, names: list[str], metrics: dict, skipped: int
+    context: _TrainContext, step: int, names: list[str], metrics: dict, skipped: int
 ) -> None:
     """Write the clips of the batch to a file; ValueError where no more steps may be skipped."""
     path = context.folder / f"nonfinite_{step:06d}_{jax.process_index()}.json"
@@ -226,7 +226,7 @@ def _report_nonfinite(
     _tell(f"step {step}: the loss is non-finite (NaN or inf); skipped ({skipped} of {allowed}).")
 
 
-def _classifier(context: TrainContext, state: State) -> Classifier:
+def _classifier(context: _TrainContext, state: State) -> Classifier:
     """The classifier with the averaged weights, without auxiliary classes."""
     experiment, source = context.experiment, context.source
     count = len(source.labels) - source.num_auxiliary_classes  # without the auxiliary ones
@@ -239,7 +239,7 @@ def _classifier(context: TrainContext, state: State) -> Classifier:
     return Classifier(model, params | {"head": head}, experiment.clip, labels, card, heads)
 
 
-def _finish(context: TrainContext, classifier: Classifier) -> None:
+def _finish(context: _TrainContext, classifier: Classifier) -> None:
     """Write the model, the curves and the card with the scores of the test split."""
     experiment, folder, rows = context.experiment, context.folder, context.logger.rows
     scores = _test(context, classifier)
@@ -252,7 +252,7 @@ def _finish(context: TrainContext, classifier: Classifier) -> None:
     write_text(folder / "README.md", card)
 
 
-def _test(context: TrainContext, classifier: Classifier) -> dict | None:
+def _test(context: _TrainContext, classifier: Classifier) -> dict | None:
     """Scores of the test split, which the model's card shows; None where there is no such split."""
     data, count = context.experiment.data, context.config.test_clips or None
     if data.test is None and not data.holdout:

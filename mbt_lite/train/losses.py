@@ -13,7 +13,7 @@ from jaxtyping import Float, Num
 
 from mbt_lite.model.mbt import Output, mean_of
 
-TINY = 1e-8  # so that a batch of padding only has a mean
+_TINY = 1e-8  # so that a batch of padding only has a mean
 
 
 def clip_losses(
@@ -90,7 +90,7 @@ def weighted_mean(
     """
     mask = jnp.ones_like(values) if mask is None else mask
     clips = mask.sum() if clips is None else clips
-    return (values * mask).sum() / (clips + TINY)
+    return (values * mask).sum() / (clips + _TINY)
 
 
 def l2_penalty(params) -> Float[Array, ""]:

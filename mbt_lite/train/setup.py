@@ -17,14 +17,14 @@ from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
 from mbt_lite.paths import write_text
 
-FREE = (  # settings that may change when a run is resumed: its weights stay the same
+_FREE = (  # settings that may change when a run is resumed: its weights stay the same
     "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
     "best samples shards remat skip_nonfinite"
 ).split()
 
 
 @dataclass(frozen=True)
-class ResolvedExperiment:
+class _ResolvedExperiment:
     """An experiment whose data is open, whose classes are counted and whose steps are known."""
 
     experiment: Experiment
@@ -67,7 +67,7 @@ class ResolvedExperiment:
         return {name: params[name] if fits(name) else value for name, value in fresh.items()}
 
 
-def resolve(experiment: Experiment) -> ResolvedExperiment:
+def resolve(experiment: Experiment) -> _ResolvedExperiment:
     """The experiment as it runs: its data opened, its classes counted, its steps known.
 
     A model to start from brings its geometry and its front end; dropout and number type are the
@@ -94,7 +94,7 @@ def resolve(experiment: Experiment) -> ResolvedExperiment:
     model_config = replace(experiment.model, classes=len(source.labels))
     experiment = replace(experiment, model=model_config, train=train)
     validation = open_split("validation", clips=train.evaluate_clips)
-    return ResolvedExperiment(experiment, source, validation, model)
+    return _ResolvedExperiment(experiment, source, validation, model)
 
 
 def _head(head: dict, classes: int, keep: bool) -> dict:
@@ -129,7 +129,7 @@ def write_experiment(experiment: Experiment, folder: Path) -> None:
 def _fixed(experiment: Experiment) -> Experiment:
     """The experiment without the settings that may change when a run is resumed."""
     defaults = TrainConfig()
-    train = replace(experiment.train, **{name: getattr(defaults, name) for name in FREE})
+    train = replace(experiment.train, **{name: getattr(defaults, name) for name in _FREE})
     data = replace(experiment.data, workers=0)
     return replace(experiment, train=train, data=data)
 

@@ -33,7 +33,7 @@ class Sample(NamedTuple):
     said: list[tuple[str, float]]  # the likeliest labels with their probabilities
 
 
-class ValidationResult(NamedTuple):
+class _ValidationResult(NamedTuple):
     """The scores of a validation, and some of its clips."""
 
     scores: dict[str, float]
@@ -62,7 +62,7 @@ class Validation:
 
     def __call__(
         self, params: dict, signals: Signals, progress: Progress = silent
-    ) -> ValidationResult | None:
+    ) -> _ValidationResult | None:
         """Scores and samples of the parameters; None where it was interrupted."""
         self.loader.restore(self.start)
         shown, stopped = [], False  # the first clips of this process, with a frame
@@ -96,7 +96,7 @@ class Validation:
             raise ValueError("none of the validation clips could be read.")
         first = list(zip(shown, outputs, strict=False))[: self.samples]
         samples = [self._sample(*clip, output) for clip, output in first if output["mask"]]
-        return ValidationResult(self._scores(valid), samples)
+        return _ValidationResult(self._scores(valid), samples)
 
     def _frames(self, batch: dict) -> np.ndarray | list[None]:
         """A frame from the middle of each clip's first window, or None where there is no video."""
