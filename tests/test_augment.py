@@ -127,10 +127,8 @@ def test_one_sampling_equals_scaling_then_cropping_then_flipping(scaled):
 def test_no_pixel_of_the_padding_is_ever_seen():
     """The padding is white and the video black, so a leak of any share would be bright."""
     valid_size = np.array([[16, 16], [12, 28], [13, 19], [0, 0]], np.int32)  # one without video
-    valid_size = np.maximum(valid_size, 1)
-    inside = (np.arange(H)[:, None] < valid_size[:, :1, None]) & (
-        np.arange(W) < valid_size[:, 1:, None]
-    )
+    shown = np.maximum(valid_size, 1)
+    inside = (np.arange(H)[:, None] < shown[:, :1, None]) & (np.arange(W) < shown[:, 1:, None])
     rgb = np.broadcast_to(
         np.where(inside, 0, 255).astype(np.uint8)[:, None, ..., None], noise().shape
     )

@@ -184,12 +184,12 @@ def match_front_end(
 
 def match_front_end_waves(
     classifier: Classifier,
-    waves: Sequence[np.ndarray],
+    waves: np.ndarray | Sequence[np.ndarray],
     truth: np.ndarray,
     presets: Sequence[str] | None = None,
     *,
     owner: np.ndarray | None = None,
-    frames: Iterable[np.ndarray] | None = None,
+    frames: np.ndarray | Iterable[np.ndarray] | None = None,
     notes: tuple[str, ...] = (),
     quiet: bool = False,
 ) -> FrontEndMatch:
