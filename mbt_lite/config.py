@@ -512,15 +512,13 @@ class TrainConfig:
     evaluate_every: int = 500  # steps; 0: at the end only
     evaluate_clips: int = 200  # of the validation split, the first ones; 0: all
     test_clips: int = 0  # of the test split, the first ones, at the end; 0: all
-    keep_checkpoints: int = 2  # latest saved states that are kept, besides the best one
-    best: str = ""  # score that decides which is best; "": the data's first one
+    keep_checkpoints: int = 2  # latest saved states that are kept
     skip_nonfinite: int = 0  # how many steps with a non-finite loss (NaN or inf) may be skipped
-    samples: int = 8  # validation clips that are drawn with the model's predictions; 0: none
 
     def __post_init__(self):
         positive = "steps batch accumulate shards log_every save_every keep_checkpoints"
         require_at_least(self, 1, positive.split(), "train.")
-        counts = "epochs warmup evaluate_every evaluate_clips test_clips skip_nonfinite samples"
+        counts = "epochs warmup evaluate_every evaluate_clips test_clips skip_nonfinite"
         rates = "weight_decay l2 clip_norm"
         require_at_least(self, 0, [*counts.split(), *rates.split()], "train.")
         require(

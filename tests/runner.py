@@ -54,7 +54,6 @@ def experiment(**options):
         optimizer="momentum",
         weight_decay=0.0,
         evaluate_clips=options.evaluate_clips,
-        samples=0,
         keep_checkpoints=options.keep_checkpoints,
         **settings,
     )

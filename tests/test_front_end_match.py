@@ -70,32 +70,6 @@ def test_front_ends_are_ranked_with_statistics_of_the_given_audio(sounds):
         assert row.within_ci == (low <= 0)
 
 
-# --- equivalent front ends ---
-
-
-def test_the_distance_of_two_front_ends_is_the_root_mean_square_of_their_difference(sounds):
-    waves = sounds[0][:3]
-    fronts = [FRONT_ENDS["yamnet"], FRONT_ENDS["linear-mel"]]
-    means, deviations, distances = front_end_match._statistics(
-        untrained(), waves, fronts, quiet=True
-    )
-    specs = [
-        np.stack([features.log_mel(wave / np.float32(32768), front) for wave in waves])
-        for front in fronts
-    ]
-    a, b = ((s - m) / d for s, m, d in zip(specs, means, deviations, strict=True))
-    assert distances[0, 1] == pytest.approx(np.sqrt(np.mean((a - b) ** 2)), rel=1e-5)
-
-
-def test_offsets_under_the_noise_of_every_clip_give_the_same_input_and_are_said_to():
-    noisy = RNG.uniform(-1, 1, (4, 32_000)).astype(np.float32)
-    presets = ("ln-magnitude-1e-10", "ln-magnitude-1e-6", "ln-magnitude-1e-2")
-    truth = np.eye(4, len(front_end_recovery.LABELS))
-    match = match_front_end_waves(untrained(), noisy, truth, presets[:2], quiet=True)
-    assert match.equivalent == (presets[:2],)
-    assert f"whatever the model: {presets[0]}, {presets[1]}." in match.table()
-
-
 # --- ranking -------------------------------------------------------------------------------------
 
 
@@ -249,11 +223,11 @@ def test_a_hidden_front_end_is_found():
     )
     assert [trial.answer for trial in trials] == ["found"] * 2
     assert "2 hidden presets: 2 found" in front_end_recovery.table(trials)
-    ax = plot.front_end_recovery(trials).axes[0]
+    ax = front_end_recovery.figure(trials).axes[0]
     best = [line.get_xdata()[0] for line in ax.lines if line.get_mfc() != "none"]
     across = [label.get_text() for label in ax.get_xticklabels()]
     assert [across[x] for x in best] == ["linear-mel", "lingvo"]
-    assert plot.front_end_recovery_alt(trials).endswith(
+    assert front_end_recovery.figure_alt(trials).endswith(
         "found: linear-mel, lingvo; tied: none; missed: none"
     )
     assert [row["hidden"] for row in json.loads(front_end_recovery.to_json(trials))] == [

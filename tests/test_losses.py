@@ -11,9 +11,9 @@ from test_parity import case, golden, in_scenic_names, under
 
 from mbt_lite.model.mbt import Output
 from mbt_lite.train.losses import (
+    batch_losses,
     clip_losses,
     l2_penalty,
-    total_loss,
     weighted_mean,
 )
 
@@ -76,7 +76,7 @@ def test_a_batch_of_nothing_but_padding_has_no_loss_and_pulls_at_nothing(kind, l
 @pytest.mark.parametrize("kind, smoothing", [("sigmoid", 0.3), ("softmax", 0.1)])
 def test_by_class_token_the_streams_losses_are_averaged_and_not_their_logits(kind, smoothing):
     name = {"sigmoid": "model_multilabel/dict", "softmax": "model_softmax/dict"}[kind]
-    each = total_loss(answers(), soft(), kind, smoothing)
+    each = batch_losses(answers(), soft(), kind, smoothing)["loss"]
     agree(weighted_mean(each, VALUES["mask"]), WANT[name])
 
 
@@ -90,7 +90,10 @@ def test_by_class_token_the_streams_losses_are_averaged_and_not_their_logits(kin
 )
 def test_pooled_otherwise_the_one_answer_of_both_streams_counts(name, labels, kind, smoothing):
     same = dict.fromkeys(("rgb", "spec"), VALUES[labels])
-    agree(weighted_mean(total_loss(answers(), same, kind, smoothing, pool="mean")), WANT[name])
+    agree(
+        weighted_mean(batch_losses(answers(), same, kind, smoothing, pool="mean")["loss"]),
+        WANT[name],
+    )
 
 
 def test_verbs_and_nouns_have_the_mean_of_two_losses_as_scenic_has_it():
@@ -98,7 +101,7 @@ def test_verbs_and_nouns_have_the_mean_of_two_losses_as_scenic_has_it():
     each = clip_losses(logits, labels, "softmax", 0.1, HEADS)
     agree(weighted_mean(each, VALUES["mask"]), WANT["model_multihead/array"])
     apart = {"rgb": labels, "spec": labels[::-1]}
-    each = total_loss(answers(), apart, "softmax", 0.1, HEADS)
+    each = batch_losses(answers(), apart, "softmax", 0.1, HEADS)["loss"]
     agree(weighted_mean(each, VALUES["mask"]), WANT["model_multihead/dict"])
 
 
@@ -112,7 +115,7 @@ def test_means_of_the_parts_of_a_batch_add_up_to_the_mean_of_the_whole(mask):
 def test_the_penalty_is_half_of_scenics_sum_of_squares():
     penalty = l2_penalty(under(VALUES, "l2_params/"))
     agree(2 * penalty, WANT["l2_regularization"])
-    loss = weighted_mean(total_loss(answers(), soft(), "sigmoid", 0.3), VALUES["mask"])
+    loss = weighted_mean(batch_losses(answers(), soft(), "sigmoid", 0.3)["loss"], VALUES["mask"])
     agree(loss + 0.01 * penalty, WANT["model_multilabel/l2_0.01"])
 
 

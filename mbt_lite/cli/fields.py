@@ -55,7 +55,7 @@ RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (
     ),
     ("data.workers", lambda e: not e.data.cache_dir, "--data.cache-dir ''"),
     (
-        "train.evaluate_every train.evaluate_clips train.samples train.best",
+        "train.evaluate_every train.evaluate_clips",
         lambda e: e.data.validation or e.data.holdout,
         "--data.validation or --data.holdout",
     ),

@@ -55,7 +55,6 @@ TRAIN = TrainConfig(
     evaluate_clips=500,
     test_clips=1000,
     keep_checkpoints=1,
-    samples=0,
 )
 
 

@@ -5,7 +5,7 @@ the front end of its training. Each preset is standardized with its own mean and
 given audio, so a gain or the base of a logarithm cancels: it cannot be found and need not be.
 `mbt-lite match-front-end --prove` measures how reliable this is.
 
-    K windows   N clips   C classes   P presets   R resamples   S samples
+    K windows   N clips   C classes   P front ends   R resamples   S samples
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,6 @@ from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import comparable
 
 _RESAMPLES = 500
-_EQUIVALENT = 0.02  # deviations between two spectrograms that count as the same input
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,6 @@ class FrontEndMatch:
     expected: FrontEnd  # what the model was loaded with
     clips: int
     classes: int  # those with a positive clip, over which the mAP is
-    equivalent: tuple[tuple[str, ...], ...]  # groups of presets that give the same input here
     notes: tuple[str, ...] = ()  # clips that were left out
 
     @property
@@ -119,8 +117,6 @@ class FrontEndMatch:
             sentences.append(f"The mAP prefers {top.label}; the two measures disagree.")
         if self.clips < 30:
             sentences.append("So few clips make the intervals too narrow; give 30 or more.")
-        for group in self.equivalent:
-            sentences.append(f"The same input here, whatever the model: {', '.join(group)}.")
         return [*sentences, *(f"note: {note}" for note in self.notes)]
 
 
@@ -199,9 +195,11 @@ def match_front_end_waves(
     `frames` uint8 [T, H, W, 3] of each window are needed if the model has a video stream.
     """
     fronts = [features.front_end(name) for name in presets or features.FRONT_ENDS]
-    means, deviations, distances = _statistics(classifier, waves, fronts, quiet)
-    measured = zip(fronts, means, deviations, strict=True)
-    tried = [(replace(front, mean=float(m), std=float(d)), True) for front, m, d in measured]
+    waves = [wave / np.float32(32768) if wave.dtype == np.int16 else wave for wave in waves]
+    tried = []
+    for front in tqdm(fronts, "statistics", unit="front end", disable=quiet):
+        mean, std = features.statistics(waves, front)
+        tried.append((replace(front, mean=mean, std=std), True))
     tried += [(front, False) for front in _stored(classifier, fronts)]
     owner = range(len(waves)) if owner is None else owner.tolist()
     logits = _logits(classifier, waves, frames, owner, [front for front, _ in tried], quiet)
@@ -210,7 +208,6 @@ def match_front_end_waves(
         expected=classifier.clip_config.front_end,
         clips=len(truth),
         classes=int(truth.any(0).sum()),
-        equivalent=_groups([front.name for front in fronts], distances),
         notes=notes,
     )
 
@@ -220,32 +217,6 @@ def _stored(classifier: Classifier, fronts: Sequence[FrontEnd]) -> list[FrontEnd
     candidates = [features.FRONT_ENDS["linear-mel"], classifier.clip_config.front_end]
     names = [front.name for front in fronts]
     return [front for front in dict.fromkeys(candidates) if front.name in names]
-
-
-def _spec(classifier: Classifier, wave: np.ndarray, front: FrontEnd) -> np.ndarray:
-    """The spectrogram [N, M] of one window, not standardized."""
-    if wave.dtype == np.int16:
-        wave = wave / np.float32(32768)
-    return features.log_mel(wave, front)[: classifier.clip_config.spec_frames]
-
-
-def _statistics(classifier, waves, fronts, quiet: bool):
-    """Mean [P] and deviation [P] of every preset, and the distance [P, P] of any two.
-
-    The distance is the root mean square of the difference of both, standardized; it follows from
-    their correlation.
-    """
-    count, total, products = 0, 0.0, 0.0
-    for wave in tqdm(waves, "statistics", unit="window", disable=quiet):
-        specs = [_spec(classifier, wave, front).ravel() for front in fronts]
-        values = np.stack(specs).astype(np.float64)  # [P, numbers in a spectrogram]
-        count += values.shape[1]
-        total, products = total + values.sum(1), products + values @ values.T
-    means = total / count
-    covariance = products / count - np.outer(means, means)
-    deviations = np.sqrt(covariance.diagonal())
-    correlation = covariance / np.outer(deviations, deviations)
-    return means, deviations, np.sqrt(np.maximum(2 - 2 * correlation, 0))
 
 
 def _logits(classifier, waves, frames, owner, fronts, quiet: bool) -> np.ndarray:
@@ -259,10 +230,12 @@ def _logits(classifier, waves, frames, owner, fronts, quiet: bool) -> np.ndarray
                 yield clip, rgb, wave
                 progress.update()
 
+    length = classifier.clip_config.spec_frames
+
     def apply(rows: dict) -> np.ndarray:
         logits = []
         for front in fronts:
-            spec = np.stack([_spec(classifier, wave, front) for wave in rows["spec"]])
+            spec = np.stack([features.log_mel(wave, front)[:length] for wave in rows["spec"]])
             clip = features.normalize(rows["rgb"], spec, front)
             clip = clip._replace(rgb=None) if frames is None else clip
             logits.append(classifier.logits(clip))
@@ -297,14 +270,3 @@ def _gap_ci95(scores: np.ndarray, resampled: np.ndarray) -> list[tuple[float, fl
     gaps = resampled[scores.argmax()] - resampled
     low, high = np.percentile(gaps, (2.5, 97.5), axis=1)
     return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
-
-
-def _groups(names: Sequence[str], distances: np.ndarray) -> tuple[tuple[str, ...], ...]:
-    """Groups of presets within `EQUIVALENT` of the first of their group."""
-    groups, remaining = [], list(range(len(names)))
-    while remaining:
-        first = remaining[0]
-        near = [i for i in remaining if distances[first, i] < _EQUIVALENT or i == first]
-        remaining = [i for i in remaining if i not in near]
-        groups.append(tuple(names[i] for i in near))
-    return tuple(group for group in groups if len(group) > 1)

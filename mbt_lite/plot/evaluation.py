@@ -13,7 +13,6 @@ from mbt_lite.plot.style import (
     FAINT,
     INK,
     LEGEND,
-    add_colorbar,
     finish,
     grid_lines,
     name_rows,
@@ -24,7 +23,6 @@ from mbt_lite.plot.style import (
 _MARKS = {"audio only": ("^", -0.22), "video only": ("s", 0.22)}  # and how far below the row
 _LETTERS = 30  # of a label
 _TIED, _BEHIND = CYCLE[2], CYCLE[0]
-_FAR = 2.0  # nats behind the best, where the color scale ends
 
 
 def conditions(labels: Sequence[str], scores: Mapping[str, Sequence[float]]) -> Axes:
@@ -109,40 +107,3 @@ def front_end_match_alt(result) -> str:
         parts.append(f"next {first.label} with {first.log_likelihood:.2f}")
         parts.append(f"last {last.label} with {last.log_likelihood:.2f}")
     return "; ".join(parts)
-
-
-def front_end_recovery(trials) -> Figure:
-    """Draw `front_end_recovery.Trial`s: how far behind the best a model answers, by the front end
-    of its training (rows) and that of the test (columns). A dot marks the best, a ring its ties.
-    """
-    own = [r.front_end.name for r in trials[0].match.rows if r.own_statistics]
-    names = list(dict.fromkeys([*(trial.hidden for trial in trials), *own]))
-    ax = new_figure(0.3 * len(names) + 3.6, 0.3 * len(trials) + 2.2).subplots()
-    nats = np.array([[_row(trial, name).log_likelihood for name in names] for trial in trials])
-    behind = nats.max(1, keepdims=True) - nats
-    image = ax.imshow(behind, cmap="magma_r", vmin=0, vmax=_FAR, aspect="auto")
-    for y, trial in enumerate(trials):
-        for x, row in enumerate(_row(trial, name) for name in names):
-            if row.within_ci:
-                face = INK if row is trial.match.best else "none"
-                ax.plot(x, y, "o", mec=INK, mfc=face, ms=6)
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(trials)), [trial.hidden for trial in trials])
-    ax.set(xlabel="front end in the test", ylabel="hidden front end")
-    add_colorbar(ax, image, f"nats behind the best\n({_FAR:g} or more: dark)")
-    return finish(ax, "Which front end matching finds").figure
-
-
-def front_end_recovery_alt(trials) -> str:
-    """A sentence that lists the front ends that were found, tied and missed."""
-    parts = [f"{len(trials)} front ends hidden in small models"]
-    for answer in ("found", "tied", "missed"):
-        names = [trial.hidden for trial in trials if trial.answer == answer]
-        parts.append(f"{answer}: {', '.join(names) or 'none'}")
-    return "; ".join(parts)
-
-
-def _row(trial, name: str):
-    """The row of a front end with the statistics of the clips."""
-    rows = (row for row in trial.match.rows if row.own_statistics)
-    return next(row for row in rows if row.front_end.name == name)

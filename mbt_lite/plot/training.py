@@ -1,7 +1,7 @@
 """Plot trainings: the log of one run, single predictions, many models compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -69,11 +69,19 @@ def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     return {title: keys for title, keys in panels.items() if keys}
 
 
-def samples(clips: Sequence) -> Figure:
-    """Figure of validation clips: a frame of each, its true labels, and the model's answer.
+class Sample(NamedTuple):
+    """A clip and a model's answer."""
 
-    Correct labels of the answer have a tick. A clip has `frame` (uint8 [H, W, 3] or None), `truth`
-    (labels) and `said` (labels with probabilities, the most probable first).
+    name: str
+    frame: np.ndarray | None  # uint8 [H, W, 3]; None: there is no video
+    truth: tuple[str, ...]
+    said: list[tuple[str, float]]  # the most probable labels with their probabilities
+
+
+def samples(clips: Sequence[Sample]) -> Figure:
+    """Figure of clips: a frame of each, its true labels, and the model's answer.
+
+    Correct labels of the answer have a tick.
     """
     columns = min(4, len(clips))
     rows = -(-len(clips) // columns)
@@ -93,14 +101,14 @@ def samples(clips: Sequence) -> Figure:
     return figure
 
 
-def samples_alt(clips: Sequence) -> str:
+def samples_alt(clips: Sequence[Sample]) -> str:
     """A sentence for each clip: its true labels, and the model's answer."""
     return " ".join(
         f"True: {', '.join(clip.truth) or 'nothing'}; said: {_answer(clip.said)}." for clip in clips
     )
 
 
-def _caption(clip) -> str:
+def _caption(clip: Sample) -> str:
     truth = "\n".join(clip.truth[:3]) or "no label"
     more = f", {len(clip.truth) - 3} more" if len(clip.truth) > 3 else ""
     answer = [f"→ {label} {p:.0%}{' ✓' * (label in clip.truth)}" for label, p in clip.said]

@@ -2,7 +2,6 @@
 
     state/40/state/            every array of the state at step 40
     state/40/record/           JSON from the caller, and type, shape and checksum of every array
-    state/40/metrics/          the score, where there is one
 
 Orbax writes in the background under a temporary name and renames the folder at the end. It does not
 notice changed bytes of an array; the checksums do.
@@ -11,7 +10,6 @@ notice changed bytes of an array; the checksums do.
 import functools
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -26,9 +24,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-_STATE, _RECORD, _SCORE = "state", "record", "score"
+_STATE, _RECORD = "state", "record"
 _REMOVED = "removed"  # the folder for states to delete
 _DAMAGED = ".damaged"  # the ending of a damaged state's folder
 
@@ -42,7 +39,7 @@ class _Restored(NamedTuple):
 
 
 class RunCheckpoints:
-    """The latest `keep` states of a run, and the one with the highest score.
+    """The latest `keep` states of a run.
 
     Every process of a run calls the same methods in the same order on a folder that all of them
     see. The first process reports problems by `tell`. Call `close` at the end.
@@ -53,17 +50,14 @@ class RunCheckpoints:
         self._leads = jax.process_index() == 0
         self._saving: int | None = None  # the step of the save in progress
         _silence_orbax()
-        best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         if self._leads:
             self._clean()
-            self._drop_damaged_scores()
         _in_any_process(False)  # a barrier: all look at the same folders
         self._reader = ocp.StandardCheckpointHandler()
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-                best_fn=_score,
+                max_to_keep=keep,
                 todelete_subdir=_REMOVED,  # a rename, so that no half state has a final name
                 # Otherwise threads wait for a folder that a full disk does not allow.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
@@ -77,9 +71,7 @@ class RunCheckpoints:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def save(
-        self, step: int, state, about: dict, score: float | None = None, wait: bool = False
-    ) -> None:
+    def save(self, step: int, state, about: dict, wait: bool = False) -> None:
         """Start to save a tree of arrays and JSON; with `wait`, return when it is saved.
 
         The arrays may be donated as soon as this returns. A state that cannot be written, as on a
@@ -92,9 +84,8 @@ class RunCheckpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
         )
-        metrics = {_SCORE: float(score)} if score is not None and math.isfinite(score) else None
         self._saving = step
-        self._report(_attempt(self._manager.save, step, args=items, metrics=metrics, force=True))
+        self._report(_attempt(self._manager.save, step, args=items, force=True))
         if wait:
             self.wait()
 
@@ -204,14 +195,6 @@ class RunCheckpoints:
         for path in (self.folder / _REMOVED, *self.folder.glob("*.orbax-checkpoint-tmp*")):
             shutil.rmtree(path, ignore_errors=True)
 
-    def _drop_damaged_scores(self) -> None:
-        """Delete scores that Orbax could not read at its start; their states stay."""
-        for path in self.folder.glob("*/metrics/metrics"):
-            try:
-                _score(json.loads(path.read_bytes()))
-            except (ValueError, KeyError, TypeError):
-                shutil.rmtree(path.parent)
-
 
 def _read_record(path: Path) -> dict:
     """The JSON of a state; ValueError where it is not as it was written."""
@@ -223,10 +206,6 @@ def _read_record(path: Path) -> dict:
     if zlib.crc32(text.encode()) != checksum:
         raise ValueError("it has changed")
     return json.loads(text)
-
-
-def _score(metrics: dict) -> float:
-    return float(metrics[_SCORE])
 
 
 def _described(tree) -> dict[str, str]:

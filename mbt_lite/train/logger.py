@@ -1,4 +1,4 @@
-"""Log a run: averages and speed, a progress line, metrics.jsonl, TensorBoard, images."""
+"""Log a run: averages and speed, a progress line, metrics.jsonl, TensorBoard, curves."""
 
 import contextlib
 import json
@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
@@ -47,7 +46,6 @@ class MetricLogger:
     ):
         self.path, self.live = folder / "metrics.jsonl", live or live_plot()
         self.leads = jax.process_index() == 0
-        self.figures = folder / "samples"
         self.rows = _read(self.path, step)
         self.latest: Row = {}
         hidden = quiet or not self.leads
@@ -72,14 +70,6 @@ class MetricLogger:
         self._show_latest()
         if self.live:
             self.live(self.rows)
-
-    def draw(self, step: int, figure, name: str) -> None:
-        """Save a figure of this step as samples/NAME_STEP.png, and in TensorBoard."""
-        if self.leads:
-            self.figures.mkdir(exist_ok=True)
-            path = plot.save(figure, self.figures / f"{name}_{step:06d}.png")
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            self.board.add_image(name, pixels, step, dataformats="HWC")
 
     def advance(self) -> None:
         """Count one step on the progress line."""

@@ -79,10 +79,10 @@ def fit(
     stopped. A second Ctrl-C raises KeyboardInterrupt. In a notebook the curves are drawn during
     training; `live` is another function of the rows so far.
 
-    The folder holds `experiment.json`, `metrics.jsonl`, `tensorboard/`, `samples/` (validation
-    clips with the model's predictions), `state/` (Orbax) and, at the end, `model.safetensors` with
-    its card, `README.md` and `curves.png`. ValueError where the folder holds a run with other
-    settings, where the data cannot be used, or where the loss is non-finite (NaN or inf).
+    The folder holds `experiment.json`, `metrics.jsonl`, `tensorboard/`, `state/` (Orbax) and, at
+    the end, `model.safetensors` with its card, `README.md` and `curves.png`. ValueError where the
+    folder holds a run with other settings, where the data cannot be used, or where the loss is
+    non-finite (NaN or inf).
     """
     folder = Path(workdir).absolute()
     with contextlib.ExitStack() as stack:
@@ -148,15 +148,16 @@ def _loop(context: _TrainContext, state: State, about: dict) -> tuple[State, boo
     position = context.loader.state()
     batch = _next_batch(context, meter) if step < config.steps else None
     while True:
-        last, score = step >= config.steps, None
-        if _is_due(step, config.evaluate_every, last) and scored != step and not stopping:
-            score, stopping = _validate(context, state, step)
-            scored = scored if score is None else step
+        last, due = step >= config.steps, stopping
+        score = context.validation and scored != step and not stopping
+        if score and _is_due(step, config.evaluate_every, last):
+            due, stopping = True, not _validate(context, state, step)
+            scored = scored if stopping else step
             meter.restart()
-        due = _is_due(step, config.save_every, last) or stopping or score is not None
+        due |= _is_due(step, config.save_every, last)
         if due and step and saved != step:
             about = {"step": step, "scored": scored, "data": position}
-            context.checkpoints.save(step, state, about, score, wait=last or stopping)
+            context.checkpoints.save(step, state, about, wait=last or stopping)
             saved = step
         if last or stopping:
             return state, last
@@ -188,23 +189,14 @@ def _is_due(step: int, every: int, last: bool) -> bool:
     return last or bool(every and step and step % every == 0)
 
 
-def _validate(context: _TrainContext, state: State, step: int) -> tuple[float | None, bool]:
-    """(the score that ranks states, or None; whether to stop), after one validation."""
-    if context.validation is None:
-        return None, False
+def _validate(context: _TrainContext, state: State, step: int) -> bool:
+    """Log the scores of the validation clips; False: it was interrupted."""
     hidden = context.logger.bar.disable
     with contextlib.nullcontext(silent) if hidden else bar("validation") as progress:
-        result = context.validation(state.weights, context.signals, progress)
-    if result is None:
-        return None, True
-    context.logger.add(step, result.scores)
-    if result.samples and context.logger.leads:
-        context.logger.draw(step, plot.samples(result.samples), "samples")
-    best = context.config.best or next(iter(result.scores))
-    if best not in result.scores:
-        names = ", ".join(result.scores)
-        raise ValueError(f"train.best={best!r} is none of the scores of this data: {names}.")
-    return result.scores[best], False
+        scores = context.validation(state.weights, context.signals, progress)
+    if scores:
+        context.logger.add(step, scores)
+    return scores is not None
 
 
 def _report_nonfinite(

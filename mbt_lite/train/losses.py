@@ -43,39 +43,27 @@ def clip_losses(
     return optax.sigmoid_binary_cross_entropy(logits, labels).sum(1)
 
 
-def stream_losses(
-    output: Output,
-    labels: Mapping[str, Array],
-    kind: str,
-    smoothing: float = 0.0,
-    heads: Mapping | None = None,
-) -> dict[str, Float[Array, " B"]]:
-    """{stream: [B]}: the loss of each stream's logits; modality mixup gives each its own labels."""
-    return {
-        stream: clip_losses(logits, labels[stream], kind, smoothing, heads)
-        for stream, logits in output.stream_logits.items()
-    }
-
-
-def total_loss(
+def batch_losses(
     output: Output,
     labels: Mapping[str, Array],
     kind: str,
     smoothing: float = 0.0,
     heads: Mapping | None = None,
     pool: str = "token",
-) -> Float[Array, " B"]:
-    """The training loss [B].
+) -> dict[str, Float[Array, " B"]]:
+    """{"loss": [B], and "loss_rgb", "loss_spec": [B] of each stream's logits and labels}.
 
-    With class tokens the mean of the streams' losses, not the loss of their mean: each stream
-    learns to classify (Scenic's mbt/model.py). With other pooling there is one vector of logits,
-    and its labels are the mean of the streams'.
+    With class tokens the loss is the mean of the streams' losses, not the loss of their mean: each
+    stream learns to classify (Scenic's mbt/model.py). With other pooling there is one vector of
+    logits, and its labels are the mean of the streams', which differ with modality mixup.
     """
     options = (kind, smoothing, heads)
+    losses = {s: clip_losses(x, labels[s], *options) for s, x in output.stream_logits.items()}
     if pool == "token":
-        return mean_of(stream_losses(output, labels, *options))
-    mean_labels = mean_of({stream: labels[stream] for stream in output.stream_logits})
-    return clip_losses(output.logits, mean_labels, *options)
+        loss = mean_of(losses)
+    else:
+        loss = clip_losses(output.logits, mean_of({s: labels[s] for s in losses}), *options)
+    return {"loss": loss} | {f"loss_{stream}": value for stream, value in losses.items()}
 
 
 def weighted_mean(

@@ -19,7 +19,7 @@ from mbt_lite.paths import write_text
 
 _FREE = (  # settings that may change when a run is resumed: its weights stay the same
     "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
-    "best samples shards remat skip_nonfinite"
+    "shards remat skip_nonfinite"
 ).split()
 
 

@@ -110,7 +110,7 @@ def _compiled_settings(experiment: Experiment) -> Experiment:
     """The experiment without settings that do not change the compiled step, such as its seed."""
     defaults = TrainConfig()
     free = ("epochs", "seed", "log_every", "save_every", "evaluate_every", "evaluate_clips")
-    free += ("test_clips", "keep_checkpoints", "best", "skip_nonfinite", "samples", "shards")
+    free += ("test_clips", "keep_checkpoints", "skip_nonfinite", "shards")
     train = replace(experiment.train, **{name: getattr(defaults, name) for name in free})
     return replace(experiment, name="", data=DataConfig(), start=StartConfig(), train=train)
 
@@ -245,7 +245,5 @@ def _losses(params: dict, batch: dict, key: Array, experiment, labels) -> dict[s
         {"params": params}, as_clip(batch, model), train=True, rngs={"dropout": key}
     )
     heads = label_heads(labels) if config.loss == "softmax" else None
-    arguments = (output, batch["labels"], config.loss, config.label_smoothing, heads)
-    streams = losses.stream_losses(*arguments)
-    loss = losses.total_loss(*arguments, pool=model.pool)
-    return {"loss": loss} | {f"loss_{stream}": value for stream, value in streams.items()}
+    options = (config.loss, config.label_smoothing, heads, model.pool)
+    return losses.batch_losses(output, batch["labels"], *options)
