@@ -9,7 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +58,7 @@ class _TrainContext:
     validation: Validation | None
     checkpoints: RunCheckpoints
     logger: MetricLogger
-    signals: Signals
+    signals: Signals = field(default_factory=Signals)
 
     @property
     def config(self) -> TrainConfig:
@@ -98,7 +98,7 @@ def fit(
 def _setup(
     experiment: Experiment, folder: Path, stack: contextlib.ExitStack, live, quiet: bool
 ) -> tuple[_TrainContext, State, dict]:
-    """(`TrainContext`, the state to start from, the JSON that was saved with it)."""
+    """(the context, the state to start from, the JSON that was saved with it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
     resolved = resolve(experiment)
     experiment, source = resolved.experiment, resolved.source
@@ -124,10 +124,8 @@ def _setup(
     steps = int(state.step), config.steps
     logger = MetricLogger(folder, experiment.name, *steps, quiet=quiet, live=live)
     stack.callback(logger.close)
-    context = _TrainContext(
-        experiment, source, folder, mesh, loader, compiled, validation, checkpoints, logger,
-        Signals(),
-    )  # fmt: skip
+    places = experiment, source, folder, mesh
+    context = _TrainContext(*places, loader, compiled, validation, checkpoints, logger)
     return context, state, restored.about if restored else {}
 
 
