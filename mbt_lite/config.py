@@ -500,7 +500,6 @@ class TrainConfig:
     momentum: float = 0.9
     beta2: float = 0.98  # of AdamW
     weight_decay: float = 0.05  # AdamW: taken off matrices; momentum: added to every gradient
-    l2: float = 0.0  # of half the sum of squares of all matrices, added to the loss
     clip_norm: float = 1.0  # of the whole gradient; 0: not clipped
     ema: float = 0.999  # decay of the averaged weights that evaluation uses; 0: none
     trained: str = "all"  # or head: the backbone is frozen
@@ -519,7 +518,7 @@ class TrainConfig:
         positive = "steps batch accumulate shards log_every save_every keep_checkpoints"
         require_at_least(self, 1, positive.split(), "train.")
         counts = "epochs warmup evaluate_every evaluate_clips test_clips skip_nonfinite"
-        rates = "weight_decay l2 clip_norm"
+        rates = "weight_decay clip_norm"
         require_at_least(self, 0, [*counts.split(), *rates.split()], "train.")
         require(
             0 < self.backbone_rate <= 1,

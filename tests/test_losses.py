@@ -1,19 +1,18 @@
 """What training makes small: Scenic's losses, mixed labels, verbs and nouns, parts of a batch.
 
-Not here: Scenic's weights of single classes, which MBT's recipes leave at one.
+Not here: Scenic's weights of single classes and its L2 penalty, which MBT's recipes do not use.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_parity import case, golden, in_scenic_names, under
+from test_parity import golden, under
 
 from mbt_lite.model.mbt import Output
 from mbt_lite.train.losses import (
     batch_losses,
     clip_losses,
-    l2_penalty,
     weighted_mean,
 )
 
@@ -110,17 +109,3 @@ def test_means_of_the_parts_of_a_batch_add_up_to_the_mean_of_the_whole(mask):
     each = clip_losses(VALUES["logits"], VALUES["multihot"], "sigmoid")
     parts = [weighted_mean(each[i : i + 2], mask[i : i + 2], mask.sum()) for i in (0, 2, 4)]
     agree(sum(parts), weighted_mean(each, mask))
-
-
-def test_the_penalty_is_half_of_scenics_sum_of_squares():
-    penalty = l2_penalty(under(VALUES, "l2_params/"))
-    agree(2 * penalty, WANT["l2_regularization"])
-    loss = weighted_mean(batch_losses(answers(), soft(), "sigmoid", 0.3)["loss"], VALUES["mask"])
-    agree(loss + 0.01 * penalty, WANT["model_multilabel/l2_0.01"])
-
-
-@pytest.mark.parametrize("name", ["fwd_bottleneck_sr", "fwd_vanilla_shared", "fwd_representation"])
-def test_the_penalty_counts_what_has_two_axes_in_scenic(name):
-    config, params, *_ = case(name)
-    theirs = in_scenic_names(params, config).values()
-    agree(l2_penalty(params), sum(np.sum(np.float64(x) ** 2) for x in theirs if x.ndim > 1) / 2)

@@ -5,7 +5,6 @@ B clips   C classes
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -79,18 +78,3 @@ def weighted_mean(
     mask = jnp.ones_like(values) if mask is None else mask
     clips = mask.sum() if clips is None else clips
     return (values * mask).sum() / (clips + _TINY)
-
-
-def l2_penalty(params) -> Float[Array, ""]:
-    """Half the sum of squares of all parameters that have two axes or more in Scenic.
-
-    These are all matrices, class tokens, positions and bottleneck tokens, and the biases of
-    queries, keys and values, which have one row per head there.
-    """
-    squares = jax.tree_util.tree_map_with_path(_square, params)
-    return sum(jax.tree.leaves(squares), jnp.zeros(())) / 2
-
-
-def _square(path, leaf: Array) -> Array:
-    of_heads = jax.tree_util.keystr(path, simple=True, separator="/").endswith("qkv/bias")
-    return (leaf**2).sum() if leaf.ndim > 1 or of_heads else jnp.zeros(())

@@ -209,10 +209,6 @@ def _gradient(params: dict, batch: dict, key: Array, experiment, labels, mesh) -
     else:
         keys = jax.random.split(key, count)
         sums, gradient = _accumulated(gradient_of, _parts(rows, count, mesh), keys)
-    if config.l2:
-        penalty, l2_gradient = jax.value_and_grad(losses.l2_penalty)(trained)
-        sums["loss"] += config.l2 * penalty
-        gradient = jax.tree.map(lambda g, p: g + config.l2 * p, gradient, l2_gradient)
     return sums, gradient
 
 
