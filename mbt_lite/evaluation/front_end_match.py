@@ -150,29 +150,27 @@ def match_front_end(
         raise ValueError("this model has no audio stream, so it has no front end to find.")
     if not isinstance(source, FileSource):
         source = datasets.open_files(source, classifier.labels)
-    clips, waves, notes = {}, [], list(source.notes)
+    config, clips, notes = classifier.clip_config, {}, list(source.notes)
     for index in tqdm(range(len(source)), "decoding", unit="clip", disable=quiet):
         try:
-            windows = source.views(index, classifier.clip_config, views)
+            waves = [view.wave for view in source.views(index, config, views)]
         except (ValueError, OSError) as error:
             notes.append(f"left out: {error}")
             continue
-        if not any(view.wave.any() for view in windows):
+        if any(wave.any() for wave in waves):
+            clips[index] = waves
+        else:
             notes.append(f"left out: {source.file(index)} is silent")
-            continue
-        waves += [view.wave for view in windows]
-        clips[index] = len(windows)
     if not clips:
         raise ValueError("no clip is left to match on; " + "; ".join(notes))
-    has_video = "rgb" in classifier.config.streams
-    every = (view for i in clips for view in source.views(i, classifier.clip_config, views))
+    frames = (view.rgb for index in clips for view in source.views(index, config, views))
     return match_front_end_waves(
         classifier,
-        waves,
+        [wave for waves in clips.values() for wave in waves],
         np.stack([source.targets(index) for index in clips]),
         presets,
-        owner=np.repeat(np.arange(len(clips)), list(clips.values())),
-        frames=(view.rgb for view in every) if has_video else None,
+        owner=np.repeat(np.arange(len(clips)), [len(waves) for waves in clips.values()]),
+        frames=frames if "rgb" in classifier.config.streams else None,
         notes=tuple(notes),
         quiet=quiet,
     )

@@ -52,21 +52,18 @@ def evaluate(
     """Evaluate a model on labeled clips, with both modalities and with each one missing.
 
     `source` is "world:test" (or train, validation), labeled files, see `tables.read`, prepared
-    records or a TFDS data set; `split` names a split of it. Of the data of an experiment the split
-    is a role: test, or validation. `count` takes the first clips only. A file is read in `views`
+    records, a TFDS data set, or the data of an experiment; `split` names a split of it, of an
+    experiment test or validation. `count` takes the first clips only. A file is read in `views`
     windows, evenly spaced, whose logits are averaged, as the paper tests (section 4.2); if the
-    source has a start for it, in one. A stream is missing when it is blanked: black frames, or
-    digital silence. `batch` windows go through the model at once, at most as many as there are
-    clips; padding of the last batch never counts. By default a batch is 8, or 1 for a large model
-    on a CPU, whose cores one clip keeps busy.
+    source has a start for it, in one. A missing stream is black frames, or digital silence. `batch`
+    windows go through the model at once: 8, or 1 for a large model on a CPU, whose cores one clip
+    keeps busy.
 
-    Under each condition: mAP over the classes with a positive, ranked by logits (of a model that
-    was trained with softmax by log-probabilities, see `label_heads.comparable`), and top-1 and
-    top-5, where any true class counts; of labels "verb:..." and "noun:..." top-1 and top-5 of each
-    and of both together, the action; of the micro-world `metrics.world_scores`. Then the average
-    precision of each class, the classes without a positive, how the modalities confuse or help each
-    other (see `modality_confusion`), which files failed and what was unusual. A file that cannot be
-    read does not stop the others.
+    The result has, under each condition, `metrics.label_scores` or, of the micro-world,
+    `metrics.world_scores`; then the average precision of each class, the classes without a clip,
+    how the modalities confuse or help each other, which files failed and what was unusual. Clips
+    are ranked by logits, of a model that was trained with softmax by log-probabilities. A file that
+    cannot be read does not stop the others.
 
     With `folder`, `report.html` and `scores.json` are written, and `answers.jsonl`, from which an
     interrupted evaluation resumes; `command` is what the report tells its readers to type. Raises
@@ -130,10 +127,13 @@ def make_batches(
         yield [key for key, _, _ in rows], {"rgb": np.stack(rgb), "spec": np.stack(spec)}
 
 
-def _read_clips(
-    source: Source, sampling: Sampling, indices: Sequence[int]
-) -> Iterator[tuple[int, Windows | Exception]]:
-    """(index, its windows or the error that reading raised), in order, read ahead in threads."""
+def _windows(
+    source: Source, sampling: Sampling, indices: Sequence[int], failed: dict, notes: dict
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(index, rgb, spec) of each window of these clips, in order, read ahead in threads.
+
+    Errors {index: sentence} and notes {index: sentences} of clips are written to the dictionaries.
+    """
 
     def read(index: int) -> tuple[int, Windows | Exception]:
         try:
@@ -143,7 +143,13 @@ def _read_clips(
 
     threads = min(8, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return iter(grain.MapDataset.source(list(indices)).map(read).to_iter_dataset(options))
+    for index, clip in grain.MapDataset.source(list(indices)).map(read).to_iter_dataset(options):
+        if isinstance(clip, Exception):
+            failed[index] = str(clip)
+            continue
+        notes[index] = clip.notes
+        for rgb, spec in zip(clip.rgb, clip.spec, strict=True):
+            yield index, rgb, spec
 
 
 def _default_batch(config: MBTConfig) -> int:
@@ -165,21 +171,11 @@ def _predict(
         if found := cached.get(clips.key(index)):
             logits[index], notes[index] = found
     remaining = [index for index in range(len(clips)) if index not in notes]
-
-    def windows() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        for index, clip in _read_clips(clips, sampling, remaining):
-            if isinstance(clip, Exception):
-                failed[index] = str(clip)
-                progress.update()
-                continue
-            notes[index] = clip.notes
-            for rgb, spec in zip(clip.rgb, clip.spec, strict=True):
-                yield index, rgb, spec
-
+    windows = _windows(clips, sampling, remaining, failed, notes)
+    apply = partial(_apply, classifier, conditions)
     total = {"total": len(clips), "initial": len(notes)}
     with tqdm(**total, desc=title, unit="clip", disable=quiet) as progress:
-        apply = partial(_apply, classifier, conditions)
-        for index, mean in predict_batches(apply, make_batches(windows(), batch)):
+        for index, mean in predict_batches(apply, make_batches(windows, batch)):
             progress.update()
             if not np.isfinite(mean).all():
                 failed[index] = f"{clips.name(index)}: {_NOT_FINITE}"
