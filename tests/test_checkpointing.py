@@ -2,13 +2,9 @@
 
 import asyncio
 import functools
-import json
-import os
 import re
+import resource
 import shutil
-import socket
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -17,20 +13,9 @@ import pytest
 
 from mbt_lite.train.checkpointing import RunCheckpoints
 
-COMMON = """
-import json, os, pathlib, resource, sys
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mbt_lite.train.checkpointing import RunCheckpoints
-
-def state(step, size=1000):
-    kernel = (jnp.arange(size) * step % 997).reshape(-1, 10).astype(jnp.float32)
-    return {"kernel": kernel, "step": jnp.int32(step)}
-"""
-
 
 def state(step: int, size: int = 1000) -> dict:
-    """What every test saves as the state of a step; COMMON has it, too."""
+    """What every test saves as the state of a step."""
     kernel = (jnp.arange(size) * step % 997).reshape(-1, 10).astype(jnp.float32)
     return {"kernel": kernel, "step": jnp.int32(step)}
 
@@ -80,22 +65,6 @@ def two_states(tmp_path, opened):
 
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def start(program: str, *arguments, devices: int = 1) -> subprocess.Popen:
-    words = [sys.executable, "-c", COMMON + program, *map(str, arguments)]
-    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        words, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment
-    )
-
-
-def output(process: subprocess.Popen) -> tuple[str, str]:
-    """What a program wrote to standard output and standard error."""
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return out, errors
 
 
 # ---- what is saved is restored ----
@@ -263,82 +232,22 @@ def test_the_state_of_another_model_is_refused_and_not_called_damaged(
 
 # ---- no room ----
 
-FILLING = """
-folder, limit = sys.argv[1], int(sys.argv[2])
-noise = jax.random.normal(jax.random.key(0), (12, 300_000))  # which cannot be compressed
-with RunCheckpoints(folder) as checkpoints:
+
+@pytest.mark.full
+def test_training_goes_on_where_a_file_would_be_too_large(tmp_path, opened, messages):
+    noise = jax.random.normal(jax.random.key(0), (12, 300_000))  # which cannot be compressed
+    limits, checkpoints = resource.getrlimit(resource.RLIMIT_FSIZE), opened()
     checkpoints.save(1, state(1), {}, wait=True)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    checkpoints.save(2, {"large": noise}, {}, wait=True)
-    checkpoints.save(3, {f"w{i}": row for i, row in enumerate(noise)}, {})
-    checkpoints.wait()
-    print(*sorted(os.listdir(folder)))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-    checkpoints.save(4, state(4), {})
-    restored = checkpoints.restore(state(1))
-    np.testing.assert_array_equal(restored.state["kernel"], state(4)["kernel"])
-print(*sorted(os.listdir(folder)))
-"""
-
-
-@pytest.mark.slow
-def test_training_goes_on_where_a_file_would_be_too_large(tmp_path):
-    out, errors = output(start(FILLING, tmp_path, 10**5))
-    unsaved = rf"could not be saved in {tmp_path} \(File too large\); that of step 1 stays\."
-    second, third, *listed = out.splitlines()
-    assert re.fullmatch(f"the state of step 2 {unsaved}", second)
-    assert re.fullmatch(f"the state of step 3 {unsaved}", third)
-    assert listed == ["1", "1 4"] and errors == ""
-
-
-# ---- several processes ----
-
-TOGETHER = """
-folder, port, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
-mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-cut, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
-sharded = jax.jit(state, out_shardings={"kernel": cut, "step": whole})
-abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), sharded(1)
-)
-messages, results = [], []
-
-def restored():
-    with RunCheckpoints(folder, tell=messages.append) as checkpoints:
-        try:
-            step, tree, about = checkpoints.restore(abstract)
-        except ValueError as error:
-            return str(error)
-        same = jax.tree.map(lambda a, b: bool((a == b).all()), tree, sharded(step))
-        return [step, about, all(same.values())]
-
-def damage(name):
-    for path in sorted((pathlib.Path(folder) / name).rglob("d/*")) if number == 0 else ():
-        path.write_bytes(path.read_bytes()[:-1])
-
-with RunCheckpoints(folder, tell=messages.append) as checkpoints:
-    assert checkpoints.restore(abstract) is None
-    for step in (1, 2):
-        checkpoints.save(step, sharded(step), {"step": step})
-for name in (None, "2", "1"):
-    if name:
-        damage(name)
-    results.append(restored())
-print(json.dumps({"results": results, "messages": messages}))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_save_together_and_agree_on_what_is_damaged(tmp_path):
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    both = [start(TOGETHER, tmp_path, port, number) for number in range(2)]
-    first, second = (json.loads(output(process)[0].splitlines()[-1]) for process in both)
-    [message] = first["messages"]
-    assert "step 2 in" in message and message.endswith("resuming from step 1.")
-    assert second["messages"] == []
-    for results in (first["results"], second["results"]):
-        assert results[:2] == [[2, {"step": 2}, True], [1, {"step": 1}, True]]
-        assert "can be read" in results[2]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))
+    try:
+        checkpoints.save(2, {"large": noise}, {}, wait=True)
+        checkpoints.save(3, {f"w{i}": row for i, row in enumerate(noise)}, {}, wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for step, message in zip((2, 3), messages, strict=True):
+        unsaved = r"could not be saved in .*state \(File too large\); that of step 1 stays"
+        assert re.match(f"the state of step {step} {unsaved}", message)
+    assert names(tmp_path / "state") == ["1"]
+    checkpoints.save(4, state(4), {}, wait=True)
+    assert_equal(checkpoints.restore(state(1)).state, state(4))
+    assert names(tmp_path / "state") == ["1", "4"]

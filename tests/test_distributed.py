@@ -19,11 +19,11 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def together(workdir, environment, code=0, **options):
-    """What two processes of one run print last."""
+def together(workdir, environment, code=0, **options) -> list[tuple[dict, str]]:
+    """What two processes of one run print last, and what they told."""
     shared = {"port": free_port(), "processes": 2} | options
     both = [begin(workdir, environment, process=number, **shared) for number in range(2)]
-    return [end(process, code)[0] for process in both]
+    return [end(process, code) for process in both]
 
 
 @pytest.mark.slow
@@ -47,12 +47,10 @@ def test_large_parameters_are_cut_over_the_shards_and_small_ones_are_not():
 
 
 @pytest.mark.slow
-def test_two_processes_train_like_one_and_save_together(
-    environment,
-    undisturbed,
-    tmp_path,
+def test_two_processes_train_like_one_and_agree_on_what_is_damaged(
+    environment, undisturbed, tmp_path
 ):
-    first, second = together(tmp_path / "whole", environment)
+    (first, _), (second, _) = together(tmp_path / "whole", environment)
     assert first["digest"] == second["digest"]
     np.testing.assert_allclose(first["losses"], undisturbed["losses"], rtol=1e-5)
     np.testing.assert_allclose(first["sums"], undisturbed["sums"], rtol=1e-4, atol=1e-4)
@@ -60,8 +58,12 @@ def test_two_processes_train_like_one_and_save_together(
     together(tmp_path / "parts", environment, code=75, stop_at=5)
     newest = max(int(path.name) for path in (tmp_path / "parts" / "state").iterdir())
     assert 5 <= newest < 12
-    again, _ = together(tmp_path / "parts", environment)
+    for path in (tmp_path / "parts" / "state" / str(newest)).rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    (again, told), (_, other) = together(tmp_path / "parts", environment)
     assert again == first  # on the same layout bit by bit
+    assert f"the state of step {newest} in" in told and "is damaged" in told
+    assert "is damaged" not in other
     alone, _ = end(begin(tmp_path / "whole", environment))  # one process reads what two wrote
     assert alone["digest"] == first["digest"]
 
