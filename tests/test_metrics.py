@@ -36,20 +36,6 @@ def test_average_precision_is_that_of_scikit_learn_also_with_ties():
         assert average_precision(scores, truth) == pytest.approx(reference(truth, scores), abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    "scores, truth, expected",
-    [
-        ([0.9, 0.8, 0.2, 0.1], [1, 1, 0, 0], 1.0),
-        ([0.9, 0.8, 0.2, 0.1], [0, 1, 0, 1], (1 / 2 + 2 / 4) / 2),
-        ([0.9, 0.8, 0.2, 0.1], [0, 0, 0, 1], 1 / 4),
-        ([0.5, 0.5, 0.5, 0.5], [1, 0, 0, 0], 1 / 4),  # all tied: the share of positives
-        ([0.3], [1], 1.0),
-    ],
-)
-def test_average_precision_is_the_mean_precision_at_each_positive(scores, truth, expected):
-    assert average_precision(np.array(scores), np.array(truth)) == pytest.approx(expected)
-
-
 def test_top_k_is_the_share_of_clips_with_a_true_class_among_their_k_best():
     scores = np.array([[0.1, 0.7, 0.2], [0.6, 0.3, 0.1], [0.2, 0.3, 0.5]])
     truth = np.array([[0, 1, 0], [0, 1, 0], [1, 0, 0]])

@@ -27,15 +27,6 @@ RELEASED = TrainConfig(
     weight_decay=0.0,
     clip_norm=0.0,
 )
-SGD = TrainConfig(  # p - g, but for what a test changes
-    optimizer="momentum",
-    momentum=0.0,
-    learning_rate=1.0,
-    schedule="constant",
-    warmup=0,
-    weight_decay=0.0,
-    clip_norm=0.0,
-)
 VALUES = golden("optimizer")[1]
 VARIANTS = {
     "momentum": {},
@@ -106,25 +97,6 @@ def test_five_updates_are_those_of_scenic(name, settings, monkeypatch):
         want = under(VALUES, f"out/{name}/final/")
         trace = dict(flatten(optax.tree.get(after[-1][1], "trace")))
         same(trace, {leaf.removesuffix("/momentum"): value for leaf, value in want.items()})
-
-
-@pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("norm", [1.0, 2.0])
-def test_a_long_gradient_is_cut_as_a_whole_and_a_short_one_stays(norm, number):
-    gradient = tree(f"grads/{number}/")
-    np.testing.assert_allclose(optax.tree.norm(gradient), VALUES[f"grad_norm/{number}"], rtol=1e-6)
-    zeros = jax.tree.map(jnp.zeros_like, gradient)
-    ((params, _),) = steps(changed(SGD, clip_norm=norm), zeros, [gradient])
-    same(jax.tree.map(jnp.negative, params), tree(f"clipped_{norm}/{number}/"))
-
-
-@pytest.mark.parametrize("kind", ["adamw", "momentum"])
-def test_a_gradient_of_nothing_but_zeros_leaves_no_nan(kind):
-    params = tree("params/")
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    config = changed(SGD, optimizer=kind, clip_norm=1.0, momentum=0.9)
-    *_, (after, _) = steps(config, params, [zeros] * 3)
-    same(after, params, atol=0)
 
 
 # --- averages and norms --------------------------------------------------------------------------
