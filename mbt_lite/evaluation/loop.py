@@ -183,6 +183,7 @@ def _predict(
             logits[index] = mean
             if cache:
                 cache.append(clips.key(index), mean, notes[index])
+        progress.update(len(clips) - progress.n)  # with those that could not be read
     scored = [index for index in range(len(clips)) if index not in failed]
     if not scored:
         first = next(iter(failed.values()))

@@ -26,7 +26,7 @@ class PredictionCache:
     def __init__(self, folder: Path, classifier: Classifier, settings: dict):
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "answers.jsonl"
-        self.header = {"mbt_lite": __version__, "model": fingerprint(classifier)} | settings
+        self.header = {"mbt_lite": __version__, "model": _fingerprint(classifier)} | settings
 
     def read(self, shape: tuple[int, int]) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
         """{key of a clip: (logits [S, C], notes)} of all clips so far; none if there is no file.
@@ -69,7 +69,7 @@ class PredictionCache:
         )
 
 
-def fingerprint(classifier: Classifier) -> str:
+def _fingerprint(classifier: Classifier) -> str:
     """A digest of what decides a classifier's logits: weights, model and clip configs, labels."""
     digest = hashlib.blake2b(digest_size=16)
     configs = [to_dict(classifier.config), to_dict(classifier.clip_config), classifier.labels]
