@@ -475,34 +475,27 @@ class TrainConfig:
     schedule: str = "cosine"  # to zero at the last step; constant
     warmup: float = 500  # steps, or below 1 the share of all steps
     momentum: float = 0.9
-    nesterov: bool = False
     beta2: float = 0.98  # of AdamW
     weight_decay: float = 0.05  # AdamW: taken off matrices; momentum: added to every gradient
-    kernel_decay: float = 0.0  # momentum: share of the learning rate taken off kernels
-    l2: float = 0.0  # of half the sum of squares of all matrices, added to the loss
     clip_norm: float = 1.0  # of the whole gradient; 0: not clipped
     ema: float = 0.999  # decay of the averaged weights that evaluation uses; 0: none
     trained: str = "all"  # or head: the backbone is frozen
     remat: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     shards: int = 1  # devices that share one copy of the parameters (FSDP); divides their number
-    mixup_groups: int = 1  # equal parts of a batch that mix within themselves, see `augment.mixup`
     seed: int = 0
     log_every: int = 50  # steps
     save_every: int = 500  # steps
     evaluate_every: int = 500  # steps; 0: at the end only
     evaluate_clips: int = 200  # of the validation split, the first ones; 0: all
     test_clips: int = 0  # of the test split, the first ones, at the end; 0: all
-    keep_checkpoints: int = 2  # latest saved states that are kept, besides the best one
-    best: str = ""  # score that decides which is best; "": the data's first one
+    keep_checkpoints: int = 2  # latest saved states that are kept
     skip_nonfinite: int = 0  # how many steps with a non-finite loss (NaN or inf) may be skipped
-    samples: int = 8  # validation clips that are drawn with the model's predictions; 0: none
 
     def __post_init__(self):
         limits = {
-            "[1, inf)": "steps batch accumulate shards mixup_groups log_every save_every "
-            "keep_checkpoints",
-            "[0, inf)": "epochs warmup weight_decay kernel_decay l2 clip_norm evaluate_every "
-            "evaluate_clips test_clips skip_nonfinite samples",
+            "[1, inf)": "steps batch accumulate shards log_every save_every keep_checkpoints",
+            "[0, inf)": "epochs warmup weight_decay clip_norm evaluate_every "
+            "evaluate_clips test_clips skip_nonfinite",
             "(0, 1]": "backbone_rate",
             "(0, inf)": "learning_rate",
             "[0, 1)": "label_smoothing momentum beta2 ema",
@@ -511,9 +504,8 @@ class TrainConfig:
         choices |= {"schedule": ("cosine", "constant"), "trained": ("all", "head")}
         _check(self, "train.", limits, **choices)
         _require(
-            self.batch % (self.accumulate * self.mixup_groups) == 0,
-            f"train.batch={self.batch} does not divide into {self.accumulate} parts of "
-            f"{self.mixup_groups} mixup groups.",
+            self.batch % self.accumulate == 0,
+            f"train.batch={self.batch} does not divide into {self.accumulate} parts.",
         )
 
     @property

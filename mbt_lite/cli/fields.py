@@ -23,14 +23,9 @@ def _rules(e: Experiment) -> tuple[tuple[object, str, str], ...]:
         (start.model, "start.rewire", "--start.model"),
         (start.vit, "start.inflate start.bottleneck start.audio_cls", "--start.vit"),
         (not train.epochs, "train.steps", "--train.epochs 0"),
-        (
-            train.optimizer == "momentum",
-            "train.momentum train.nesterov train.kernel_decay",
-            "--train.optimizer momentum",
-        ),
+        (train.optimizer == "momentum", "train.momentum", "--train.optimizer momentum"),
         (train.optimizer == "adamw", "train.beta2", "--train.optimizer adamw"),
         (train.trained == "all", "train.backbone_rate", "--train.trained all"),
-        (augment.mixup, "train.mixup_groups", "--augment.mixup above 0"),
         (augment.color, f"{jitter} augment.hue", "--augment.color above 0"),
         (
             augment.time_masks,
@@ -47,7 +42,7 @@ def _rules(e: Experiment) -> tuple[tuple[object, str, str], ...]:
         (not data.cache_dir, "data.workers", "--data.cache-dir ''"),
         (
             data.validation or data.holdout,
-            "train.evaluate_every train.evaluate_clips train.samples train.best",
+            "train.evaluate_every train.evaluate_clips",
             "--data.validation or --data.holdout",
         ),
         (data.test or data.holdout, "train.test_clips", "--data.test or --data.holdout"),

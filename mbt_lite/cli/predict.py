@@ -210,7 +210,7 @@ class MatchFrontEnd:
         trials = front_end_recovery.prove(self.presets or None)
         print(front_end_recovery.to_json(trials) if self.json else front_end_recovery.table(trials))
         if self.out is not None:
-            plot.save(plot.front_end_recovery(trials), self.out)
+            plot.save(front_end_recovery.figure(trials), self.out)
         return 0
 
 

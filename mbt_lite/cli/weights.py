@@ -132,11 +132,9 @@ class Convert:
 class Cost:
     """Count parameters and operations of a model, and of the same model with other fusion."""
 
-    example: ClassVar[str] = "mbt-lite cost --model as500k-rgb-spec --out cost.png"
+    example: ClassVar[str] = "mbt-lite cost --model as500k-rgb-spec"
 
     model: Model = "as500k-rgb-spec"
-    out: Path | None = None
-    """Also write a figure, a .png: GFLOPs over fusion layer and over bottleneck tokens."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -150,16 +148,7 @@ class Cost:
         for name, way in _ways(config).items():
             cost = model_cost(replace(config, **way))
             print(f"{name:24} {cost.parameters:13,} {cost.gmacs:9,.2f} {cost.gflops:9,.2f}")
-        if self.out is not None:
-            self._draw(config)
         return 0
-
-    def _draw(self, config) -> None:
-        from mbt_lite import plot
-
-        if len(config.streams) < 2:
-            raise ValueError(f"{self.model} has one stream and nothing to fuse; leave out --out.")
-        print(plot.save(plot.cost(config), self.out))
 
 
 def _ways(config) -> dict[str, dict]:
