@@ -15,7 +15,6 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
 
-from mbt_lite.plot.effects import CHANGE_MAP, change_scale
 from mbt_lite.plot.style import (
     COLORS,
     FAINT,
@@ -27,6 +26,7 @@ from mbt_lite.plot.style import (
     signed,
 )
 
+CHANGE_MAP = "PRGn"  # purple falls, green rises; neither is the color of a stream
 ANCHORS = {"spec": 0.0, "rgb": 1.0}  # audio is aligned at the bottom, video at the top
 BOTTLENECK = 0.9  # height for all bottleneck tokens together; the streams have 1
 NODE, HAIRLINE = 0.015, 0.003  # least height of a node and of a band
@@ -39,17 +39,15 @@ TITLES = {
 }
 
 
-def flow(flow, color_by: str = "attention", layer: int | None = None) -> Figure:
+def flow(flow, color_by: str = "attention") -> Figure:
     """A figure of an `explain.Flow`: columns before and after each fused layer, in each a node per
     stream and per bottleneck token, and between them bands as wide as their share of the answer's
     reading.
 
     Bands to and from bottleneck tokens are widened by a factor that the figure names. `color_by`
     "attention" gives a band the color of its source; "cause" colors it by the change of the
-    label's logit when it is cut. With `layer`, the bands of the other layers are faded.
+    label's logit when it is cut.
     """
-    if layer is not None and layer not in flow.layers:
-        raise ValueError(f"layer={layer}: the streams meet in layers {tuple(flow.layers)}.")
     if color_by not in ("attention", "cause"):
         raise ValueError(f"color_by={color_by!r} must be 'attention' or 'cause'.")
     if color_by == "cause" and flow.effect is None:
@@ -57,10 +55,6 @@ def flow(flow, color_by: str = "attention", layer: int | None = None) -> Figure:
     layout = _lay_out(flow)
     ax = new_figure(max(2.1 * len(flow.layers) + 2.6, 6.4), 5.6).subplots()
     (_attention if color_by == "attention" else _cause)(ax, flow, layout)
-    if layer is not None:
-        for band in ax.patches:
-            if not band.get_gid().endswith(f"in layer {layer}"):
-                band.set_alpha(0.07)
     _nodes(ax, flow, layout)
     _axes(ax, flow, layout)
     finish(ax, TITLES[color_by]).tick_params(length=0)
@@ -147,7 +141,9 @@ def _attention(ax: Axes, flow, layout: _Layout) -> None:
 
 def _cause(ax: Axes, flow, layout: _Layout) -> None:
     """Bands in the color of the change when they are cut, large changes on top."""
-    scale, sizes = change_scale(flow.effect), np.nan_to_num(np.abs(flow.effect), nan=-1)
+    sizes = np.nan_to_num(np.abs(flow.effect), nan=-1)
+    reach = max(sizes.max(), 0.01)  # rounding errors are no effects
+    scale = Normalize(-reach, reach)
     for edge in sorted(_edges(flow), key=lambda edge: sizes[edge]):
         _band(ax, flow, layout, edge, **_band_style(-flow.effect[edge], scale))
     edge = _largest(flow, flow.effect)
@@ -242,42 +238,14 @@ def _axes(ax: Axes, flow, layout: _Layout) -> None:
 
 
 def flow_alt(flow) -> str:
-    """Sentences that name the bottleneck token that carries most from stream to stream, the edge
-    with most attention, the edge that changes the label most, and whether these are the same.
+    """Sentences that name the edge with most attention, the edge that changes the label most, and
+    whether these are the same.
     """
     pairs = zip(flow.groups, _shares(flow)[0, : len(flow.streams)], strict=False)
     streams = " and ".join(f"{_share(share)} in the {name}" for name, share in pairs)
     count = len(flow.layers)
     layers = f"{count} fused layer{'s' * (count > 1)}"
-    parts = [
-        f"what the answer reads through {layers}: {streams} before",
-        _carrier(flow, "spec", "rgb"),
-        _carrier(flow, "rgb", "spec"),
-        *_verdict(flow),
-    ]
-    return "; ".join(parts)
-
-
-def _carrier(flow, source: str, target: str) -> str:
-    """Such as "from audio to video most through bottleneck token 2 (1.4 % of the reading)"."""
-    carried = _carried(flow, flow.streams.index(source), flow.streams.index(target))
-    names = [flow.groups[flow.streams.index(stream)] for stream in (source, target)]
-    start = f"from {names[0]} to {names[1]}"
-    if not carried.any():
-        return f"{start} nothing through any bottleneck token"
-    token = len(flow.streams) + int(carried.argmax())
-    return f"{start} most through {flow.groups[token]} ({_share(carried.max())} of the reading)"
-
-
-def _carried(flow, source: int, target: int) -> np.ndarray:
-    """Share [Z] that each bottleneck token reads from one stream and passes to another."""
-    bottlenecks = np.flatnonzero(_bottlenecks(flow))
-    held = passed = np.zeros(len(bottlenecks))
-    for mass in flow.mass:
-        total = np.maximum(mass.sum(1)[bottlenecks], 1e-12)
-        passed = passed + held * mass[bottlenecks, target] / total
-        held = held * mass[bottlenecks, bottlenecks] / total + mass[source, bottlenecks]
-    return passed
+    return "; ".join([f"what the answer reads through {layers}: {streams} before", *_verdict(flow)])
 
 
 def _verdict(flow) -> list[str]:

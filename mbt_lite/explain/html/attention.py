@@ -20,12 +20,11 @@ from mbt_lite.explain.html.page import (
 )
 from mbt_lite.features import View
 from mbt_lite.inference import AttentionMaps, Classifier
-from mbt_lite.plot.audio import pitch
+from mbt_lite.plot.audio import hertz_marks, pitch
 from mbt_lite.plot.maps import (
     IMPORTANCE,
     frame_times,
     gray,
-    hertz_marks,
     palette,
     place,
     unit_of,
