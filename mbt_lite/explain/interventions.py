@@ -104,7 +104,7 @@ def fused_layers(config: MBTConfig) -> tuple[int, ...]:
     return layers
 
 
-def default_interventions(config: MBTConfig, kinds: Sequence[str]) -> tuple[Intervention, ...]:
+def _default_interventions(config: MBTConfig, kinds: Sequence[str]) -> tuple[Intervention, ...]:
     """All knockouts, and each kind on each bottleneck token after each layer that is still read."""
     layers, tokens = fused_layers(config)[:-1], range(config.bottlenecks)
     readers = reversed(config.streams)
@@ -129,7 +129,7 @@ def intervene(
         patch = _bottlenecks(config, classifier.params, batched(classifier, other))
     if operations is None:
         kinds = ("zero", "freeze") if other is None else ("zero", "freeze", "patch")
-        operations = default_interventions(config, kinds)
+        operations = _default_interventions(config, kinds)
     operations = tuple(operations)
     all_edits = [edits(config, operation, patch) for operation in operations]
     logits = operated(classifier, batch, all_edits).logits[:, 0]
@@ -186,10 +186,10 @@ def operated(
 
 @partial(jax.jit, static_argnames="config")
 def _operated(config: MBTConfig, params: dict, prefix: Tokens, all_edits: Edits) -> Output:
-    return jax.vmap(lambda edits: apply_edits(config, params, prefix, edits))(all_edits)
+    return jax.vmap(lambda edits: _apply_edits(config, params, prefix, edits))(all_edits)
 
 
-def apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edits) -> Output:
+def _apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edits) -> Output:
     """Run a forward pass under one `Edits`."""
     layers, streams = fused_layers(config), config.streams
 
@@ -197,7 +197,7 @@ def apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edi
         if layer not in layers:
             return weights
         at = layers.index(layer), streams.index(stream)
-        return without_edges(weights, edits.no_write[at], edits.no_read[at])
+        return _without_edges(weights, edits.no_write[at], edits.no_read[at])
 
     def merge_bottlenecks(layer, previous, updates, merged):
         i, tokens = layers.index(layer), {}
@@ -210,7 +210,7 @@ def apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edi
     return apply_with_hooks(MBT(config), params, clip, attention_probs, merge_bottlenecks)
 
 
-def without_edges(weights: Array, no_write: Array, no_read: Array) -> Array:
+def _without_edges(weights: Array, no_write: Array, no_read: Array) -> Array:
     """Remove edges from weights [B, H, N + Z, N + Z] and renormalize each row.
 
     `no_write` [Z]: the bottleneck token attends to no token of the stream; `no_read` [Z]: no token

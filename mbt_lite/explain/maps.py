@@ -111,7 +111,7 @@ def rollout_maps(config, params, clips: Clip, query: str | None = None) -> Grids
 
 
 @partial(jax.jit, static_argnames="config")
-def relevance_maps(config, params, clips: Clip, labels: Array) -> Grids:
+def _relevance_maps(config, params, clips: Clip, labels: Array) -> Grids:
     """{stream: [B, *grid]}: rollout of attention x gradient, with the residual counted fully."""
     rows = first_rows(config, token_counts(config, clips))
     for layer in reversed(gradient_maps(config, params, clips, labels)):
@@ -128,7 +128,7 @@ def _on_grids(config: MBTConfig, rows: dict[str, Array]) -> Grids:
 
 
 @partial(jax.jit, static_argnames="config")
-def crossing_maps(config, params, clips: Clip) -> Grids:
+def _crossing_maps(config, params, clips: Clip) -> Grids:
     """{stream: [B, *grid]}: rollout into each stream from the class tokens of the others only.
 
     All of it has passed through the bottleneck, so this is the flow of `explain.flow`.
@@ -139,7 +139,7 @@ def crossing_maps(config, params, clips: Clip) -> Grids:
     return {s: others[s].get(s, jnp.zeros_like(maps[s][s])) for s in streams}
 
 
-def bottleneck_maps(config, params, clips: Clip) -> Grids:
+def _bottleneck_maps(config, params, clips: Clip) -> Grids:
     """{stream: [B, *grid]}: mean attention of the bottleneck, else of class tokens or patches."""
     fused = config.fusion == "bottleneck" and config.fuses(config.depth - 1, training=False)
     query = "bottleneck" if fused else "cls" if config.pool == "token" else "mean"
@@ -147,7 +147,7 @@ def bottleneck_maps(config, params, clips: Clip) -> Grids:
     return {s: x.mean((1, 2, 3)).reshape(-1, *config.grid(s)) for s, x in rows.items()}
 
 
-def occlusion_maps(
+def _occlusion_maps(
     classifier: Classifier, clips: Clip, labels: Array, progress: Progress = silent
 ) -> Grids:
     """{stream: [B, *grid]}: the drop of each clip's logit of its label when a patch is hidden.
@@ -255,7 +255,7 @@ def _memory() -> float:
 
 
 def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array, _=silent) -> Grids:
-    """`relevance_maps`; raises ValueError on a machine without the memory for them."""
+    """`_relevance_maps`; raises ValueError on a machine without the memory for them."""
     config = classifier.config
     weights = config.heads * sum(n**2 for n in token_counts(config, clips).values())
     needed = COPIES * 4 * config.depth * len(labels) * weights  # bytes
@@ -264,14 +264,14 @@ def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array, _=silent)
             f"a gradient map of this model needs about {needed / 1e9:.0f} GB of memory, more than "
             "this machine has; choose occlusion or rollout."
         )
-    return relevance_maps(config, classifier.params, clips, labels)
+    return _relevance_maps(config, classifier.params, clips, labels)
 
 
 METHODS: dict[str, Callable[..., Grids]] = {  # of a classifier, clips, labels and a `Progress`
-    "attention": lambda c, clips, *_: bottleneck_maps(c.config, c.params, clips),
+    "attention": lambda c, clips, *_: _bottleneck_maps(c.config, c.params, clips),
     "rollout": lambda c, clips, *_: rollout_maps(c.config, c.params, clips),
     "gradient": _gradient_maps,
-    "flow": lambda c, clips, *_: crossing_maps(c.config, c.params, clips),
-    "occlusion": occlusion_maps,
+    "flow": lambda c, clips, *_: _crossing_maps(c.config, c.params, clips),
+    "occlusion": _occlusion_maps,
 }
 EXPLAIN_A_LABEL = ("gradient", "occlusion")

@@ -34,7 +34,7 @@ def spectrogram_alt(
     spec: Num[Any, "N M *channels"], front_end: FrontEnd, start: float = 0.0
 ) -> str:
     """A sentence such as "spectrogram, 2.0 s, loudest at 0.6 s near 880 Hz"."""
-    values = one_channel(spec)
+    values = _one_channel(spec)
     length = f"spectrogram, {len(values) * front_end.hop:.1f} s"
     if np.ptp(values) < 1e-6:
         return f"{length}, the same level throughout"
@@ -44,7 +44,7 @@ def spectrogram_alt(
 
 def draw_spectrogram(ax: Axes, spec, front_end: FrontEnd, cmap: str, start: float):
     """The image of a spectrogram; its pixel (row, column) is (mel bin, spectrogram frame)."""
-    values = one_channel(spec)
+    values = _one_channel(spec)
     image = ax.imshow(
         values.T,
         origin="lower",
@@ -87,7 +87,7 @@ def pitch(mel: int, front: FrontEnd) -> str:
     return f"{float(mel_to_hz(low + (high - low) * (mel + 1) / (front.mels + 1))):.0f} Hz"
 
 
-def one_channel(spec) -> np.ndarray:
+def _one_channel(spec) -> np.ndarray:
     """A spectrogram as [N, M]; of the model's three channels, which are copies, the first."""
     values = np.asarray(spec, np.float32)
     if values.ndim != 2 and values.shape[2:] not in ((1,), (3,)):

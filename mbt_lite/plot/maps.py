@@ -44,7 +44,7 @@ def attention(
     them, above the spectrogram, on the file's clock; with `frame` it has that one beside the
     spectrogram. Small triangles mark on the spectrogram when these frames were on show.
     """
-    grids = {s: maps.mean(s, layer, head, token) for s in streams(maps)}
+    grids = {s: maps.mean(s, layer, head, token) for s in _streams(maps)}
     times = view.times if frame is None else frame_times(view, clip_config)
     marked, unit = [] if frame is None else [times[frame]], unit_of(maps)
     shown = _shown(view, grids.get("rgb"), frame, 4)
@@ -61,7 +61,7 @@ def attention(
             scale = _spectrogram(ax, view, values, clip_config.front_end)
             add_colorbar(ax, ScalarMappable(scale, ATTENTION_MAP), unit)
             _mark(ax, marked)
-    figure.suptitle(reading(maps, layer, head, token), x=0.01, ha="left", color=INK, size=11)
+    figure.suptitle(_reading(maps, layer, head, token), x=0.01, ha="left", color=INK, size=11)
     return figure
 
 
@@ -74,9 +74,9 @@ def attention_alt(
     token: int | None = None,
 ) -> str:
     """A sentence that says whose attention it is, and where in frames and audio it is highest."""
-    grids = {s: maps.mean(s, layer, head, token) for s in streams(maps)}
+    grids = {s: maps.mean(s, layer, head, token) for s in _streams(maps)}
     words = _highest(view, grids, clip_config.front_end, unit_of(maps))
-    return "; ".join([reading(maps, layer, head, token), *words])
+    return "; ".join([_reading(maps, layer, head, token), *words])
 
 
 def film(view: View, maps, clip_config: ClipConfig) -> np.ndarray:
@@ -125,7 +125,7 @@ def saliencies_alt(view: View, rows: Sequence, clip_config: ClipConfig) -> str:
     """A sentence for each map: when and where it is highest."""
     parts = []
     for row in rows:
-        grids = {s: getattr(row, s) for s in streams(row)}
+        grids = {s: getattr(row, s) for s in _streams(row)}
         words = _highest(view, grids, clip_config.front_end, IMPORTANCE)
         parts.append(f"{row.method}: {'; '.join(words)}")
     return ". ".join(parts)
@@ -141,7 +141,7 @@ def frame_times(view: View, clip_config: ClipConfig) -> np.ndarray:
     return (view.start + step / 2 if no_video else view.times[0]) + step * np.arange(count)
 
 
-def streams(maps) -> list[str]:
+def _streams(maps) -> list[str]:
     """The streams of which there are maps."""
     return [stream for stream in ("rgb", "spec") if getattr(maps, stream) is not None]
 
@@ -151,7 +151,7 @@ def unit_of(maps) -> str:
     return IMPORTANCE if maps.query == IMPORTANCE else "attention"
 
 
-def reading(maps, layer: int, head: int | None, token: int | None) -> str:
+def _reading(maps, layer: int, head: int | None, token: int | None) -> str:
     """The title of maps, such as "what the bottleneck reads in layer 4, bottleneck token 0"."""
     if maps.query == IMPORTANCE:
         return f"what the answer rests on, by {maps.layers[layer]}"

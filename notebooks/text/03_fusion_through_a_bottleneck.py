@@ -30,6 +30,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from course import pick, samples
+from course.scrubber import scrubber
 from IPython.display import Video
 from matplotlib.colors import ListedColormap
 
@@ -453,7 +454,7 @@ figure
 
 # %%
 shown = list(reversed(list(paths.items())))[: pick(2, 1)]
-scrubbers = {name: html.scrubber(path) for name, path in shown}
+scrubbers = {name: scrubber(path) for name, path in shown}
 for name, scrub in scrubbers.items():
     print(name)
     for layer in range(5):
@@ -461,7 +462,7 @@ for name, scrub in scrubbers.items():
 widgets.explore(scrubbers)
 
 # %%
-scrub = html.scrubber(paths["ladder_sings_with_siren"], "bottlenecks")
+scrub = scrubber(paths["ladder_sings_with_siren"], "bottlenecks")
 print(scrub.alt(setting=0))
 print(scrub.alt(setting=3))
 widgets.explore(scrub)
