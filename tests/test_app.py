@@ -1,6 +1,5 @@
 """The demo as a person and a program meet it: a real server, a real browser, no network."""
 
-import random
 import re
 import time
 import urllib.error
@@ -339,24 +338,6 @@ def test_the_answer_to_a_sample_is_in_view_at_once(tab, size):
         assert 0 <= box["y"] and box["y"] + box["height"] <= size[1]
 
 
-def test_a_person_guesses_before_the_model_answers(tab):
-    open_tab(tab, "Play")
-    tab.get_by_role("button", name="Begin").click()
-    for step, media_tag in enumerate(("audio", "video[muted]", "video:not([data-mute])"), 1):
-        tab.get_by_text(f"Step {step} of 3").wait_for()
-        assert tab.locator(f"#quiz {media_tag}").count() == 1
-        assert tab.locator("#quiz table").count() == 0
-        tab.get_by_role("radio", name="ring sings").check()
-        tab.get_by_role("button", name="That is my guess").click()
-    tab.get_by_text("The truth:").wait_for()
-    assert tab.locator("#quiz tbody tr").count() == 3
-    assert tab.locator("#score").inner_text().startswith("You: ")
-    tab.get_by_role("button", name="Another clip").click()
-    tab.get_by_text("Step 1 of 3").wait_for()
-    tab.get_by_role("button", name="That is my guess").click()
-    tab.get_by_text("Choose one of the answers first").wait_for()
-
-
 def test_about_shows_the_model_and_says_why_another_one_cannot_be_downloaded(tab):
     open_tab(tab, "About")
     assert tab.get_by_role("img", name="From layer L_f = 1 on, picture and sound").count() == 1
@@ -536,24 +517,6 @@ def test_the_sound_of_a_clip_is_put_together_from_its_windows(answered):
     assert strip.shape == (600, 128)
     np.testing.assert_array_equal(strip[:200], view.spec)
     assert np.isnan(strip[200:400]).all() and not np.isnan(strip[400:]).any()
-
-
-def test_a_round_asks_who_sings_and_counts_what_was_right(engine):
-    from mbt_lite.demo import play
-
-    quiz = play.new_quiz(engine, [], random.Random(0))
-    assert quiz.truth_is_known and quiz.truth in quiz.options == play.SINGERS
-    for _ in range(3):
-        quiz = quiz.with_guess(quiz.truth)
-    assert quiz.is_over and play.Score().after(quiz).you == 3
-
-
-def test_of_clips_without_a_truth_the_models_own_answer_counts(engine, clips, monkeypatch):
-    from mbt_lite.demo import play
-
-    monkeypatch.setattr(play, "SINGERS", ("something else",))
-    quiz = play.new_quiz(engine, [clips["clip"]], random.Random(0))
-    assert not quiz.truth_is_known and quiz.truth == quiz.model[-1] and len(quiz.options) == 5
 
 
 def test_a_download_tells_its_size_before_and_while_it_runs(monkeypatch, tmp_path):

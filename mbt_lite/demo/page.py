@@ -109,7 +109,6 @@ def build(engine: Engine, name: str) -> Page:
                 look_tab(look, answered)
             with gr.Tab("Play") as playing:
                 tokens = play_tab(playing, model, answered, clips, engine)
-                quiz_section(model, clips)
             with gr.Tab("About"):
                 about_tab(engine, name, clips, (model, answered, picker, answer, tokens))
         endpoints(engine)
@@ -303,44 +302,6 @@ def play_tab(
 def token_choices(engine: Engine) -> list[tuple[str, int]]:
     """(label, number) of each bottleneck token."""
     return [(f"token {i}", i) for i in range(engine.classifier.config.bottlenecks)]
-
-
-def quiz_section(model: gr.State, clips: list[Sample]) -> None:
-    """A game: guess before the model answers."""
-
-    @show_errors
-    def begin(name: str, score: play.Score):
-        quiz = play.new_quiz(Engine.of(name), [clip.path for clip in clips])
-        return quiz, score, *shown(quiz, score)
-
-    @show_errors
-    def guess(quiz: play.Quiz | None, score: play.Score, label: str | None):
-        if quiz is None or quiz.is_over or not label:
-            raise ValueError("Choose one of the answers first.")
-        quiz = quiz.with_guess(label)
-        score = score.after(quiz) if quiz.is_over else score
-        return quiz, score, *shown(quiz, score)
-
-    def shown(quiz: play.Quiz, score: play.Score):
-        return (
-            play.stage(quiz),
-            gr.Radio(quiz.options, value=None, visible=not quiz.is_over),
-            gr.Button(visible=not quiz.is_over),
-            gr.Button("Another clip" if quiz.is_over else "Skip this clip"),
-            play.scoreboard(score),
-        )
-
-    quiz, score = gr.State(time_to_live=3600), gr.State(play.Score())
-    gr.HTML(play.RULES, elem_classes="head")
-    stage = gr.HTML(elem_id="quiz")
-    label = gr.Radio([], label="Your guess", visible=False, elem_id="guess")
-    with gr.Row():
-        confirm = gr.Button("That is my guess", variant="primary", visible=False)
-        again = gr.Button("Begin")
-    board = gr.HTML(elem_id="score")
-    outputs = [quiz, score, stage, label, confirm, again, board]
-    again.click(begin, [model, score], outputs, show_progress_on=stage, **MODEL_RUN, **PRIVATE)
-    confirm.click(guess, [quiz, score, label], outputs, **NO_PROGRESS)
 
 
 # ---- About ----
