@@ -13,12 +13,13 @@ import numpy as np
 
 from mbt_lite import features
 from mbt_lite.demo.engine import AnsweredClip, Engine
-from mbt_lite.demo.markup import HUES, bar, grid, hint, percent
+from mbt_lite.demo.markup import HUES, bar, grid, hint
 from mbt_lite.demo.player import address
 from mbt_lite.explain import Intervention, interventions
 from mbt_lite.explain.html.page import data_uri, wav
 from mbt_lite.features import View
 from mbt_lite.media import RATE
+from mbt_lite.plot.style import percent
 
 AUDIO_CHOICES = ("as it is", "muted", "of another clip")
 VIDEO_CHOICES = ("as it is", "black")
@@ -56,12 +57,7 @@ class Change:
             yield f"nothing goes from {direction.replace(' to ', ' to the ')}"
 
 
-def fits(other: View | None, view: View) -> bool:
-    """Whether there is another clip whose audio fits: it was read for the same model."""
-    return other is not None and other.wave.shape == view.wave.shape
-
-
-def changed_view(view: View, change: Change) -> View:
+def _changed_view(view: View, change: Change) -> View:
     """The view after a change of its audio and video, as the model gets it."""
     wave = view.wave
     if change.audio == AUDIO_CHOICES[1]:
@@ -88,12 +84,12 @@ def delayed(wave: np.ndarray, seconds: float) -> np.ndarray:
 def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
     """Probabilities by label of the changed clip, best first."""
     classifier = engine.classifier
-    batch = interventions.batched(classifier, changed_view(view, change))
-    output = interventions.operated(classifier, batch, [edits_of(classifier.config, change)])
+    batch = interventions.batched(classifier, _changed_view(view, change))
+    output = interventions.operated(classifier, batch, [_edits_of(classifier.config, change)])
     return engine.by_label(classifier.probabilities(output.logits[0, 0]))
 
 
-def edits_of(config, change: Change) -> interventions.Edits:
+def _edits_of(config, change: Change) -> interventions.Edits:
     """All interventions of a change as one `Edits`."""
     chosen = [Intervention("zero", token=token) for token in change.emptied]
     chosen += [Intervention("knockout", reader=CUTS[direction]) for direction in change.cut]
@@ -115,7 +111,7 @@ def report(engine: Engine, clip: AnsweredClip, change: Change) -> str:
 
 def _screen(clip: AnsweredClip, change: Change, seconds: float) -> str:
     """The part of the clip that the model gets, changed."""
-    view = changed_view(clip.view, change)
+    view = _changed_view(clip.view, change)
     black = " black" * (change.video == VIDEO_CHOICES[1])
     audio = data_uri(wav(view.wave), "audio/wav")
     return (
