@@ -29,6 +29,9 @@ pytestmark = pytest.mark.full
 gradio_client = pytest.importorskip("gradio_client")
 pytest.importorskip("gradio")
 
+from mbt_lite.demo import markup, play, player, samples  # noqa: E402
+from mbt_lite.demo.engine import Engine, Window  # noqa: E402
+
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory) -> dict[str, Path]:
@@ -344,9 +347,7 @@ def test_a_telephone_shows_every_tab_without_scrolling_sideways(url, tab, clips,
 
 @pytest.fixture(scope="module")
 def engine():
-    from mbt_lite.demo import engine
-
-    return engine.Engine(load(MODEL))
+    return Engine(load(MODEL))
 
 
 @pytest.fixture(scope="module")
@@ -355,8 +356,6 @@ def answered(engine, clips):
 
 
 def test_the_label_that_the_page_explains_is_the_likely_one_that_fusion_adds_most_to(answered):
-    from mbt_lite.demo.markup import lesson
-
     def about(both, audio, video):
         answers = {"both": both, "audio only": audio, "video only": video}
         return replace(answered, windows=(replace(answered.windows[0], answers=answers),))
@@ -364,15 +363,13 @@ def test_the_label_that_the_page_explains_is_the_likely_one_that_fusion_adds_mos
     others = {"pitch dips": 0.99, "circle sings": 0.97}, {"pitch dips": 0.98, "circle sings": 0.33}
     clip = about(*others, {"pitch dips": 0.05, "circle sings": 0.35})
     assert clip.label == "circle sings"
-    text = re.sub("<.*?>", "", lesson(clip.answers, clip.label))
+    text = re.sub("<.*?>", "", markup.lesson(clip.answers, clip.label))
     assert text == "“circle sings”: sound alone 33 %, picture alone 35 %, together 97 %"
     unsure = {"pitch dips": 0.3, "circle sings": 0.2}
     assert about(unsure, *others).label == "pitch dips"
 
 
 def test_without_a_checkout_the_samples_are_rendered_once(monkeypatch, tmp_path):
-    from mbt_lite.demo import samples
-
     monkeypatch.setenv("MBT_LITE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(samples, "CHECKOUT", tmp_path)
     monkeypatch.setattr(world, "SAMPLES", {"circle_sings": world.SAMPLES["circle_sings"]})
@@ -388,8 +385,6 @@ def test_without_a_checkout_the_samples_are_rendered_once(monkeypatch, tmp_path)
 
 
 def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, answered, monkeypatch):
-    from mbt_lite.demo import play
-
     heads = make_heads("softmax", world.LABELS)
     monkeypatch.setattr(engine.classifier, "label_heads", heads)
     changed = play.ask_changed(engine, answered.view, play.Change(audio="muted"))
@@ -398,8 +393,6 @@ def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, answ
 
 
 def test_a_changed_clip_is_what_explain_says(engine, answered, clips):
-    from mbt_lite.demo import play
-
     def logits(**change):
         answer = play.ask_changed(engine, answered.view, play.Change(**change))
         p = np.array([answer[label] for label in engine.classifier.labels], np.float64)
@@ -424,8 +417,6 @@ def test_a_changed_clip_is_what_explain_says(engine, answered, clips):
 
 
 def test_a_later_sound_begins_with_silence():
-    from mbt_lite.demo import play
-
     wave = np.arange(1, 32_001, dtype=np.float32)
     late, early = play.delayed(wave, 0.5), play.delayed(wave, -0.5)
     assert not late[:8000].any() and late[8000] == 1
@@ -433,25 +424,20 @@ def test_a_later_sound_begins_with_silence():
 
 
 def test_windows_that_overlap_share_the_time_between_them():
-    from mbt_lite.demo.engine import Window
-    from mbt_lite.demo.player import spans, subtitles
-
     says = {"both": {"rain & wind": 0.9, "bell": 0.6, "siren": 0.1}}
     near = [Window(0, 2, says), Window(1, 3, says)]
     apart = [Window(0, 2, says), Window(8, 10, says)]
-    assert spans(near) == [(0, 1.5), (1.5, 3)]
-    assert spans(apart) == [(0, 2), (8, 10)]
-    lines = subtitles(apart, offset=1.0).splitlines()
+    assert player.spans(near) == [(0, 1.5), (1.5, 3)]
+    assert player.spans(apart) == [(0, 2), (8, 10)]
+    lines = player.subtitles(apart, offset=1.0).splitlines()
     assert lines[:4] == ["WEBVTT", "", "00:00:00.000 --> 00:00:01.000", "rain &amp; wind, bell"]
     assert "00:00:07.000 --> 00:00:09.000" in lines
 
 
 def test_the_sound_of_a_clip_is_put_together_from_its_windows(answered):
-    from mbt_lite.demo.player import joined_spectrogram
-
     view = answered.view
     later = replace(view, start=4.0)
-    strip = joined_spectrogram([view, later], view.front_end, 6.0)
+    strip = player.joined_spectrogram([view, later], view.front_end, 6.0)
     assert strip.shape == (600, 128)
     np.testing.assert_array_equal(strip[:200], view.spec)
     np.testing.assert_array_equal(strip[400:], view.spec)

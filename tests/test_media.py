@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -703,14 +704,21 @@ PLAYLISTS = {
     "concat": "ffconcat version 1.0\nfile '{}'\n",
     "dash": '<?xml version="1.0"?><MPD type="static"><BaseURL>{}</BaseURL></MPD>',
     "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+    "smil": "<smil><body><video src='{}'/></body></smil>",
+    "pls": "[playlist]\nFile1={}\n",
 }
 
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
-def test_a_play_list_is_refused_and_not_followed(tmp_path, clip, kind):
-    (tmp_path / "list.mp4").write_text(PLAYLISTS[kind].format(clip))
-    with pytest.raises(MediaError, match="points to other files"):
-        read(tmp_path / "list.mp4")
+def test_a_play_list_is_refused_and_opens_no_connection(tmp_path, clip, kind):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        for target in (clip, f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4"):
+            (tmp_path / "list.mp4").write_text(PLAYLISTS[kind].format(target))
+            with pytest.raises(MediaError, match="points to other files"):
+                read(tmp_path / "list.mp4")
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is text\n" * 100, bytes(5000)])

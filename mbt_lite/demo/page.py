@@ -259,7 +259,8 @@ def _play_tab(engine: Engine, tab: gr.Tab, answered: gr.State, clips: list[Sampl
         return play.report(engine, clip, change)
 
     @show_errors
-    def take_audio(path: str):
+    def take_audio(source: int | str):
+        path = clips[source].path if isinstance(source, int) else source
         return (engine.read(path).views[0], title_of(path)), play.AUDIO_CHOICES[2]
 
     gr.HTML("<h2>Change the clip, and see what the model makes of it</h2>", elem_classes="head")
@@ -267,7 +268,7 @@ def _play_tab(engine: Engine, tab: gr.Tab, answered: gr.State, clips: list[Sampl
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=280):
             audio = gr.Radio(play.AUDIO_CHOICES, value=play.AUDIO_CHOICES[0], label="Sound")
-            titles = [(clip.title, str(clip.path)) for clip in clips]
+            titles = [(clip.title, i) for i, clip in enumerate(clips)]
             sample = gr.Dropdown(titles, value=None, label="The other clip: a sample")
             upload = gr.UploadButton("or upload one", file_types=["video", "audio"], size="sm")
             delay = gr.Slider(-1, 1, 0, step=0.1, label="Sound comes later by (s)")
