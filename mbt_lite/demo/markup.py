@@ -20,11 +20,7 @@ the first layers each is by itself; later they may talk, but only through a few 
 the <b>bottleneck</b>: each side writes there what it found, and reads what the other side wrote.
 Only little gets through, so both have to say what matters.</p><p>Layers are numbered from 0.
 Nothing reads the bottleneck tokens after the last layer, so what they read there is not
-shown.</p><p>The model is that of <a href="https://arxiv.org/abs/2107.00135">Attention Bottlenecks
-for Multimodal Fusion</a> (Nagrani et al., NeurIPS 2021); the software is mbt_lite, under the Apache
-License 2.0.</p>"""
-
-
+shown.</p>"""
 OTHER_MODELS = """<p class="small">To ask another one, start the demo with it:
 <code>mbt-lite demo --model NAME</code>; <code>mbt-lite zoo list</code> has the names.</p>"""
 
@@ -156,9 +152,10 @@ def hint(sentence: str) -> str:
 
 
 def model_card(classifier: Classifier) -> str:
-    """The model card in Markdown, without the header that only a hub reads."""
+    """The model card in Markdown, without what only a hub, or who has the weights, reads."""
     card = classifier.card | {"probabilities": in_words(classifier.label_heads)}
     card = cards.model_card(
         classifier.config, classifier.clip_config, classifier.labels, card, "float32"
     )
-    return card.split("---\n", 2)[2]
+    lead, _, rest = card.split("---\n", 2)[2].partition("## Use")
+    return lead + rest[rest.index("## Geometry") :]
