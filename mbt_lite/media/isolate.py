@@ -30,7 +30,7 @@ except ImportError:  # not a POSIX system: time is bounded there, memory is not
 
 ATTEMPTS = 2  # of a job whose process crashed or ran out of time; the second in a fresh process
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-STOP_SECONDS = 10.0  # that the end of a pool is waited for; it usually takes 0.3 s
+STOP_SECONDS = 10.0  # that the end of a pool is waited for
 NO_START = "processes that decode do not start, or are killed; is there enough memory?"
 
 _start_lock = threading.Lock()  # starting a process changes, for a moment, what all threads see
