@@ -207,6 +207,11 @@ class ClipConfig:
     def audio_seconds(self) -> float:
         return self.spec_frames * self.front_end.hop
 
+    @property
+    def lengths(self) -> dict[str, float]:
+        """Seconds of each stream."""
+        return {"rgb": self.video_seconds, "spec": self.audio_seconds}
+
 
 def sampled_frames(frames: int, count: int) -> np.ndarray:
     """Indices of about `count` evenly spaced frames, ends left out; all if there are too few.
@@ -444,6 +449,7 @@ class DataConfig:
     views: int = 4  # windows of a clip that is scored, their logits averaged
     audio_track: int | None = None  # of labeled files, from 1 on; None: as players choose
     workers: int = 1  # processes that read ahead; 0: none
+    memory: int = 1024  # MiB: small data is kept in memory, see `data.loader.Loader`; 0: none is
     skip_errors: bool = True  # leave out clips that cannot be read, and say so
 
     def __post_init__(self):
@@ -452,7 +458,7 @@ class DataConfig:
             0 <= self.holdout < 1, f"data.holdout={self.holdout} must be at least 0 and below 1."
         )
         require(self.pairing in PAIRINGS, f"data.pairing={self.pairing!r} is none of {PAIRINGS}.")
-        require_at_least(self, 0, ["clips"], "data.")
+        require_at_least(self, 0, ["clips", "memory"], "data.")
         require(
             not self.cache_dir or self.path != "world" or self.clips > 0,
             f"data.cache_dir={self.cache_dir}: set data.clips, how many clips are cached.",

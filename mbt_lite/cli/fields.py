@@ -58,7 +58,7 @@ RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (
         lambda e: e.data.path != "world",
         "clips of your own, --data.path DIR",
     ),
-    ("data.workers", lambda e: not e.data.cache_dir, "--data.cache-dir ''"),
+    ("data.workers data.memory", lambda e: not e.data.cache_dir, "--data.cache-dir ''"),
     (
         "train.evaluate_every train.evaluate_clips train.samples train.best",
         lambda e: e.data.validation or e.data.holdout,

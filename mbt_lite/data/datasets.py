@@ -247,10 +247,11 @@ def make_loader(
     """
     config = experiment.data
     sampling = sampled(experiment, source, training)
-    workers = config.workers
+    workers, memory = config.workers, config.memory
+    all_new = training and config.path == MICRO_WORLD and not config.clips
     if config.cache_dir:
         source = cached(source, sampling, Path(config.cache_dir))
-        workers = 0
+        workers = memory = 0
     if workers and (why := why_no_workers()):
         log.warning("the clips are read in this process, without workers: %s.", why)
         workers = 0
@@ -260,10 +261,11 @@ def make_loader(
         batch or experiment.train.batch // hosts,
         seed=experiment.train.seed,
         epochs=None if training else 1,
-        shuffle=training and not (config.path == MICRO_WORLD and not config.clips),
+        shuffle=training and not all_new,
         host=host,
         hosts=hosts,
         workers=workers,
+        memory=0 if all_new else memory,
         on_error="skip" if config.skip_errors else "raise",
     )
 

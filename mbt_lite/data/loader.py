@@ -7,12 +7,16 @@ import logging
 from collections.abc import Iterator, Sequence
 
 import grain
+import numpy as np
 
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import ClipTask, ClipWriter, Source, batch_fields, zeros
-from mbt_lite.data.workers import Workers, one_thread
+from mbt_lite.data.workers import Workers, num_bytes, one_thread
 
 AHEAD = 2  # batches that are prepared at a time
+WINDOWS = 4  # windows of a clip that training draws, if all of them fit into memory
+
+_Kept = tuple[str, dict[str, np.ndarray]]  # the id of a clip, and its rows in a batch's arrays
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +33,10 @@ class Loader:
     epoch, in equally many batches. With `workers`, that many processes read ahead; batches do not
     depend on their number. A clip that cannot be used raises its error, or with on_error="skip"
     becomes a masked row: it is logged and counted in `skipped`.
+
+    If all clips fit into `memory` MiB, their windows are kept in this process and read only once.
+    In training, where windows are random, `WINDOWS` of each clip are kept, which the epochs take in
+    turn; of clips that do not fit, each epoch draws new windows.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class Loader:
         host: int = 0,
         hosts: int = 1,
         workers: int = 0,
+        memory: int = 0,
         on_error: str = "raise",
     ):
         """`epochs` None: without end; `shuffle` None: in training only."""
@@ -54,6 +63,13 @@ class Loader:
         if not len(source):
             raise ValueError("the source has no clips.")
         shuffle = sampling.training if shuffle is None else shuffle
+        random = sampling.training and source.fingerprint is None
+        self.windows = WINDOWS if random else 1  # of each clip; 0: new ones in each epoch
+        size = num_bytes(batch_fields(source, sampling, len(source))) * self.windows
+        self.kept: dict[tuple[int, int], _Kept] | None = {} if size <= memory << 20 else None
+        self.note = f"all clips are kept in memory: {self.windows} windows each, {size >> 20} MiB."
+        if self.kept is None:
+            self.windows, self.note = 0 if random else 1, ""
         self.write, self.batch, self.host = ClipWriter(source, sampling, seed), batch, host
         self.views, self.on_error, self.skipped = sampling.views, on_error, 0
         self.fields = batch_fields(source, sampling, batch)  # shape and data type of each array
@@ -64,6 +80,7 @@ class Loader:
             "batch": batch * hosts,
             "seed": seed,
             "shuffle": int(shuffle),
+            "windows": self.windows,
         }
         order = grain.MapDataset.range(len(source))
         order = order.shuffle(seed=seed) if shuffle else order
@@ -74,6 +91,10 @@ class Loader:
         options = grain.ReadOptions(num_threads=ahead, prefetch_buffer_size=ahead)
         self.length = len(dataset)
         self.iterator = iter(dataset.to_iter_dataset(options))
+
+    def start(self) -> None:
+        """Begin to read ahead before the first batch is needed."""
+        self.iterator.start_prefetch()
 
     def __len__(self) -> int:
         """All batches, counted from the first one."""
@@ -95,13 +116,9 @@ class Loader:
         """Batch `number` of this host, of the clips of all hosts; called from several threads."""
         own = indices[self.host * self.batch : (self.host + 1) * self.batch]
         epoch = number // self.batches_per_epoch
-        tasks = [ClipTask(position, int(index), epoch) for position, index in enumerate(own)]
-        if self.workers:
-            batch, results = self.workers.fill(tasks)
-        else:
-            batch = zeros(self.fields)
-            with one_thread():
-                results = [self.write(task, batch) for task in tasks]
+        draw = epoch % self.windows if self.windows else epoch
+        tasks = [ClipTask(position, int(index), draw) for position, index in enumerate(own)]
+        batch, results = self._fill(tasks)
         for array in batch.values():
             array[len(tasks) * self.views :] = 0  # padding; shared memory holds an earlier batch
         results += [""] * (self.batch - len(tasks))
@@ -111,6 +128,28 @@ class Loader:
             "id": [clip_id for clip_id in ids for _ in range(self.views)],
             "errors": errors,
         }
+
+    def _fill(self, tasks: Sequence[ClipTask]) -> tuple[dict, list[str | Exception]]:
+        """A batch with these clips, and the id or error of each; kept ones are not read again."""
+        kept = {task: self.kept.get(task[1:]) for task in tasks} if self.kept else {}
+        missing = [task for task in tasks if not kept.get(task)]
+        if self.workers and missing:
+            batch, results = self.workers.fill(missing)
+        else:
+            batch = zeros(self.fields)
+            with one_thread():
+                results = [self.write(task, batch) for task in missing]
+        read = dict(zip(missing, results, strict=True))
+        for task in tasks:
+            rows = slice(task.position * self.views, (task.position + 1) * self.views)
+            if task not in read:
+                read[task], arrays = kept[task]
+                for name, array in arrays.items():
+                    batch[name][rows] = array
+            elif self.kept is not None and isinstance(read[task], str):
+                arrays = {name: array[rows].copy() for name, array in batch.items()}
+                self.kept[task[1:]] = read[task], arrays
+        return batch, [read[task] for task in tasks]
 
     def state(self, batch: int | None = None) -> dict[str, int]:
         """The position of the next batch, or of `batch`, counted from 0, as JSON values.

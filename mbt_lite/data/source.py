@@ -151,17 +151,33 @@ def zeros(fields: Fields) -> dict[str, np.ndarray]:
     return {name: np.zeros(shape, dtype) for name, (shape, dtype) in fields.items()}
 
 
+def write_window(out: Rows, view: int, rgb: np.ndarray | None, spec: np.ndarray | None) -> None:
+    """Write window `view` of a clip into its rows.
+
+    Frames [T, h, w, 3] come into the upper left of the padded ones; spec is [N, M]. A stream that
+    is not in the batch may be None.
+    """
+    if "rgb" in out:
+        height, width = rgb.shape[1:3]
+        out["rgb"][view, :, height:] = out["rgb"][view, :, :, width:] = 0
+        out["rgb"][view, :, :height, :width] = rgb
+        if "valid_size" in out:
+            out["valid_size"][view] = height, width
+    if "spec" in out:
+        out["spec"][view] = spec
+
+
 class ClipTask(NamedTuple):
     """A clip to write into a batch."""
 
     position: int  # in the batch
     index: int  # in the source
-    epoch: int
+    draw: int  # number of the window that is drawn
 
 
 @dataclass(frozen=True)
 class ClipWriter:
-    """Writes clips into a batch, in any process: windows are drawn from seed, epoch and index."""
+    """Writes clips into a batch, in any process: windows are drawn from seed, `draw` and index."""
 
     source: Source
     sampling: Sampling
@@ -172,7 +188,7 @@ class ClipWriter:
         views = self.sampling.views
         rows = slice(task.position * views, (task.position + 1) * views)
         out = {name: array[rows] for name, array in batch.items() if name != "mask"}
-        rng = np.random.default_rng([self.seed, task.epoch, task.index])
+        rng = np.random.default_rng([self.seed, task.draw, task.index])
         try:
             clip_id = self.source.write(task.index, out, self.sampling, rng)
         except (ValueError, OSError) as error:

@@ -134,8 +134,11 @@ def _setup(
     restored = checkpoints.restore(abstract)
     loader = datasets.make_loader(experiment, source, True, **sharding.hosts())
     stack.enter_context(loader)
+    if loader.note and not quiet:
+        _tell(loader.note)
     if restored:
         loader.restore(restored.about["data"])
+    loader.start()  # it reads while the step is compiled
     state = restored.state if restored else first_state(experiment, mesh, resolved.params())
     if not quiet:
         _tell(f"compiling the step for {jax.device_count()} x {jax.devices()[0].device_kind} ...")
@@ -387,7 +390,7 @@ def _fixed(experiment: Experiment) -> Experiment:
     """The experiment without the settings that may change when a run is resumed."""
     defaults = TrainConfig()
     train = replace(experiment.train, **{name: getattr(defaults, name) for name in FREE})
-    data = replace(experiment.data, workers=0)
+    data = replace(experiment.data, workers=0, memory=0)
     return replace(experiment, train=train, data=data)
 
 
