@@ -279,7 +279,8 @@ def read_views(
     while True:
         begins = starts(total, length, views) if start is None else [start]
         try:
-            return [replace(view, total=total) for view in _views(path, config, begins)]
+            read = [_read(path, config, begin, length) for begin in begins]
+            return [replace(view, total=total) for view in read]
         except media.PastEnd as error:
             if start is not None:
                 raise
@@ -293,11 +294,6 @@ def starts(total: float | None, length: float, views: int | None) -> list[float]
         views = min(max(math.ceil(total / length - 0.1), 1), COVER)
     last = max(total - length, 0.0)
     return [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
-
-
-def _views(path, config: ClipConfig, begins: list[float]) -> list[View]:
-    length = max(config.lengths.values())
-    return [_read(path, config, start, length) for start in begins]
 
 
 def read_window(
@@ -324,17 +320,16 @@ def read_window(
 
 
 def _read(path, config: ClipConfig, start: float, length: float, starts=None, **cropped) -> View:
-    """The `View` of `length` s of a file; `starts` as for `make_view`."""
-    (stream,) = starts if starts and len(starts) == 1 else (None,)
-    first = starts.get("rgb") if starts else None
+    """The `View` of `length` s of a file; `starts` and `cropped` as for `make_view`."""
+    video, audio = (starts is None or stream in starts for stream in ("rgb", "spec"))
     window = media.read(
         path,
         start,
         length,
         short_side=config.resize,
-        only={"rgb": "video", "spec": "audio", None: None}[stream],
+        only=None if video == audio else "video" if video else "audio",
         audio_track=config.audio_track,
-        at=partial(frame_times, config, first=first),
+        at=partial(frame_times, config, first=starts and starts.get("rgb")),
     )
     return make_view(window, config, starts, **cropped)
 
