@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -279,8 +279,8 @@ def read_views(
     while True:
         begins = starts(total, length, views) if start is None else [start]
         try:
-            read = [_read(path, config, begin, length) for begin in begins]
-            return [replace(view, total=total) for view in read]
+            windows = [_read(path, config, begin, length) for begin in begins]
+            return [replace(make_view(window, config), total=total) for window in windows]
         except media.PastEnd as error:
             if start is not None:
                 raise
@@ -296,42 +296,63 @@ def starts(total: float | None, length: float, views: int | None) -> list[float]
     return [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
 
 
-def read_window(
+def read_windows(
     path,
     config: ClipConfig,
-    starts: Mapping[str, float],
+    starts: Sequence[Mapping[str, float]],
     clip: tuple[float, float],
     size: tuple[int, int],
-    corner: tuple[float, float],
-) -> View:
-    """Read a window of a clip, the part of a file from `clip` = (start, seconds), as a `View`.
+    corners: Sequence[tuple[float, float]],
+) -> list[View]:
+    """Read windows of a clip, the part of a file from `clip` = (start, seconds), as `View`s.
 
-    Its streams begin at `starts` {stream: s after the clip's start}, one of them perhaps missing;
-    a stream that runs past the end of the clip goes on at its beginning. `size` and `corner` say
-    how frames are cropped, see `crop`.
+    The streams of a window begin at {stream: s after the clip's start}; all windows have the same
+    ones. A stream that runs past the end of the clip goes on at its beginning. `size` and `corners`
+    say how frames are cropped, see `crop`. Windows that overlap are decoded together.
     """
-    first = max(min(starts.values()), 0.0)
-    length = max(start + config.lengths[stream] for stream, start in starts.items()) - first
     begin, seconds = clip
-    if first + length > seconds + SAME:  # it goes on at the beginning
-        first, length = 0.0, seconds
-    starts = {stream: start - first for stream, start in starts.items()}
-    return _read(path, config, begin + first, length, starts, size=size, corner=corner)
+    first = max(min(start for window in starts for start in window.values()), 0.0)
+    lengths = {stream: config.lengths[stream] for stream in starts[0]}
+    end = max(start + lengths[stream] for window in starts for stream, start in window.items())
+    if end > seconds + SAME:  # a window goes on at the beginning
+        first, end = 0.0, seconds
+    if len(starts) > 1 and end - first > len(starts) * max(lengths.values()):
+        pairs = zip(starts, corners, strict=True)
+        views = (read_windows(path, config, [a], clip, size, [b]) for a, b in pairs)
+        return [view for (view,) in views]
+    starts = [{stream: start - first for stream, start in window.items()} for window in starts]
+    media_window = _read(path, config, begin + first, end - first, starts)
+    return [
+        make_view(media_window, config, window, size, corner)
+        for window, corner in zip(starts, corners, strict=True)
+    ]
 
 
-def _read(path, config: ClipConfig, start: float, length: float, starts=None, **cropped) -> View:
-    """The `View` of `length` s of a file; `starts` and `cropped` as for `make_view`."""
-    video, audio = (starts is None or stream in starts for stream in ("rgb", "spec"))
-    window = media.read(
+def _read(
+    path,
+    config: ClipConfig,
+    start: float,
+    length: float,
+    starts: Sequence[Mapping[str, float]] = (dict.fromkeys(("rgb", "spec")),),
+) -> media.Media:
+    """The `Media` of `length` s of a file, with the frames of the windows that begin at `starts`.
+
+    {stream: s after `start`}; None: the window in the middle.
+    """
+    video, audio = (stream in starts[0] for stream in ("rgb", "spec"))
+
+    def times(length: float) -> np.ndarray:
+        return np.concatenate([frame_times(config, length, window["rgb"]) for window in starts])
+
+    return media.read(
         path,
         start,
         length,
         short_side=config.resize,
         only=None if video == audio else "video" if video else "audio",
         audio_track=config.audio_track,
-        at=partial(frame_times, config, first=starts and starts.get("rgb")),
+        at=times if video else None,
     )
-    return make_view(window, config, starts, **cropped)
 
 
 def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:

@@ -113,8 +113,8 @@ def test_a_clip_of_one_stream_is_sampled_over_all_of_it(pairing, stream):
 def test_what_cannot_be_sampled_is_refused_in_a_sentence():
     with pytest.raises(ValueError, match="choose one of synchronised, ratio"):
         Sampling(RELEASED, pairing="random")
-    with pytest.raises(ValueError, match="views=4: one in training"):
-        Sampling(RELEASED, training=True, views=4)
+    with pytest.raises(ValueError, match="views=0: take one or more"):
+        Sampling(RELEASED, views=0)
     with pytest.raises(ValueError, match="take one or both of spec, rgb"):
         Sampling(RELEASED, streams=("video",))
     with pytest.raises(ValueError, match="smaller than a crop of 224"):

@@ -380,7 +380,7 @@ def test_interrupted_rendering_leaves_nothing_behind_that_would_be_read(tmp_path
 
     source, sampling = sources.WorldSource("test", 3), Sampling(SMALL)
     with monkeypatch.context() as patch:
-        patch.setattr(cache, "tqdm", interrupted)
+        patch.setattr(cache.Loader, "__next__", interrupted)
         with pytest.raises(KeyboardInterrupt):
             cache.cached(source, sampling, tmp_path)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]

@@ -21,8 +21,8 @@ from tqdm import tqdm
 from mbt_lite.config import to_dict
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.data.source import Rows, Source, batch_fields
-from mbt_lite.data.workers import num_bytes, why_no_workers
+from mbt_lite.data.source import ClipTask, ClipWriter, Fields, Rows, Source, batch_fields, zeros
+from mbt_lite.data.workers import num_bytes, one_thread, why_no_workers
 
 BATCH = 64  # clips that are rendered at a time
 MANY = 500  # clips, from which on it is worth to start processes
@@ -33,8 +33,8 @@ class CachedSource(Source):
     """A source whose clips lie in the memory-mapped arrays [R, ...] of a folder."""
 
     def __init__(self, folder: Path, sampling: Sampling, source: Source):
-        self.ids = json.loads((folder / INDEX).read_text(encoding="utf-8"))["ids"]
-        self.folder, self.sampling = folder, sampling
+        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        self.folder, self.sampling, self.ids = folder, sampling, index["ids"]
         self.labels, self.notes, self.fingerprint = source.labels, source.notes, source.fingerprint
         self.num_auxiliary_classes = source.num_auxiliary_classes
 
@@ -80,46 +80,63 @@ def cached(source: Source, sampling: Sampling, folder: Path) -> CachedSource:
 
 def _digest(source: Source, sampling: Sampling) -> str:
     """A digest of what decides the values of the clips."""
-    first = next(Loader(source, sampling, 1, shuffle=False))
-    values = [source.fingerprint, to_dict(sampling), list(source.labels), first.pop("id")]
+    clip = zeros(batch_fields(source, sampling, 1))
+    with one_thread():
+        result = ClipWriter(source, sampling, 0)(ClipTask(0, 0, 0), clip)
+    if isinstance(result, Exception):
+        raise result
+    values = [source.fingerprint, to_dict(sampling), list(source.labels), result]
     digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16)
-    for name in sorted(first):
-        digest.update(first[name].tobytes())
+    for name in sorted(clip):
+        digest.update(clip[name].tobytes())
     return digest.hexdigest()
 
 
 def _render(source: Source, sampling: Sampling, path: Path) -> None:
-    """Write the arrays of all clips in a temporary folder, which is renamed when it is complete."""
+    """Render all clips in a temporary folder, which is renamed when it is complete."""
     fields = batch_fields(source, sampling, len(source))
     del fields["mask"]
-    size, free = num_bytes(fields), shutil.disk_usage(path.parent).free
-    if size > free:
-        raise ValueError(
-            f"the clips to cache take {size / 2**30:.1f} GiB, and {path.parent} has "
-            f"{free / 2**30:.1f} GiB left; take fewer with data.clips, or another folder."
-        )
-    parallel = len(source) >= MANY and not why_no_workers()
-    workers = (os.cpu_count() or 1) if parallel else 0
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
+    _check_disk(temporary.parent, num_bytes(fields))
     temporary.mkdir()
     try:
-        arrays = {
-            name: np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", np.dtype(dtype), shape)
-            for name, (shape, dtype) in fields.items()
-        }
-        ids: list[str] = []
-        with Loader(source, sampling, BATCH, shuffle=False, workers=workers) as loader:
-            for batch in tqdm(loader, "clips to cache", unit="batch"):
-                rows = int(batch["mask"].sum())
-                start = len(ids) * sampling.views
-                for name, array in arrays.items():
-                    array[start : start + rows] = batch[name][:rows]
-                ids += batch["id"][: rows : sampling.views]
+        ids = _write_arrays(source, sampling, temporary, fields)
         (temporary / INDEX).write_text(json.dumps({"ids": ids}), encoding="utf-8")
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_arrays(source: Source, sampling: Sampling, folder: Path, fields: Fields) -> list[str]:
+    """Write the arrays of all clips; return the ids of the clips."""
+    arrays = {
+        name: np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.dtype(dtype), shape)
+        for name, (shape, dtype) in fields.items()
+    }
+    parallel = len(source) >= MANY and not why_no_workers()
+    processes = (os.cpu_count() or 1) if parallel else 0
+    options = {"shuffle": False, "workers": processes}
+    progress = tqdm(total=len(source), desc="clips to cache", unit="clip")
+    ids: list[str] = []
+    with progress, Loader(source, sampling, min(BATCH, len(source)), **options) as loader:
+        for batch in loader:
+            rows = int(batch["mask"].sum())
+            start = len(ids) * sampling.views
+            for name, array in arrays.items():
+                array[start : start + rows] = batch[name][:rows]
+            ids += batch["id"][: rows : sampling.views]
+            progress.update(rows // sampling.views)
+    return ids
+
+
+def _check_disk(folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise ValueError(
+            f"the clips to cache take {size / 2**30:.1f} GiB, and {folder} has "
+            f"{free / 2**30:.1f} GiB left; take fewer with data.clips, or another folder."
+        )
 
 
 @lru_cache(maxsize=64)

@@ -273,12 +273,11 @@ def make_loader(
 def sampled(experiment: Experiment, source: Source, training: bool) -> Sampling:
     """The `Sampling` of an experiment; a source whose clips are one window has one view."""
     config, size = experiment.data, experiment.clip.size
-    one_window = source.fingerprint is not None
-    return Sampling(
-        replace(experiment.clip, audio_track=config.audio_track or experiment.clip.audio_track),
-        training,
-        views=1 if training or one_window else config.views,
-        pairing=config.pairing,
+    sampling = evaluation_sampling(config, source, experiment.clip, config.views)
+    return replace(
+        sampling,
+        training=training,
+        views=1 if training else sampling.views,
         streams=experiment.model.streams,
-        padded_size=(size, size) if one_window else None,
+        padded_size=None if source.fingerprint is None else (size, size),
     )

@@ -24,8 +24,8 @@ Seconds = Mapping[str, float]
 class Sampling:
     """Which windows are read of every clip, and in which size.
 
-    In training one random window, its frames padded, to be cropped by the train step; otherwise
-    `views` evenly spaced windows, their frames cropped to the center.
+    In training `views` random windows, their frames padded, to be cropped by the train step;
+    otherwise evenly spaced ones, their frames cropped to the center.
     """
 
     clip: ClipConfig
@@ -38,8 +38,8 @@ class Sampling:
     def __post_init__(self):
         if self.pairing not in PAIRINGS:
             raise ValueError(f"pairing={self.pairing!r}: choose one of {', '.join(PAIRINGS)}.")
-        if self.views < 1 or (self.training and self.views > 1):
-            raise ValueError(f"views={self.views}: one in training, one or more otherwise.")
+        if self.views < 1:
+            raise ValueError(f"views={self.views}: take one or more.")
         if not self.streams or not set(self.streams) <= set(STREAMS):
             raise ValueError(f"streams={self.streams}: take one or both of {', '.join(STREAMS)}.")
         if min(self.frame_size) < self.clip.size:
@@ -66,7 +66,7 @@ class Sampling:
             return self._by_ratio(lengths, rng)
         total, longest = min(lengths.values()), max(self.clip.lengths[s] for s in lengths)
         if self.training:
-            begins = [rng.uniform(0, max(total - longest, 0))]
+            begins = rng.uniform(0, max(total - longest, 0), self.views).tolist()
         else:
             begins = starts(total, longest, self.views)
         length = min(total, longest)  # of a window
@@ -86,7 +86,7 @@ class Sampling:
         frames = round(lengths.get("rgb", 0) * clip.fps)
         rows = round(lengths.get("spec", 0) / hop)
         if self.training:
-            pairs = [_same_share(frames, rows, clip, rng)]
+            pairs = [_same_share(frames, rows, clip, rng) for _ in range(self.views)]
         else:
             room = frames - clip.frames * clip.stride, rows - clip.spec_frames
             pairs = zip(*(_spread(last, self.views) for last in room), strict=True)

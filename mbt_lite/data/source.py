@@ -172,12 +172,12 @@ class ClipTask(NamedTuple):
 
     position: int  # in the batch
     index: int  # in the source
-    draw: int  # number of the window that is drawn
+    epoch: int
 
 
 @dataclass(frozen=True)
 class ClipWriter:
-    """Writes clips into a batch, in any process: windows are drawn from seed, `draw` and index."""
+    """Writes clips into a batch, in any process: windows are drawn from seed, epoch and index."""
 
     source: Source
     sampling: Sampling
@@ -188,7 +188,7 @@ class ClipWriter:
         views = self.sampling.views
         rows = slice(task.position * views, (task.position + 1) * views)
         out = {name: array[rows] for name, array in batch.items() if name != "mask"}
-        rng = np.random.default_rng([self.seed, task.draw, task.index])
+        rng = np.random.default_rng([self.seed, task.epoch, task.index])
         try:
             clip_id = self.source.write(task.index, out, self.sampling, rng)
         except (ValueError, OSError) as error:

@@ -119,14 +119,14 @@ class RecordSource(Source):
         spec = self._spectrogram(example, clip.front_end)
         seconds = len(example.jpegs) / records.FPS
         windows = sampling.windows({"rgb": seconds, "spec": len(spec) * clip.front_end.hop}, rng)
-        size, corner = sampling.frame_size, sampling.corner(rng)
+        size = sampling.frame_size
         out["labels"][:] = multi_hot(example.labels, len(self.labels))
         for view, starts in enumerate(windows):
             rgb, rows = black(clip, size), silence(clip)
             if "rgb" in starts:
                 times = frame_times(clip, seconds, starts["rgb"])
                 shown = np.minimum(times * records.FPS + 1e-6, len(example.jpegs) - 1)
-                rgb = crop(example.frames(shown), clip.resize, size, corner)
+                rgb = crop(example.frames(shown), clip.resize, size, sampling.corner(rng))
             if "spec" in starts:
                 first = round(starts["spec"] / clip.front_end.hop)
                 rows = np.take(spec, first + np.arange(clip.spec_frames), 0, mode="wrap")

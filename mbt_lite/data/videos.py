@@ -55,12 +55,13 @@ class FileSource(Source):
         lengths = {"rgb": seconds * info.has_video, "spec": seconds * info.has_audio}
         if not any(lengths[stream] for stream in sampling.streams):
             raise ValueError(f"{row.path} has no stream of the model: {sampling.streams}.")
-        windows = sampling.windows(lengths, rng)
-        cropped = {"size": sampling.frame_size, "corner": sampling.corner(rng)}
+        starts = sampling.windows(lengths, rng)
+        corners = [sampling.corner(rng) for _ in starts]
+        size, part = sampling.frame_size, (start, seconds)
         out["labels"][:] = self.targets(index)
-        for view, starts in enumerate(windows):
-            window = features.read_window(row.path, clip, starts, (start, seconds), **cropped)
-            write_window(out, view, window.rgb, window.spec)
+        views = features.read_windows(row.path, clip, starts, part, size, corners)
+        for number, view in enumerate(views):
+            write_window(out, number, view.rgb, view.spec)
         return row.id
 
     def read(self, index: int, sampling: Sampling) -> Windows:
