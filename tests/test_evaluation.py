@@ -493,7 +493,7 @@ def test_the_command_prints_json_and_its_code_tells_of_failures(table, capsys):
     assert cli.main(["evaluate", "--data", str(table), "--report", str(table / "out")]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["clips"] == 1
-    assert "rows without a label of the model (1): ring_sings_with_bell.mp4" in err
+    assert "rows without a known label (1): ring_sings_with_bell.mp4" in err
     (table / "broken.mp4").write_bytes(b"")
     (table / "labels.csv").write_text(rows + "broken.mp4,circle sings\n")
     assert cli.main(["evaluate", "--data", str(table)]) == 1

@@ -144,20 +144,12 @@ class Evaluate:
                 count=self.count,
                 split=self.split,
                 folder=self.report,
-                command=self._command(),
+                command=shlex.join(["mbt-lite", *sys.argv[1:]]),
             )
         print(json.dumps(scores, indent=1, allow_nan=False))
         for failed in scores["failed"]:
             print(f"mbt-lite: {failed['error']}", file=sys.stderr)
         return int(bool(scores["failed"]))
-
-    def _command(self) -> str:
-        """The command line, for the report."""
-        words = ["mbt-lite", "evaluate"]
-        for name in ("model", "data", "split", "views", "count", "front_end", "audio_track"):
-            if (value := getattr(self, name)) is not None:
-                words += [f"--{name.replace('_', '-')}", str(value)]
-        return shlex.join(words + (["--report", str(self.report)] if self.report else []))
 
 
 @dataclass(frozen=True)
