@@ -459,6 +459,21 @@ def test_whoever_launches_the_page_gets_its_theme_and_limits(monkeypatch):
     assert (used["server_port"], used["quiet"], used["max_file_size"]) == (7000, True, "200mb")
 
 
+def test_a_machine_too_busy_to_show_the_page_within_seconds_starts_it(monkeypatch):
+    import gradio as gr
+
+    from mbt_lite.demo import Page
+
+    monkeypatch.setattr(gr.networking, "url_ok", lambda url: False)  # as after 3 s of silence
+    with Page() as page:
+        gr.Markdown("slow")
+    try:
+        url = page.launch(prevent_thread_lock=True, quiet=True, inline=False)[1]
+        assert urllib.request.urlopen(url).status == 200
+    finally:
+        page.close(verbose=False)
+
+
 def test_a_password_lets_any_name_in():
     from mbt_lite.demo.page import password_check
 

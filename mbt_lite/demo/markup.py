@@ -84,7 +84,7 @@ def bottleneck(config: MBTConfig) -> str:
     """The model as a figure: two streams of layers, joined by B bottleneck tokens from L_f on."""
     depth, first, tokens = config.depth, config.fusion_layer, config.bottlenecks
     step = 56 if depth < 8 else 42  # from layer to layer
-    lefts = [58 + step * i for i in range(depth)]
+    lefts = [66 + step * i for i in range(depth)]
     end = lefts[-1] + step
     joints = "".join(_joint(x, step, i > first) for i, x in enumerate(lefts) if i >= first)
     dots = "".join(_dots(x - (step - BLOCK) / 2, tokens) for x in lefts[first:])
@@ -95,7 +95,7 @@ def bottleneck(config: MBTConfig) -> str:
     )
     return (
         f'<figure class="bottleneck"><svg viewBox="0 0 {end} 112" style="max-width:{1.4 * end}px"'
-        f' role="img" aria-label="{words}"><path d="M46 19H{end}M46 93H{end}{joints}"/>'
+        f' role="img" aria-label="{words}"><path d="M54 19H{end}M54 93H{end}{joints}"/>'
         f'{blocks}<g class="tokens">{dots}</g><text x="0" y="24">picture</text>'
         f'<text x="0" y="98">sound</text></svg><figcaption>{words}</figcaption></figure>'
     )

@@ -325,7 +325,7 @@ def _endpoints(engine: Engine) -> None:
         label, best first, as /predict has them.
         """
         answered = engine.ask(video).windows
-        return [{"start": w.start, "end": w.end, **w.answers} for w in answered]
+        return [{"start": round(w.start, 3), "end": round(w.end, 3), **w.answers} for w in answered]
 
     @show_errors
     def attention(video: str) -> dict:
