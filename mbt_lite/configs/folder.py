@@ -52,7 +52,6 @@ def experiment() -> Experiment:
             log_every=10,
             save_every=100,
             evaluate_every=100,
-            best="top-1",
         ),
     )
 

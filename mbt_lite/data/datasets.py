@@ -40,11 +40,8 @@ def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) 
         raise ValueError(f"role={role!r} is none of {', '.join(ROLES)}.")
     if config.path == MICRO_WORLD:
         return _open_world(config, role, seed, clips)
-    location = _find(config)
-    if role == "train":
-        return _open_training(config, location)
-    source = _open_scored(config, role, location)
-    if source is not None and 0 < clips < len(source):
+    source = _open_role(config, role, _find(config))
+    if role != "train" and source is not None and 0 < clips < len(source):
         return Subset(source, np.linspace(0, len(source) - 1, clips).round())
     return source
 
@@ -71,26 +68,21 @@ def _find(config: DataConfig) -> Location:
     return sources.find(config.path, videos, names)
 
 
-def _open_training(config: DataConfig, location: Location) -> Source:
-    """The training split, without the clips that are held out of it."""
-    source = location.open(_training_split(config, location))
-    if not any(_is_held_out(config, role, location) for role in ROLES[1:]):
-        return source
-    return Subset(source, np.flatnonzero(~_held_out(config, source)))
-
-
-def _open_scored(config: DataConfig, role: str, location: Location) -> Source | None:
-    """The split of a role, or the clips that are held out for it."""
-    if _is_held_out(config, role, location):
-        source = location.open(_training_split(config, location))
-        return Subset(source, np.flatnonzero(_held_out(config, source)))
+def _open_role(config: DataConfig, role: str, location: Location) -> Source | None:
+    """The split of a role; if clips are held out, those, and for training all others."""
+    held_out = [other for other in ROLES[1:] if _is_held_out(config, other, location)]
     split = getattr(config, role)
-    if split is None or split in location.splits:
-        return split and location.open(split)
-    raise ValueError(
-        f"data.{role}={split}: {_in_words(config, location)}. Name another, hold clips out with "
-        f"data.holdout=0.1, or score none with data.{role}=None."
-    )
+    if role != "train" and role not in held_out:
+        if split is None or split in location.splits:
+            return split and location.open(split)
+        raise ValueError(
+            f"data.{role}={split}: {_in_words(config, location)}. Name another, hold clips out "
+            f"with data.holdout=0.1, or score none with data.{role}=None."
+        )
+    source = location.open(_training_split(config, location))
+    if not held_out:
+        return source
+    return Subset(source, np.flatnonzero(_held_out(config, source) == (role != "train")))
 
 
 def _is_held_out(config: DataConfig, role: str, location: Location) -> bool:
@@ -247,10 +239,11 @@ def make_loader(
     """
     config = experiment.data
     sampling = sampled(experiment, source, training)
-    workers = config.workers
+    workers, memory = config.workers, config.memory
+    all_new = training and config.path == MICRO_WORLD and not config.clips
     if config.cache_dir:
         source = cached(source, sampling, Path(config.cache_dir))
-        workers = 0
+        workers = memory = 0
     if workers and (why := why_no_workers()):
         log.warning("the clips are read in this process, without workers: %s.", why)
         workers = 0
@@ -260,10 +253,11 @@ def make_loader(
         batch or experiment.train.batch // hosts,
         seed=experiment.train.seed,
         epochs=None if training else 1,
-        shuffle=training and not (config.path == MICRO_WORLD and not config.clips),
+        shuffle=training and not all_new,
         host=host,
         hosts=hosts,
         workers=workers,
+        memory=0 if all_new else memory,
         on_error="skip" if config.skip_errors else "raise",
     )
 
@@ -271,12 +265,11 @@ def make_loader(
 def sampled(experiment: Experiment, source: Source, training: bool) -> Sampling:
     """The `Sampling` of an experiment; a source whose clips are one window has one view."""
     config, size = experiment.data, experiment.clip.size
-    one_window = source.fingerprint is not None
-    return Sampling(
-        replace(experiment.clip, audio_track=config.audio_track or experiment.clip.audio_track),
-        training,
-        views=1 if training or one_window else config.views,
-        pairing=config.pairing,
+    sampling = evaluation_sampling(config, source, experiment.clip, config.views)
+    return replace(
+        sampling,
+        training=training,
+        views=1 if training else sampling.views,
         streams=experiment.model.streams,
-        padded_size=(size, size) if one_window else None,
+        padded_size=None if source.fingerprint is None else (size, size),
     )
