@@ -376,6 +376,9 @@ class AugmentConfig:
     time_mask_ratio: float = 1.0  # of the clip that one band may cover; 0: no bands
     mel_masks: int = 0  # SpecAugment: number of masked bands of frequency
     mel_mask: int = 48  # mel bins that one band stays below
+    time_shift: float = 0.0  # most spectrogram frames that the audio moves, either way
+    speed: float = 0.0  # most that the audio becomes longer or shorter, as a share
+    pitch: float = 0.0  # most mel bins that it moves, either way
     mixup: float = 0.0  # a of Beta(a, a), from which the mixing weight is drawn; 0: no mixup
     mixmod: bool = False  # modality mixup: each stream has its own mixing weight
 
@@ -383,7 +386,8 @@ class AugmentConfig:
         chances = ("flip", "color", "gray", "time_mask_ratio")
         require_bounds(self, dict.fromkeys(chances, (0, 1)), "augment.")
         counts = ("time_masks", "time_mask", "mel_masks", "mel_mask", "brightness", "mixup")
-        require_at_least(self, 0, counts, "augment.")
+        require_at_least(self, 0, [*counts, "time_shift", "pitch"], "augment.")
+        require(0 <= self.speed < 1, f"augment.speed={self.speed} must be at least 0 and below 1.")
         for name in ("scale", "saturation", "contrast"):
             low, high = factors = getattr(self, name)
             require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
@@ -439,7 +443,8 @@ class DataConfig:
     videos: str | None = None  # where the files of a table are; None: beside it
     labels: str | None = None  # file with the class names in order; None: the source's own
     clips: int = 0  # of the micro-world: so many, again and again; 0: each clip is new
-    cache_dir: str = ""  # a folder: clips that are the same in every epoch are cached there
+    cache_dir: str = ""  # a folder: one window of each clip is cached there, for all epochs
+    adapt: bool = False  # clip, model, augmentation and training are chosen by the data
     pairing: str = PAIRINGS[0]  # of audio and video: synchronised, or ratio as the original
     views: int = 4  # windows of a clip that is scored, their logits averaged
     audio_track: int | None = None  # of labeled files, from 1 on; None: as players choose
@@ -517,6 +522,7 @@ class TrainConfig:
     test_clips: int = 0  # of the test split, the first ones, at the end; 0: all
     keep_checkpoints: int = 2  # latest saved states that are kept, besides the best one
     best: str = ""  # score that decides which is best; "": the data's first one
+    patience: int = 0  # validations without a better score end a run; its best state counts; 0: off
     skip_nonfinite: int = 0  # how many steps with a non-finite loss (NaN or inf) may be skipped
     samples: int = 8  # validation clips that are drawn with the model's predictions; 0: none
 
@@ -525,9 +531,9 @@ class TrainConfig:
             "steps batch accumulate shards mixup_groups log_every save_every keep_checkpoints"
         )
         require_at_least(self, 1, positive.split(), "train.")
-        counts = "epochs warmup evaluate_every evaluate_clips test_clips skip_nonfinite samples"
+        counts = "epochs warmup evaluate_every evaluate_clips test_clips patience skip_nonfinite"
         rates = "weight_decay kernel_decay l2 clip_norm"
-        require_at_least(self, 0, [*counts.split(), *rates.split()], "train.")
+        require_at_least(self, 0, [*counts.split(), "samples", *rates.split()], "train.")
         require(
             0 < self.backbone_rate <= 1,
             f"train.backbone_rate={self.backbone_rate} must be above 0 and at most 1; to freeze "

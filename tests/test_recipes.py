@@ -33,7 +33,8 @@ NAMES = [name for name in configs.__all__ if name != "fusion_grid"]
 VARIANTS = [
     *((name, "experiment") for name in NAMES),
     *((name, v) for name in ("audioset_mini", "audioset_500k") for v in ("paper", "released")),
-    ("folder", "frozen"),
+    ("folder", "finetune"),
+    ("folder", "probe"),
     ("folder", "vit"),
 ]
 

@@ -96,7 +96,23 @@ def run_card(
     `training` is the experiment as a dictionary, `curves` describes curves.png in words, and
     `scores` are those of `evaluate`, None if there is no test split.
     """
-    return "\n\n".join([card.rstrip(), _recipe(training, minutes, curves), _scores(scores)]) + "\n"
+    parts = [card.rstrip(), _recipe(training, minutes, curves), _scores(scores)]
+    return "\n\n".join([*parts, *_worth(scores or {})]) + "\n"
+
+
+def _worth(scores: Mapping) -> list[str]:
+    """What simple models reach on the same clips, and sentences that compare the run with them."""
+    simple, sentences = scores.get("simple models"), scores.get("verdict")
+    streams = list(next(iter(simple.values()))) if simple else []
+    names = [MODALITIES.get(stream, stream) for stream in streams]
+    rows = [
+        f"| {model} | " + " | ".join(f"{by_stream[stream]:.3f}" for stream in streams) + " |"
+        for model, by_stream in (simple or {}).items()
+    ]
+    table = [f"| top-1 | {' | '.join(names)} |", "| --- " * (len(names) + 1) + "|", *rows]
+    lines = [f"- {sentence[0].upper()}{sentence[1:]}." for sentence in sentences or ()]
+    parts = ["Simple models on the same clips:", "\n".join(table)] if simple else []
+    return [*parts, "\n".join(lines)] if lines else parts
 
 
 def _recipe(training: Mapping, minutes: float, curves: str) -> str:

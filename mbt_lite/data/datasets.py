@@ -14,7 +14,7 @@ from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import Source, Subset
 from mbt_lite.data.sources import Location, WorldSource
-from mbt_lite.data.splits import held_out
+from mbt_lite.data.splits import for_test, held_out
 from mbt_lite.data.videos import FileSource
 from mbt_lite.data.workers import why_no_workers
 
@@ -33,8 +33,8 @@ def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) 
     2000.
 
     If the data is not divided, or the split of a role is missing, a share `config.holdout` of the
-    training clips is held out for it. All roles have the same classes. ValueError, saying what to
-    set, if there are no such clips.
+    training clips is held out for it; if both are missing, half of that share for each. All roles
+    have the same classes. ValueError, saying what to set, if there are no such clips.
     """
     if role not in ROLES:
         raise ValueError(f"role={role!r} is none of {', '.join(ROLES)}.")
@@ -83,7 +83,11 @@ def _open_scored(config: DataConfig, role: str, location: Location) -> Source | 
     """The split of a role, or the clips that are held out for it."""
     if _is_held_out(config, role, location):
         source = location.open(_training_split(config, location))
-        return Subset(source, np.flatnonzero(_held_out(config, source)))
+        held = _held_out(config, source)
+        if all(_is_held_out(config, other, location) for other in ROLES[1:]):
+            test = for_test(source.rows, held)
+            held = test if role == "test" else held & ~test
+        return Subset(source, np.flatnonzero(held)) if held.any() else None
     split = getattr(config, role)
     if split is None or split in location.splits:
         return split and location.open(split)

@@ -141,6 +141,12 @@ class RunCheckpoints:
             )
         return None
 
+    def restore_best(self, abstract_state) -> Restored | None:
+        """The state with the highest score, or None where there is none that can be read."""
+        self.wait()
+        step = self._manager.best_step()
+        return None if step is None else self._read(step, abstract_state)[0]
+
     def _read(self, step: int, abstract_state) -> tuple[Restored | None, str]:
         """The state of a step, or None and what is wrong with its files, alike in all processes.
 

@@ -32,10 +32,11 @@ from mbt_lite.progress import bar, silent
 from mbt_lite.train import sharding
 from mbt_lite.train.checkpointing import RunCheckpoints
 from mbt_lite.train.logger import MetricLogger, Row
-from mbt_lite.train.setup import resolve
+from mbt_lite.train.setup import adapted, resolve
 from mbt_lite.train.signals import Signals
 from mbt_lite.train.step import State, abstract_state, first_state, train_step
 from mbt_lite.train.validation import Validation
+from mbt_lite.train.verdict import verdict
 
 FREE = (  # settings that may change when a run is resumed: its weights stay the same
     "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
@@ -103,10 +104,12 @@ def fit(
             context, state, about = _setup(experiment, folder, stack, live, quiet, signals)
         signals.profile = profile
         state, finished = _loop(context, state, about)
+        if finished and context.config.patience:
+            state = _best_state(context, state)
         classifier = _classifier(context, state)
         if finished and jax.process_index() == 0 and not (folder / "README.md").exists():
             with signals.exit_allowed():
-                _finish(context, classifier)
+                _finish(context, classifier, state)
         return Run(classifier, context.logger.rows, folder, finished)
 
 
@@ -120,6 +123,10 @@ def _setup(
 ) -> tuple[TrainContext, State, dict]:
     """(`TrainContext`, the state to start from, the JSON that was saved with it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
+    if experiment.data.adapt:
+        experiment, sentences = adapted(experiment)
+        for sentence in () if quiet else sentences:
+            _tell(sentence)
     resolved = resolve(experiment)
     experiment, source = resolved.experiment, resolved.source
     config, labels = experiment.train, tuple(source.labels)
@@ -183,10 +190,12 @@ def _tell(sentence: str) -> None:
 def _loop(context: TrainContext, state: State, about: dict) -> tuple[State, bool]:
     """(the state at the end, whether training has finished).
 
-    After each step: validate, save, stop if asked to, train, log.
+    After each step: validate, save, stop if asked to, train, log. With `patience` training also
+    ends after so many validations without a better score.
     """
     config, step = context.config, int(state.step)
     scored, saved, stopping = about.get("scored"), about.get("step"), False
+    best = Best(*about.get("best", ()))
     meter, profile_until = Meter(context.experiment), None
     position = context.loader.state()
     batch = _next_batch(context, meter) if step < config.steps else None
@@ -195,10 +204,12 @@ def _loop(context: TrainContext, state: State, about: dict) -> tuple[State, bool
         if _is_due(step, config.evaluate_every, last) and scored != step and not stopping:
             score, stopping = _validate(context, state, step)
             scored = scored if score is None else step
+            best = best.updated(score)
             meter.restart()
+        last = last or bool(config.patience and best.waited >= config.patience)
         due = _is_due(step, config.save_every, last) or stopping or score is not None
         if due and step and saved != step:
-            about = {"step": step, "scored": scored, "data": position}
+            about = {"step": step, "scored": scored, "best": list(best), "data": position}
             context.checkpoints.save(step, state, about, score, wait=last or stopping)
             saved = step
         if last or stopping:
@@ -219,6 +230,29 @@ def _loop(context: TrainContext, state: State, about: dict) -> tuple[State, bool
         if step % config.log_every == 0 or step == config.steps or stopping:
             context.logger.add(step, meter.row())
         profile_until = _profile(context, step, profile_until)
+
+
+class Best(NamedTuple):
+    """The highest score so far, and how many validations have passed since."""
+
+    score: float | None = None
+    waited: int = 0
+
+    def updated(self, score: float | None) -> "Best":
+        """After one more validation; None if there was none."""
+        if score is None:
+            return self
+        is_better = self.score is None or score > self.score
+        return Best(score, 0) if is_better else Best(self.score, self.waited + 1)
+
+
+def _best_state(context: TrainContext, state: State) -> State:
+    """The state with the best validation; the last one if there is none."""
+    restored = context.checkpoints.restore_best(abstract_state(context.experiment, context.mesh))
+    if restored is None:
+        return state
+    _tell(f"the weights are those of step {restored.step}, the best of all validations.")
+    return restored.state
 
 
 def _next_batch(context: TrainContext, meter: "Meter") -> tuple[dict, list[str]]:
@@ -338,10 +372,14 @@ def _classifier(context: TrainContext, state: State) -> Classifier:
     return Classifier(model, params | {"head": head}, experiment.clip, labels, card, heads)
 
 
-def _finish(context: TrainContext, classifier: Classifier) -> None:
+def _finish(context: TrainContext, classifier: Classifier, state: State) -> None:
     """Write the model, the curves and the card with the scores of the test split."""
     experiment, folder, rows = context.experiment, context.folder, context.logger.rows
     scores = _test(context, classifier)
+    if scores:
+        scores |= verdict(experiment, context.mesh, state.weights, rows, scores, _tell)
+        for sentence in scores.get("verdict", ()):
+            _tell(f"{sentence}.")
     write_text(folder / "scores.json", json.dumps(scores, indent=1))
     plot.save(plot.training(rows), folder / "curves.png")
     classifier.save(folder)

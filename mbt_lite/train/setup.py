@@ -1,18 +1,22 @@
 """Resolve an experiment before the first step: what data and initial weights decide."""
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from mbt_lite import paths
 from mbt_lite.checkpoints import vit
 from mbt_lite.config import KEPT, WIRING, Experiment
 from mbt_lite.data import datasets
 from mbt_lite.data.sources import Source
+from mbt_lite.data.survey import survey
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
+from mbt_lite.train.adapt import Adapted, adapt
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,18 @@ class ResolvedExperiment:
             return name in params and shapes[0] == shapes[1]
 
         return {name: params[name] if fits(name) else value for name, value in fresh.items()}
+
+
+def adapted(experiment: Experiment, fixed: Collection[str] = ()) -> Adapted:
+    """The experiment after a survey of its data, and the reasons; fields in `fixed` stay.
+
+    ValueError where the data cannot be used.
+    """
+    data = experiment.data
+    source = datasets.open_split(data, "train")
+    facts = survey(source, experiment.clip.front_end.mels, data.audio_track)
+    cache_dir = data.cache_dir or str(paths.cache_folder() / "clips")
+    return adapt(experiment, facts, fixed, cache_dir)
 
 
 def resolve(experiment: Experiment) -> ResolvedExperiment:
