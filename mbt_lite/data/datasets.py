@@ -49,6 +49,11 @@ def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) 
     return source
 
 
+def split_names(config: DataConfig) -> tuple[str, ...]:
+    """The splits that labeled files or prepared clips name; none of the micro-world."""
+    return () if config.path == MICRO_WORLD else _find(config).splits
+
+
 def _open_world(config: DataConfig, role: str, seed: int, clips: int) -> Source | None:
     split = getattr(config, role)
     if split is None and role != "train":

@@ -88,8 +88,9 @@ def _clip(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
     front, seconds = facts.front_end, min(facts.seconds, LONGEST)
     if "spec" in experiment.model.streams:
         standard = f"mean {front.mean:g} and deviation {front.std:g} are those of these files"
-        bins = f"{front.mels} mel bins up to {front.high:,.0f} Hz for audio stored at {facts.rate:,} Hz"
-        yield Choice("clip.front_end", front, f"{bins}; {standard}")
+        bins = f"{front.mels} mel bins up to {front.high:,.0f} Hz"
+        stored = f"the audio is stored at {facts.rate:,} Hz"
+        yield Choice("clip.front_end", front, f"{bins}, as {stored}; {standard}")
     rows = max(round(seconds / front.hop / SLICE), 1) * SLICE
     length = f"nine files in ten are not longer than {facts.seconds:.2g} s"
     yield Choice("clip.spec_frames", rows, f"a window of {rows * front.hop:g} s: {length}")

@@ -68,11 +68,27 @@ def adapted(experiment: Experiment, fixed: Collection[str] = ()) -> Adapted:
 
     ValueError where the data cannot be used.
     """
+    experiment, sentences = _with_splits(experiment)
     data = experiment.data
     source = datasets.open_split(data, "train")
     facts = survey(source, experiment.clip.front_end.mels, data.audio_track)
     cache_dir = data.cache_dir or str(paths.cache_folder() / "clips")
-    return adapt(experiment, facts, fixed, cache_dir)
+    result = adapt(experiment, facts, fixed, cache_dir)
+    return result._replace(sentences=sentences + result.sentences)
+
+
+def _with_splits(experiment: Experiment) -> tuple[Experiment, list[str]]:
+    """The experiment with the splits that the data names, where it names none; and the reason.
+
+    Validation or test that the data lacks are held out of its training split.
+    """
+    data = experiment.data
+    splits = datasets.split_names(data)
+    if data.train is not None or "train" not in splits:
+        return experiment, []
+    data = replace(data, **{role: role for role in datasets.ROLES})
+    reason = f"data.train train: {data.path} names the splits {', '.join(splits)}"
+    return replace(experiment, data=data), [reason]
 
 
 def resolve(experiment: Experiment) -> ResolvedExperiment:
