@@ -25,13 +25,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from mbt_lite import features
 from mbt_lite.config import WORLD, WORLD_CLIP, Experiment, FrontEnd, TrainConfig
 from mbt_lite.data import world
-from mbt_lite.evaluation.front_end_match import FrontEndMatch, match_front_end_waves
+from mbt_lite.evaluation.front_end_match import FrontEndMatch, Row, match_front_end_waves
 from mbt_lite.inference import Classifier
+from mbt_lite.plot.style import INK, add_colorbar, finish, new_figure
 from mbt_lite.train import sharding, step
 
 HEARD = slice(world.KINDS["heard"].start, world.KINDS["both"].stop)  # labels of audio
@@ -55,6 +57,7 @@ EXPERIMENT = Experiment(
     train=TrainConfig(steps=600, batch=32, learning_rate=2e-3, warmup=60, ema=0.98),
 )
 TRAINING, HELD_OUT = 3000, 300  # clips
+FAR = 2.0  # nats behind the best, where the color scale ends
 
 
 @dataclass(frozen=True)
@@ -67,14 +70,11 @@ class Trial:
 
     @property
     def answer(self) -> str:
-        """ "found": `hidden`, or one with equal output, ranks first and no other ties with it;
-        "tied": others tie with it; otherwise "missed".
-        """
-        same = {self.hidden}.union(*(g for g in self.match.equivalent if self.hidden in g))
+        """ "found": `hidden` ranks first and no other ties with it; "tied": others do; "missed"."""
         ties = {row.front_end.name for row in self.match.ties}
-        if ties <= same:
+        if ties == {self.hidden}:
             return "found"
-        return "tied" if ties & same else "missed"
+        return "tied" if self.hidden in ties else "missed"
 
 
 def sounds(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -169,3 +169,40 @@ def to_json(trials: Sequence[Trial]) -> str:
         for t in trials
     ]
     return json.dumps(rows, indent=1)
+
+
+def figure(trials: Sequence[Trial]) -> Figure:
+    """Draw how far behind the best a model answers, by the front end
+    of its training (rows) and that of the test (columns). A dot marks the best, a ring its ties.
+    """
+    own = [r.front_end.name for r in trials[0].match.rows if r.own_statistics]
+    names = list(dict.fromkeys([*(trial.hidden for trial in trials), *own]))
+    ax = new_figure(0.3 * len(names) + 3.6, 0.3 * len(trials) + 2.2).subplots()
+    nats = np.array([[_row(trial, name).log_likelihood for name in names] for trial in trials])
+    behind = nats.max(1, keepdims=True) - nats
+    image = ax.imshow(behind, cmap="magma_r", vmin=0, vmax=FAR, aspect="auto")
+    for y, trial in enumerate(trials):
+        for x, row in enumerate(_row(trial, name) for name in names):
+            if row.within_ci:
+                face = INK if row is trial.match.best else "none"
+                ax.plot(x, y, "o", mec=INK, mfc=face, ms=6)
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_yticks(range(len(trials)), [trial.hidden for trial in trials])
+    ax.set(xlabel="front end in the test", ylabel="hidden front end")
+    add_colorbar(ax, image, f"nats behind the best\n({FAR:g} or more: dark)")
+    return finish(ax, "Which front end matching finds").figure
+
+
+def figure_alt(trials: Sequence[Trial]) -> str:
+    """A sentence that lists the front ends that were found, tied and missed."""
+    parts = [f"{len(trials)} front ends hidden in small models"]
+    for answer in ("found", "tied", "missed"):
+        names = [trial.hidden for trial in trials if trial.answer == answer]
+        parts.append(f"{answer}: {', '.join(names) or 'none'}")
+    return "; ".join(parts)
+
+
+def _row(trial: Trial, name: str) -> Row:
+    """The row of a front end with the statistics of the clips."""
+    rows = (row for row in trial.match.rows if row.own_statistics)
+    return next(row for row in rows if row.front_end.name == name)

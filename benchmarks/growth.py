@@ -1,17 +1,17 @@
 """Measure the cost of a forward pass as a model grows: more tokens, fused layers, bottlenecks."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from benchmarks import train_step
-from benchmarks.growth_plot import growth
 from benchmarks.model import compiled, logits
 from benchmarks.run import machine
 from benchmarks.timing import seconds
@@ -19,10 +19,12 @@ from mbt_lite import paths, plot
 from mbt_lite.config import BASE, MBTConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import blank_clip, init_params
+from mbt_lite.plot.style import CYCLE, FAINT, INK, finish, new_figure
 from mbt_lite.plot.training import FUSIONS
 
 FRAMES, LAYERS, BOTTLENECKS = (4, 8, 16, 32), (0, 4, 8), (5, 64, 256, 1024)
 ROUNDS = 2
+ROWS = {"seconds": "measured, s", "gflop": "counted, GFLOP"}
 
 
 def measure() -> dict:
@@ -72,7 +74,7 @@ def save(measured: dict, folder: Path) -> None:
     """Save the measurements as growth.json and as a figure, growth.png."""
     folder.mkdir(parents=True, exist_ok=True)
     paths.write_text(folder / "growth.json", json.dumps(measured, indent=1) + "\n")
-    plot.save(growth(measured["points"]), folder / "growth.png")
+    plot.save(_figure(measured["points"]), folder / "growth.png")
 
 
 def table(measured: dict) -> str:
@@ -85,3 +87,39 @@ def table(measured: dict) -> str:
             f"| {point['gflop']:,.0f} | {speed:.0f} |"
         )
     return "\n".join(lines)
+
+
+def _figure(points: Sequence[dict]) -> Figure:
+    """Figure with a column for each axis: measured seconds above counted operations.
+
+    A point has `axis`, `way` (to fuse), `at`, `seconds` and `gflop`.
+    """
+    axes = list(dict.fromkeys(point["axis"] for point in points))
+    ways = list(dict.fromkeys(point["way"] for point in points))
+    figure = new_figure(3.5 * len(axes), 5.2)
+    panels = figure.subplots(len(ROWS), len(axes), sharex="col", squeeze=False)
+    for row, (value, label) in zip(panels, ROWS.items(), strict=True):
+        for ax, axis in zip(row, axes, strict=True):
+            for way, color in zip(ways, CYCLE, strict=False):
+                across, up = _line(points, axis, way, value)
+                ax.plot(across, up, "o-", color=color, lw=1.8, ms=4, label=way)
+            if axis == "bottleneck tokens":
+                ax.set_xscale("log")
+            ax.set_xticks(sorted({point["at"] for point in points if point["axis"] == axis}))
+            ax.xaxis.set_major_formatter("{x:,.0f}")
+            ax.minorticks_off()
+            ax.set_ylim(bottom=0)
+            ax.grid(axis="y", color=FAINT, lw=0.7)
+            ax.set_axisbelow(True)
+        row[0].set_ylabel(label)
+    for ax, axis in zip(panels[-1], axes, strict=True):
+        ax.set_xlabel(axis)
+    for ax in panels.flat:
+        finish(ax, None)
+    panels[0, 0].legend(frameon=False, labelcolor=INK, fontsize=9)
+    return figure
+
+
+def _line(points: Sequence[dict], axis: str, way: str, value: str) -> tuple[list, list]:
+    line = sorted((p["at"], p[value]) for p in points if p["axis"] == axis and p["way"] == way)
+    return [at for at, _ in line], [up for _, up in line]

@@ -74,7 +74,7 @@ def _make(folder: Path) -> list[Path]:
     files = [folder / f"{number}.mp4" for number in range(VIDEOS)]
     for file in files:
         write_film(file, rng, SIZE)
-    examples = [extract.example(row, settings)[0] for row in _table(files).rows]
+    examples = [extract.example(row, settings) for row in _table(files).rows]
     for number in range(SHARDS):
         named = [replace(examples[i % VIDEOS], id=f"{number} {i}") for i in range(PER_SHARD)]
         records.write_shard(folder / records.shard_name("bench", number, SHARDS), named)

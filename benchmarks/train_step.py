@@ -84,8 +84,15 @@ def _row(experiment: Experiment, mesh, steps: int) -> dict:
         "flops": 3 * experiment.train.batch * model_cost(experiment.model).flops,
         "seconds to compile": compiling,
         "bytes": needed.argument_size_in_bytes + needed.temp_size_in_bytes,
-        "peak bytes of the device": sharding.memory_used(),
+        "peak bytes of the device": _memory_used(),
     }
+
+
+def _memory_used() -> int | None:
+    """Peak bytes in use on the fullest local device; None where the devices do not report it."""
+    statistics = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [stats["peak_bytes_in_use"] for stats in statistics if "peak_bytes_in_use" in stats]
+    return max(peaks, default=None)
 
 
 def drawn_batch(experiment: Experiment) -> dict[str, np.ndarray]:

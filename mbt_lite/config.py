@@ -13,7 +13,7 @@ import reprlib
 import sys
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,73 +22,52 @@ import numpy as np
 STREAMS = ("spec", "rgb")
 MODALITIES = {"spec": "audio", "rgb": "video"}  # the name of each stream in a sentence
 PAIRINGS = ("synchronised", "ratio")  # of video and audio windows, see data/sampling.py
-POOLS = ("token", "mean", "max", "sum")
-FUSIONS = ("bottleneck", "joint", "late")
-COMPRESSIONS = ("log", "none")
-WINDOW_FNS = ("hamming", "hann")
-DTYPES = ("float32", "bfloat16", "float16")
-LOSSES = ("sigmoid", "softmax")
-OPTIMIZERS = ("adamw", "momentum")
-SCHEDULES = ("cosine", "constant")
-TRAINED = ("all", "head")
 # A run that starts from a trained model takes these from the recipe; with `start.rewire` also
 # WIRING.
 KEPT = ("dropout", "attention_dropout", "drop_path", "dtype")
 WIRING = ("streams", "fusion", "fusion_layer", "bottlenecks", "bottlenecks_at_test")
 
-# Upper limits far above any real model: a number in a damaged or hostile file must not cost
+# Upper limits are far above any real model: a number in a damaged or hostile file must not cost
 # gigabytes or hours.
-MODEL_BOUNDS = {
-    "classes": (1, 1_000_000),
-    "width": (1, 1 << 16),
-    "depth": (1, 1000),
-    "heads": (1, 1 << 16),
-    "mlp_dim": (1, 1 << 20),
-    "bottlenecks": (0, 1 << 16),
-    "representation": (1, 1 << 20),
-    "rgb_sampled": (1, 1 << 16),
-    "dropout": (0, 1),
-    "attention_dropout": (0, 1),
-    "drop_path": (0, 1),
-}
 MAX_SIDE, MAX_VOLUME = 1 << 20, 1 << 30  # of one axis of a shape or patch; of all axes together
-CLIP_BOUNDS = {
-    "frames": (1, 1 << 16),
-    "stride": (1, 1 << 16),
-    "size": (1, 1 << 13),
-    "resize": (1, 1 << 13),
-    "spec_frames": (1, 1 << 20),
-    "fps": (1e-3, 1000),
-}
-MAX_SECONDS = 3600  # of a clip
-FRONT_END_BOUNDS = {
-    "rate": (1000, 384_000),
-    "window": (1e-4, 10),
-    "hop": (1e-4, 10),
-    "fft": (1, 1 << 16),
-    "mels": (1, 1024),
-}
+_MAX_SECONDS = 3600  # of a clip
 
 
-def require(condition: bool, sentence: str) -> None:
+def _require(condition: bool, sentence: str) -> None:
     """Raise ValueError with this sentence unless the condition holds."""
     if not condition:
         raise ValueError(sentence)
 
 
-def require_bounds(config, bounds: Mapping[str, tuple[float, float]], prefix: str) -> None:
-    """Raise ValueError naming the first field that is no number in its bounds; None is allowed."""
-    for name, (low, high) in bounds.items():
+def _check(config, prefix: str, limits: Mapping[str, str], **choices: Sequence) -> None:
+    """Raise ValueError naming the first field outside its limits or choices; None is allowed.
+
+    `limits` maps intervals, such as "[0, 1)", to names of fields; `choices` are the values of a
+    field.
+    """
+    for interval, names in limits.items():
+        low, high = map(float, interval[1:-1].split(", "))
+        for name in names.split():
+            value = getattr(config, name)
+            fits = value is None or (isinstance(value, numbers.Real) and low <= value <= high)
+            fits = fits and not (value == low and interval[0] == "(")
+            fits = fits and not (value == high and interval[-1] == ")")
+            what = f"{prefix}{name}={reprlib.repr(value)}"
+            _require(fits, f"{what} must {_in_words(interval, low, high)}.")
+    for name, values in choices.items():
         value = getattr(config, name)
-        fits = value is None or (isinstance(value, numbers.Real) and low <= value <= high)
-        require(fits, f"{prefix}{name}={reprlib.repr(value)} must lie in {low:,}..{high:,}.")
+        allowed = ", ".join(map(str, values))
+        _require(value in values, f"{prefix}{name}={value!r} is none of {allowed}.")
 
 
-def require_at_least(config, low: float, names: Iterable[str], prefix: str) -> None:
-    """Raise ValueError naming the first of these fields whose value is below `low`."""
-    for name in names:
-        value = getattr(config, name)
-        require(value >= low, f"{prefix}{name}={value} must be {low} or more.")
+def _in_words(interval: str, low: float, high: float) -> str:
+    low, end = f"{low:,g}", f"{high:,.12g}"
+    if interval[0] == "[" and interval[-1] == "]":
+        return f"lie in {low}..{end}"
+    if high == math.inf:
+        return f"be {low} or more" if interval[0] == "[" else f"be above {low}"
+    least = "at least" if interval[0] == "[" else "above"
+    return f"be {least} {low} and {'at most' if interval[-1] == ']' else 'below'} {end}"
 
 
 @dataclass(frozen=True)
@@ -120,27 +99,26 @@ class FrontEnd:
 
     def __post_init__(self):
         prefix = f"front end {self.name!r}: "
-        require_bounds(self, FRONT_END_BOUNDS, prefix)
-        for condition, sentence in (
-            (
-                self.window_samples <= self.fft,
-                f"a window of {self.window_samples} samples does not fit an FFT of {self.fft}; "
-                f"use fft={1 << (self.window_samples - 1).bit_length()} or more.",
-            ),
-            (
-                0 <= self.low < self.high <= self.rate / 2,
-                f"mel edges {self.low}-{self.high} Hz must rise and stay under half of the "
-                f"{self.rate} Hz sampling rate.",
-            ),
-            (self.offset > 0, "silence needs a log offset above 0."),
-            (self.std > 0, "std must be above 0."),
-            (self.power in (1, 2), "power is 1 or 2."),
-            (self.compression in COMPRESSIONS, f"compression is one of {COMPRESSIONS}."),
-            (self.amplitude > 0, "the amplitude must be above 0."),
-            (0 <= self.pre_emphasis < 1, "pre_emphasis must be at least 0 and below 1."),
-            (self.window_fn in WINDOW_FNS, f"window_fn is one of {WINDOW_FNS}."),
-        ):
-            require(condition, prefix + sentence)
+        limits = {
+            "[1000, 384000]": "rate",
+            "[1e-4, 10]": "window hop",
+            "[1, 65536]": "fft",
+            "[1, 1024]": "mels",
+            "(0, inf)": "offset std amplitude",
+            "[0, 1)": "pre_emphasis",
+        }
+        choices = {"compression": ("log", "none"), "window_fn": ("hamming", "hann")}
+        _check(self, prefix, limits, power=(1, 2), **choices)
+        _require(
+            self.window_samples <= self.fft,
+            f"{prefix}a window of {self.window_samples} samples does not fit an FFT of {self.fft}; "
+            f"use fft={1 << (self.window_samples - 1).bit_length()} or more.",
+        )
+        _require(
+            0 <= self.low < self.high <= self.rate / 2,
+            f"{prefix}mel edges {self.low}-{self.high} Hz must rise and stay under half of the "
+            f"{self.rate} Hz sampling rate.",
+        )
 
     @property
     def window_samples(self) -> int:
@@ -175,21 +153,19 @@ class ClipConfig:
     audio_track: int | None = None  # of a file, from 1 on; None: the one that players choose
 
     def __post_init__(self):
-        require_bounds(self, CLIP_BOUNDS, "clip.")
-        require(
-            self.audio_track is None or self.audio_track > 0,
-            f"audio track {self.audio_track}: tracks are counted from 1.",
-        )
+        limits = {"[1, 65536]": "frames stride", "[1, 8192]": "size resize"}
+        limits |= {"[1, 1048576]": "spec_frames", "[0.001, 1000]": "fps", "[1, inf)": "audio_track"}
+        _check(self, "clip.", limits)
         seconds = max(self.video_seconds, self.audio_seconds)
-        require(
-            seconds <= MAX_SECONDS,
-            f"a clip of {seconds:g} s is too long; at most {MAX_SECONDS:,} s are allowed.",
+        _require(
+            seconds <= _MAX_SECONDS,
+            f"a clip of {seconds:g} s is too long; at most {_MAX_SECONDS:,} s are allowed.",
         )
-        require(
+        _require(
             self.frames * self.size**2 <= MAX_VOLUME,
             f"clip.frames={self.frames} of clip.size={self.size} pixels a side are too many.",
         )
-        require(
+        _require(
             self.size <= self.resize,
             f"a crop of {self.size} pixels does not fit a short side of {self.resize}.",
         )
@@ -249,36 +225,43 @@ class MBTConfig:
     dtype: str = "float32"  # of the blocks; embeddings, final norm and head stay float32
 
     def __post_init__(self):
-        require(
+        _require(
             len(self.streams) > 0
             and len(set(self.streams)) == len(self.streams)
             and set(self.streams) <= set(STREAMS),
             f"streams={self.streams!r}: name each of 'spec' and 'rgb' at most once.",
         )
-        require(self.fusion in FUSIONS, f"fusion={self.fusion!r} is none of {FUSIONS}.")
-        require(self.pool in POOLS, f"pool={self.pool!r} is none of {POOLS}.")
-        require(self.dtype in DTYPES, f"model.dtype={self.dtype!r} is none of {DTYPES}.")
-        require_bounds(self, MODEL_BOUNDS, "model.")
-        require(
+        limits = {
+            "[1, 1000000]": "classes",
+            "[1, 65536]": "width heads rgb_sampled",
+            "[1, 1000]": "depth",
+            "[1, 1048576]": "mlp_dim representation",
+            "[0, 65536]": "bottlenecks",
+            "[0, 1]": "dropout attention_dropout drop_path",
+        }
+        choices = {"fusion": ("bottleneck", "joint", "late")}
+        choices |= {"pool": ("token", "mean", "max", "sum")}
+        _check(self, "model.", limits, dtype=("float32", "bfloat16", "float16"), **choices)
+        _require(
             self.width % self.heads == 0,
             f"width {self.width} does not divide into {self.heads} heads.",
         )
-        require(
+        _require(
             0 <= self.fusion_layer <= self.depth,
             f"fusion_layer={self.fusion_layer} must lie in 0..depth={self.depth}.",
         )
-        require(
+        _require(
             self.fusion != "bottleneck" or self.bottlenecks > 0,
             "bottleneck fusion needs at least one bottleneck; fusion='late' has none.",
         )
         for stream in self.streams:
             for name, sides in (("shape", self.shape(stream)), ("patch", self.patch(stream))):
-                require(
+                _require(
                     all(1 <= side <= MAX_SIDE for side in sides) and math.prod(sides) <= MAX_VOLUME,
                     f"{stream}_{name}={reprlib.repr(sides)}: each side must be 1 or more, and the "
                     f"product at most {MAX_VOLUME:,}.",
                 )
-            require(
+            _require(
                 min(self.grid(stream)) > 0,
                 f"{stream}: patch {self.patch(stream)} does not fit input {self.shape(stream)}.",
             )
@@ -359,10 +342,7 @@ class AugmentConfig:
     The strengths of augmentations that are switched off are those of Scenic's MBT.
     """
 
-    scale: tuple[float, float] = (
-        1.0,
-        1.0,
-    )  # range of the factors of height and width, each its own
+    scale: tuple[float, float] = (1.0, 1.0)  # range of the factors of height and of width
     random_crop: bool = False  # otherwise the middle is cropped
     flip: float = 0.0  # probability of a horizontal flip
     color: float = 0.0  # probability of color jitter, by these four:
@@ -383,20 +363,19 @@ class AugmentConfig:
     mixmod: bool = False  # modality mixup: each stream has its own mixing weight
 
     def __post_init__(self):
-        chances = ("flip", "color", "gray", "time_mask_ratio")
-        require_bounds(self, dict.fromkeys(chances, (0, 1)), "augment.")
-        counts = ("time_masks", "time_mask", "mel_masks", "mel_mask", "brightness", "mixup")
-        require_at_least(self, 0, [*counts, "time_shift", "pitch"], "augment.")
-        require(0 <= self.speed < 1, f"augment.speed={self.speed} must be at least 0 and below 1.")
+        limits = {"[0, 1]": "flip color gray time_mask_ratio"}
+        counts = "time_masks time_mask mel_masks mel_mask time_shift pitch brightness mixup"
+        limits |= {"[0, inf)": counts, "[0, 1)": "speed"}
+        _check(self, "augment.", limits)
         for name in ("scale", "saturation", "contrast"):
             low, high = factors = getattr(self, name)
-            require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
-        require(self.scale[0] > 0, f"augment.scale={self.scale} must be above 0.")
-        require(
+            _require(0 <= low <= high, f"augment.{name}={factors} must rise, from 0 on.")
+        _require(self.scale[0] > 0, f"augment.scale={self.scale} must be above 0.")
+        _require(
             0 <= self.hue <= 0.5,
             f"augment.hue={self.hue} must lie in 0..0.5, where 0.5 is half a turn.",
         )
-        require(
+        _require(
             self.mixup > 0 or not self.mixmod,
             "modality mixup needs the a of its Beta(a, a): try augment.mixup=0.3, the paper's.",
         )
@@ -452,20 +431,18 @@ class DataConfig:
     skip_errors: bool = True  # leave out clips that cannot be read, and say so
 
     def __post_init__(self):
-        require(bool(self.path), "data.path must name something to learn from.")
-        require(
-            0 <= self.holdout < 1, f"data.holdout={self.holdout} must be at least 0 and below 1."
-        )
-        require(self.pairing in PAIRINGS, f"data.pairing={self.pairing!r} is none of {PAIRINGS}.")
-        require_at_least(self, 0, ["clips"], "data.")
-        require(
-            not self.cache_dir or self.path != "world" or self.clips > 0,
+        _require(bool(self.path), "data.path must name something to learn from.")
+        limits = {"[0, 1)": "holdout", "[0, inf)": "clips", "[1, inf)": "audio_track"}
+        limits |= {"[1, 1000]": "views", "[0, 1024]": "workers"}
+        _check(self, "data.", limits, pairing=PAIRINGS)
+        world = self.path == "world"
+        _require(
+            not (self.cache_dir and world) or self.clips > 0,
             f"data.cache_dir={self.cache_dir}: set data.clips, how many clips are cached.",
         )
-        require_bounds(self, {"views": (1, 1000), "workers": (0, 1024)}, "data.")
-        require(
-            self.audio_track is None or (self.audio_track > 0 and self.path != "world"),
-            f"data.audio_track={self.audio_track}: it counts from 1, in files with several tracks.",
+        _require(
+            not (self.audio_track and world),
+            f"data.audio_track={self.audio_track}: the micro-world has no files with tracks.",
         )
 
 
@@ -481,7 +458,7 @@ class StartConfig:
     audio_cls: str = "copy"
 
     def __post_init__(self):
-        require(
+        _require(
             not (self.model and self.vit),
             f"start.model={self.model} and start.vit={self.vit}: a model starts from one of them.",
         )
@@ -499,64 +476,42 @@ class TrainConfig:
     label_smoothing: float = 0.0
     optimizer: str = "adamw"  # or momentum: SGD with momentum, the paper's
     learning_rate: float = 1.5e-3
-    backbone_rate: float = 1.0  # share of the learning rate for all but the head
+    backbone_rate: float = 1.0  # share of the learning rate for all but the head (0: trained=head)
     schedule: str = "cosine"  # to zero at the last step; constant
     warmup: float = 500  # steps, or below 1 the share of all steps
     momentum: float = 0.9
-    nesterov: bool = False
     beta2: float = 0.98  # of AdamW
     weight_decay: float = 0.05  # AdamW: taken off matrices; momentum: added to every gradient
-    kernel_decay: float = 0.0  # momentum: share of the learning rate taken off kernels
-    l2: float = 0.0  # of half the sum of squares of all matrices, added to the loss
     clip_norm: float = 1.0  # of the whole gradient; 0: not clipped
     ema: float = 0.999  # decay of the averaged weights that evaluation uses; 0: none
     trained: str = "all"  # or head: the backbone is frozen
     remat: bool = False  # compute blocks again in the backward pass: less memory, a third more work
     shards: int = 1  # devices that share one copy of the parameters (FSDP); divides their number
-    mixup_groups: int = 1  # equal parts of a batch that mix within themselves, see `augment.mixup`
     seed: int = 0
     log_every: int = 50  # steps
     save_every: int = 500  # steps
     evaluate_every: int = 500  # steps; 0: at the end only
     evaluate_clips: int = 200  # of the validation split, the first ones; 0: all
     test_clips: int = 0  # of the test split, the first ones, at the end; 0: all
-    keep_checkpoints: int = 2  # latest saved states that are kept, besides the best one
-    best: str = ""  # score that decides which is best; "": the data's first one
-    patience: int = 0  # validations without a better score end a run; its best state counts; 0: off
+    keep_checkpoints: int = 2  # latest saved states that are kept
+    patience: int = 0  # validations without a better score end a run, with its best weights; 0: off
     skip_nonfinite: int = 0  # how many steps with a non-finite loss (NaN or inf) may be skipped
-    samples: int = 8  # validation clips that are drawn with the model's predictions; 0: none
 
     def __post_init__(self):
-        positive = (
-            "steps batch accumulate shards mixup_groups log_every save_every keep_checkpoints"
-        )
-        require_at_least(self, 1, positive.split(), "train.")
-        counts = "epochs warmup evaluate_every evaluate_clips test_clips patience skip_nonfinite"
-        rates = "weight_decay kernel_decay l2 clip_norm"
-        require_at_least(self, 0, [*counts.split(), "samples", *rates.split()], "train.")
-        require(
-            0 < self.backbone_rate <= 1,
-            f"train.backbone_rate={self.backbone_rate} must be above 0 and at most 1; to freeze "
-            "the backbone set train.trained='head'.",
-        )
-        for name in ("label_smoothing", "momentum", "beta2", "ema"):
-            value = getattr(self, name)
-            require(0 <= value < 1, f"train.{name}={value} must be at least 0 and below 1.")
-        for name, choices in {
-            "loss": LOSSES,
-            "optimizer": OPTIMIZERS,
-            "schedule": SCHEDULES,
-            "trained": TRAINED,
-        }.items():
-            value = getattr(self, name)
-            require(value in choices, f"train.{name}={value!r} is none of {', '.join(choices)}.")
-        require(
-            self.learning_rate > 0, f"train.learning_rate={self.learning_rate} must be above 0."
-        )
-        require(
-            self.batch % (self.accumulate * self.mixup_groups) == 0,
-            f"train.batch={self.batch} does not divide into {self.accumulate} parts of "
-            f"{self.mixup_groups} mixup groups.",
+        limits = {
+            "[1, inf)": "steps batch accumulate shards log_every save_every keep_checkpoints",
+            "[0, inf)": "epochs warmup weight_decay clip_norm evaluate_every "
+            "evaluate_clips test_clips patience skip_nonfinite",
+            "(0, 1]": "backbone_rate",
+            "(0, inf)": "learning_rate",
+            "[0, 1)": "label_smoothing momentum beta2 ema",
+        }
+        choices = {"loss": ("sigmoid", "softmax"), "optimizer": ("adamw", "momentum")}
+        choices |= {"schedule": ("cosine", "constant"), "trained": ("all", "head")}
+        _check(self, "train.", limits, **choices)
+        _require(
+            self.batch % self.accumulate == 0,
+            f"train.batch={self.batch} does not divide into {self.accumulate} parts.",
         )
 
     @property
@@ -590,15 +545,15 @@ def from_dict(cls, values, at: str = ""):
     missing, or has the wrong type or value.
     """
     title = at or cls.__name__
-    require(
+    _require(
         isinstance(values, Mapping), f"{title} must be fields in {{}}, not {reprlib.repr(values)}."
     )
     fields = {f.name: f for f in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
-    require(not unknown, f"{title} has no field {', '.join(unknown)}.")
+    _require(not unknown, f"{title} has no field {', '.join(unknown)}.")
     needed = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING]
     missing = [name for name in needed if name not in values]
-    require(not missing, f"{title} lacks {', '.join(missing)}.")
+    _require(not missing, f"{title} lacks {', '.join(missing)}.")
     hints, arguments = typing.get_type_hints(cls), {}
     for name, value in values.items():
         hint, path = hints[name], f"{at}.{name}" if at else name
@@ -608,8 +563,8 @@ def from_dict(cls, values, at: str = ""):
         try:
             arguments[name] = _convert(value, hint)
         except TypeError:
-            expected = f"{path} must be {_type_name(hint)}, not {reprlib.repr(value)}."
-            raise ValueError(expected) from None
+            kind = hint.__name__ if isinstance(hint, type) else str(hint)
+            raise ValueError(f"{path} must be {kind}, not {reprlib.repr(value)}.") from None
     return cls(**arguments)
 
 
@@ -650,15 +605,3 @@ def _convert(value, hint):
     elif isinstance(value, hint):
         return value
     raise TypeError
-
-
-def _type_name(hint) -> str:
-    """The type of a field in words."""
-    if isinstance(hint, types.UnionType):
-        return " or ".join(map(_type_name, typing.get_args(hint)))
-    if typing.get_origin(hint) is tuple:
-        kinds = typing.get_args(hint)
-        count = "" if kinds[-1] is ... else f"{len(kinds)} "
-        return f"a list of {count}{_type_name(kinds[0]).removeprefix('a ')}s"
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
-    return names.get(hint, "null")

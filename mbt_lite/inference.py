@@ -30,7 +30,7 @@ from mbt_lite.model.observe import attention_rows, query_layers
 from mbt_lite.paths import DOWNLOAD, address, write_text
 from mbt_lite.progress import Progress, compiling, silent
 
-UNKNOWN_LOSS = (
+_UNKNOWN_LOSS = (
     "The file does not say with which loss its model was trained: each label gets its own "
     'probability, by sigmoid; where only one label can be true, load it with loss="softmax".'
 )
@@ -363,7 +363,7 @@ def load(
     ]
     card["caution"] = " ".join(filter(None, [*cautions, unknown_loss]))
     if loss is not None:
-        card["caution"] = card["caution"].replace(UNKNOWN_LOSS, "").strip()
+        card["caution"] = card["caution"].replace(_UNKNOWN_LOSS, "").strip()
     if front_end is not None:
         if isinstance(front_end, str):
             front_end = features.front_end(front_end)
@@ -420,7 +420,7 @@ def _heads(
         loss = training.get("loss", "sigmoid")
     foreign = meta["clip"] is None and len(labels) == BASE.classes
     certain = loss or foreign or zoo.find(str(card.get("name")))
-    return make_heads(loss or "sigmoid", labels), "" if certain else UNKNOWN_LOSS
+    return make_heads(loss or "sigmoid", labels), "" if certain else _UNKNOWN_LOSS
 
 
 def _released_clip(config: MBTConfig) -> ClipConfig:

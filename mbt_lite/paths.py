@@ -9,13 +9,13 @@ from pathlib import Path
 
 DOWNLOAD = "download it first, then name the file"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no space left: on disk, in a quota, in a file
-WEB_PAGE = "a web page, not the file itself; download it from its raw address"
-PLACEHOLDERS = {  # first bytes of a file that was stored instead of the real one: what it is
+_WEB_PAGE = "a web page, not the file itself; download it from its raw address"
+_PLACEHOLDERS = {  # first bytes of a file that was stored instead of the real one: what it is
     b"version https://git-lfs": (
         "a git-lfs pointer, not the file itself; run git lfs pull in its repository"
     ),
-    b"<!doctype html": WEB_PAGE,
-    b"<html": WEB_PAGE,
+    b"<!doctype html": _WEB_PAGE,
+    b"<html": _WEB_PAGE,
 }
 
 
@@ -60,7 +60,7 @@ def room(path: Path | None) -> Iterator[None]:
 def stand_in(begin: bytes) -> str | None:
     """Describe a placeholder (git-lfs pointer, web page) by its first bytes; None if it is none."""
     begin = begin.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    matches = (text for prefix, text in PLACEHOLDERS.items() if begin.startswith(prefix))
+    matches = (text for prefix, text in _PLACEHOLDERS.items() if begin.startswith(prefix))
     return next(matches, None)
 
 

@@ -31,7 +31,7 @@ def experiment(**options):
     from dataclasses import replace
 
     from mbt_lite import configs
-    from mbt_lite.config import DataConfig, TrainConfig
+    from mbt_lite.config import AugmentConfig, DataConfig, TrainConfig
 
     options = argparse.Namespace(**NUMBERS | options)
     base = configs.world.experiment()
@@ -54,12 +54,12 @@ def experiment(**options):
         optimizer="momentum",
         weight_decay=0.0,
         evaluate_clips=options.evaluate_clips,
-        samples=0,
         keep_checkpoints=options.keep_checkpoints,
         **settings,
     )
     data = DataConfig(workers=options.workers, test=None)
-    return replace(base, model=model, train=train, data=data)
+    augment = AugmentConfig(time_masks=1, mel_masks=1, mixup=0.3, mixmod=True)
+    return replace(base, model=model, train=train, data=data, augment=augment)
 
 
 def summary(run) -> dict:
@@ -78,6 +78,7 @@ def main() -> None:
     options = arguments()
     os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={options.devices}"
     from mbt_lite.train import loop, sharding
+    from mbt_lite.train.signals import exit_on_signal
 
     if options.processes > 1:
         sharding.connect(f"127.0.0.1:{options.port}", options.processes, options.process)
@@ -87,7 +88,8 @@ def main() -> None:
         if options.stop_at and rows[-1]["step"] == options.stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    run = loop.fit(experiment(**vars(options)), options.workdir, live=look, program=True)
+    with exit_on_signal():
+        run = loop.fit(experiment(**vars(options)), options.workdir, live=look)
     print(json.dumps(summary(run)))
     sys.exit(0 if run.finished else 75)
 

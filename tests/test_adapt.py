@@ -69,6 +69,8 @@ def test_a_model_to_start_from_keeps_its_clip():
     base = folder.finetune()
     experiment = adapt(base, DIGITS).experiment
     assert (experiment.clip, experiment.model) == (base.clip, base.model)
+    silent = adapt(base, replace(DIGITS, audio=0.0)).experiment
+    assert silent.model.streams == ("rgb",) and silent.start.rewire
 
 
 def test_clips_that_fit_the_window_are_decoded_once_and_long_ones_scored_in_windows():

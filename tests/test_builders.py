@@ -136,8 +136,8 @@ def recording_and_image(example) -> tuple[str, str]:
 
 def test_image_audio_and_label_of_an_example_are_the_same_digit(clean):
     for example in stored(clean, "test"):
-        row = av_digits.image(example).sum(1).argmax()
-        spectrum = np.abs(np.fft.rfft(av_digits.audio(example)))  # one second: bins are hertz
+        row = example["image"].sum(1).argmax()
+        spectrum = np.abs(np.fft.rfft(example["audio"]))  # one second: bins are hertz
         assert (row - 4) / 2 == round(spectrum.argmax() / 100) - 3 == example["label"]
 
 
@@ -162,31 +162,27 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(accepted, tm
     def records(name, seed):
         config = AvDigitsConfig(name="tiny", pairs=1, seed=seed)
         built = build(config, tmp_path / name, accepted)
-        return {p.name: p.read_bytes() for p in sorted(Path(built.data_dir).glob("*record*"))}
+        return [path.read_bytes() for path in sorted(Path(built.data_dir).glob("*record*"))]
 
     once, again, other = records("once", 0), records("again", 0), records("other", 1)
-    assert once == again and once.keys() == other.keys()
-    assert all(once[name] != other[name] for name in once)
-
-
-def test_the_folder_says_how_noisy_it_is(clean):
-    opened = tfds.builder_from_directory(clean.data_dir)
-    assert dict(opened.info.metadata) == {"snr": None, "pixel_noise": 0.0, "pairs": 2, "seed": 0}
-    assert opened.info.features["label"].names == list("0123456789")
+    assert once == again and all(a != b for a, b in zip(once, other, strict=True))
 
 
 def test_tfds_reads_the_folder_by_name_without_tensorflow(clean):
+    info = tfds.builder_from_directory(clean.data_dir).info
+    assert dict(info.metadata) == {"snr": None, "pixel_noise": 0.0, "pairs": 2, "seed": 0}
+    assert info.features["label"].names == list("0123456789")
     program = (
         "import sys, mbt_lite.data.tfds, tensorflow_datasets as tfds\n"
         f"builder = tfds.builder('av_digits/tiny_clean', data_dir={str(clean.data_dir_root)!r})\n"
         "source = builder.as_data_source('train')\n"
-        "print(len(source), source[0]['image'][1:4], 'tensorflow' in sys.modules)"
+        "print(len(source), source[0]['image'].shape, 'tensorflow' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert ran.stdout.split() == ["40", "b'PNG'", "False"], ran.stderr
+    assert ran.stdout == "40 (28, 28) False\n", ran.stderr
 
 
-@pytest.mark.parametrize("snr", [-10.0, 0.0, 20.0])
+@pytest.mark.parametrize("snr", [-10.0, 20.0])
 def test_the_noise_over_a_voice_has_the_given_signal_to_noise_ratio(snr):
     voice = tone(3, 4000)
     mixed = digits.noisy_audio(voice.astype(np.int16), snr, np.random.default_rng(0)) / 1.0
@@ -209,8 +205,7 @@ def test_the_noise_on_an_image_is_clipped_to_black_and_white():
 
 
 def test_a_long_recording_gives_its_middle_second_and_a_silent_one_silence():
-    long = np.arange(12_000).astype(np.int16)
-    rng = np.random.default_rng(0)
+    rng, long = np.random.default_rng(0), np.arange(12_000).astype(np.int16)
     audio = digits.noisy_audio(long, None, rng).astype(float)
     np.testing.assert_allclose(audio * (9999 / 32767), long[2000:10_000], atol=0.2)
     assert not digits.noisy_audio(np.zeros(500, np.int16), -10.0, rng).any()
@@ -311,52 +306,6 @@ def test_the_command_builds_and_counts(monkeypatch, accepted, tmp_path, capsys):
     assert cli.main(command) == 0  # nothing to do
 
 
-def features(examples) -> dict[str, np.ndarray]:
-    """Plain features [examples, numbers]: pixels, and log spectra in steps of 0.1 s and 100 Hz."""
-    seen = np.stack([av_digits.image(example) for example in examples]) / 255
-    heard = np.stack([av_digits.audio(example) for example in examples])
-    spectra = np.abs(np.fft.rfft(heard.reshape(-1, 10, 800)))[..., 1:]  # bins of 10 Hz
-    bands = np.log(spectra.reshape(-1, 10, 40, 10).mean(-1) + 1e-3)
-    return {"video": seen.reshape(len(seen), -1), "audio": bands.reshape(len(heard), -1)}
-
-
-def accuracies(builder) -> dict[str, float]:
-    """Test accuracy of a linear model by audio, by video, and by the sum of their logarithms."""
-    pytest.importorskip("sklearn")
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
-
-    train, test = stored(builder, "train"), stored(builder, "test")
-    labels, truth = ([example["label"] for example in part] for part in (train, test))
-    inputs, test_inputs = features(train), features(test)
-    scores = {}
-    for stream in inputs:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=500))
-        with threadpool_limits(1):  # on a busy machine more threads wait for each other
-            model.fit(inputs[stream], labels)
-        scores[stream] = model.predict_log_proba(test_inputs[stream])
-    scores["both"] = scores["video"] + scores["audio"]
-    return {name: float(np.mean(score.argmax(1) == truth)) for name, score in scores.items()}
-
-
-@pytest.mark.network
-def test_in_the_published_digits_both_streams_are_more_accurate_than_either(tmp_path):
-    """Downloads 24 MB, writes 330 MB; prints the three accuracies (pytest -m network -s)."""
-    builder = AvDigits(data_dir=tmp_path)
-    builder.download_and_prepare()
-    assert {name: builder.info.splits[name].num_examples for name in av_digits.SPLITS} == {
-        "train": 16_000,
-        "validation": 2_000,
-        "test": 2_000,
-    }
-    scores = accuracies(builder)
-    print(scores)
-    assert max(scores["video"], scores["audio"]) < 0.75
-    assert scores["both"] > max(scores["video"], scores["audio"]) + 0.03
-
-
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
     """Two good files, one that is none, one that is missing; two splits."""
@@ -395,17 +344,11 @@ def test_a_clip_of_a_table_comes_back_as_it_was_extracted(toys, table):
         "bell.mp4",
     ]
     for clip in clips:
-        expected, _ = extract.example(rows[clip.id], settings)
+        expected = extract.example(rows[clip.id], settings)
         for name in ("id", "jpegs", "names", "labels", "start", "end"):
             assert getattr(clip, name) == getattr(expected, name)
         for name in ("melspec", "wave"):
             np.testing.assert_array_equal(getattr(clip, name), getattr(expected, name), strict=True)
-        assert clip.frames([0]).shape == expected.frames([0]).shape
-
-
-def test_a_split_that_a_dataset_lacks_is_answered_with_those_it_has(toys):
-    with pytest.raises(ValueError, match="no split validation; it has test, train"):
-        Clips(toys.data_dir, "validation")
 
 
 @pytest.mark.parametrize("change", ["table", "front_end"])

@@ -66,9 +66,8 @@ def same(a, b):
 
 
 @pytest.mark.parametrize("name", ["ckpt_old", "ckpt_new"])
-@pytest.mark.parametrize("file", ["", "checkpoint_123"])
-def test_a_scenic_checkpoint_gives_scenics_logits(name, file, record_property):
-    config, params, meta = load(GOLDEN / name / file, fusion_layer=1, **SHAPES)
+def test_a_scenic_checkpoint_gives_scenics_logits(name, record_property):
+    config, params, meta = load(GOLDEN / name, fusion_layer=1, **SHAPES)
     expected = np.load(GOLDEN / f"{name}_expected.npz", allow_pickle=False)
     clip = Clip(expected["inputs/rgb"], expected["inputs/spectrogram"])
     output = jax.jit(MBT(config).apply)({"params": params}, clip)
@@ -165,12 +164,6 @@ def test_the_libraries_of_each_format_can_read_what_is_written(saved, params, tm
         }
 
 
-def test_a_conversion_keeps_what_is_known_about_the_model(saved, tmp_path):
-    again = convert(saved, tmp_path / "again.safetensors")
-    assert load(again)[2] == load(saved)[2] and load(again)[2]["card"]["mAP"] == 0.5
-    assert load(convert(saved, tmp_path / "fused.safetensors", fusion_layer=0))[0].fusion_layer == 0
-
-
 @pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors"])
 def test_bfloat16_halves_the_file_and_loads_as_float32(suffix, saved, params, tmp_path):
     half = convert(saved, tmp_path / f"half{suffix}", dtype="bfloat16")
@@ -249,22 +242,9 @@ def test_all_arrays_that_do_not_fit_are_named_at_once():
     assert "mis-shaped (2): " in message
     assert f"{misshaped} is float32 (8, 4, 2), should be float (2, 4, 8)" in message
     assert "cls is int32 (1, 1, 8), should be float (1, 1, 8)" in message
-
-
-@pytest.mark.parametrize(
-    "name", ["bottleneck", "cls", "clsspectrogram", "embedding/kernel", "output_projection/bias"]
-)
-def test_no_array_may_be_missing(name):
-    tree = scenic_tree(TINY)
-    del tree[name]
-    with pytest.raises(ValueError, match=name):
-        from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
-
-
-def test_a_lost_last_layer_is_noticed():
-    tree = {k: x for k, x in scenic_tree(TINY).items() if "encoderblock_1" not in k}
+    lost = {k: x for k, x in scenic_tree(TINY).items() if "encoderblock_1" not in k}
     with pytest.raises(ValueError, match="missing .32.: Transformer/encoderblock_1"):
-        from_scenic(tree, TINY_CONFIG, **TINY_SHAPES)
+        from_scenic(lost, TINY_CONFIG, **TINY_SHAPES)
 
 
 @pytest.mark.parametrize("stream", ["rgb", "spec"])
@@ -309,13 +289,15 @@ def saved(tmp_path, params):
     )
 
 
-def test_saved_weights_load_exactly_with_their_metadata(saved, params):
+def test_saved_and_converted_weights_load_with_their_metadata(saved, params, tmp_path):
     config, again, meta = load(saved)
     assert config == TINY and same(params, again)
     assert meta["clip"] == CLIP and meta["labels"] == ["bell", "dog", "rain"]
     assert meta["license"] == "CC0-1.0" and meta["card"] == {"data": "synthetic", "mAP": 0.5}
     assert list(saved.parent.iterdir()) == [saved]
     assert load(saved, fusion_layer=0)[0] == replace(TINY, fusion_layer=0)
+    fused = convert(saved, tmp_path / "fused.safetensors", fusion_layer=0)
+    assert load(fused)[0].fusion_layer == 0 and load(fused)[2] == meta
 
 
 def test_weights_that_do_not_fit_are_neither_written_nor_read(saved, params, tmp_path):
@@ -406,13 +388,6 @@ def test_no_altered_value_in_the_metadata_costs_more_than_a_sentence(tmp_path, p
                 assert len(str(error)) < 10_000
     assert refused > 400
     assert time.monotonic() - start < 120  # one value alone could have taken hours
-
-
-def test_weights_that_are_not_finite_are_refused(tmp_path, params):
-    diverged = params | {"bottleneck": params["bottleneck"] * np.nan}
-    path = save(tmp_path / "nan.safetensors", diverged, TINY)
-    with pytest.raises(ValueError, match="weights that are NaN or infinite, in bottleneck; "):
-        load(path)
 
 
 def test_predictions_that_are_not_finite_and_clips_that_do_not_fit_are_errors(params, tmp_path):

@@ -2,15 +2,9 @@
 
 import asyncio
 import functools
-import json
-import os
-import random
 import re
+import resource
 import shutil
-import socket
-import subprocess
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -19,20 +13,9 @@ import pytest
 
 from mbt_lite.train.checkpointing import RunCheckpoints
 
-COMMON = """
-import json, os, pathlib, resource, sys
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mbt_lite.train.checkpointing import RunCheckpoints
-
-def state(step, size=1000):
-    kernel = (jnp.arange(size) * step % 997).reshape(-1, 10).astype(jnp.float32)
-    return {"kernel": kernel, "step": jnp.int32(step)}
-"""
-
 
 def state(step: int, size: int = 1000) -> dict:
-    """What every test saves as the state of a step; COMMON has it, too."""
+    """What every test saves as the state of a step."""
     kernel = (jnp.arange(size) * step % 997).reshape(-1, 10).astype(jnp.float32)
     return {"kernel": kernel, "step": jnp.int32(step)}
 
@@ -75,29 +58,13 @@ def opened(tmp_path, messages):
 def two_states(tmp_path, opened):
     """The folder of the newest of two states."""
     for step in (20, 40):
-        opened().save(step, state(step), {"step": step}, score=0.5)
+        opened().save(step, state(step), {"step": step})
     opened()
     return tmp_path / "state" / "40"
 
 
 def names(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
-
-
-def start(program: str, *arguments, devices: int = 1) -> subprocess.Popen:
-    words = [sys.executable, "-c", COMMON + program, *map(str, arguments)]
-    environment = {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    pipe = subprocess.PIPE
-    return subprocess.Popen(
-        words, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment
-    )
-
-
-def output(process: subprocess.Popen) -> tuple[str, str]:
-    """What a program wrote to standard output and standard error."""
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return out, errors
 
 
 # ---- what is saved is restored ----
@@ -154,43 +121,14 @@ def test_states_are_saved_from_a_notebook_where_an_event_loop_runs(opened):
     assert_equal(asyncio.run(cell()).state, state(1))
 
 
-@pytest.mark.slow
-def test_a_state_is_restored_on_other_devices(tmp_path, opened):
-    opened().save(1, state(1), {}, wait=True)
-    program = """
-mesh = jax.make_mesh((4,), ("shard",), axis_types=(AxisType.Auto,))
-cut, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("shard",), ()))
-shardings = {"kernel": cut, "step": whole}
-abstract = jax.tree.map(
-    lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state(1), shardings
-)
-train = jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)
-with RunCheckpoints(sys.argv[1]) as checkpoints:
-    restored = checkpoints.restore(abstract)
-    assert jax.tree.map(lambda x: x.sharding, restored.state) == shardings
-    np.testing.assert_array_equal(restored.state["kernel"], state(1)["kernel"])
-    checkpoints.save(2, restored.state, {})
-    after = train(restored.state)
-    np.testing.assert_array_equal(after["kernel"], state(1)["kernel"] + 1)
-"""
-    assert output(start(program, tmp_path / "state", devices=4)) == ("", "")
-    restored = opened().restore(abstract(state(1)))
-    assert restored.step == 2
-    assert_equal(restored.state, state(1))
-
-
 # ---- which states are kept ----
 
 
-def test_the_latest_states_are_kept_and_the_best_one_even_after_a_restart(tmp_path, opened):
-    scores = {1: 0.5, 2: 0.9, 3: float("nan"), 4: None, 5: 0.1}
-    for step, score in scores.items():
-        opened(keep=1).save(step, state(step), {}, score)
+def test_the_latest_states_are_kept_even_after_a_restart(tmp_path, opened):
+    for step in (1, 2, 3):
+        opened(keep=2).save(step, state(step), {})
     opened()
-    assert names(tmp_path / "state") == ["2", "5"]
-    opened(keep=1).save(6, state(6), {}, score=0.95)
-    opened()
-    assert names(tmp_path / "state") == ["6"]
+    assert names(tmp_path / "state") == ["2", "3"]
 
 
 def test_half_written_states_are_deleted_at_the_next_start(tmp_path, opened):
@@ -222,9 +160,7 @@ def record(folder):
 
 DAMAGES = {
     "a flipped bit": (lambda folder: flip_a_bit(largest(folder / "state" / "d")), "state: .+"),
-    "a shorter file": (lambda folder: os.truncate(largest(folder / "state" / "d"), 9), "state: .+"),
     "a missing file": (lambda folder: largest(folder / "state" / "d").unlink(), "state: .+"),
-    "a flipped bit in the JSON": (lambda folder: flip_a_bit(record(folder)), "record: .+"),
     "an empty JSON": (lambda folder: record(folder).write_bytes(b""), "record: it has changed"),
     "no JSON": (lambda folder: record(folder).unlink(), "record: No such file or directory"),
     "no arrays": (lambda folder: shutil.rmtree(folder / "state"), "state: .+"),
@@ -251,18 +187,16 @@ def test_whichever_byte_of_a_state_changes_only_exact_states_are_restored(
     two_states, opened, messages
 ):
     files = [path for path in two_states.rglob("*") if path.is_file()]
-    assert len(files) > 5
+    assert len(files) > 4
     for path in files:
         before = path.read_bytes()
         for content in (b"", bytes([*before[:-1], before[-1] ^ 1])):
-            path.parent.mkdir(exist_ok=True)  # a damaged score was deleted
             path.write_bytes(content)
             restored = opened().restore(state(1))
             assert restored.about == {"step": restored.step}
             assert_equal(restored.state, state(restored.step))
             if restored.step == 20:
                 two_states.with_name("40.damaged").rename(two_states)
-        path.parent.mkdir(exist_ok=True)
         path.write_bytes(before)
     assert opened().restore(state(1)).step == 40
 
@@ -296,125 +230,24 @@ def test_the_state_of_another_model_is_refused_and_not_called_damaged(
     assert names(tmp_path / "state") == ["20", "40"] and not messages
 
 
-def test_a_state_of_an_older_version_is_refused_in_a_sentence(tmp_path):
-    (tmp_path / "state/00000040").mkdir(parents=True)
-    (tmp_path / "state/00000040/record.json").write_text("0")
-    with pytest.raises(ValueError, match="00000040 was saved by an older version.*; remove"):
-        RunCheckpoints(tmp_path / "state")
-
-
 # ---- no room ----
 
-FILLING = """
-folder, limit = sys.argv[1], int(sys.argv[2])
-noise = jax.random.normal(jax.random.key(0), (12, 300_000))  # which cannot be compressed
-with RunCheckpoints(folder) as checkpoints:
+
+@pytest.mark.full
+def test_training_goes_on_where_a_file_would_be_too_large(tmp_path, opened, messages):
+    noise = jax.random.normal(jax.random.key(0), (12, 300_000))  # which cannot be compressed
+    limits, checkpoints = resource.getrlimit(resource.RLIMIT_FSIZE), opened()
     checkpoints.save(1, state(1), {}, wait=True)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    checkpoints.save(2, {"large": noise}, {}, wait=True)
-    checkpoints.save(3, {f"w{i}": row for i, row in enumerate(noise)}, {})
-    checkpoints.wait()
-    print(*sorted(os.listdir(folder)))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-    checkpoints.save(4, state(4), {})
-    restored = checkpoints.restore(state(1))
-    np.testing.assert_array_equal(restored.state["kernel"], state(4)["kernel"])
-print(*sorted(os.listdir(folder)))
-"""
-
-
-@pytest.mark.slow
-def test_training_goes_on_where_a_file_would_be_too_large(tmp_path):
-    out, errors = output(start(FILLING, tmp_path, 10**5))
-    unsaved = rf"could not be saved in {tmp_path} \(File too large\); that of step 1 stays\."
-    second, third, *listed = out.splitlines()
-    assert re.fullmatch(f"the state of step 2 {unsaved}", second)
-    assert re.fullmatch(f"the state of step 3 {unsaved}", third)
-    assert listed == ["1", "1 4"] and errors == ""
-
-
-# ---- processes that are killed, and several of them ----
-
-SAVING = """
-with RunCheckpoints(sys.argv[1]) as checkpoints:
-    restored = checkpoints.restore(state(1, 10**6))
-    step = restored.step if restored else 0
-    while True:
-        step += 1
-        print(step, flush=True)
-        checkpoints.save(step, state(step, 10**6), {"step": step})
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-def test_a_process_killed_twenty_times_while_it_saves_leaves_whole_states(
-    tmp_path, opened, messages
-):
-    rng, half_written, newest = random.Random(0), 0, 0
-    for _ in range(20):
-        process = start(SAVING, tmp_path / "state")
-        for _ in range(rng.randint(2, 4)):
-            step = int(process.stdout.readline())
-        time.sleep(rng.uniform(0, 0.1))
-        process.kill()
-        assert process.communicate()[1] == ""
-        half_written += any("tmp" in name for name in names(tmp_path / "state"))
-        restored = opened().restore(state(1, 10**6))
-        assert max(newest, step - 2) <= restored.step
-        assert restored.about == {"step": restored.step}
-        newest = restored.step
-        assert_equal(restored.state, state(newest, 10**6))
-        assert all(name.isdigit() for name in names(tmp_path / "state")) and not messages
-    assert half_written > 3
-
-
-TOGETHER = """
-folder, port, number = sys.argv[1], sys.argv[2], int(sys.argv[3])
-jax.distributed.initialize(f"127.0.0.1:{port}", 2, number)
-mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
-cut, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
-sharded = jax.jit(state, out_shardings={"kernel": cut, "step": whole})
-abstract = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), sharded(1)
-)
-messages, results = [], []
-
-def restored():
-    with RunCheckpoints(folder, tell=messages.append) as checkpoints:
-        try:
-            step, tree, about = checkpoints.restore(abstract)
-        except ValueError as error:
-            return str(error)
-        same = jax.tree.map(lambda a, b: bool((a == b).all()), tree, sharded(step))
-        return [step, about, all(same.values())]
-
-def damage(name):
-    for path in sorted((pathlib.Path(folder) / name).rglob("d/*")) if number == 0 else ():
-        path.write_bytes(path.read_bytes()[:-1])
-
-with RunCheckpoints(folder, tell=messages.append) as checkpoints:
-    assert checkpoints.restore(abstract) is None
-    for step in (1, 2):
-        checkpoints.save(step, sharded(step), {"step": step})
-for name in (None, "2", "1"):
-    if name:
-        damage(name)
-    results.append(restored())
-print(json.dumps({"results": results, "messages": messages}))
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_save_together_and_agree_on_what_is_damaged(tmp_path):
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-    both = [start(TOGETHER, tmp_path, port, number) for number in range(2)]
-    first, second = (json.loads(output(process)[0].splitlines()[-1]) for process in both)
-    [message] = first["messages"]
-    assert "step 2 in" in message and message.endswith("resuming from step 1.")
-    assert second["messages"] == []
-    for results in (first["results"], second["results"]):
-        assert results[:2] == [[2, {"step": 2}, True], [1, {"step": 1}, True]]
-        assert "can be read" in results[2]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**5, limits[1]))
+    try:
+        checkpoints.save(2, {"large": noise}, {}, wait=True)
+        checkpoints.save(3, {f"w{i}": row for i, row in enumerate(noise)}, {}, wait=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for step, message in zip((2, 3), messages, strict=True):
+        unsaved = r"could not be saved in .*state \(File too large\); that of step 1 stays"
+        assert re.match(f"the state of step {step} {unsaved}", message)
+    checkpoints.save(4, state(4), {}, wait=True)
+    assert_equal(checkpoints.restore(state(1)).state, state(4))
+    opened()
+    assert names(tmp_path / "state") == ["1", "4"]

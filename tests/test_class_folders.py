@@ -19,13 +19,12 @@ TEN = (*(f"pitch {motion}" for motion in world.MOTIONS), "circle rises", "bell h
 TEN += ("hiss heard", *world.BOTH)
 
 
-@pytest.mark.parametrize("classes", [PAIR, TEN, world.LABELS[:10]], ids=["2", "10", "10 seen"])
+@pytest.mark.parametrize("classes", [PAIR, TEN], ids=["2", "10"])
 def test_exactly_one_of_the_classes_is_true_of_each_clip(classes):
     scenes_of = class_folders.cast(classes, 5, world.SPLITS["test"])
-    assert tuple(scenes_of) == tuple(classes) and {
-        len(scenes) for scenes in scenes_of.values()
-    } == {5}
+    assert tuple(scenes_of) == tuple(classes)
     for name, scenes in scenes_of.items():
+        assert len(scenes) == 5
         assert all({name} == set(classes) & set(scene.names) for scene in scenes)
     everything = [scene for scenes in scenes_of.values() for scene in scenes]
     assert len(set(everything)) == 5 * len(classes)
@@ -58,10 +57,3 @@ def test_the_folders_are_read_back_as_classes_and_divided(tmp_path, capsys):
     assert len(datasets.open_split(config, "train")) + len(datasets.open_split(config, "test")) == 6
     assert cli.main(command) == 1
     assert "is not empty; name a new folder" in capsys.readouterr().err
-
-
-def test_each_split_has_scenes_of_its_own(tmp_path):
-    for split in world.SPLITS:
-        class_folders.render(PAIR, 1, split, tmp_path / split, size=32)
-    keys = {(tmp_path / split / "circle_sings" / "key.json").read_text() for split in world.SPLITS}
-    assert len(keys) == 3

@@ -4,10 +4,10 @@ import io
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -57,40 +57,6 @@ def test_it_runs_as_a_program_of_its_own(tmp_path):
     assert "circle sings" in json.loads(done.stdout)["top"]
 
 
-@pytest.mark.slow
-def test_compiled_functions_are_cached_for_the_next_command(tmp_path):
-    """Where nothing can be kept, the answer is the same."""
-    (tmp_path / "file").touch()
-    clip = str(SAMPLES / "circle_sings.mp4")
-
-    def predicted(cache: Path) -> str:
-        environment = os.environ | {"MBT_LITE_CACHE": str(cache)}
-        del environment["JAX_COMPILATION_CACHE_DIR"]
-        command = [sys.executable, "-m", "mbt_lite", "predict", clip]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-        return done.stdout
-
-    def kept() -> set[str]:
-        return {path.name for path in (tmp_path / "compiled").glob("*-cache")}
-
-    first, forward = predicted(tmp_path), [name for name in kept() if "_forward" in name]
-    before = kept()
-    assert len(forward) == 1
-    assert predicted(tmp_path) == first and kept() == before
-    assert predicted(tmp_path / "file") == first
-
-
-def test_predict_reads_the_window_from_start(capsys, tmp_path):
-    scenes, times = [world.scene(1, i) for i in (0, 4)], np.arange(50) / 25
-    frames = np.concatenate([world.frames(s, times, 96) for s in scenes])
-    media.write(tmp_path / "two.mp4", frames, 25.0, np.concatenate([world.wave(s) for s in scenes]))
-    answers = []
-    for start in ("0", "2"):
-        assert cli.main(["predict", str(tmp_path / "two.mp4"), "--start", start, "--json"]) == 0
-        answers.append(json.loads(capsys.readouterr().out)["top"])
-    assert answers[0] != answers[1]
-
-
 @pytest.mark.full
 def test_attention_is_saved_as_a_figure_a_page_or_a_film_with_audio(capsys, tmp_path):
     clip = str(SAMPLES / "circle_sings.mp4")
@@ -113,14 +79,14 @@ def test_importance_maps_are_drawn_with_their_scores(capsys, tmp_path):
     page, figure = str(tmp_path / "map.html"), str(tmp_path / "map.png")
     methods = ["--map", "occlusion", "gradient", "flow"]
     assert cli.main([*command, page, *methods, "--label", "ring sings"]) == 0
-    assert cli.main([*command, figure, *methods]) == 0
+    assert cli.main([*command, figure, "--map", "gradient"]) == 0
     sentence = capsys.readouterr().err
     assert all(f"How far to believe {method}: in" in sentence for method in methods[1:])
     text = (tmp_path / "map.html").read_text("utf-8")
     assert "<h1>What the answer rests on: ring sings</h1>" in text
     assert r"by occlusion for \u201cring sings\u201d; importance over" in text
     for more, cause in (
-        (["--map", "gradient", "--layer", "1"], "--layer and --query are for --map attention"),
+        (["--map", "gradient", "flow"], "only a page (.html) shows several"),
         (["--label", "ring sings"], "--label needs --map occlusion or gradient"),
     ):
         assert cli.main([*command, figure, *more]) == 1
@@ -135,10 +101,6 @@ def test_flow_is_saved_as_a_figure_or_a_page_and_printed_as_a_sentence(capsys, t
         assert cli.main(["flow", clip, *out]) == 0
         assert "changes the logit of ring sings" in capsys.readouterr().out
     assert (tmp_path / "flow.png").stat().st_size > 10_000
-    assert cli.main(["flow", clip, *out, "--color", "attention"]) == 0
-    assert "changes the logit" not in capsys.readouterr().out  # nothing was cut
-    assert cli.main(["flow", clip, *out, "--color", "red"]) == 1
-    assert "cause or attention" in capsys.readouterr().err
     assert "ring sings" in (tmp_path / "flow.html").read_text("utf-8")
     assert cli.main(["flow", clip, *out[:2], "--label", "ring"]) == 1
     assert "ring rises" in capsys.readouterr().err
@@ -190,20 +152,19 @@ def test_train_takes_fields_of_the_experiment(capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_help_of_train_lists_every_field_with_its_type_and_default(capsys):
+def test_help_of_train_lists_every_field_with_its_type_and_default(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
-    lines = capsys.readouterr().out.splitlines()
-    for start, end in (
-        ("--train.batch int = 32 ", " clips of a step, over all devices"),
-        ("--data.path str = world ", " a folder of videos"),
-        ("--start.model str | None = None ", " hf://user/repo"),
-        ("--augment.hue float = 0.2 ", " either way"),
-        ("--model.fusion str = bottleneck ", " all tokens; late: none"),
-        ("--clip.frames int = 32", "32"),
+    shown = " ".join(re.sub("[│\\s]+", " ", capsys.readouterr().out).split())
+    for field in (
+        "--train.batch INT clips of a step, over all devices (default: 32)",
+        "--start.model {None}|STR a trained MBT: a name of the zoo, a file",
+        "--augment.hue FLOAT maximum shift in turns of the color circle, either way (default: 0.2)",
+        "--model.fusion STR through a few shared tokens; joint: all tokens; late: none (default: ",
+        "--clip.frames INT (default: 32)",
     ):
-        rows = [line for line in lines if line.strip().startswith(start)]
-        assert len(rows) == 1 and rows[0].endswith(end)
+        assert field in shown
 
 
 @pytest.mark.parametrize(
@@ -218,7 +179,6 @@ def test_help_of_train_lists_every_field_with_its_type_and_default(capsys):
         ("--config world --model.streams spec --model.fusion_layer 2", "--model.streams spec rgb"),
         ("--config world --start.rewire", "it needs --start.model"),
         ("--config world --processes 2", "have no effect without --coordinator"),
-        ("--config world --dry-run --profile", "--profile has no effect with --dry-run"),
         ("--config x.json --variant probe", "x.json is one experiment"),
     ],
 )
@@ -241,13 +201,12 @@ def test_streams_and_steps_of_the_command_line_count(capsys):
     [
         ("predict", "no clip given"),
         ("predict x.mp4 --views 0", "--views 0"),
-        ("attention x.mp4 --out nowhere/x.png --layer 9", "there is no folder nowhere"),
+        ("attention x.mp4 --out nowhere/x.png", "there is no folder nowhere"),
         ("world --out x -n 0", "-n 0 must be 1 or more"),
         ("evaluate --count 0", "0 clips cannot be scored"),
         ("train --config=nowhere.py --workdir=x.1 --train.steps 2", "is no file"),
         ("predict x.mp4 --model nowhere", "nowhere is no file, and the zoo has no 'nowhere'"),
         ("evaluate --data moon:test", "data moon:test is unknown"),
-        ("world --out x --split moon", "choose one of train"),
         ("train --config nowhere.py --workdir x", "is no file"),
         ("attention nowhere.mp4 --out x.png", "nowhere.mp4"),
         ("predict https://a.b/watch?v=1", "https://a.b/watch?v=1: addresses are not opened; downl"),
@@ -268,17 +227,18 @@ def test_an_error_in_the_input_is_a_sentence_and_exit_code_1(
 
 
 def test_letters_that_the_output_cannot_encode_are_written_as_numbers(monkeypatch, tmp_path):
-    """As on Windows, where the output of a program into a file is cp1252; the batch goes on."""
+    """As on Windows, where the output of a program into a file is cp1252; the folder goes on."""
     out = io.TextIOWrapper(io.BytesIO(), "cp1252")
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(io.BytesIO(), "cp1252"))
     names = [tmp_path / name for name in ("a.mp4", "視.mp4", "b.mp4")]
     for name in names:
         shutil.copy(SAMPLES / "circle_sings.mp4", name)
-    assert cli.main(["predict", *map(str, names), "--top", "1"]) == 0
+    (tmp_path / "notes.txt").write_text("not a clip")
+    assert cli.main(["predict", str(tmp_path), "--top", "1"]) == 0
     out.flush()
     shown = [line for line in out.buffer.getvalue().decode("cp1252").splitlines() if ".mp4" in line]
-    assert [Path(line).name for line in shown] == ["a.mp4", r"\u8996.mp4", "b.mp4"]
+    assert [Path(line).name for line in shown] == ["a.mp4", "b.mp4", r"\u8996.mp4"]
 
 
 @pytest.fixture
@@ -317,29 +277,39 @@ def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(
         assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()], name
 
 
-@pytest.mark.parametrize(
-    "change", ["heads", "steps", "streams", "extra", "missing", "text", "list"]
-)
-def test_an_experiment_that_was_edited_by_hand_is_refused_by_field(capsys, tmp_path, change):
+EDITS = {  # of an experiment.json: (the part and its new value, or the text, and the sentence)
+    "heads": ("model", {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
+    "streams": ("model", {"streams": "rgb"}, "model.streams must be tuple[str, ...]"),
+    "extra": ("model", {"color": 1}, "model has no field color"),
+    "steps": ("train", {"steps": "x"}, "train.steps must be int, not 'x'"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_experiment_that_was_edited_by_hand_is_refused_by_field(capsys, tmp_path, edit):
+    part, change, sentence = EDITS[edit]
     experiment = to_dict(world_recipe.experiment())
-    model, train = experiment["model"], experiment["train"]
-    changes = {
-        "heads": (model | {"heads": 0}, "model.heads=0 must lie in 1..65,536"),
-        "streams": (model | {"streams": "rgb"}, "model.streams must be a list of texts"),
-        "extra": (model | {"color": 1}, "model has no field color"),
-        "list": ([model], "model must be fields in {}, not ["),
-        "steps": (train | {"steps": "x"}, "train.steps must be a whole number, not 'x'"),
-        "missing": (None, "Experiment lacks model"),
-    }
-    value, sentence = changes.get(change, (None, "Expecting"))
-    part = "train" if change == "steps" else "model"
-    experiment.pop(part)
-    experiment |= {part: value} if value else {}
+    experiment[part] |= change
     path = tmp_path / "experiment.json"
-    path.write_text("{" if change == "text" else json.dumps(experiment))
+    path.write_text(json.dumps(experiment))
     assert cli.main(["train", "--config", str(path), "--dry-run"]) == 1
     err = capsys.readouterr().err
     assert f"{path}: " in err and sentence in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ("{", "Expecting"),
+        ("{}", "Experiment lacks name, model, clip"),
+        ('{"name": "x", "model": [], "clip": {}}', "model must be fields in {}, not ["),
+    ],
+)
+def test_an_experiment_that_is_none_is_refused(capsys, tmp_path, text, sentence):
+    path = tmp_path / "experiment.json"
+    path.write_text(text)
+    assert cli.main(["train", "--config", str(path), "--dry-run"]) == 1
+    assert f"{path}: {sentence}" in capsys.readouterr().err
 
 
 def test_class_folders_of_the_micro_world_can_be_evaluated(capsys, tmp_path):
@@ -373,11 +343,12 @@ def test_every_command_explains_itself_with_an_example(capsys):
 
 def test_the_cost_of_a_model_is_printed_beside_other_ways_to_fuse(capsys, tmp_path):
     figure = tmp_path / "cost.png"
-    assert cli.main(["cost", "--json", "--out", str(figure)]) == 0
-    rows, _, path = capsys.readouterr().out.rpartition("\n]\n")
-    rows = {row["fusion"]: row for row in json.loads(rows + "\n]")}
-    assert rows["as it is"]["parameters"] == 175_009_295
-    assert rows["joint, an encoder each"]["GFLOPs"] > 1.3 * rows["bottleneck"]["GFLOPs"]
+    assert cli.main(["cost", "--out", str(figure)]) == 0
+    _, *rows, path = capsys.readouterr().out.splitlines()
+    costs = {row[:24].strip(): row[24:].split() for row in rows}
+    assert costs["as it is"][0] == "175,009,295"
+    gigaflops = {name: float(cost[2].replace(",", "")) for name, cost in costs.items()}
+    assert gigaflops["joint, an encoder each"] > 1.3 * gigaflops["bottleneck"]
     assert path.strip() == str(figure) and figure.stat().st_size > 10_000
     assert cli.main(["cost", "--model", "as-mini-rgb", "--out", str(figure)]) == 1
     assert "nothing to fuse" in capsys.readouterr().err
@@ -397,28 +368,10 @@ def test_weights_are_converted_there_and_back_unchanged(capsys, tmp_path):
     assert "ends in none of .safetensors" in capsys.readouterr().err
 
 
-def test_a_folder_is_predicted_file_by_file(capsys, tmp_path):
-    for name in ("b.mp4", "a.mp4"):
-        (tmp_path / name).write_bytes((SAMPLES / "circle_sings.mp4").read_bytes())
-    (tmp_path / "notes.txt").write_text("not a clip")
-    assert cli.main(["predict", str(tmp_path), "--json"]) == 0
-    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [Path(row["file"]).name for row in rows] == ["a.mp4", "b.mp4"]
+def test_ctrl_c_stops_with_a_sentence(capsys, monkeypatch):
+    def stop(self):
+        raise KeyboardInterrupt
 
-
-def test_ctrl_c_in_a_callback_that_swallows_it_still_stops(capsys, monkeypatch):
-    class Guarded:
-        def __del__(self):  # Python drops what is raised here, as it does in JAX's callbacks
-            raise KeyboardInterrupt
-
-    def long_work(self):
-        guarded = Guarded()
-        del guarded
-        time.sleep(20)
-        return 0
-
-    monkeypatch.setattr(cli.COMMANDS["bench"], "run", long_work)
-    start = time.monotonic()
+    monkeypatch.setattr(cli.COMMANDS["bench"], "run", stop)
     assert cli.main(["bench"]) == 130
-    assert time.monotonic() - start < 10
-    assert "interrupted" in capsys.readouterr().err
+    assert "mbt-lite: interrupted; files that exist are complete" in capsys.readouterr().err

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import pytest
 
-from mbt_lite import plot
 from mbt_lite.config import BASE, WORLD
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import MBT, blank_clip, init_params
@@ -99,14 +98,3 @@ def test_multiply_adds_are_those_worked_out_by_hand(time, frames, layer, expecte
     kinds = [FUSIONS[kind] for kind in ("bottleneck", "vanilla", "cross")]
     gmacs = [model_cost(replace(base, **kind)).gmacs for kind in kinds]
     assert gmacs == pytest.approx(expected, abs=1)
-
-
-def test_the_figure_shows_what_the_alt_text_says():
-    figure = plot.cost(BASE)
-    layers, widths = figure.axes
-    lines = {line.get_label(): line.get_ydata() for line in layers.get_lines()}
-    assert [len(values) for values in lines.values()] == [13, 13, 13]
-    assert lines["bottleneck, 5 tokens"][8] == pytest.approx(model_cost(BASE).gflops)
-    assert widths.get_lines()[0].get_ydata()[0] < widths.get_lines()[0].get_ydata()[-1]
-    words = plot.cost_alt(BASE)
-    assert "988 at layer 8" in words and "2,155" in words

@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import os
 import re
 import subprocess
 import sys
@@ -78,36 +77,25 @@ def test_every_known_mistake_is_named(one, words):
     assert verdict.words == f"it looks as if {words}."
 
 
-@each_exercise
-def test_an_exercise_says_how_hard_and_how_long_it_is(one):
-    assert one.level in ("easy", "medium", "hard") and 2 <= one.minutes <= 30
-    assert one.title and one.task and one.hint and one.praise
-    assert len(one.mistakes) >= 3
-
-
 @pytest.mark.parametrize("lesson", course.LESSONS)
-def test_a_notebook_has_two_to_four_exercises(lesson):
-    names = [one.name for one in course.exercises(lesson)]
-    assert 2 <= len(names) <= 4
+def test_a_notebook_has_two_to_four_exercises_which_say_how_hard_and_how_long_they_are(lesson):
+    exercises = course.exercises(lesson)
+    assert 2 <= len(exercises) <= 4
     text = (FOLDER / "text" / f"{lesson}.py").read_text("utf-8")
+    names = [one.name for one in exercises]
     assert sorted(re.findall(r"^# exercise: (\w+)$", text, re.M)) == sorted(names)
+    for one in exercises:
+        assert one.level in ("easy", "medium", "hard") and 2 <= one.minutes <= 30
+        assert one.title and one.task and one.hint and one.praise
+        assert len(one.mistakes) >= 3
 
 
 def test_check_selects_the_exercise_by_the_name_of_the_function():
     assert len({one.name for one in EXERCISES}) == len(EXERCISES)
-    for one in EXERCISES:
-        assert course.exercise(one.name) is one
-        assert course.check(one.define(one.solution)).right
-    with pytest.raises(ValueError, match="no exercise asks for a function 'stranger'"):
-        course.check(lambda_named("stranger"))
-
-
-def lambda_named(name: str):
-    def answer():
-        raise AssertionError("never asked")
-
-    answer.__name__ = name
-    return answer
+    one = EXERCISES[-1]
+    assert course.exercise(one.name) is one and course.check(one.define(one.solution)).right
+    with pytest.raises(ValueError, match="no exercise asks for a function 'stopped'"):
+        course.check(stopped)
 
 
 TWICE = Exercise(
@@ -133,7 +121,6 @@ ANSWERS = {
     "right": (lambda x: 2.0 * x, "that was all."),
     "a known mistake": (lambda x: x**2, "it looks as if it is squared."),
     "nothing": (lambda x: None, "it returns nothing yet. Hint: multiply by two."),
-    "three dots": (lambda x: ..., "it returns nothing yet. Hint: multiply by two."),
     "an error": (stopped, "it stopped with KeyError: 'rgb'. Hint: multiply by two."),
     "another shape": (
         lambda x: x[:, None],
@@ -143,10 +130,8 @@ ANSWERS = {
     "two results": (lambda x: (x, x[:2]), "It gives a tuple of 2, and one array (4,) was expec"),
     "a dict": (lambda x: {"two": 2 * x}, "It gives a dict with 'two', and one array (4,) was"),
     "a list": (lambda x: [float(2 * a) for a in x], "that was all."),
-    "a tuple": (lambda x: tuple(2 * x), "that was all."),
     "wrong later": (lambda x: 2 * x if len(x) == 4 else x, "The arguments were [1. 1. 1.]."),
     "a word": (lambda x: "two", "It gives 'two', and"),
-    "truths": (lambda x: x > 1, "The shapes are right, the values"),
     "nan": (lambda x: x * np.nan, "shapes are right"),
 }
 
@@ -159,13 +144,8 @@ def test_what_is_said_of_an_answer(answer, words):
     assert repr(verdict) == f"{'Right' if verdict.right else 'Not yet'}: {verdict.words}"
 
 
-NOTHINGS = np.array([None] * 4)
-
-
 @pytest.mark.parametrize(
-    "value",
-    [object(), print, {1, 2}, b"two", 1j, "two", [object()], np.array(["a"] * 4), NOTHINGS],
-    ids=["object", "function", "set", "bytes", "complex", "word", "list", "words", "nothings"],
+    "value", [object(), {1, 2}, b"two", 1j, [object()], np.array(["a"] * 4), np.array([None] * 4)]
 )
 def test_what_is_no_number_does_not_stop_the_check(value):
     verdict = TWICE.check(lambda x: value)
@@ -235,41 +215,30 @@ def test_the_links_of_a_notebook_lead_somewhere(name):
     words = "\n".join(cell.source for cell in read(name).cells if cell.cell_type == "markdown")
     words = re.sub(r"```.*?```|`[^`]*`", "", words, flags=re.S)  # code may look like a link
     for target in re.findall(r"\]\(([^)\s#]+)", words):
-        if "://" not in target:
-            assert (FOLDER / target).exists(), target
+        assert "://" in target or (FOLDER / target).exists(), target
 
 
 @each_notebook
-def test_a_notebook_is_small_and_holds_outputs_without_errors(name):
+def test_a_notebook_is_small_and_its_outputs_need_no_network(name):
     assert (FOLDER / f"{name}.ipynb").stat().st_size < 1.5e6
     cells = code_cells(name)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell.outputs]
     assert all(output.output_type != "error" for output in outputs)
-    assert any("image/png" in output.get("data", {}) for output in outputs)
-    assert read(name).metadata["mbt_lite"]["seconds"] > 0
-
-
-@each_notebook
-def test_the_outputs_ask_nothing_of_the_network(name):
-    data = [o.data for cell in code_cells(name) for o in cell.outputs if "data" in o]
+    data = [output.data for output in outputs if "data" in output]
+    assert any("image/png" in one for one in data)
     pages = [str(value) for one in data for kind, value in one.items() if "html" in kind]
     asks = re.compile(r"""(?:src|href|action)\s*=\s*["']?(?:https?:)?//|url\(["']?https?:""")
     assert not [page[:300] for page in pages if asks.search(page)]
 
 
-def test_the_map_of_the_course_is_up_to_date():
-    page = (FOLDER / "README.md").read_text("utf-8")
+def test_the_map_of_the_course_and_the_badges_of_the_readme_are_up_to_date():
+    page, readme = ((folder / "README.md").read_text("utf-8") for folder in (FOLDER, ROOT))
     assert landing.landing(page) == page
-    assert all(f"({name}.ipynb)" in page for name in NOTEBOOKS)
-
-
-def test_the_badges_of_the_readme_open_the_notebooks_in_colab():
     slug = build.repository().removeprefix("https://github.com/")
-    page = (ROOT / "README.md").read_text("utf-8")
     for name in NOTEBOOKS:
-        assert f"(notebooks/{name}.ipynb)" in page
-        assert f"/github/{slug}/blob/main/notebooks/{name}.ipynb)" in page
+        assert f"({name}.ipynb)" in page and f"(notebooks/{name}.ipynb)" in readme
+        assert f"/github/{slug}/blob/main/notebooks/{name}.ipynb)" in readme
 
 
 # --------------------------------------------------------------------------- the set-up elsewhere
@@ -361,6 +330,9 @@ def having(monkeypatch, **changes) -> None:
 def test_only_what_is_missing_is_installed_and_all_else_is_pinned(monkeypatch, pip, capsys):
     having(monkeypatch)
     runtime.complete(ROOT)
+    for jax_version in ("0.7.2", "0.13.0.dev1"):  # that the project can work with
+        having(monkeypatch, jax=jax_version)
+        runtime.complete(ROOT)
     assert pip == [] and capsys.readouterr().out == ""
     having(monkeypatch, av=None, numpy="2.1.3", jax="0.7.2", mbt_lite=None)
     runtime.complete(ROOT)
@@ -369,13 +341,6 @@ def test_only_what_is_missing_is_installed_and_all_else_is_pinned(monkeypatch, p
     assert {"numpy==2.1.3", "jax==0.7.2"} <= set(kept.split())
     assert project == ([str(ROOT)], ["--no-deps", "--editable"])
     assert re.search("Installing av.*; all else stays as it is.", capsys.readouterr().out)
-
-
-@pytest.mark.parametrize("version", ["0.7.2", "0.12.0.1", "0.13.0.dev1"])
-def test_a_version_that_the_project_can_work_with_is_kept(version, monkeypatch, pip):
-    having(monkeypatch, jax=version)
-    runtime.complete(ROOT)
-    assert pip == []
 
 
 def test_what_had_to_be_replaced_though_it_was_loaded_restarts_the_kernel(monkeypatch, pip):
@@ -398,11 +363,6 @@ def test_what_pip_cannot_install_is_a_sentence(monkeypatch):
         runtime._pip(["av>=18"])
 
 
-def test_what_is_installed_and_loaded_here_is_found():
-    here = runtime.installed()
-    assert str(here["numpy"]) == np.__version__ and {"jax", "numpy"} <= runtime.loaded() & set(here)
-
-
 def test_an_accelerator_that_jax_does_not_see_is_said(monkeypatch, capsys):
     monkeypatch.setattr(runtime, "accelerator", lambda: "an NVIDIA GPU")
     course.begin()
@@ -410,25 +370,3 @@ def test_an_accelerator_that_jax_does_not_see_is_said(monkeypatch, capsys):
         "JAX sees only the CPU, though this machine has an NVIDIA GPU." in capsys.readouterr().out
     )
     assert jax.config.jax_default_matmul_precision == "highest"
-
-
-@pytest.mark.network
-@pytest.mark.timeout(1800)
-def test_the_set_up_makes_the_environment_of_a_bare_kernel_ready(tmp_path):
-    """The project is cloned from this machine, all else comes from the network."""
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv/bin/python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "ipykernel"], check=True)
-    settings = {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.{ROOT.as_uri()}.insteadOf",
-        "GIT_CONFIG_VALUE_0": build.repository(),
-    }
-    code = SETUP + "\nprint(samples(), pick('full', 'smoke'))"
-    command = [python, "-I", "-c", code]
-    env = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    env |= settings | {"MBT_LITE_SMOKE": "0"}
-    ran = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert "mbt_lite" in ran.stdout and ran.stdout.startswith("Installing av")
-    assert ran.stdout.splitlines()[-1] == f"{tmp_path / 'mbt-lite' / 'data_samples'} full"

@@ -1,20 +1,16 @@
 """The number of devices and of processes makes no difference."""
 
-import json
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
 from programs import begin, end
 
 from mbt_lite.cli import main
 from mbt_lite.train import sharding
-
-HERE = Path(__file__).parent
 
 
 def free_port() -> int:
@@ -23,35 +19,38 @@ def free_port() -> int:
         return listening.getsockname()[1]
 
 
-def together(workdir, environment, code=0, **options):
-    """What two processes of one run print last."""
+def together(workdir, environment, code=0, **options) -> list[tuple[dict, str]]:
+    """What two processes of one run print last, and what they told."""
     shared = {"port": free_port(), "processes": 2} | options
     both = [begin(workdir, environment, process=number, **shared) for number in range(2)]
-    return [end(process, code)[0] for process in both]
+    return [end(process, code) for process in both]
 
 
 @pytest.mark.slow
-def test_losses_are_the_same_on_one_two_and_eight_devices(environment):
-    ran = subprocess.run(
-        [sys.executable, HERE / "devices.py"],
-        capture_output=True,
-        text=True,
-        env=environment | {"PYTHONPATH": str(HERE)},
-    )
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
-    assert len(found["1"]) == 20 and found["1"][-1] < found["1"][0]
-    for layout, losses in found.items():
-        np.testing.assert_allclose(losses, found["1"], rtol=1e-5, err_msg=layout)
-
-
-@pytest.mark.slow
-def test_two_processes_train_like_one_and_save_together(
-    environment,
-    undisturbed,
-    tmp_path,
+@pytest.mark.parametrize("layout", [{"devices": 2}, {"devices": 8}, {"devices": 8, "shards": 4}])
+def test_losses_are_the_same_on_one_two_and_eight_devices(
+    layout, environment, undisturbed, tmp_path
 ):
-    first, second = together(tmp_path / "whole", environment)
+    result, _ = end(begin(tmp_path, environment, **layout))
+    np.testing.assert_allclose(result["losses"], undisturbed["losses"], rtol=1e-5)
+    assert result["losses"][-1] < result["losses"][0]
+
+
+def test_large_parameters_are_cut_over_the_shards_and_small_ones_are_not():
+    mesh = AbstractMesh((2, 4), (sharding.DATA, sharding.SHARD))
+    params = {
+        "kernel": jax.ShapeDtypeStruct((64, 256), "f4"),
+        "bias": jax.ShapeDtypeStruct((8,), "f4"),
+    }
+    specs = {name: place.spec for name, place in sharding.sharded(mesh, params).items()}
+    assert specs == {"kernel": PartitionSpec(None, sharding.SHARD), "bias": PartitionSpec()}
+
+
+@pytest.mark.slow
+def test_two_processes_train_like_one_and_agree_on_what_is_damaged(
+    environment, undisturbed, tmp_path
+):
+    (first, _), (second, _) = together(tmp_path / "whole", environment)
     assert first["digest"] == second["digest"]
     np.testing.assert_allclose(first["losses"], undisturbed["losses"], rtol=1e-5)
     np.testing.assert_allclose(first["sums"], undisturbed["sums"], rtol=1e-4, atol=1e-4)
@@ -59,8 +58,12 @@ def test_two_processes_train_like_one_and_save_together(
     together(tmp_path / "parts", environment, code=75, stop_at=5)
     newest = max(int(path.name) for path in (tmp_path / "parts" / "state").iterdir())
     assert 5 <= newest < 12
-    again, _ = together(tmp_path / "parts", environment)
+    for path in (tmp_path / "parts" / "state" / str(newest)).rglob("d/*"):
+        path.write_bytes(path.read_bytes()[:-1])
+    (again, told), (_, other) = together(tmp_path / "parts", environment)
     assert again == first  # on the same layout bit by bit
+    assert f"the state of step {newest} in" in told and "is damaged" in told
+    assert "is damaged" not in other
     alone, _ = end(begin(tmp_path / "whole", environment))  # one process reads what two wrote
     assert alone["digest"] == first["digest"]
 

@@ -1,7 +1,6 @@
 """The doctor's findings on small files that the tests write themselves."""
 
 import json
-import math
 import re
 import shlex
 import subprocess
@@ -80,9 +79,12 @@ def test_an_ordinary_clip_has_no_findings(tmp_path):
     text = doctor.note(report)
     assert "96 x 72, 10 frames/s, 4.0 s" in text and "aac, 16 kHz, mono, 4.0 s" in text
     assert "12% cut off left and right; all of the file with --views 2" in text
+    spec = np.asarray(report.view.clip.spec)  # standardized
+    assert report.statistics["mean_off"] == pytest.approx(spec.mean(), abs=1e-4)
+    assert report.statistics["spread"] == pytest.approx(spec.std(), abs=1e-4)
 
 
-@pytest.mark.parametrize("size", [(72, 96), (96, 72), (96, 96)])
+@pytest.mark.parametrize("size", [(72, 96), (96, 72)])
 def test_the_reported_crop_is_what_the_model_sees(tmp_path, size):
     config = ClipConfig(frames=8, fps=4, stride=1, size=48, resize=60, spec_frames=200)
     report = doctor.examine(clip(tmp_path, grain(size=(96, 96))[:, : size[0], : size[1]]), config)
@@ -91,29 +93,18 @@ def test_the_reported_crop_is_what_the_model_sees(tmp_path, size):
     assert (across * width, down * height) == pytest.approx((48, 48), abs=1)
 
 
-def test_the_spectrogram_is_measured_as_the_model_standardizes_it(tmp_path):
-    report = doctor.examine(clip(tmp_path))
-    spec = np.asarray(report.view.clip.spec)
-    assert report.statistics["mean_off"] == pytest.approx(spec.mean(), abs=1e-4)
-    assert report.statistics["spread"] == pytest.approx(spec.std(), abs=1e-4)
-
-
 # ---- audio ----
 
 
 @pytest.mark.parametrize("level", [0, 128], ids=["black", "plain"])
-def test_silence_is_a_warning_and_with_an_empty_video_a_fault(tmp_path, level):
-    silent = doctor.examine(clip(tmp_path, wave=SILENCE))
-    assert silent.fit and only(silent).found.startswith("The audio is silent where the model looks")
+def test_an_empty_stream_is_a_warning_and_two_of_them_are_a_fault(tmp_path, level):
     empty = doctor.examine(clip(tmp_path, (black() + level).astype(np.uint8), SILENCE))
     assert not empty.fit and len(problems(empty, "fault")) == 2
-
-
-def test_silence_in_the_middle_of_a_long_file_comes_with_a_command_for_all_of_it(tmp_path):
     wave = np.concatenate([noise(2), np.zeros(6 * RATE, np.float32)])
-    finding = only(doctor.examine(clip(tmp_path, grain(8), wave)))
-    assert "silent where the model looks (3.0-5.0 s)" in finding.found
-    assert finding.do.endswith("clip.mp4 --views 4")
+    silent = doctor.examine(clip(tmp_path, grain(8), wave))
+    assert silent.fit
+    assert only(silent).found == "The audio is silent where the model looks (3.0-5.0 s)."
+    assert only(silent).do.endswith("clip.mp4 --views 4")
 
 
 def run_ffmpeg(line):
@@ -138,17 +129,6 @@ def test_clipped_audio_is_measured(tmp_path):
     wave[RATE : RATE + 1600] = 3 * np.sign(np.sin(np.arange(1600) / 20))  # 0.1 s of 4 s
     report = doctor.examine(wav(tmp_path / "a.wav", wave[None]))
     assert only(report).found == "The audio is clipped: 2.5% of it is at full scale."
-
-
-def test_the_advice_for_channels_that_cancel_repairs_them(tmp_path):
-    opposite = np.stack([noise(), 0.01 * noise(seed=1) - noise()])
-    report = doctor.examine(wav(tmp_path / "o.wav", opposite))
-    assert report.statistics["correlation"] == pytest.approx(-1, abs=0.01)
-    finding = next(f for f in report.findings if "opposite phase" in f.found)
-    repaired = doctor.examine(run_ffmpeg(finding.do))
-    assert problems(repaired, "warning") == ["No video."]
-    ordinary = doctor.examine(wav(tmp_path / "o.wav", np.stack([noise(), noise(seed=1)])))
-    assert problems(ordinary, "warning") == ["No video."]
 
 
 def test_another_track_is_the_advice_for_a_silent_one(tmp_path):
@@ -276,21 +256,13 @@ def test_a_file_that_cannot_be_read_is_not_fit(tmp_path, content, problem, advic
 # ---- JSON and figure ----
 
 
-def test_a_report_is_json_without_infinities(tmp_path):
-    report = doctor.examine(clip(tmp_path, wave=SILENCE))
-    assert report.statistics["loudness"] == -math.inf
-    row = json.loads(json.dumps(doctor.to_dict(report), allow_nan=False))
-    assert row["fit"] and row["statistics"]["loudness"] is None
-    assert row["findings"][0]["severity"] == "warning" and row["views"] == 2
-
-
 def test_the_figure_shows_the_crop_the_window_and_the_findings(tmp_path):
     report = doctor.examine(clip(tmp_path, grain(8), noise(8, level=0.0005)))
     figure = plot.doctor(report)
     (frames,) = (ax for ax in figure.axes if ax.images and not ax.get_ylabel())
     assert len(frames.get_xticks()) == 6
     height, width = report.window.frames.shape[1:3]
-    box = frames.patches[-1]
+    box = frames.patches[0]
     assert (box.get_width(), box.get_height()) == pytest.approx((0.75 * width, height))
     timeline = next(ax for ax in figure.axes if "time in the file" in ax.get_xlabel())
     for window in timeline.patches[-2:]:
@@ -300,14 +272,10 @@ def test_the_figure_shows_the_crop_the_window_and_the_findings(tmp_path):
     assert "looks at 3.0 to 5.0 s" in alt and "75% of the video" in alt and "faint" in alt
 
 
-@pytest.mark.parametrize("name", ["only audio.wav", "鐘 $x$.mp4"])
-def test_the_figure_accepts_any_name_and_audio_alone(tmp_path, name):
-    if name.endswith("wav"):
-        wav(tmp_path / name, noise()[None])
-    else:
-        clip(tmp_path).rename(tmp_path / name)
-    path = plot.save(plot.doctor(doctor.examine(tmp_path / name)), tmp_path / "out.png")
-    with Image.open(path) as image:
+def test_the_figure_accepts_any_name_and_audio_alone(tmp_path):
+    path = wav(tmp_path / "鐘 $x$.wav", noise()[None])
+    saved = plot.save(plot.doctor(doctor.examine(path)), tmp_path / "out.png")
+    with Image.open(saved) as image:
         assert min(image.size) > 400
 
 
@@ -325,14 +293,16 @@ def test_the_window_of_the_released_models_is_examined(tmp_path):
 
 
 def test_the_exit_code_says_whether_all_clips_are_fit(capsys, tmp_path):
-    good = str(clip(tmp_path))
+    silent = str(clip(tmp_path, wave=SILENCE))
     (tmp_path / "bad.mp4").write_text("no video")
-    assert cli.main(["doctor", good]) == 0
-    assert capsys.readouterr().out.startswith(f"{good}: fit\n")
-    assert cli.main(["doctor", str(tmp_path / "bad.mp4"), good, "--json"]) == 1
+    assert cli.main(["doctor", silent]) == 0
+    assert capsys.readouterr().out.startswith(f"{silent}: fit, but see the warnings\n")
+    assert cli.main(["doctor", str(tmp_path / "bad.mp4"), silent, "--json"]) == 1
     out, err = capsys.readouterr()
     rows = [json.loads(line) for line in out.splitlines()]
     assert [row["fit"] for row in rows] == [False, True] and "Traceback" not in err
+    assert rows[1]["statistics"]["loudness"] is None  # JSON has no infinity
+    assert rows[1]["findings"][0]["severity"] == "warning"
 
 
 def test_figures_go_to_a_file_or_a_folder(capsys, tmp_path):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from flax import serialization
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 from tiny import SMALLEST as TINY
 
 from mbt_lite.checkpoints import formats
@@ -150,13 +150,6 @@ def test_arrays_that_flax_cut_in_chunks_are_whole_again(tmp_path, monkeypatch):
     assert same(formats.read(tmp_path / "checkpoint_1"), TREE)
 
 
-def test_names_from_before_linen_are_those_that_flax_gives():
-    checkpoints = pytest.importorskip("flax.training.checkpoints")
-    names = [f"{k}/Conv_{i}" for k in numbered_through(TREE) for i in (2, 10)] + ["Dense_7", "a_b"]
-    want = flatten_dict(checkpoints.convert_pre_linen(nested({k: k for k in names})), sep="/")
-    assert formats.linen_names(names) == {old: new for new, old in want.items()}
-
-
 def test_a_lost_block_leaves_its_gap():
     tree = {k.replace("block_1", "block_2"): x for k, x in numbered_through(TREE).items()}
     names = formats.parameters(tree)
@@ -235,7 +228,7 @@ def test_a_file_cut_anywhere_is_refused(name, tmp_path):
     else:
         safetensors.numpy.save_file(TREE, whole)
     data = whole.read_bytes()
-    for length in np.linspace(1, len(data) - 1, 60, dtype=int):
+    for length in np.linspace(1, len(data) - 1, 20, dtype=int):
         whole.write_bytes(data[:length])
         with pytest.raises(ValueError, match="no whole"):
             formats.read(whole)

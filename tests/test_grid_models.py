@@ -17,7 +17,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "training.md"
 
 def variants() -> dict:
     groups = fusion_grid.grid()
-    return {e.name: e for name in fusion_grid.published() for e in groups[name].values()}
+    names = ("fusion", "fusion layer", "bottlenecks")
+    return {e.name: e for name in names for e in groups[name].values()}
 
 
 def table() -> list[dict]:

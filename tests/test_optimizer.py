@@ -1,7 +1,5 @@
 """How a gradient becomes an update: Scenic's schedule and momentum, AdamW, averaged weights."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,23 +27,12 @@ RELEASED = TrainConfig(
     weight_decay=0.0,
     clip_norm=0.0,
 )
-SGD = TrainConfig(  # p - g, but for what a test changes
-    optimizer="momentum",
-    momentum=0.0,
-    learning_rate=1.0,
-    schedule="constant",
-    warmup=0,
-    weight_decay=0.0,
-    clip_norm=0.0,
-)
 VALUES = golden("optimizer")[1]
 VARIANTS = {
     "momentum": {},
     "momentum_wd0.01": {"weight_decay": 0.01},
     "momentum0.5": {"momentum": 0.5},
     "momentum_clip1": {"clip_norm": 1.0},
-    "momentum_explicit_wd0.1": {"kernel_decay": 0.1},
-    "nesterov": {"nesterov": True},
     "sgd": {"momentum": 0.0},
 }
 
@@ -88,22 +75,10 @@ def test_the_learning_rate_is_that_of_the_released_recipe_and_begins_anew_after_
     at, rates = want["audioset_base/steps"], want["audioset_base/lr"]
     assert at.max() > RELEASED.steps
     np.testing.assert_allclose(schedule(RELEASED)(jnp.asarray(at)), rates, rtol=1e-5, atol=1e-6)
-
-
-def test_a_warm_up_may_be_a_share_of_all_steps():
-    share = changed(RELEASED, warmup=0.05)
-    at = jnp.arange(0, RELEASED.steps, 100)
-    np.testing.assert_allclose(schedule(share)(at), schedule(RELEASED)(at), rtol=1e-6)
-
-
-def test_a_constant_rate_stays_after_its_warm_up():
+    share = schedule(changed(RELEASED, warmup=0.05))
+    np.testing.assert_allclose(share(jnp.asarray(at)), rates, rtol=1e-5, atol=1e-6)
     rate = schedule(changed(RELEASED, schedule="constant"))
     np.testing.assert_allclose([rate(0), rate(318), rate(10**6)], [0, 0.2, 0.5], rtol=1e-6)
-
-
-def test_a_run_shorter_than_its_warm_up_only_rises():
-    rates = schedule(changed(RELEASED, steps=100))(jnp.arange(100))
-    np.testing.assert_allclose(rates, 0.5 * np.arange(100) / 795, rtol=1e-6)
 
 
 # --- momentum ------------------------------------------------------------------------------------
@@ -122,42 +97,6 @@ def test_five_updates_are_those_of_scenic(name, settings, monkeypatch):
         want = under(VALUES, f"out/{name}/final/")
         trace = dict(flatten(optax.tree.get(after[-1][1], "trace")))
         same(trace, {leaf.removesuffix("/momentum"): value for leaf, value in want.items()})
-
-
-@pytest.mark.parametrize("number", range(5))
-@pytest.mark.parametrize("norm", [1.0, 2.0])
-def test_a_long_gradient_is_cut_as_a_whole_and_a_short_one_stays(norm, number):
-    gradient = tree(f"grads/{number}/")
-    np.testing.assert_allclose(optax.tree.norm(gradient), VALUES[f"grad_norm/{number}"], rtol=1e-6)
-    zeros = jax.tree.map(jnp.zeros_like, gradient)
-    ((params, _),) = steps(changed(SGD, clip_norm=norm), zeros, [gradient])
-    same(jax.tree.map(jnp.negative, params), tree(f"clipped_{norm}/{number}/"))
-
-
-@pytest.mark.parametrize("kind", ["adamw", "momentum"])
-def test_a_gradient_of_nothing_but_zeros_leaves_no_nan(kind):
-    params = tree("params/")
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    config = changed(SGD, optimizer=kind, clip_norm=1.0, momentum=0.9)
-    *_, (after, _) = steps(config, params, [zeros] * 3)
-    same(after, params, atol=0)
-
-
-# --- AdamW ---------------------------------------------------------------------------------------
-
-
-def test_adamw_learns_as_it_did_when_the_embedded_model_was_trained():
-    config = TrainConfig(steps=6, warmup=2)
-    rate = optax.warmup_cosine_decay_schedule(0.0, 1.5e-3, 2, 6)
-    matrices = partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-    adamw = optax.adamw(rate, b2=0.98, weight_decay=0.05, mask=matrices)
-    before = optax.chain(optax.clip_by_global_norm(1.0), adamw)
-    params = tree("params/")
-    state, gradients = before.init(params), [tree(f"grads/{number}/") for number in range(5)]
-    for gradient, (after, _) in zip(gradients, steps(config, params, gradients), strict=True):
-        update, state = before.update(gradient, state, params)
-        params = optax.apply_updates(params, update)
-        same(after, params, atol=1e-7)
 
 
 # --- averages and norms --------------------------------------------------------------------------

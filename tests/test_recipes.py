@@ -29,7 +29,7 @@ from mbt_lite.train import sharding, step
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
-NAMES = [name for name in configs.__all__ if name != "fusion_grid"]
+NAMES = [name for name in dir(configs) if name[0] != "_" and name != "fusion_grid"]
 VARIANTS = [
     *((name, "experiment") for name in NAMES),
     *((name, v) for name in ("audioset_mini", "audioset_500k") for v in ("paper", "released")),

@@ -103,9 +103,8 @@ def test_windows_of_one_file_stay_together():
 # ---- roles ----
 
 
-@pytest.mark.parametrize("names", [{}, {"train": None, "validation": None, "test": None}])
-def test_a_folder_without_splits_is_trained_on_and_scored_on_apart(folder, names):
-    config = DataConfig(path=str(folder), holdout=0.3, **names)
+def test_a_folder_without_splits_is_trained_on_and_scored_on_apart(folder):
+    config = DataConfig(path=str(folder), holdout=0.3)
     train, validation, test = (datasets.open_split(config, role) for role in datasets.ROLES)
     whole = sources.open_source(folder)
     assert train.labels == validation.labels == test.labels == ("cat", "dog")
@@ -206,12 +205,11 @@ def test_so_many_clips_of_the_world_come_again_in_another_order():
 
 @pytest.mark.parametrize("rough", [True, False])
 def test_a_stream_is_the_same_without_the_other(rough):
-    for index in range(30):
-        scene = world.scene(0, index)
+    for index in range(12):
 
-        def sample(*streams, scene=scene, index=index):
+        def sample(*streams, index=index):
             rng = np.random.default_rng(index) if rough else None
-            return world.sample(scene, WORLD_CLIP, rng, streams)
+            return world.sample(world.scene(0, index), WORLD_CLIP, rng, streams)
 
         both, video, audio = sample("spec", "rgb"), sample("rgb"), sample("spec")
         assert set(video) == {"rgb", "labels"} and set(audio) == {"spec", "labels"}
@@ -226,14 +224,6 @@ def small(streams=("spec", "rgb"), **fields) -> Experiment:
     settings = DataConfig(**{"workers": 0} | fields)
     experiment = Experiment("small", replace(TINY, streams=streams), SMALL, settings)
     return replace(experiment, train=replace(experiment.train, batch=4))
-
-
-def test_a_loader_takes_what_the_model_sees_and_hears():
-    experiment = small(streams=("rgb",))
-    source = datasets.open_split(experiment.data, "train", clips=8)
-    batch = next(datasets.make_loader(experiment, source, training=True))
-    assert batch["rgb"].shape == (4, 2, 16, 16, 3) and "spec" not in batch
-    assert batch["valid_size"].tolist() == [[16, 16]] * 4
 
 
 def test_files_are_scored_in_views_and_a_clip_of_the_world_in_one(tmp_path):
@@ -251,38 +241,33 @@ def test_files_are_scored_in_views_and_a_clip_of_the_world_in_one(tmp_path):
     assert loader.views == 1 and [batch["mask"].tolist() for batch in loader] == [[1, 1, 0, 0]]
 
 
-def test_each_host_gets_its_part_of_the_batch_and_scoring_can_be_repeated():
-    experiment = small(clips=8)
-    source = datasets.open_split(experiment.data, "train")
-    halves = [
-        datasets.make_loader(experiment, source, training=True, host=n, hosts=2) for n in range(2)
-    ]
-    whole = next(datasets.make_loader(experiment, source, training=True))
-    assert sum((next(half)["id"] for half in halves), []) == whole["id"]
-    loader = datasets.make_loader(
-        experiment, datasets.open_split(DataConfig(), "test", clips=6), training=False
-    )
+def test_scoring_can_be_repeated():
+    source = datasets.open_split(DataConfig(), "test", clips=6)
+    loader = datasets.make_loader(small(clips=8), source, training=False)
     first = [batch["id"] for batch in loader]
     loader.seek(0)
     assert [batch["id"] for batch in loader] == first and len(first) == 2
-    assert loader.state(1)["batches"] == 1
 
 
 class Slow(sources.WorldSource):
-    def write(self, *arguments):
-        time.sleep(0.5)
-        return super().write(*arguments)
+    """Takes 0.2 s for a clip, and leaves a file for each that was begun."""
+
+    def write(self, index, *arguments):
+        (self.folder / str(index)).touch()
+        time.sleep(0.2)
+        return super().write(index, *arguments)
 
 
 @pytest.mark.full
-def test_a_loader_ends_soon_though_its_processes_are_busy():
+def test_a_loader_ends_before_its_busy_processes_have_filled_the_batch(tmp_path):
+    source = Slow("train", 10**6, 0)
+    source.folder = tmp_path
     with ThreadPoolExecutor(1) as elsewhere:
-        with Loader(Slow("train", 10**6, 0), Sampling(SMALL), 128, workers=1) as loader:
+        with Loader(source, Sampling(SMALL), 128, workers=1) as loader:
             waiting = elsewhere.submit(next, loader)
-            time.sleep(3)
-            start = time.monotonic()
-        assert time.monotonic() - start < 40  # of 64 s that the batch takes
-        assert waiting.exception()
+            while not list(tmp_path.iterdir()):
+                time.sleep(0.1)
+        assert waiting.exception() and len(list(tmp_path.iterdir())) < 64
 
 
 # ---- cached ----
@@ -315,16 +300,6 @@ def test_cached_clips_are_bit_exact_and_rendered_once(tmp_path, counted, streams
     counted.clear()
     next(datasets.make_loader(keeping, source, training=True))
     assert counted == [0]  # the first clip tells whether the code is the same
-
-
-@pytest.mark.full
-def test_a_cached_clip_is_read_by_worker_processes_too(tmp_path):
-    source, sampling = sources.WorldSource("test", 5), Sampling(SMALL)
-    there = cache.cached(source, sampling, tmp_path)
-    with Loader(there, sampling, 5, workers=1) as loader:
-        batch = next(loader)
-    plain = next(Loader(source, sampling, 5))
-    assert all(np.array_equal(batch[name], plain[name]) for name in plain)
 
 
 def test_what_decides_the_values_decides_which_files_are_read(tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def test_four_whole_steps_are_those_of_scenic(agree, monkeypatch):
             ema=0.0,
         ),
     )
-    mesh, weight = sharding.make_mesh(), jnp.array([meta["mixup_weight"]])
+    mesh, weight = sharding.make_mesh(), jnp.array(meta["mixup_weight"])
     state = step.first_state(experiment, mesh, params)
     names = tuple(f"class {number}" for number in range(model.classes))
     key = jax.random.key(0)

@@ -1,4 +1,4 @@
-"""Sweeps: their runs, what these start from, the table, the figure, the published models."""
+"""Sweeps: their runs, what these start from, the table, the figure."""
 
 import csv
 import io
@@ -10,7 +10,6 @@ import pytest
 
 from mbt_lite import plot
 from mbt_lite.configs import fusion_grid
-from mbt_lite.inference import load
 from mbt_lite.train import sweep
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -46,12 +45,11 @@ def test_the_shipped_grid_varies_one_thing_at_a_time():
     assert len(variants) == 15
     assert {e.train for e in variants.values()} == {base.train}
     assert {(e.clip, e.data) for e in variants.values()} == {(base.clip, base.data)}
-    assert set(fusion_grid.published()) <= set(grid)
 
 
 def test_a_variant_is_trained_once_a_seed_and_starts_from_a_run_of_the_same_folder(tmp_path):
     grid, starts = few()
-    runs = sweep.runs(grid, tmp_path, 2, starts)
+    runs = sweep.runs(grid, tmp_path, starts, 2)
     assert len(runs) == 4
     for run, experiment in runs.items():
         assert run == tmp_path / experiment.name / f"seed_{experiment.train.seed}"
@@ -62,7 +60,7 @@ def test_a_variant_is_trained_once_a_seed_and_starts_from_a_run_of_the_same_fold
     audio, other = grid["fusion"]["audio"], grid["fusion"]["bottleneck"]
     twice = {"a": {"x": audio, "y": replace(audio, model=other.model)}}
     with pytest.raises(ValueError, match="two different variants are called grid-audio"):
-        sweep.runs(twice, tmp_path, 1)
+        sweep.runs(twice, tmp_path, {}, 1)
 
 
 def test_an_interval_is_that_of_student():
@@ -74,12 +72,12 @@ def test_an_interval_is_that_of_student():
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_grid_is_trained_tabulated_drawn_and_published(tmp_path):
+def test_a_grid_is_trained_tabulated_and_drawn_and_a_run_that_fails_is_named(tmp_path):
     grid, starts = few()
-    runs = sweep.sweep(grid, tmp_path, seeds=1, jobs=2, starts=starts)
+    runs = sweep.sweep(grid, tmp_path, starts, seeds=1, jobs=2)
     assert len(runs) == 1 + 2 and all((run / "README.md").exists() for run in runs)
     before = {run: (run / "README.md").stat().st_mtime_ns for run in runs}
-    sweep.sweep(grid, tmp_path, seeds=1, jobs=2, starts=starts)  # nothing is left to do
+    sweep.sweep(grid, tmp_path, starts, seeds=1, jobs=2)  # nothing is left to do
     assert before == {run: (run / "README.md").stat().st_mtime_ns for run in runs}
 
     outcomes = sweep.outcomes(grid, tmp_path, 1, "matched accuracy")
@@ -90,23 +88,14 @@ def test_a_grid_is_trained_tabulated_drawn_and_published(tmp_path):
     ]
     scores = json.loads((tmp_path / "grid-audio" / "seed_0" / "scores.json").read_text())
     assert outcomes[0].values == (scores["audio only"]["matched accuracy"],)
-    table, _, image = sweep.write_tables(outcomes, tmp_path, "matched accuracy")
+    table, image = sweep.write_tables(outcomes, tmp_path, "matched accuracy")
     rows = list(csv.DictReader(io.StringIO(table.read_text())))
     assert float(rows[0]["mean"]) == pytest.approx(outcomes[0].mean, abs=1e-6)
     assert image.stat().st_size > 5000
     assert "bottlenecks: 4 " in plot.sweep_alt(outcomes, "matched accuracy")
 
-    written = sweep.publish(grid, tmp_path, 1, tmp_path / "out")
-    assert len(written) == 3 and load(written[0]).labels
-    logs = [json.loads(line) for line in written[-1].read_text().splitlines()]
-    assert {row["run"] for row in logs} == {"grid-audio", "grid-bottleneck"}
-
-
-@pytest.mark.slow
-def test_a_run_that_fails_is_named_and_the_others_are_done(tmp_path):
-    grid, _ = few()
     lost = replace(grid["fusion"]["audio"], name="lost")
     lost = replace(lost, start=replace(lost.start, model="nowhere.safetensors"))
     with pytest.raises(ValueError, match="these runs failed, .*: lost/seed_0"):
-        sweep.sweep({"a": {"lost": lost}}, tmp_path, seeds=1)
+        sweep.sweep({"a": {"lost": lost}}, tmp_path, {}, seeds=1)
     assert "nowhere" in (tmp_path / "lost" / "seed_0" / "log.txt").read_text()

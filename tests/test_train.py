@@ -17,7 +17,6 @@ from mbt_lite.evaluation.loop import evaluate
 from mbt_lite.inference import load
 from mbt_lite.train import dry_run, loop, setup
 from mbt_lite.train.logger import MetricLogger
-from mbt_lite.train.validation import Sample
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
@@ -35,7 +34,6 @@ def experiment():
         evaluate_every=2,
         evaluate_clips=8,
         test_clips=10,
-        samples=4,
     )
     return replace(made, model=model, train=settings, data=DataConfig(workers=0))
 
@@ -59,8 +57,8 @@ def finished(experiment, tmp_path_factory):
 
 @pytest.fixture
 def brief(experiment):
-    """Nothing but four steps: no scores, no images."""
-    quiet = changed(experiment, evaluate_every=0, samples=0)
+    """Nothing but four steps: no scores."""
+    quiet = changed(experiment, evaluate_every=0)
     return replace(quiet, data=replace(quiet.data, validation=None, test=None))
 
 
@@ -77,8 +75,7 @@ def test_a_finished_run_is_a_model_to_load(finished):
     scores = json.loads((run.folder / "scores.json").read_text())
     again_scored = evaluate(again, "world:test", count=10, quiet=True)
     assert scores["both"] == again_scored["both"]
-    for figure in ("curves.png", "samples/samples_000004.png"):
-        assert np.asarray(Image.open(run.folder / figure)).std() > 5
+    assert np.asarray(Image.open(run.folder / "curves.png")).std() > 5
 
 
 def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(finished):
@@ -98,7 +95,7 @@ def test_a_run_logs_losses_scores_speed_and_how_strongly_each_stream_is_pulled(f
     assert seen == [1, 2, 3, 4, 5, 6]
 
 
-def test_tensorboard_can_read_the_scores_and_the_figures(finished):
+def test_tensorboard_can_read_the_scores(finished):
     (path,) = (finished[0].folder / "tensorboard").glob("events.*")
     index = tfrecord.index(path)
     places = zip(index.offsets, index.lengths, strict=True)
@@ -106,8 +103,7 @@ def test_tensorboard_can_read_the_scores_and_the_figures(finished):
     events = [Event.FromString(record) for record in records]
     values = [(event.step, value) for event in events for value in event.summary.value]
     losses = [step for step, value in values if value.tag == "loss"]
-    figures = [step for step, value in values if value.HasField("image")]
-    assert losses == [1, 2, 3, 4] and figures == [2, 4]
+    assert losses == [1, 2, 3, 4]
 
 
 def test_a_run_resumes_with_other_logging_but_not_with_other_weights(
@@ -129,11 +125,6 @@ def test_settings_that_cannot_work_are_refused_before_a_folder_is_made(experimen
     with pytest.raises(ValueError, match="there is no moon"):
         loop.fit(replace(experiment, data=DataConfig(path="moon")), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_score_that_the_data_does_not_have_is_refused(experiment, tmp_path):
-    with pytest.raises(ValueError, match="train.best='fun' is none of .*mAP"):
-        loop.fit(changed(experiment, best="fun"), tmp_path, quiet=True)
 
 
 @pytest.mark.slow
@@ -204,7 +195,7 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
             media.write(tmp_path / "videos" / label / f"{number}.mp4", frames, 25.0, wave, 16_000)
     recipe = configs.folder.probe()
     data = replace(recipe.data, path=str(tmp_path / "videos"), workers=0)
-    settings = replace(recipe.train, epochs=10, batch=4, samples=2)
+    settings = replace(recipe.train, epochs=10, batch=4)
     run = loop.fit(replace(recipe, data=data, train=settings), tmp_path / "run", quiet=True)
     assert run.classifier.labels == ("blue", "red")
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
@@ -212,22 +203,12 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
     assert run.records[-1]["step"] == np.ceil(10 * (10 - scores["clips"]) / 4)  # in 10 epochs
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("steps", [8, 3])  # longer than the profile, and shorter
-def test_a_profile_of_a_few_steps_lies_beside_the_scores(brief, tmp_path, steps):
-    run = loop.fit(changed(brief, steps=steps), tmp_path, quiet=True, profile=True)
-    assert run.finished
-    assert list((tmp_path / "tensorboard").glob("plugins/profile/*/*.xplane.pb"))
-
-
 def test_a_dry_run_says_what_a_run_would_take(experiment):
     estimate = dry_run.dry_run(experiment)
-    text = dry_run.as_text(estimate)
     assert estimate["parameters"] == estimate["trained parameters"] > 1000
     assert estimate["batch"]["rgb"] == "uint8 [4, 8, 48, 48, 3]"
-    assert estimate["bytes a device"]["state and batch"] > 4 * estimate["parameters"]
+    assert estimate["MiB a device"]["state and batch"] >= 4 * estimate["parameters"] >> 20
     assert estimate["seconds a step"] > 0
-    assert "memory a device" in text and "batch rgb" in text
 
 
 def test_the_line_of_progress_shows_loss_score_speed_waiting_and_mfu(tmp_path, capsys):
@@ -267,5 +248,5 @@ def test_the_curves_of_a_run_have_a_panel_for_what_was_logged():
 
 def test_what_a_model_says_rightly_has_a_tick_also_where_not_all_that_is_true_is_shown():
     said = [("d", 0.9), ("x", 0.5)]
-    [ax] = plot.samples([Sample("clip", None, ("a", "b", "c", "d"), said)]).axes
+    [ax] = plot.samples([plot.Sample("clip", None, ("a", "b", "c", "d"), said)]).axes
     assert ax.get_title(loc="left") == "a\nb\nc, 1 more\n→ d 90% ✓\n→ x 50%"

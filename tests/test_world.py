@@ -65,60 +65,33 @@ def test_every_index_and_every_split_has_other_scenes():
     assert len(set(drawn)) == len(drawn) == 150
 
 
-@pytest.mark.parametrize("index", range(6))
-def test_large_frames_reduced_are_the_small_frames(index):
+@pytest.mark.parametrize("index", range(2))
+def test_a_frame_depends_neither_on_the_size_nor_on_the_other_times(index):
     # Edges are one pixel wide at each size, hence a mean of 1 and not 0 levels of 255.
     scene = replace(world.scene(1, index), both=("siren", "thunder"))
     large = world.frames(scene, TIMES, 4 * 48).reshape(8, 48, 4, 48, 4, 3).mean(axis=(2, 4))
-    apart = np.abs(large - world.frames(scene, TIMES, 48))
+    small = world.frames(scene, TIMES, 48)
+    apart = np.abs(large - small)
     assert apart.mean() < 1 and np.quantile(apart, 0.99) < 12
-
-
-def test_a_frame_does_not_depend_on_the_other_times():
-    scene = replace(world.scene(1, 0), both=BOTH)
-    np.testing.assert_array_equal(
-        world.frames(scene, TIMES, 48)[3:5], world.frames(scene, TIMES[3:5], 48)
-    )
+    np.testing.assert_array_equal(small[3:5], world.frames(scene, TIMES[3:5], 48))
 
 
 # --- labels --------------------------------------------------------------------------------------
 
 
-def test_the_kinds_divide_the_labels():
-    covered = [i for columns in KINDS.values() for i in range(len(LABELS))[columns]]
-    assert covered == list(range(len(LABELS))) and len(set(LABELS)) == len(LABELS)
-    named = {kind: list(LABELS[columns]) for kind, columns in KINDS.items()}
-    assert named["seen"] == [f"{shape} {motion}" for shape in SHAPES for motion in MOTIONS]
-    assert named["heard"] == [f"pitch {m}" for m in MOTIONS] + [f"{e} heard" for e in EVENTS]
-    assert named["both"] == list(BOTH)
-    assert named["matched"] == [f"{shape} sings" for shape in SHAPES]
-
-
-def test_the_label_row_marks_exactly_the_names():
+def test_the_label_row_marks_exactly_the_names_which_fit_together():
     for scene in scenes(300):
         assert len(set(scene.names)) == len(scene.names)
         assert set(np.array(LABELS)[scene.labels == 1]) == set(scene.names)
-        assert set(np.unique(scene.labels)) <= {0, 1}
-
-
-def test_a_scene_has_one_seen_label_per_shape_and_at_most_one_pitch_and_one_singer():
-    for scene in scenes(300):
         per_kind = {kind: int(scene.labels[KINDS[kind]].sum()) for kind in KINDS}
         assert per_kind["seen"] == len(scene.things) in (2, 3)
         assert per_kind["heard"] == (scene.tone is not None) + len(scene.events)
         assert per_kind["both"] == len(scene.both)
         assert per_kind["matched"] == (scene.singer is not None)
-
-
-def test_shapes_and_motions_of_one_scene_are_all_different():
-    for scene in scenes(300):
-        assert len({thing.shape for thing in scene.things}) == len(scene.things)
-        assert len({thing.contour.motion for thing in scene.things}) == len(scene.things)
-
-
-def test_when_no_visible_shape_sings_the_tone_moves_as_none_of_them():
-    for scene in scenes(100, lambda s: s.tone and s.singer is None):
-        assert scene.tone.contour.motion not in [t.contour.motion for t in scene.things]
+        motions = {thing.contour.motion for thing in scene.things}
+        assert len({thing.shape for thing in scene.things}) == len(scene.things) == len(motions)
+        if scene.tone and scene.singer is None:
+            assert scene.tone.contour.motion not in motions
 
 
 def test_every_label_occurs_in_1_to_40_of_100_scenes():
@@ -156,28 +129,22 @@ def answer(scene):
     return next(name for name in scene.names if name.endswith(" sings"))
 
 
-@pytest.mark.parametrize("scene", scenes(6, sings))
-def test_one_video_has_every_label_depending_on_the_audio(scene):
-    variants = other_singers(scene)
-    assert len({answer(v) for v in variants}) == len(scene.things)
-    videos = {world.frames(v, TIMES, 48).tobytes() for v in variants}
-    assert len(videos) == 1
-    assert len({world.wave(v).tobytes() for v in variants}) == len(scene.things)
-
-
-@pytest.mark.parametrize("scene", scenes(6, sings))
-def test_one_audio_has_every_label_depending_on_the_video(scene):
-    variants = other_shapes(scene)
-    assert len({answer(v) for v in variants}) == len(scene.things)
-    assert len({world.wave(v).tobytes() for v in variants}) == 1
-    assert len({world.frames(v, TIMES, 48).tobytes() for v in variants}) == len(scene.things)
+@pytest.mark.parametrize("scene", scenes(4, sings))
+def test_one_video_has_every_label_by_the_audio_and_one_audio_by_the_video(scene):
+    count = len(scene.things)
+    for variants, videos, waves in (
+        (other_singers(scene), 1, count),
+        (other_shapes(scene), count, 1),
+    ):
+        assert len({answer(v) for v in variants}) == count
+        assert len({world.frames(v, TIMES, 48).tobytes() for v in variants}) == videos
+        assert len({world.wave(v).tobytes() for v in variants}) == waves
 
 
 VIDEO = {
     "place from the left": lambda thing: thing.x,
     "size": lambda thing: thing.radius,
     "brightness": lambda thing: sum(thing.color),
-    "redness": lambda thing: thing.color[0],
     "range of the motion": lambda thing: thing.swing,
     "kind of shape": lambda thing: SHAPES.index(thing.shape),
     "kind of motion": lambda thing: MOTIONS.index(thing.contour.motion),
@@ -203,13 +170,11 @@ def test_given_the_video_each_visible_shape_is_equally_likely_to_sing(many, attr
 
 
 AUDIO = {
-    "nothing": lambda scene: 0,
     "motion of the pitch": lambda scene: scene.tone.contour.motion,
     "bend of the pitch": lambda scene: round(np.log2(scene.tone.contour.bend) * 2),
     "height of the pitch": lambda scene: round(np.log2(scene.tone.middle) * 3),
     "range of the pitch": lambda scene: round(scene.tone.octaves * 10),
     "loudness": lambda scene: round(scene.tone.level * 20),
-    "number of overtones": lambda scene: len(scene.tone.overtones),
     "events": lambda scene: len(scene.events),
     "siren, thunder, rain": lambda scene: scene.both,
 }
@@ -237,8 +202,7 @@ def test_the_video_does_not_tell_whether_anything_sings():
 # --- the answer key ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("size", [48, 160])
+@pytest.mark.parametrize("shape, size", [*((shape, 160) for shape in SHAPES), ("ring", 48)])
 def test_the_box_of_the_key_covers_the_singing_shape_and_little_else(shape, size):
     for scene in scenes(4, lambda s: sings(s) and s.things[s.singer].shape == shape):
         singer = scene.things[scene.singer]
@@ -265,7 +229,7 @@ def loudest_frequency(wave, times):
     return np.array(result)
 
 
-@pytest.mark.parametrize("scene", scenes(12, sings))
+@pytest.mark.parametrize("scene", scenes(6, sings))
 def test_the_pitch_of_the_key_is_the_loudest_frequency(scene):
     times = np.linspace(0.15, SECONDS - 0.15, 12)
     key = world.answer_key(scene, times)
@@ -273,7 +237,7 @@ def test_the_pitch_of_the_key_is_the_loudest_frequency(scene):
     np.testing.assert_allclose(pitch, key["pitch"], rtol=0.04)
 
 
-@pytest.mark.parametrize("scene", scenes(12, sings))
+@pytest.mark.parametrize("scene", scenes(6, sings))
 def test_the_pitch_follows_the_height_of_the_singing_shape(scene):
     times = np.linspace(0.15, SECONDS - 0.15, 12)
     singer = bare(scene, things=(scene.things[scene.singer],), singer=0)
@@ -310,6 +274,8 @@ def test_each_event_is_louder_than_the_noise(audio):
         noise = loudest(world.wave(quiet))
         event = loudest(world.wave(replace(quiet, **{part: (audio,)})))
         assert (event / noise).max() > 2  # 6 dB in some band at some time
+        wave = world.wave(scene)
+        assert wave.shape == (SECONDS * RATE,) and 0.01 < np.abs(wave).max() <= 1
 
 
 @pytest.mark.parametrize("event", BOTH)
@@ -330,14 +296,6 @@ def test_the_flash_of_lightning_and_the_onset_of_thunder_coincide():
         flash = times[np.diff(light).argmax() + 1]
         onset = times[np.argmax(level > 0.4 * level.max())]
         assert -0.015 < onset - flash < 0.1
-
-
-def test_the_audio_of_every_scene_is_finite_and_in_range():
-    for scene in scenes(30):
-        wave = world.wave(scene)
-        assert wave.shape == (SECONDS * RATE,) and wave.dtype == np.float32
-        assert np.isfinite(wave).all() and np.abs(wave).max() <= 1
-        assert 0.01 < np.abs(wave).max()
 
 
 def test_some_training_clips_are_black_or_silent_and_all_are_finite():

@@ -5,7 +5,6 @@ there), NAME.partial.json (the address, size and validator that these bytes belo
 (of the first good download, in the format of sha256sum) and an empty .NAME.lock.
 """
 
-import base64
 import contextlib
 import hashlib
 import json
@@ -13,44 +12,28 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import requests
 from filelock import FileLock, Timeout
-from requests.adapters import HTTPAdapter
 from tqdm import tqdm
-from urllib3 import Retry
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from mbt_lite import __version__
 from mbt_lite.paths import FULL, write_text
 
-HEADERS = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
+_HEADERS = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
 TIMEOUT = 30.0  # s without a byte
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
-RETRY = Retry(  # before the first byte; `_fetch` itself resumes what breaks later
-    total=5,
-    connect=0,
-    read=False,
-    backoff_factor=1,
-    status_forcelist=BUSY,
-    raise_on_status=False,
-    respect_retry_after_header=False,  # it may ask for hours
-)
-WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each new attempt; progress starts them again
-CHUNK = 1 << 20  # bytes
-MAKE_ROOM = "Make room and try again."
-HUB_WEIGHTS = "model.safetensors"
-HUB_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?")
+WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s before each new attempt
+_CHUNK = 1 << 20  # bytes
+_BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses that may pass
+_HUB_WEIGHTS = "model.safetensors"
+_HUB_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.+))?")
 
 
 class DownloadError(OSError):
     """A download failed; the message is a sentence with the address, the reason and what to do."""
-
-
-class Unreachable(DownloadError):
-    """There is no connection, and no byte was received."""
 
 
 class _Incomplete(Exception):
@@ -86,32 +69,36 @@ class _Partial:
         self.file.unlink(missing_ok=True)
         self.note.unlink(missing_ok=True)
 
-    def start(self, response: requests.Response) -> None:
-        """Discard what there is; this response sends the file from its first byte."""
+    def start(self, headers) -> None:
+        """Discard what there is; a response with these headers sends the file from its start."""
         self.drop()
-        headers = response.headers
         length = headers.get("Content-Length", "")
-        md5 = re.search(r"md5=([\w+/]+=*)", headers.get("x-goog-hash", ""))
-        self.header = {
-            "url": self.url,
-            "validator": _validator(headers),
-            "total": int(length) if length.isdigit() else None,
-            "md5": md5 and md5[1],  # in base64, by Google's storage
-        }
+        total = int(length) if length.isdigit() else None
+        self.header = {"url": self.url, "validator": _validator(headers), "total": total}
         write_text(self.note, json.dumps(self.header))
 
     def range_headers(self) -> dict[str, str]:
         """Request headers for the rest, if the file on the server is still the same."""
         if not self.resumable:
-            return HEADERS
-        return HEADERS | {"Range": f"bytes={self.size}-", "If-Range": self.header["validator"]}
+            return _HEADERS
+        return _HEADERS | {"Range": f"bytes={self.size}-", "If-Range": self.header["validator"]}
 
-    def continued_by(self, response: requests.Response) -> bool:
+    def continued_by(self, headers) -> bool:
         """Whether a partial response is the rest of this file."""
         total = self.header.get("total") or 0
-        same = _validator(response.headers) in (None, self.header.get("validator"))
-        content_range = f"bytes {self.size}-{total - 1}/{total}"
-        return same and response.headers.get("Content-Range") == content_range
+        same = _validator(headers) in (None, self.header.get("validator"))
+        return same and headers.get("Content-Range") == f"bytes {self.size}-{total - 1}/{total}"
+
+    def error(self, reason: str, advice: str = "") -> DownloadError:
+        """The sentence of a failure."""
+        advice = advice or f"Try again later, or download it elsewhere and put it at {self.path}."
+        return DownloadError(f"{self.url}: {reason}.{self.resume_note()} {advice}")
+
+    def resume_note(self) -> str:
+        if not self.resumable:
+            return ""
+        size = amount(self.size)
+        return f" {self.file} keeps the {size} received; the next attempt resumes there."
 
 
 def _validator(headers) -> str | None:
@@ -120,91 +107,75 @@ def _validator(headers) -> str | None:
     return headers.get("Last-Modified") if not etag or etag.startswith("W/") else etag
 
 
-def download(
-    url: str,
-    path: Path,
-    *,
-    check: Callable[[Path], object],
-    spare: int = 0,
-) -> Path:
+def download(url: str, path: Path, *, check: Callable[[Path], object]) -> Path:
     """Download a file to `path`, which appears only when it is complete; hold `locked(path)`.
 
     An unfinished earlier download is resumed. Broken and stalled connections and busy servers are
     tried again after growing waits. The download is refused if the file is a web page, differs from
-    the server's checksum or from the remembered one, if `check(file)` raises ValueError, or if the
-    disk has no room for the file and `spare` more bytes. Raises DownloadError; then at most a
-    `.partial` is left, which the next call resumes.
+    the remembered checksum, or if `check(file)` raises ValueError. Raises DownloadError; then at
+    most a `.partial` is left, which the next call resumes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _Partial(url, path)
     try:
-        _fetch(part, spare)
+        _fetch(part)
         _accept(part, check)
     except KeyboardInterrupt:
-        raise KeyboardInterrupt(f"interrupted.{_resume_note(part)}") from None
+        raise KeyboardInterrupt(f"interrupted.{part.resume_note()}") from None
     finally:
         if not part.resumable:
             part.drop()
     return path
 
 
-def _fetch(part: _Partial, spare: int) -> None:
+def _fetch(part: _Partial) -> None:
     """Request the file, and its rest, until all bytes are here."""
-    failures, start = 0, part.size
-    furthest = start
-    with requests.Session() as session:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=RETRY))
-        while True:
-            try:
-                return _attempt(session, part, spare)
-            except (requests.Timeout, ReadTimeoutError):
-                reason = f"the server was silent for {TIMEOUT:g} s"
-            except (_Incomplete, HTTPError) as error:
-                reason = f"the connection broke ({error})"
-            except requests.ConnectionError as error:
-                reason = f"no connection ({_root(error)})"
-                if part.size == start:
-                    raise Unreachable(_sentence(part, reason)) from None
-            except requests.RequestException as error:
-                raise DownloadError(_sentence(part, str(error))) from None
-            failures = failures + 1 if part.size <= furthest else 1
-            furthest = max(furthest, part.size)
-            if failures > len(WAITS):
-                raise DownloadError(_sentence(part, reason)) from None
-            time.sleep(WAITS[failures - 1])
+    start = part.size
+    for wait in (*WAITS, None):
+        try:
+            return _attempt(part)
+        except (_Incomplete, HTTPError, requests.RequestException) as error:
+            offline = isinstance(error, requests.ConnectionError) and part.size == start
+            if offline or wait is None:
+                raise part.error(_reason(error)) from None
+        time.sleep(wait)
 
 
-def _root(error: BaseException) -> BaseException:
-    """The first cause of an error, such as "Connection refused"."""
+def _reason(error: BaseException) -> str:
+    """Why an attempt failed, by the first cause of an error, such as "Connection refused"."""
+    if isinstance(error, _Incomplete):
+        return str(error)
     while error.__context__ is not None:
         error = error.__context__
-    return error
+    if isinstance(error, TimeoutError):
+        return f"the server was silent for {TIMEOUT:g} s"
+    return f"no connection ({error})"
 
 
-def _attempt(session: requests.Session, part: _Partial, spare: int) -> None:
+def _attempt(part: _Partial) -> None:
     """Request the bytes that are missing once; return when all of them are here."""
     if part.size and part.size == part.header["total"]:
         return
     request = dict(headers=part.range_headers(), stream=True, timeout=TIMEOUT)
-    with session.get(part.url, **request) as response:
-        status = response.status_code
-        if status == 416 or (status == 206 and not part.continued_by(response)):
+    with requests.get(part.url, **request) as response:
+        status, headers = response.status_code, response.headers
+        if status == 416 or (status == 206 and not part.continued_by(headers)):
             part.drop()
             raise _Incomplete("the file on the server has changed")
+        refusal = f"the server answers {status} ({response.reason})"
+        if status in _BUSY:
+            raise _Incomplete(refusal)
         if not response.ok:
-            reason = f"the server answers {status} ({response.reason})"
-            raise DownloadError(_sentence(part, reason))
-        if response.headers.get("Content-Type", "").startswith("text/html"):
-            raise DownloadError(_sentence(part, "the server sends a web page, not the file"))
+            raise part.error(refusal)
+        if headers.get("Content-Type", "").startswith("text/html"):
+            raise part.error("the server sends a web page, not the file")
         if status != 206:
-            part.start(response)
-        total = part.header["total"]
-        if lack := lack_of_room(part.path.parent, (total or 0) - part.size + spare):
-            raise DownloadError(_sentence(part, lack, MAKE_ROOM))
+            part.start(headers)
+        _check_room(part)
         _store(part, response)
+    total = part.header["total"]
     if total not in (None, part.size):
-        raise _Incomplete(f"only {part.size:,} of {total:,} bytes came")
+        raise _Incomplete(f"the connection broke: only {part.size:,} of {total:,} bytes came")
 
 
 def _store(part: _Partial, response: requests.Response) -> None:
@@ -213,36 +184,37 @@ def _store(part: _Partial, response: requests.Response) -> None:
     shown = dict(desc=part.path.name, unit="B", unit_scale=True, leave=False, disable=None)
     try:
         with part.file.open("ab") as file, tqdm(total=total, initial=part.size, **shown) as bar:
-            while chunk := response.raw.read1(CHUNK):
+            while chunk := response.raw.read1(_CHUNK):
                 file.write(chunk)
                 file.flush()
                 bar.update(len(chunk))
     except OSError as error:
         if error.errno not in FULL:
             raise
-        free = amount(shutil.disk_usage(part.path.parent).free)
-        missing = amount((total or 0) - part.size)
-        reason = f"the disk is full: {missing} more are needed, {free} are free"
-        raise DownloadError(_sentence(part, reason, MAKE_ROOM)) from None
+        raise _disk_full(part) from None
+
+
+def _check_room(part: _Partial) -> None:
+    """Raise DownloadError before the first byte if the disk has no room for the rest."""
+    if (part.header["total"] or 0) - part.size > shutil.disk_usage(part.path.parent).free:
+        raise _disk_full(part)
+
+
+def _disk_full(part: _Partial) -> DownloadError:
+    free = amount(shutil.disk_usage(part.path.parent).free)
+    missing = amount((part.header["total"] or 0) - part.size)
+    reason = f"the disk is full: {missing} more are needed, {free} are free"
+    return part.error(reason, "Make room and try again.")
 
 
 def _accept(part: _Partial, check: Callable[[Path], object]) -> None:
     """Give a complete file its name and remember its checksum, or refuse and delete it."""
-    sha256, expected = _digest(part.file, "sha256").hex(), remembered(part.path)
-    md5 = part.header.get("md5")
-    reason = None
-    if md5 and md5 != base64.b64encode(_digest(part.file, "md5")).decode():
-        reason = "the file is damaged: its md5 is not the one that the server gives"
-    elif expected not in (None, sha256):
-        reason = f"this is another file than the first time (sha256 {sha256}, before {expected})"
-    else:
-        try:
-            check(part.file)
-        except ValueError as error:
-            reason = str(error).replace(part.file.name, part.path.name)
-    if reason:
+    try:
+        sha256 = verify(part.file, part.path)
+        check(part.file)
+    except ValueError as error:
         part.drop()
-        raise DownloadError(_sentence(part, reason))
+        raise part.error(str(error).replace(part.file.name, part.path.name).rstrip(".")) from None
     part.file.replace(part.path)
     remember(part.path, sha256)
     part.drop()
@@ -267,12 +239,7 @@ def locked(path: Path) -> Iterator[None]:
 def remembered(path: Path) -> str | None:
     """The sha256 of the first good copy of a file, None if there was none yet."""
     note = path.with_name(f"{path.name}.sha256")
-    if not note.exists():
-        return None
-    match = re.match(r"[0-9a-f]{64}\b", note.read_text(encoding="utf-8"))
-    if not match:
-        raise ValueError(f"{note} holds no sha256; delete it.")
-    return match[0]
+    return note.read_text(encoding="utf-8").partition(" ")[0] if note.exists() else None
 
 
 def remember(path: Path, sha256: str) -> None:
@@ -280,28 +247,16 @@ def remember(path: Path, sha256: str) -> None:
     write_text(path.with_name(f"{path.name}.sha256"), f"{sha256}  {path.name}\n")
 
 
-def verify(file: Path, path: Path | None = None) -> str:
-    """The sha256 of a file; ValueError if another one is remembered for `path` (or itself)."""
-    path = path or file
-    sha256, expected = _digest(file, "sha256").hex(), remembered(path)
-    if expected not in (None, sha256):
+def verify(file: Path, path: Path) -> str:
+    """The sha256 of a file; ValueError if another one is remembered for `path`."""
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    if remembered(path) not in (None, sha256):
         raise ValueError(
-            f"{file} is not the file of the first download: its sha256 is {sha256}, remembered is "
-            f"{expected}. Delete it to download it again, or delete {path.name}.sha256 beside it "
-            "if you trust it."
+            f"{file} is not the file of the first download: its sha256 is {sha256}, that of the "
+            f"first is in {path.name}.sha256. Delete the one of them that you do not trust."
         )
     return sha256
-
-
-def _digest(file: Path, algorithm: str) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, algorithm).digest()
-
-
-def by_hand(files: Sequence[tuple[int, str, Path]]) -> str:
-    """Instructions for a machine without network: (bytes, address, place) of every file."""
-    lines = [f"  {amount(size):>7}  {url}\n{'':11}to {place}" for size, url, place in files]
-    return "\n".join(["Download these files elsewhere, and copy each to its place:", *lines])
 
 
 def amount(size: float) -> str:
@@ -312,49 +267,28 @@ def amount(size: float) -> str:
         size /= 1000
 
 
-def lack_of_room(folder: Path, size: int) -> str | None:
-    """Why `size` bytes do not fit into a folder, None if they do."""
-    free = shutil.disk_usage(folder).free
-    if free >= size:
-        return None
-    return f"{amount(size)} are needed in {folder}, {amount(free)} are free"
-
-
-def _resume_note(part: _Partial) -> str:
-    if not part.resumable:
-        return ""
-    return f" {part.file} keeps the {amount(part.size)} received; the next attempt resumes there."
-
-
-def _sentence(part: _Partial, reason: str, advice: str = "") -> str:
-    advice = advice or f"Try again later, or download it elsewhere and put it at {part.path}."
-    return f"{part.url}: {reason}.{_resume_note(part)} {advice}"
-
-
 def hub_file(reference: str) -> Path:
     """The local path of hf://user/repo[@revision][/file], downloaded if it is not here.
 
     Without a file it is model.safetensors, and the repository's config.json, if it has one, is
     downloaded beside it. Raises ValueError for another address, DownloadError on failure.
     """
-    match = HUB_ADDRESS.fullmatch(reference)
+    match = _HUB_ADDRESS.fullmatch(reference)
     if not match:
         raise ValueError(f"{reference!r} is no address like hf://user/repo[@revision][/file].")
     from huggingface_hub import errors, hf_hub_download
 
     repository, revision, file = match.groups()
     try:
-        path = Path(hf_hub_download(repository, file or HUB_WEIGHTS, revision=revision))
+        path = Path(hf_hub_download(repository, file or _HUB_WEIGHTS, revision=revision))
         if not file:
             with contextlib.suppress(errors.EntryNotFoundError, errors.LocalEntryNotFoundError):
                 hf_hub_download(repository, "config.json", revision=revision)
-    except errors.HFValidationError as error:
-        raise ValueError(f"{reference} is no name of the hub: {_first_line(error)}.") from None
     except Exception as error:  # the hub's own, its HTTP library's and the system's
-        file, reason = file or HUB_WEIGHTS, _hub_reason(error, file or HUB_WEIGHTS)
+        file = file or _HUB_WEIGHTS
         raise DownloadError(
-            f"{reference}: {reason}. Check the name, or download {file} elsewhere and give its "
-            "path."
+            f"{reference}: {_hub_reason(error, file)}. Check the name, or download {file} "
+            "elsewhere and give its path."
         ) from None
     return path
 
@@ -369,10 +303,6 @@ def _hub_reason(error: Exception, file: str) -> str:
         errors.RevisionNotFoundError: "the repository has no such revision",
         errors.LocalEntryNotFoundError: "the hub is out of reach and no copy is on this machine",
         errors.EntryNotFoundError: f"the repository has no {file}",
+        Exception: f"{error} ".splitlines()[0].rstrip(".: "),
     }
-    return next((x for kind, x in reasons.items() if isinstance(error, kind)), _first_line(error))
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rstrip(".: ")
+    return next(reason for kind, reason in reasons.items() if isinstance(error, kind))

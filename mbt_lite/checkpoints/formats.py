@@ -7,29 +7,24 @@ is ever read.
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 import ml_dtypes
 import numpy as np
 import safetensors
-from flax import serialization
+from flax import serialization, traverse_util
 
 from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.paths import stand_in
 
-VIT = "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz"
+_VIT = "https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz"
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 LARGEST = 8 << 30  # bytes; the largest published file, with its optimizer, has 1.4 GB
-LARGEST_RATIO = 20  # of an npz unpacked to its file; weights hardly compress at all
+_LARGEST_RATIO = 20  # of an npz unpacked to its file; weights hardly compress at all
 
 # Prefixes of the parameters, in turn: old Scenic states, old big_vision, new states, Linen.
-WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "params/")
-NUMBERED = re.compile(r"(.+)_(\d+)")
-
-Leaf = TypeVar("Leaf")
+_WRAPPERS = ("optimizer/target/", "opt/target/", "params/", "params/")
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -71,8 +66,8 @@ def _read_msgpack(path: Path) -> dict:
 def _read_npz(path: Path) -> dict:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         unpacked = sum(info.file_size for info in archive.zip.infolist())
-        if unpacked > LARGEST_RATIO * path.stat().st_size:
-            raise ValueError(f"it would unpack to over {LARGEST_RATIO} times its size")
+        if unpacked > _LARGEST_RATIO * path.stat().st_size:
+            raise ValueError(f"it would unpack to over {_LARGEST_RATIO} times its size")
         members = parameters({name: name for name in archive.files})
         arrays = {name: archive[member] for name, member in members.items()}
     return {  # NumPy has no name for bfloat16
@@ -107,8 +102,8 @@ def find(path: str | os.PathLike) -> Path:
         path = _in_folder(path)
     if not path.is_file():
         more = ""
-        if path.name == Path(VIT).name:
-            more = f" Download it from {VIT} (about 0.4 GB) and put it there."
+        if path.name == Path(_VIT).name:
+            more = f" Download it from {_VIT} (about 0.4 GB) and put it there."
         raise ValueError(f"{path} does not exist; give a safetensors, Scenic or npz file.{more}")
     size = path.stat().st_size
     if not 0 < size <= LARGEST:
@@ -150,38 +145,27 @@ def flatten(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, object]]:
             yield f"{prefix}{name}", value
 
 
-def parameters(leaves: Mapping[str, Leaf]) -> dict[str, Leaf]:
+def parameters(leaves: Mapping[str, object]) -> dict:
     """Select the parameters from a flat train state, and give them Linen's names."""
     selected = dict(leaves)
-    for wrapper in WRAPPERS:
+    for wrapper in _WRAPPERS:
         inside = {k.removeprefix(wrapper): x for k, x in selected.items() if k.startswith(wrapper)}
         selected = inside or selected
     if any(re.search(r"/(MultiHeadDotProductAttention|MlpBlock)_[1-9]", name) for name in selected):
-        names = linen_names(selected)
-        selected = {names[name]: x for name, x in selected.items()}
+        selected = _as_linen(selected)
     if "output_projection/kernel" not in selected:
         selected = {re.sub("^head/", "output_projection/", k): x for k, x in selected.items()}
     return selected
 
 
-def linen_names(names: Iterable[str]) -> dict[str, str]:
-    """Map the names of parameters from before Linen to Linen's, as Flax converts them.
+def _as_linen(leaves: Mapping[str, object]) -> dict:
+    """Give parameters from before Linen its names, as Flax converts them.
 
     They were numbered through all classes of module (LayerNorm_0, MlpBlock_1, LayerNorm_2), Linen
     counts each class by itself. Blocks keep their numbers, so that a lost one leaves its gap.
     """
-    paths = {name: name.split("/") for name in names}
-    series = defaultdict(set)  # {(parent, class): numbers}
-    for path in paths.values():
-        for depth, part in enumerate(path):
-            if match := NUMBERED.fullmatch(part):
-                series[(*path[:depth], match[1])].add(int(match[2]))
+    from flax.training.checkpoints import convert_pre_linen  # takes seconds to import
 
-    def renamed(path: list[str], depth: int) -> str:
-        match = NUMBERED.fullmatch(path[depth])
-        if not match or match[1] == "encoderblock":
-            return path[depth]
-        numbers = sorted(series[(*path[:depth], match[1])])
-        return f"{match[1]}_{numbers.index(int(match[2]))}"
-
-    return {k: "/".join(renamed(path, i) for i in range(len(path))) for k, path in paths.items()}
+    hidden = {name.replace("encoderblock_", "encoderblock-"): x for name, x in leaves.items()}
+    tree = convert_pre_linen(traverse_util.unflatten_dict(hidden, sep="/"))
+    return {name.replace("encoderblock-", "encoderblock_"): x for name, x in flatten(tree)}

@@ -62,7 +62,7 @@ def save(
     """
     path, leaves = Path(path), dict(flatten(params))
     labels = None if labels is None else list(labels)
-    _check_dtype(dtype)
+    check_dtype(dtype)
     _check_leaves(leaves, config, labels, f"{path} was not written: its parameters")
     meta = {"license": license, "labels": labels, **extra, "dtype": dtype}
     meta |= {"config": to_dict(config), "clip": clip and to_dict(clip)}
@@ -84,7 +84,7 @@ def convert(
     of `load`.
     """
     source, target = formats.find(source), Path(target)
-    _check_dtype(dtype)
+    check_dtype(dtype)
     if target.suffix not in SUFFIXES:
         raise ValueError(f"{target} ends in none of {', '.join(SUFFIXES)}, which name the formats.")
     if target.exists() and target.samefile(source):
@@ -208,7 +208,8 @@ def _check_types(meta: Mapping, types: Mapping[str, type]) -> None:
             raise ValueError(f"its {name} must be {words[kind]}")
 
 
-def _check_dtype(dtype: str) -> None:
+def check_dtype(dtype: str) -> None:
+    """Refuse a number format in which weights are not saved."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype={dtype!r}: weights are saved as {' or '.join(DTYPES)}.")
 

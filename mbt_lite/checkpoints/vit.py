@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from scipy import ndimage
 
 from mbt_lite.checkpoints import formats, scenic
 from mbt_lite.checkpoints.formats import flatten
@@ -20,15 +21,15 @@ from mbt_lite.config import MBTConfig
 from mbt_lite.model.mbt import init_params
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
-ATTENTION = "MultiHeadDotProductAttention_0"
+_ATTENTION = "MultiHeadDotProductAttention_0"
 NAMES = (  # Hugging Face's ViTModel, timm's and big_vision's names to Scenic's, each in turn
     (r"^vit\.", ""),
     (r"^(embeddings\.)?cls_token$", "cls"),
     (r"^(embeddings\.position_embeddings|pos_embed|pos_embedding)$", POSITIONS),
     (r"^(embeddings\.patch_embeddings\.projection|patch_embed\.proj)\.", "embedding/"),
     (r"^(encoder\.layer|blocks)\.(\d+)\.", r"Transformer/encoderblock_\2/"),
-    (r"/(attention\.output\.dense|attn\.proj)\.", f"/{ATTENTION}/out/"),
-    (r"/(attention\.attention|attn)\.(query|key|value|qkv)\.", rf"/{ATTENTION}/\2/"),
+    (r"/(attention\.output\.dense|attn\.proj)\.", f"/{_ATTENTION}/out/"),
+    (r"/(attention\.attention|attn)\.(query|key|value|qkv)\.", rf"/{_ATTENTION}/\2/"),
     (r"/(layernorm_before|norm1)\.", "/LayerNorm_0/"),
     (r"/(layernorm_after|norm2)\.", "/LayerNorm_1/"),
     (r"/(intermediate\.dense|mlp\.fc1)\.", "/MlpBlock_0/Dense_0/"),
@@ -37,10 +38,9 @@ NAMES = (  # Hugging Face's ViTModel, timm's and big_vision's names to Scenic's,
     (r"((?:LayerNorm_\d|encoder_norm)/)weight$", r"\1scale"),
     (r"/weight$", "/kernel"),
 )
-DROPPED = r"(output_projection|pre_logits|head|classifier|pooler)[/.]|(embeddings\.)?mask_token$"
+_DROPPED = r"(output_projection|pre_logits|head|classifier|pooler)[/.]|(embeddings\.)?mask_token$"
 OPTIONS = {
     "inflate": ("central", "average", "arp"),
-    "positions": ("resize_tile", "fresh"),
     "bottleneck": ("positions", "normal"),
     "audio_cls": ("copy", "zeros"),
 }
@@ -51,7 +51,6 @@ def from_vit(
     config: MBTConfig,
     *,
     inflate: str = "central",
-    positions: str = "resize_tile",
     bottleneck: str = "positions",
     audio_cls: str = "copy",
     seed: int = 0,
@@ -65,17 +64,15 @@ def from_vit(
     Always, as in Scenic's code: every stream gets a copy of all blocks, of the patch embedding's
     bias and of the class token; the final norm is copied; the ViT's head is dropped and ours starts
     at zero; `pre_logits` is copied if both have it. The spectrogram has three equal channels, so
-    that audio takes the same patch kernel as video. The options are:
+    that audio takes the same patch kernel as video. The ViT's grid of positions is resized
+    (bilinear, aligned corners) to one frame's grid and repeated over time, for audio to time x mel,
+    with the class token's in front. The options are:
 
     `inflate`, how the patch kernel of one image becomes one of t frames:
         "central": at frame t // 2, zero elsewhere (the released configs);
         "average": divided by t, at each frame (filter inflation, Carreira & Zisserman 2017);
         "arp": weighted by approximate rank pooling over t (Bilen et al. 2018, equation 3): the
         weights sum to zero, so that the patches respond to change only. With t = 1 all are copies.
-    `positions`:
-        "resize_tile": the ViT's grid resized (bilinear, aligned corners) to one frame's grid and
-        repeated over time; for audio resized to time x mel; the class token's in front (the code);
-        "fresh": our own initialization.
     `bottleneck`:
         "positions": the class token's position and the grid resized to B - 1 tokens (the code);
         "normal": Gaussian with standard deviation 0.02 (the paper, section 3.2).
@@ -92,38 +89,16 @@ def from_vit(
     Raises one ValueError with all sizes that differ, or with all arrays that are missing, unused or
     mis-shaped; OSError if a download fails.
     """
-    options = {"inflate": inflate, "positions": positions}
-    options |= {"bottleneck": bottleneck, "audio_cls": audio_cls}
+    options = {"inflate": inflate, "bottleneck": bottleneck, "audio_cls": audio_cls}
     for option, value in options.items():
         if value not in OPTIONS[option]:
             raise ValueError(f"{option}={value!r} is none of {', '.join(OPTIONS[option])}.")
     path = formats.find(source)
     vit = _scenic_vit(formats.read(path), _heads_in_config(path) or config.heads, str(path))
     _check_geometry(vit, config, str(path))
-    fresh = _fresh(config, _fresh_pattern(vit, config, options), seed)
+    fresh = _fresh(vit, config, bottleneck, audio_cls, seed)
     arrays = _arrays(vit, config, fresh, inflate, str(path))
     return nest(scenic.to_ours(arrays, config, leaf_shapes(config), str(path)), str(path))
-
-
-def resize(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Resize [H, W, D] to [h, w, D] bilinearly with aligned corners.
-
-    It is scipy.ndimage.zoom(order=1) without the zeros that rounding leaves in its last rows.
-    """
-    for axis, count in enumerate(shape):
-        positions = np.linspace(0, grid.shape[axis] - 1, count)
-        before = np.minimum(positions.astype(int), max(grid.shape[axis] - 2, 0))
-        after = np.minimum(before + 1, grid.shape[axis] - 1)
-        weight = np.expand_dims(positions - before, [i for i in range(grid.ndim) if i != axis])
-        grid = grid.take(before, axis) * (1 - weight) + grid.take(after, axis) * weight
-    return grid
-
-
-def rank_pooling(frames: int) -> np.ndarray:
-    """[T] weights of approximate rank pooling (Bilen et al. 2018, equation 3)."""
-    harmonic = np.cumsum([0.0, *(1 / np.arange(1, frames + 1))])  # H_0 .. H_T
-    remaining = frames - np.arange(frames)  # T - t + 1 for t = 1 .. T
-    return 2 * remaining - (frames + 1) * (harmonic[-1] - harmonic[:-1])
 
 
 def _scenic_vit(arrays: dict, heads: int, source: str) -> dict[str, np.ndarray]:
@@ -133,7 +108,7 @@ def _scenic_vit(arrays: dict, heads: int, source: str) -> dict[str, np.ndarray]:
     for name, array in arrays.items():
         for pattern, replacement in NAMES:
             name = re.sub(pattern, replacement, name)
-        if not re.match(DROPPED, name) or name.startswith("pre_logits/"):
+        if not re.match(_DROPPED, name) or name.startswith("pre_logits/"):
             vit |= _from_torch(name, array, heads, source) if torch else {name: array}
     if "embedding/kernel" not in vit:
         raise ValueError(f"{source} is no ViT of a known layout; its arrays: {list(arrays)[:3]}.")
@@ -145,7 +120,7 @@ def _from_torch(name: str, array: np.ndarray, heads: int, source: str) -> dict[s
     if name == "embedding/kernel":
         return {name: array.transpose(2, 3, 1, 0)}  # [h, w, 3, D]
     array = array.T if name.endswith("/kernel") else array
-    if f"/{ATTENTION}/" not in name or name.endswith("/out/bias"):
+    if f"/{_ATTENTION}/" not in name or name.endswith("/out/bias"):
         return {name: array}
     if array.shape[0 if "/out/" in name else -1] % heads:
         raise ValueError(f"{source}: {name} {array.shape} does not divide into {heads} heads.")
@@ -179,7 +154,7 @@ def _check_geometry(vit: dict, config: MBTConfig, source: str) -> None:
         return shape[1] if len(shape) > 1 else None
 
     sizes = {"width": (0, *kernel)[-1], "depth": len(blocks)}
-    sizes["heads"] = size(f"{block}/{ATTENTION}/query/kernel")
+    sizes["heads"] = size(f"{block}/{_ATTENTION}/query/kernel")
     sizes["mlp_dim"] = size(f"{block}/MlpBlock_0/Dense_0/kernel")
     pairs = [(name, size, getattr(config, name)) for name, size in sizes.items()]
     pairs += [(f"{s} patch", kernel[:-2], config.patch(s)[-2:]) for s in config.streams]
@@ -188,24 +163,16 @@ def _check_geometry(vit: dict, config: MBTConfig, source: str) -> None:
         raise ValueError(f"{source} is a ViT that does not fit: {', '.join(wrong)}.")
 
 
-def _fresh_pattern(vit: dict, config: MBTConfig, options: dict) -> str:
-    """A pattern of our arrays that the ViT cannot initialize, or shall not."""
-    fresh = ["head/.*"]
-    if "pre_logits/kernel" not in vit:
-        fresh.append("pre_logits/.*")
-    if options["positions"] == "fresh":
-        fresh.append(".*_positions")
-    if options["bottleneck"] == "normal":
-        fresh.append("bottleneck")
-    if "cls" not in vit:
-        fresh.append(".*_cls")
-    if options["audio_cls"] == "zeros" and "rgb" in config.streams:
-        fresh.append("spec_cls")
-    return "|".join(fresh)
-
-
-def _fresh(config: MBTConfig, pattern: str, seed: int) -> dict[str, np.ndarray]:
-    """{our name: array} of those that match, drawn by `init_params`; no others are allocated."""
+def _fresh(vit: dict, config: MBTConfig, bottleneck: str, audio_cls: str, seed: int) -> dict:
+    """{our name: array} of those that the ViT cannot initialize, or shall not."""
+    conditions = {
+        "head/.*": True,
+        "pre_logits/.*": "pre_logits/kernel" not in vit,
+        "bottleneck": bottleneck == "normal",
+        ".*_cls": "cls" not in vit,
+        "spec_cls": audio_cls == "zeros" and "rgb" in config.streams,
+    }
+    pattern = "|".join(name for name, fresh in conditions.items() if fresh)
 
     @jax.jit
     def draw(key):
@@ -247,9 +214,16 @@ def _inflated(kernel: np.ndarray, frames: int, how: str) -> np.ndarray:
     weights = {
         "central": np.arange(frames) == frames // 2,
         "average": np.full(frames, 1 / frames),
-        "arp": rank_pooling(frames) / frames,
+        "arp": _rank_pooling(frames) / frames,
     }[how if frames > 1 else "average"]
     return np.multiply.outer(weights, kernel)
+
+
+def _rank_pooling(frames: int) -> np.ndarray:
+    """[T] weights of approximate rank pooling (Bilen et al. 2018, equation 3)."""
+    harmonic = np.cumsum([0.0, *(1 / np.arange(1, frames + 1))])  # H_0 .. H_T
+    remaining = frames - np.arange(frames)  # T - t + 1 for t = 1 .. T
+    return 2 * remaining - (frames + 1) * (harmonic[-1] - harmonic[:-1])
 
 
 def _positions(vit: dict, config: MBTConfig, part: str, source: str) -> np.ndarray:
@@ -266,27 +240,23 @@ def _positions(vit: dict, config: MBTConfig, part: str, source: str) -> np.ndarr
         shape, times = config.rgb_grid[1:], config.rgb_grid[0]
     else:
         shape, times = config.spec_grid, 1
-    patches = np.tile(resize(grid, shape).reshape(-1, config.width), (times, 1))
+    scale = (shape[0] / side, shape[1] / side, 1)
+    # without "nearest", rounding leaves zeros in the last rows
+    resized = ndimage.zoom(grid, scale, order=1, mode="nearest")
+    patches = np.tile(resized.reshape(-1, config.width), (times, 1))
     front = table[0, :1] if token else np.zeros((1, config.width))
     return np.concatenate([front, patches] if config.pool == "token" else [patches])[None]
 
 
 def _bottleneck_grid(config: MBTConfig) -> tuple[int, int]:
     """Rows and columns of the bottleneck tokens after the one of the class token's position."""
-    token = config.pool == "token"
-
-    def grid(count: int) -> tuple[int, int]:
-        rows = math.isqrt(count)
-        return rows, count // max(rows, 1)
-
-    def works(count: int) -> bool:
-        return math.prod(grid(count - token)) == count - token
-
-    if not works(config.bottlenecks):
-        near = [n for n in range(1, config.bottlenecks + 4) if works(n)][-4:]
+    count = config.bottlenecks - (config.pool == "token")
+    rows = math.isqrt(count)
+    columns = count // max(rows, 1)
+    if rows * columns != count:
         raise ValueError(
-            f"bottlenecks={config.bottlenecks} cannot start from positions: Scenic arranges them "
-            f"in int(sqrt(n)) rows{' after the first' * token}. {', '.join(map(str, near))} are "
-            "possible, and any number with bottleneck='normal'."
+            f"bottlenecks={config.bottlenecks} cannot start from positions: Scenic arranges {count}"
+            f" in {rows} equal rows. {rows * columns + config.bottlenecks - count} are possible, "
+            "and any number with bottleneck='normal'."
         )
-    return grid(config.bottlenecks - token)
+    return rows, columns

@@ -24,9 +24,7 @@ from mbt_lite.paths import cache_folder
 
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
 LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
-LABELS_SIZE = 15_000  # bytes, about
 AUDIOSET = "AudioSet's 527 names, downloaded when they are first needed"
-SIZES = {"float32": 4, "bfloat16": 2}  # bytes a parameter
 LIKELIEST = {0: "Speech", 137: "Music"}  # the labels of most clips of AudioSet
 UNCERTAIN_FRONT_END = (
     "How the released weights' spectrograms were made was never published: the front end "
@@ -117,8 +115,7 @@ ENTRIES = {
 
 def find(name: str) -> Entry | None:
     """The entry of a plain or published name, None if there is none."""
-    plain = name.lower().replace("_", "-").removeprefix("mbtb32-").replace("as-500k", "as500k")
-    return ENTRIES.get(plain.replace("asmini", "as-mini"))
+    return next((model for model in ENTRIES.values() if name in (model.name, model.file)), None)
 
 
 def entry(name: str) -> Entry:
@@ -151,8 +148,7 @@ def fetch(name: str, dtype: str | None = None) -> Path:
 
 def converted(model: Entry, dtype: str = "float32") -> Path:
     """Where the safetensors of an entry are, or will be."""
-    if dtype not in SIZES:
-        raise ValueError(f"dtype {dtype!r}: weights are saved as {' or '.join(SIZES)}.")
+    io.check_dtype(dtype)
     if model.released:
         half = "-bf16" if dtype == "bfloat16" else ""
         return cache_folder() / f"{model.name}{half}.safetensors"
@@ -163,15 +159,14 @@ def converted(model: Entry, dtype: str = "float32") -> Path:
 
 def places(model: Entry) -> dict[str, Path]:
     """{dtype: where the safetensors are, or will be} for each dtype that an entry can have."""
-    dtypes = SIZES if model.released else ["float32"]
+    dtypes = io.DTYPES if model.released else ["float32"]
     return {dtype: converted(model, dtype) for dtype in dtypes}
 
 
 def original(model: Entry) -> Path | None:
     """The published file of an entry, copied here by hand or left by an interrupted call."""
-    folder = cache_folder()
-    names = (model.file, f"{model.file}/checkpoint_0", f"{model.name}/checkpoint_0")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+    path = cache_folder() / model.file
+    return path if path.is_file() else None
 
 
 def state(model: Entry) -> str:
@@ -215,16 +210,16 @@ def audioset_labels() -> tuple[str, ...]:
     if not path.exists():
         with download.locked(path):
             if not path.exists():
-                download.download(LABELS, path, check=read_labels)
-    return read_labels(path)
+                download.download(LABELS, path, check=_read_labels)
+    return _read_labels(path)
 
 
 def _labels_file() -> Path:
     return cache_folder() / LABELS.rpartition("/")[2]
 
 
-def read_labels(path: Path, count: int = BASE.classes) -> tuple[str, ...]:
-    """The `count` class names of a CSV with the columns index, mid, display_name."""
+def _read_labels(path: Path) -> tuple[str, ...]:
+    """The class names of a CSV with the columns index, mid, display_name."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
@@ -232,6 +227,7 @@ def read_labels(path: Path, count: int = BASE.classes) -> tuple[str, ...]:
         names = tuple(row[2] for row in rows)
     except (ValueError, IndexError, csv.Error):  # not text, no rows, or other columns
         header, indices, names = None, [], ()
+    count = BASE.classes
     fits = header == ["index", "mid", "display_name"] and indices == list(range(count))
     if not fits or not all(names):
         raise ValueError(
@@ -241,51 +237,42 @@ def read_labels(path: Path, count: int = BASE.classes) -> tuple[str, ...]:
     return names
 
 
-def _make(model: Entry, dtype: str, target: Path) -> None:
-    """Convert an entry to `target`, from float32, a file copied by hand, or a download."""
-    published = cache_folder() / model.file
-    if (float32 := converted(model)).exists():
-        config, params, meta = io.load(float32)
-        return _save(model, dtype, target, config, params, (meta.get("source") or {}).get("sha256"))
-    by_hand = original(model)
-    file = by_hand or _download(model, dtype)
-    sha256 = download.verify(file, published)
-    print(f"converting {file.name} once", file=sys.stderr)
-    config, params = _convert(model, file)
-    _save(model, dtype, target, config, params, sha256)
-    download.remember(published, sha256)
-    if not by_hand:
-        file.unlink()
-
-
-def _download(model: Entry, dtype: str) -> Path:
-    spare = model_cost(model.config).parameters * SIZES[dtype]
-    path = cache_folder() / model.file
-    try:
-        return download.download(model.url, path, check=formats.read, spare=spare)
-    except download.Unreachable as error:
-        reason = str(error).partition(" Try again")[0]
-        instructions = download.by_hand(missing_files(model))
-        raise download.Unreachable(f"{reason} {instructions}") from None
-
-
 def download_size(model: Entry) -> int:
     """Bytes of a published file: its parameters, and its optimizer's momentum."""
-    return 2 * SIZES["float32"] * model_cost(model.config).parameters
+    return 2 * 4 * model_cost(model.config).parameters
 
 
-def missing_files(model: Entry) -> list[tuple[int, str, Path]]:
-    """(bytes, address, place) of every file that a released entry needs and that is not here."""
-    files = []
-    if original(model) is None and not any(path.exists() for path in places(model).values()):
-        files.append((download_size(model), model.url, cache_folder() / model.file))
-    if not _labels_file().exists():
-        files.append((LABELS_SIZE, LABELS, _labels_file()))
-    return files
+def _make(model: Entry, dtype: str, target: Path) -> None:
+    """Convert an entry to `target`, from float32, a file copied by hand, or a download."""
+    if (float32 := converted(model)).exists():
+        io.convert(float32, target, dtype=dtype)
+        return
+    published = cache_folder() / model.file
+    by_hand = published.exists()
+    if not by_hand:
+        _fetch_original(model, published)
+    sha256 = download.verify(published, published)
+    print(f"converting {model.file} once", file=sys.stderr)
+    _convert(model, published, dtype, target, sha256)
+    download.remember(published, sha256)
+    if not by_hand:
+        published.unlink()
 
 
-def _convert(model: Entry, file: Path) -> tuple[MBTConfig, dict]:
-    """(config, params) of a published file; the entry has the fields that its shapes leave open."""
+def _fetch_original(model: Entry, path: Path) -> None:
+    """Download the published file; a failure also names the list of classes if that is missing."""
+    try:
+        download.download(model.url, path, check=formats.read)
+    except download.DownloadError as error:
+        if _labels_file().exists():
+            raise
+        raise download.DownloadError(
+            f"{error} It also needs the names of its classes: {LABELS}, at {_labels_file()}."
+        ) from None
+
+
+def _convert(model: Entry, file: Path, dtype: str, target: Path, sha256: str) -> None:
+    """Convert a published file; the entry has the fields that its shapes leave open."""
     fields = ("streams", "fusion_layer", "rgb_shape", "spec_shape")
     overrides = {field: getattr(model.config, field) for field in fields}
     try:
@@ -295,13 +282,6 @@ def _convert(model: Entry, file: Path) -> tuple[MBTConfig, dict]:
             f"{error}\nThe file was left where it is: delete it to have it downloaded again, or "
             f"read it with other settings: mbt.load({str(file)!r}, ...)."
         ) from None
-    return config, params
-
-
-def _save(model: Entry, dtype: str, target: Path, config, params, sha256: str | None) -> None:
-    lack = download.lack_of_room(target.parent, model_cost(config).parameters * SIZES[dtype])
-    if lack:
-        raise OSError(f"{target} was not written: {lack}. {download.MAKE_ROOM}")
     io.save(
         target,
         params,

@@ -3,18 +3,13 @@
 Exit codes: 0 success, 1 an error in the input, 2 a wrong command line, 130 interrupted.
 """
 
-import contextlib
 import dataclasses
 import os
-import signal
 import sys
-import threading
 
 import tyro
 
 from mbt_lite.cli.build import Build
-from mbt_lite.cli.convert import Convert
-from mbt_lite.cli.cost import Cost
 from mbt_lite.cli.demo import Demo
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.explain import Attention, Faithfulness, Flow, Swap
@@ -22,7 +17,7 @@ from mbt_lite.cli.predict import Evaluate, MatchFrontEnd, Predict
 from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
 from mbt_lite.cli.train import Sweep, Train
-from mbt_lite.cli.zoo import Zoo
+from mbt_lite.cli.weights import Convert, Cost, Zoo
 from mbt_lite.paths import FULL
 
 COMMANDS = {
@@ -77,24 +72,6 @@ def _sentence(error: Exception) -> str:
     return str(error)
 
 
-@contextlib.contextmanager
-def _keeping_interrupts():
-    """Repeat a Ctrl-C that a callback swallowed, as some of JAX do."""
-    before = sys.unraisablehook
-
-    def hook(unraisable) -> None:
-        if unraisable.exc_type is KeyboardInterrupt:
-            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
-        else:
-            before(unraisable)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        sys.unraisablehook = before
-
-
 def _replace_letters() -> None:
     """Write letters that the output cannot encode, as on Windows, as their number."""
     for stream in (sys.stdout, sys.stderr):
@@ -108,6 +85,22 @@ def _calm_bars() -> None:
         os.environ.setdefault("TQDM_MININTERVAL", "30")  # s; tqdm reads it when it is imported
 
 
+def _parse(name: str, words: list[str]):
+    """The command with its options; exits for --help and for a wrong command line."""
+    command = COMMANDS[name]
+    own, overrides = _split_overrides(words) if name == "train" else (words, ())
+    about = f"{command.__doc__}\n\nExample: {command.example}"
+    try:
+        parsed = tyro.cli(command, args=own, prog=f"mbt-lite {name}", description=about)
+    except SystemExit as stop:
+        if name == "train" and not stop.code:  # after --help
+            from mbt_lite.cli import fields
+
+            fields.print_help()
+        raise
+    return dataclasses.replace(parsed, rest=overrides) if overrides else parsed
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     _replace_letters()
@@ -118,47 +111,25 @@ def main(arguments: list[str] | None = None) -> int:
         print(_overview())
         return 0
     if name not in COMMANDS:
-        print(f"mbt-lite: no command {name!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)
-        return 2
+        return _fail(2, f"no command {name!r}; there are {', '.join(COMMANDS)}.")
     if "" in arguments[1:] and name != "train":
-        sentence = "an empty name was given; is a variable of the command not set? Name a file."
-        print(f"mbt-lite: {sentence}", file=sys.stderr)
-        return 2
-    own, overrides = arguments[1:], ()
-    if name == "train":
-        own, overrides = _split_overrides(own)
+        return _fail(2, "an empty name was given; is a variable of the command not set?")
     try:
-        command = tyro.cli(
-            COMMANDS[name],
-            args=own,
-            prog=f"mbt-lite {name}",
-            description=f"{COMMANDS[name].__doc__}\n\nExample: {COMMANDS[name].example}",
-        )
-    except SystemExit as stop:
-        if name == "train" and not stop.code:  # after --help
-            from mbt_lite.cli.fields import listing
-
-            print(listing())
-        raise
-    try:
-        with _keeping_interrupts():
-            if overrides:
-                command = dataclasses.replace(command, rest=overrides)
-            return command.run()
+        return _parse(name, arguments[1:]).run()
     except BrokenPipeError:  # the reader, such as `head`, has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (ValueError, OSError) as error:
-        if command.debug:
+        if "--debug" in arguments:
             raise
-        print(f"mbt-lite: {_sentence(error)}", file=sys.stderr)
-        return 1
+        return _fail(1, _sentence(error))
     except MemoryError as error:
-        print(
-            f"mbt-lite: there is not enough memory ({error}); use smaller numbers.", file=sys.stderr
-        )
-        return 1
+        return _fail(1, f"there is not enough memory ({error}); use smaller numbers.")
     except KeyboardInterrupt as stop:  # a download says what it keeps
-        sentence = str(stop) or "interrupted; files that exist are complete, others are missing."
-        print(f"mbt-lite: {sentence}", file=sys.stderr)
-        return 130
+        sentence = "interrupted; files that exist are complete, others are missing."
+        return _fail(130, str(stop) or sentence)
+
+
+def _fail(code: int, sentence: str) -> int:
+    print(f"mbt-lite: {sentence}", file=sys.stderr)
+    return code

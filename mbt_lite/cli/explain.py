@@ -16,8 +16,18 @@ Map = Literal["occlusion", "gradient", "attention", "rollout", "flow"]
 Start = Annotated[float | None, arg(help="Start of the window in seconds; default: the middle.")]
 
 
-@dataclass(frozen=True)
-class Attention:
+@dataclass(frozen=True, kw_only=True)
+class _Explanation:
+    """Options of the commands that explain a clip."""
+
+    label: Label = None
+    model: Model = "world-tiny"
+    front_end: FrontEndName = None
+    debug: Debug = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attention(_Explanation):
     """Show what a model attends to in a clip, or which patches its answer rests on."""
 
     example: ClassVar[str] = (
@@ -32,24 +42,13 @@ class Attention:
     """Kinds of maps, the most faithful first: occlusion hides patches (slow), gradient weights the
     attention by its gradient, attention is that of each layer, rollout and flow trace it through
     all layers."""
-    label: Label = None
-    model: Model = "world-tiny"
-    query: str = "bottleneck"
-    """Query tokens of the attention: bottleneck, cls, or mean of all patches."""
-    layer: int | None = None
-    """Layer of the attention in a figure or film, counted from 0; default: the last one that can
-    change the answer."""
     start: Start = None
     audio_track: AudioTrack = None
-    front_end: FrontEndName = None
-    debug: Debug = False
 
     def run(self) -> int:
-        kind, attention = _kind(self.out, (".png", ".html", ".mp4")), self.map == ("attention",)
-        if not attention and (self.layer is not None or self.query != "bottleneck"):
-            raise ValueError("--layer and --query are for --map attention alone; leave them out.")
-        if kind == ".mp4" and len(self.map) > 1:
-            raise ValueError(f"--map {' '.join(self.map)}: a film shows one kind of map.")
+        kind = _kind(self.out, (".png", ".html", ".mp4"))
+        if kind != ".html" and len(self.map) > 1:
+            raise ValueError(f"--map {' '.join(self.map)}: only a page (.html) shows several.")
         if self.label and not {"occlusion", "gradient"} & set(self.map):
             raise ValueError(
                 "--label needs --map occlusion or gradient; other maps do not depend on a label."
@@ -60,27 +59,23 @@ class Attention:
         view = _view(classifier, self.clip, self.start)
         with bar(self.clip.name) as progress:
             progress(0, desc=f"maps of {', '.join(self.map)}")
-            output = self._output(kind, attention, classifier, view, progress)
+            output = self._output(kind, classifier, view, progress)
         return _write(classifier, self.out, output)
 
-    def _output(self, kind: str, attention: bool, classifier, view, progress):
+    def _output(self, kind: str, classifier, view, progress):
         """The page or figure, or None where a film was written."""
-        from mbt_lite import explain, plot
+        from mbt_lite import plot
         from mbt_lite.explain import html
 
         for method in self.map:
             print(html.worth(classifier, method), file=sys.stderr)
-        if attention and kind == ".html":
-            return html.attention(classifier, view, self.query).page()
-        if attention:
-            layers = None if self.layer is None else (self.layer,)
-            maps = classifier.attention(view.clip, self.query, layers)
-        elif kind == ".html":
+        attention = self.map == ("attention",)
+        if kind == ".html" and attention:
+            return html.attention(classifier, view).page()
+        if kind == ".html":
             return html.importance(classifier, view, self.map, self.label, progress).page()
-        elif len(self.map) > 1:
-            label = self.label or explain.best_label(classifier, view)
-            maps = [explain.saliency(classifier, view, m, label, progress) for m in self.map]
-            return plot.saliencies(view, maps, classifier.clip_config)
+        if attention:
+            maps = classifier.attention(view.clip)
         else:
             maps = html.importance_maps(classifier, view, self.map, self.label, progress)
         maps = html.present(view, maps)
@@ -89,8 +84,8 @@ class Attention:
         return plot.attention(view, maps, classifier.clip_config)
 
 
-@dataclass(frozen=True)
-class Flow:
+@dataclass(frozen=True, kw_only=True)
+class Flow(_Explanation):
     """Show the flow between audio and video through each bottleneck token, and its effect."""
 
     example: ClassVar[str] = "mbt-lite flow data_samples/ring_sings_with_bell.mp4 --out flow.png"
@@ -98,14 +93,8 @@ class Flow:
     clip: Positional[Path]
     """A video file with audio."""
     out: Out
-    label: Label = None
-    color: str = "cause"
-    """cause: the effect of cutting each band, a forward pass each; attention: no forward passes."""
-    model: Model = "world-tiny"
     start: Start = None
     audio_track: AudioTrack = None
-    front_end: FrontEndName = None
-    debug: Debug = False
 
     def run(self) -> int:
         from mbt_lite import explain, plot
@@ -114,19 +103,17 @@ class Flow:
 
         kind = _kind(self.out, (".png", ".html"))
         classifier = load_model(self.model, self.front_end, self.audio_track)
-        if self.color not in ("cause", "attention"):
-            raise ValueError(f"--color {self.color}: choose cause or attention.")
-        view, cut = _view(classifier, self.clip, self.start), self.color == "cause"
+        view = _view(classifier, self.clip, self.start)
         with bar(self.clip.name) as progress:
-            flow = explain.flow(classifier, view, self.label, cut, progress)
-        output = html.flow_page(flow) if kind == ".html" else plot.flow(flow, self.color)
+            flow = explain.flow(classifier, view, self.label, progress=progress)
+        output = html.flow_page(flow) if kind == ".html" else plot.flow(flow, "cause")
         code = _write(classifier, self.out, output)
         print(plot.flow_alt(flow))
         return code
 
 
-@dataclass(frozen=True)
-class Swap:
+@dataclass(frozen=True, kw_only=True)
+class Swap(_Explanation):
     """Exchange the audio of two clips, and measure how much of an answer the audio decides."""
 
     example: ClassVar[str] = (
@@ -139,10 +126,6 @@ class Swap:
     other: Positional[Path]
     """Another video file with audio."""
     out: Out
-    label: Label = None
-    model: Model = "world-tiny"
-    front_end: FrontEndName = None
-    debug: Debug = False
 
     def run(self) -> int:
         from mbt_lite import explain, plot
@@ -196,7 +179,7 @@ class Faithfulness:
         if self.out:
             _kind(self.out, (".png",))
         scores = explain.faithfulness(load_model(self.model), self.clips, self.methods)
-        print(json.dumps(_plain(scores)) if self.json else scores.table())
+        print(_as_json(scores) if self.json else scores.table())
         if self.out:
             plot.save(plot.faithfulness(scores), self.out)
             curves = self.out.with_name(f"{self.out.stem}_curves.png")
@@ -205,18 +188,12 @@ class Faithfulness:
         return 0
 
 
-def _plain(scores) -> dict:
-    """Convert scores to lists for JSON, with null in place of NaN."""
+def _as_json(scores) -> str:
+    """Scores as JSON, with null in place of NaN."""
     import numpy as np
 
-    def plain(value):
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, np.ndarray):
-            return np.where(np.isfinite(value), value.astype(object), None).tolist()
-        return value
-
-    return plain(asdict(scores))
+    text = json.dumps(asdict(scores), default=np.ndarray.tolist)
+    return json.dumps(json.loads(text, parse_constant=lambda _: None))
 
 
 def _kind(out: Path, endings: tuple[str, ...]) -> str:

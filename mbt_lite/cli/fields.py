@@ -1,105 +1,70 @@
 """Experiment fields on the command line: list them, and refuse those without effect."""
 
-import ast
 import dataclasses
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import typing
+from collections.abc import Sequence
 from dataclasses import replace
 
-from mbt_lite.config import (
-    KEPT,
-    WIRING,
-    AugmentConfig,
-    ClipConfig,
-    DataConfig,
-    Experiment,
-    MBTConfig,
-    StartConfig,
-    TrainConfig,
-)
+import tyro
 
-PARTS = {
-    "train": TrainConfig,
-    "data": DataConfig,
-    "start": StartConfig,
-    "augment": AugmentConfig,
-    "model": MBTConfig,
-    "clip": ClipConfig,
-}
-FROM_WEIGHTS = "--start.model None, because the initial weights bring their own"
-# (fields, condition under which they have an effect, what to set otherwise)
-RULES: tuple[tuple[str, Callable[[Experiment], object], str], ...] = (
-    ("start.rewire", lambda e: e.start.model, "--start.model"),
-    ("start.inflate start.bottleneck start.audio_cls", lambda e: e.start.vit, "--start.vit"),
-    ("train.steps", lambda e: not e.train.epochs, "--train.epochs 0"),
-    (
-        "train.momentum train.nesterov train.kernel_decay",
-        lambda e: e.train.optimizer == "momentum",
-        "--train.optimizer momentum",
-    ),
-    ("train.beta2", lambda e: e.train.optimizer == "adamw", "--train.optimizer adamw"),
-    ("train.backbone_rate", lambda e: e.train.trained == "all", "--train.trained all"),
-    ("train.mixup_groups", lambda e: e.augment.mixup, "--augment.mixup above 0"),
-    (
-        "augment.brightness augment.saturation augment.contrast augment.hue",
-        lambda e: e.augment.color,
-        "--augment.color above 0",
-    ),
-    (
-        "augment.time_mask augment.time_mask_ratio",
-        lambda e: e.augment.time_masks,
-        "--augment.time_masks above 0",
-    ),
-    ("augment.mel_mask", lambda e: e.augment.mel_masks, "--augment.mel_masks above 0"),
-    ("data.clips", lambda e: e.data.path == "world", "--data.path world"),
-    (
-        "data.videos data.labels data.holdout data.pairing data.views",
-        lambda e: e.data.path != "world",
-        "clips of your own, --data.path DIR",
-    ),
-    ("data.workers", lambda e: not e.data.cache_dir, "--data.cache-dir ''"),
-    (
-        "train.evaluate_every train.evaluate_clips train.samples train.best",
-        lambda e: e.data.validation or e.data.holdout,
-        "--data.validation or --data.holdout",
-    ),
-    (
-        "train.test_clips",
-        lambda e: e.data.test or e.data.holdout,
-        "--data.test or --data.holdout",
-    ),
-    ("model.classes", lambda e: False, "other data, which decides how many classes there are"),
-    (
-        "model.fusion model.fusion_layer model.bottlenecks model.bottlenecks_at_test",
-        lambda e: len(e.model.streams) > 1,
-        "--model.streams spec rgb",
-    ),
-    (
-        "model.bottlenecks model.bottlenecks_at_test",
-        lambda e: e.model.fusion == "bottleneck",
-        "--model.fusion bottleneck",
-    ),
-    (
-        " ".join(f"model.{name}" for name in WIRING),
-        lambda e: e.start.rewire or not e.start.model,
-        "--start.rewire",
-    ),
-    (
-        " ".join(
-            f"model.{field.name}"
-            for field in dataclasses.fields(MBTConfig)
-            if field.name not in KEPT + WIRING
+from mbt_lite.config import BASE, KEPT, WIRING, ClipConfig, Experiment, MBTConfig
+
+DEFAULTS = Experiment("", BASE, ClipConfig())
+
+
+def _rules(e: Experiment) -> tuple[tuple[object, str, str], ...]:
+    """(whether some fields have an effect, these fields, what to set so that they have)."""
+    start, train, data, augment = e.start, e.train, e.data, e.augment
+    own, jitter = data.path != "world", "augment.brightness augment.saturation augment.contrast"
+    weights = "--start.model None, because the initial weights bring their own"
+    geometry = [f.name for f in dataclasses.fields(MBTConfig) if f.name not in KEPT + WIRING]
+    return (
+        (start.model, "start.rewire", "--start.model"),
+        (start.vit, "start.inflate start.bottleneck start.audio_cls", "--start.vit"),
+        (not train.epochs, "train.steps", "--train.epochs 0"),
+        (train.optimizer == "momentum", "train.momentum", "--train.optimizer momentum"),
+        (train.optimizer == "adamw", "train.beta2", "--train.optimizer adamw"),
+        (train.trained == "all", "train.backbone_rate", "--train.trained all"),
+        (augment.color, f"{jitter} augment.hue", "--augment.color above 0"),
+        (
+            augment.time_masks,
+            "augment.time_mask augment.time_mask_ratio",
+            "--augment.time_masks above 0",
         ),
-        lambda e: not e.start.model,
-        FROM_WEIGHTS,
-    ),
-    (
-        " ".join(f"clip.{field.name}" for field in dataclasses.fields(ClipConfig)),
-        lambda e: not e.start.model,
-        FROM_WEIGHTS,
-    ),
-)
+        (augment.mel_masks, "augment.mel_mask", "--augment.mel_masks above 0"),
+        (not own, "data.clips", "--data.path world"),
+        (
+            own,
+            "data.videos data.labels data.holdout data.pairing data.views",
+            "clips of your own, --data.path DIR",
+        ),
+        (not data.cache_dir, "data.workers", "--data.cache-dir ''"),
+        (
+            data.validation or data.holdout,
+            "train.evaluate_every train.evaluate_clips",
+            "--data.validation or --data.holdout",
+        ),
+        (data.test or data.holdout, "train.test_clips", "--data.test or --data.holdout"),
+        (False, "model.classes", "other data, which decides how many classes there are"),
+        (
+            len(e.model.streams) > 1,
+            "model.fusion model.fusion_layer model.bottlenecks model.bottlenecks_at_test",
+            "--model.streams spec rgb",
+        ),
+        (
+            e.model.fusion == "bottleneck",
+            "model.bottlenecks model.bottlenecks_at_test",
+            "--model.fusion bottleneck",
+        ),
+        (start.rewire or not start.model, _fields("model", WIRING), "--start.rewire"),
+        (not start.model, _fields("model", geometry), weights),
+        (not start.model, _fields("clip", vars(e.clip)), weights),
+    )
+
+
+def _fields(part: str, names) -> str:
+    return " ".join(f"{part}.{name}" for name in names)
 
 
 def named(words: Sequence[str]) -> set[str]:
@@ -128,44 +93,17 @@ def settled(experiment: Experiment, names: set[str]) -> Experiment:
             f"the recipe and the command line, not those of {start.model}.",
             file=sys.stderr,
         )
-    for fields, has_effect, needed in RULES:
+    for has_effect, fields, needed in _rules(experiment):
         idle = [name for name in fields.split() if name in names]
-        if idle and not has_effect(experiment):
+        if idle and not has_effect:
             raise ValueError(f"--{idle[0]} has no effect here; it needs {needed}.")
     return experiment
 
 
-def listing() -> str:
-    """List the fields: option, type, default and meaning, one line each."""
-    lines = [
-        "fields of the experiment, with the defaults that a recipe may replace",
-        "(switch a bool on by --start.rewire and off by --start.no-rewire):",
-    ]
-    for part, cls in PARTS.items():
-        lines.append("")
-        for name, kind, default, comment in described(cls):
-            option = f"--{part}.{name} {kind} = {default}"
-            lines.append(f"  {option:52}  {comment}".rstrip())
-    return "\n".join(lines)
-
-
-def described(cls: type) -> Iterator[tuple[str, str, str, str]]:
-    """(name, type, default, comment beside it) of each field of a dataclass, from its source."""
-    source = inspect.getsource(cls)
-    lines, defaults = source.splitlines(), {f.name: f.default for f in dataclasses.fields(cls)}
-    for node in ast.parse(source).body[0].body:
-        if not isinstance(node, ast.AnnAssign) or defaults[node.target.id] is dataclasses.MISSING:
-            continue  # not a field, or one with fields of its own
-        source_lines = lines[node.lineno - 1 : node.end_lineno]
-        comment = next(filter(None, (line.partition("  # ")[2] for line in source_lines)), "")
-        default = _as_typed(defaults[node.target.id])
-        yield node.target.id, ast.unparse(node.annotation), default, comment
-
-
-def _as_typed(value) -> str:
-    """A default as one would type it."""
-    if isinstance(value, tuple):
-        return " ".join(map(_as_typed, value))
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value) if value != "" else "''"
+def print_help() -> None:
+    """List the fields of an experiment with their defaults; exit."""
+    hints = typing.get_type_hints(Experiment)
+    parts = [(name, hints[name], part) for name, part in vars(DEFAULTS).items() if name != "name"]
+    experiment = dataclasses.make_dataclass("Fields", parts, frozen=True)
+    title = "Fields of the experiment, with the defaults that a recipe may replace."
+    tyro.cli(experiment, args=["--help"], prog="mbt-lite train", description=title)

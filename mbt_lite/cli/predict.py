@@ -144,20 +144,12 @@ class Evaluate:
                 count=self.count,
                 split=self.split,
                 folder=self.report,
-                command=self._command(),
+                command=shlex.join(["mbt-lite", *sys.argv[1:]]),
             )
         print(json.dumps(scores, indent=1, allow_nan=False))
         for failed in scores["failed"]:
             print(f"mbt-lite: {failed['error']}", file=sys.stderr)
         return int(bool(scores["failed"]))
-
-    def _command(self) -> str:
-        """The command line, for the report."""
-        words = ["mbt-lite", "evaluate"]
-        for name in ("model", "data", "split", "views", "count", "front_end", "audio_track"):
-            if (value := getattr(self, name)) is not None:
-                words += [f"--{name.replace('_', '-')}", str(value)]
-        return shlex.join(words + (["--report", str(self.report)] if self.report else []))
 
 
 @dataclass(frozen=True)
@@ -218,7 +210,7 @@ class MatchFrontEnd:
         trials = front_end_recovery.prove(self.presets or None)
         print(front_end_recovery.to_json(trials) if self.json else front_end_recovery.table(trials))
         if self.out is not None:
-            plot.save(plot.front_end_recovery(trials), self.out)
+            plot.save(front_end_recovery.figure(trials), self.out)
         return 0
 
 

@@ -47,10 +47,6 @@ class Prepare:
     front_end: str = "linear-mel"
     """The preset that computes the spectrograms; the audio itself is stored too."""
     audio_track: AudioTrack = None
-    runner: str | None = None
-    """Run as an Apache Beam pipeline: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner."""
-    beam_options: tuple[str, ...] = ()
-    """Options of the runner, without dashes: direct_num_workers=4 direct_running_mode=..."""
     debug: Debug = False
 
     def run(self) -> int:
@@ -71,13 +67,7 @@ class Prepare:
         settings = Settings(front_end, labels, audio_track=self.audio_track, streams=self.streams)
         name = re.sub(r"[^\w.-]+", "_", self.name or self.table.resolve().stem)
         shards = prepare.plan(table.rows, name, self.shards, self.split)
-        if self.runner:
-            from mbt_lite.data import beam
-
-            options = [f"--{option}" for option in self.beam_options]
-            dataset = beam.prepare(shards, settings, self.out, self.runner, options, self.timeout)
-        else:
-            dataset = prepare.prepare(shards, settings, self.out, self.workers, self.timeout)
+        dataset = prepare.prepare(shards, settings, self.out, self.workers, self.timeout)
         return self._report(dataset)
 
     def _check(self) -> None:
@@ -91,10 +81,8 @@ class Prepare:
     def _report(self, dataset: dict) -> int:
         """Print what is in the folder; 1 if clips failed."""
         for split, part in dataset["splits"].items():
-            shards, clips, hours = len(part["shards"]), part["examples"], part["seconds"] / 3600
-            print(f"{split}: {clips} clips, {hours:.2f} h, {shards} shards")
-            for note, count in part["unusual"].items():
-                print(f"mbt-lite: {split}: {note} ({count} clips).", file=sys.stderr)
+            hours = part["seconds"] / 3600
+            print(f"{split}: {part['examples']} clips, {hours:.2f} h, {len(part['shards'])} shards")
         front_end = dataset["front_end"]
         print(
             f"{front_end['name']}: mean {front_end['mean']:.3f}, deviation {front_end['std']:.3f}"

@@ -1,7 +1,7 @@
 """`mbt-lite train` and `mbt-lite sweep`: train models and grids of models."""
 
+import json
 import runpy
-import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,6 @@ class Train:
 
     Change fields of the experiment by name: --train.steps 100 --data.path DIR.
     Ctrl-C and SIGTERM save the state and exit with code 75: the same command resumes the run.
-    SIGUSR1 writes a profile.
     """
 
     example: ClassVar[str] = "mbt-lite train --config world --workdir runs/world"
@@ -32,8 +31,6 @@ class Train:
     """Another function of that file, such as released of audioset_mini."""
     dry_run: bool = False
     """Only print what a run would take: shapes, parameters, memory, the time of one step."""
-    profile: bool = False
-    """Trace a few steps for TensorBoard."""
     distributed: bool = False
     """Join the processes of this job, which JAX detects on SLURM, Kubernetes and TPU pods."""
     coordinator: str | None = None
@@ -55,15 +52,15 @@ class Train:
         if self.distributed or self.coordinator:
             sharding.connect(self.coordinator, self.processes, self.process)
         if self.dry_run:
-            from mbt_lite.train.dry_run import as_text, dry_run
+            from mbt_lite.train.dry_run import dry_run
 
-            print(as_text(dry_run(experiment)))
+            print(json.dumps(dry_run(experiment), indent=1))
             return 0
         from mbt_lite.train.loop import fit
-        from mbt_lite.train.signals import EXIT_INTERRUPTED
+        from mbt_lite.train.signals import EXIT_INTERRUPTED, exit_on_signal
 
-        workdir = self.workdir or Path("runs") / experiment.name
-        run = fit(experiment, workdir, profile=self.profile, program=True)
+        with exit_on_signal():
+            run = fit(experiment, self.workdir or Path("runs") / experiment.name)
         if not run.finished:
             print("mbt-lite: interrupted and saved; the same command resumes.", file=sys.stderr)
             return EXIT_INTERRUPTED
@@ -74,8 +71,6 @@ class Train:
         """ValueError for an option that would have no effect."""
         if self.variant and self.config.suffix == ".json":
             raise ValueError(f"--variant {self.variant}: {self.config} is one experiment.")
-        if self.dry_run and self.profile:
-            raise ValueError("--profile has no effect with --dry-run; leave one out.")
         counted = self.processes is not None or self.process is not None
         if counted and not (self.coordinator or self.distributed):
             raise ValueError("--processes and --process have no effect without --coordinator.")
@@ -130,33 +125,27 @@ class Sweep:
     example: ClassVar[str] = "mbt-lite sweep --config fusion_grid --workdir runs/grid --jobs 2"
 
     workdir: Path
-    """The folder of all runs, and of sweep.csv, sweep.md and sweep.png."""
+    """The folder of all runs, and of sweep.csv and sweep.png."""
     config: Path = Path("fusion_grid")
-    """A file with grid(), starts() and published(), or a name in mbt_lite/configs."""
+    """A file with grid() and starts(), or a name in mbt_lite/configs."""
     seeds: int = 3
     """Runs of each variant."""
     jobs: int = 1
     """Runs at a time, each on its own cores."""
     score: str = "matched accuracy"
     """The score of the test split that the table shows."""
-    publish: Path | None = None
-    """Also write the models of published() groups, in bfloat16, and their logs into this folder."""
     debug: Debug = False
 
     def run(self) -> int:
         from mbt_lite.train import sweep
-        from mbt_lite.train.signals import EXIT_INTERRUPTED
+        from mbt_lite.train.signals import exit_on_signal
 
         if self.seeds < 1 or self.jobs < 1:
             raise ValueError(f"--seeds {self.seeds} and --jobs {self.jobs}: each is 1 or more.")
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_INTERRUPTED))  # runs save
         grid, starts = read_function(self.config, "grid")(), read_function(self.config, "starts")()
-        sweep.sweep(grid, self.workdir, seeds=self.seeds, jobs=self.jobs, starts=starts)
+        with exit_on_signal():  # its runs save
+            sweep.sweep(grid, self.workdir, starts, seeds=self.seeds, jobs=self.jobs)
         outcomes = sweep.outcomes(grid, self.workdir, self.seeds, self.score)
         print(sweep.table(outcomes, self.score))
-        written = sweep.write_tables(outcomes, self.workdir, self.score)
-        if self.publish:
-            published = {name: grid[name] for name in read_function(self.config, "published")()}
-            written += sweep.publish(published, self.workdir, self.seeds, self.publish)
-        print(*written, sep="\n", file=sys.stderr)
+        print(*sweep.write_tables(outcomes, self.workdir, self.score), sep="\n", file=sys.stderr)
         return 0

@@ -45,6 +45,5 @@ def experiment() -> Experiment:
             learning_rate=1e-3,
             warmup=0.05,
             label_smoothing=0.1,
-            best="top-1",
         ),
     )

@@ -27,7 +27,5 @@ def experiment() -> Experiment:
         data=DataConfig(
             path="epic", train="train", validation="validation", test="validation", workers=8
         ),
-        train=replace(
-            base.train, loss="softmax", epochs=50, warmup=0.05, best="action top-1", save_every=1000
-        ),
+        train=replace(base.train, loss="softmax", epochs=50, warmup=0.05, save_every=1000),
     )

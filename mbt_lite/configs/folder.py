@@ -73,7 +73,6 @@ def experiment() -> Experiment:
             save_every=100,
             evaluate_every=100,
             evaluate_clips=0,
-            best="top-1",
             patience=5,
         ),
     )

@@ -6,6 +6,8 @@ Every model of the paper starts from one image ViT. Likewise every variant here 
 model without fusion: `late`, or for one encoder of both streams `late_shared`. All continue for the
 same number of steps on the same clips, so that only the fusion differs. The micro-world's matched
 classes need both modalities; docs/training.md has the results and compares them with the paper.
+weights/grid/ holds the logs of all runs, and the models of seed 0 of the first three groups, made
+smaller by `mbt-lite convert runs/grid/grid-late/seed_0 grid-late.safetensors --dtype bfloat16`.
 
 Hardware: two CPU cores; a run takes about 2 minutes of one core, a start 6. Expected: measured, see
 docs/training.md.
@@ -53,7 +55,6 @@ TRAIN = TrainConfig(
     evaluate_clips=500,
     test_clips=1000,
     keep_checkpoints=1,
-    samples=0,
 )
 
 
@@ -70,11 +71,6 @@ def starts() -> dict[str, Experiment]:
     late = replace(base, train=longer)
     shared = replace(late.model, shared_encoder=True)
     return {"late": late, "late_shared": replace(late, name="grid-start-shared", model=shared)}
-
-
-def published() -> tuple[str, ...]:
-    """The groups whose models are published."""
-    return ("fusion", "fusion layer", "bottlenecks")
 
 
 def grid() -> dict[str, dict[str, Experiment]]:

@@ -22,7 +22,5 @@ def experiment() -> Experiment:
         name="vggsound",
         model=replace(base.model, classes=309),
         data=DataConfig(path="vggsound", train="train", validation="test", test="test", workers=8),
-        train=replace(
-            base.train, loss="softmax", epochs=50, warmup=0.05, best="top-1", save_every=1000
-        ),
+        train=replace(base.train, loss="softmax", epochs=50, warmup=0.05, save_every=1000),
     )

@@ -9,9 +9,7 @@ from pathlib import Path
 from mbt_lite.data import world
 from mbt_lite.data.world import Scene
 
-MAX_SCENES = (
-    5000  # scenes in a row without a clip of a class, after which there is taken to be none
-)
+MAX_SCENES = 5000  # in a row without a clip of a class, after which there is taken to be none
 
 
 def render(classes: Sequence[str], count: int, split: str, folder: Path, size: int = 160) -> Path:

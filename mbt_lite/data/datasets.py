@@ -40,11 +40,8 @@ def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) 
         raise ValueError(f"role={role!r} is none of {', '.join(ROLES)}.")
     if config.path == MICRO_WORLD:
         return _open_world(config, role, seed, clips)
-    location = _find(config)
-    if role == "train":
-        return _open_training(config, location)
-    source = _open_scored(config, role, location)
-    if source is not None and 0 < clips < len(source):
+    source = _open_role(config, role, _find(config))
+    if role != "train" and source is not None and 0 < clips < len(source):
         return Subset(source, np.linspace(0, len(source) - 1, clips).round())
     return source
 
@@ -76,30 +73,26 @@ def _find(config: DataConfig) -> Location:
     return sources.find(config.path, videos, names)
 
 
-def _open_training(config: DataConfig, location: Location) -> Source:
-    """The training split, without the clips that are held out of it."""
-    source = location.open(_training_split(config, location))
-    if not any(_is_held_out(config, role, location) for role in ROLES[1:]):
-        return source
-    return Subset(source, np.flatnonzero(~_held_out(config, source)))
-
-
-def _open_scored(config: DataConfig, role: str, location: Location) -> Source | None:
-    """The split of a role, or the clips that are held out for it."""
-    if _is_held_out(config, role, location):
-        source = location.open(_training_split(config, location))
-        held = _held_out(config, source)
-        if all(_is_held_out(config, other, location) for other in ROLES[1:]):
-            test = for_test(source.rows, held)
-            held = test if role == "test" else held & ~test
-        return Subset(source, np.flatnonzero(held)) if held.any() else None
+def _open_role(config: DataConfig, role: str, location: Location) -> Source | None:
+    """The split of a role; if clips are held out, those, and for training all others."""
+    missing = [other for other in ROLES[1:] if _is_held_out(config, other, location)]
     split = getattr(config, role)
-    if split is None or split in location.splits:
-        return split and location.open(split)
-    raise ValueError(
-        f"data.{role}={split}: {_in_words(config, location)}. Name another, hold clips out with "
-        f"data.holdout=0.1, or score none with data.{role}=None."
-    )
+    if role != "train" and role not in missing:
+        if split is None or split in location.splits:
+            return split and location.open(split)
+        raise ValueError(
+            f"data.{role}={split}: {_in_words(config, location)}. Name another, hold clips out "
+            f"with data.holdout=0.1, or score none with data.{role}=None."
+        )
+    source = location.open(_training_split(config, location))
+    if not missing:
+        return source
+    held = _held_out(config, source)
+    if role == "train":
+        return Subset(source, np.flatnonzero(~held))
+    if len(missing) > 1:
+        held &= for_test(source.rows, held) == (role == "test")
+    return Subset(source, np.flatnonzero(held)) if held.any() else None
 
 
 def _is_held_out(config: DataConfig, role: str, location: Location) -> bool:

@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,9 +20,9 @@ from mbt_lite import media
 from mbt_lite.config import STREAMS, WORLD_CLIP, ClipConfig
 from mbt_lite.features import View, make_view, starts
 from mbt_lite.media import MediaError
-from mbt_lite.media.container import FAILURES, chosen, in_seconds, opened
+from mbt_lite.media.container import FAILURES, chosen, opened
 from mbt_lite.media.decode import samples
-from mbt_lite.media.timeline import APART, Clock, Packets, timeline
+from mbt_lite.media.timeline import Clock, Packets, timeline
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"
 
@@ -32,35 +33,28 @@ FULL_SCALE = 0.99  # of the largest number a sample can hold; lossy codecs blur 
 CLIPPED_SHARE = 1e-3  # of all samples: one in a thousand is heard as crackling
 MANY = 10  # windows of a long file that are worth a try
 LISTEN = 60.0  # s of stored audio, around the middle, that are searched for clipping
-OPPOSITE = -0.7  # correlation of two channels below which mixing them cancels most of the audio
 BLACK = 24  # gray level of 255 that 99 % of the pixels stay under: darker than a night scene
 PLAIN = 2.0  # gray levels, standard deviation within a frame: one color, no contour
 STILL = 0.3  # gray levels, mean change between sampled frames: less than the grain of a camera
 STARTS_APART, ENDS_APART = 0.1, 0.5  # s between video and audio; containers pad the last frame
 
-# What the reader notes about a file: words of a note, how severe it is, what to do.
+# What the reader notes about a damaged file: words of the note, what to do.
 REMEDIES = {
-    "could not be decoded": (WARNING, "Get a good copy; what can still be read is used."),
-    "cut off": (WARNING, "Copy or download it again."),
-    "time stamps": (WARNING, "Get a good copy; video and audio may not belong together."),
-    "changes its": (NOTE, "Nothing to do: the reader follows the change."),
-    "only one frame": (WARNING, "One image shows no motion; use a video if there is one."),
-    "has gaps": (NOTE, "Nothing to do: silence fills the gaps."),
-    "BT.709": (NOTE, "Nothing to do."),
-    "is a cover": (NOTE, "A cover is not a video; use a file with a video track if it matters."),
+    "could not be decoded": "Get a good copy; what can still be read is used.",
+    "cut off": "Copy or download it again.",
+    "time stamps": "Get a good copy; video and audio may not belong together.",
+    "only one frame": "One image shows no motion; use a video if there is one.",
 }
 
 
-@dataclass(frozen=True)
-class Stream:
+class Stream(NamedTuple):
     """Where the packets of one stream lie on the file's clock; nothing is decoded."""
 
     start: float  # s
     end: float  # s
 
 
-@dataclass(frozen=True)
-class Survey:
+class Survey(NamedTuple):
     """The two streams of a file that are used."""
 
     video: Stream | None
@@ -162,23 +156,19 @@ def _survey(path, audio_track: int | None) -> Survey:
     line = timeline(path, audio_track)
     with opened(path) as container:
         streams = chosen(container, audio_track)
-        used = [stream for stream in streams if stream]
-        clock = None if line.seekable else Clock(used, line.zero)
-        packets = {stream.index: [] for stream in used}  # start and duration of each, in s
-        for packet in Packets(container, used, clock):
-            if packet.pts is not None and not packet.is_discard:
-                start = in_seconds(packet.stream, packet.pts) - line.zero
-                duration = in_seconds(packet.stream, packet.duration) or 0.0
-                packets[packet.stream.index].append((start, duration))
-        video, audio = (stream and _stream(packets[stream.index]) for stream in streams)
+        clock = Clock([stream for stream in streams if stream], line.zero)
+        first: dict[int, float] = {}
+        for packet in Packets(container, clock.streams):
+            index, start = packet.stream.index, clock.set(packet)
+            if start is not None and not packet.is_discard:
+                first[index] = min(start, first.get(index, start))
+        video, audio = (
+            Stream(max(first[stream.index], 0.0), clock.ends[stream.index])
+            if stream and stream.index in first
+            else None
+            for stream in streams
+        )
         return Survey(video, audio, line.promised or line.total)
-
-
-def _stream(packets: list[tuple[float, float]]) -> Stream | None:
-    if not packets:
-        return None
-    first, (last, duration) = min(packets)[0], max(packets)
-    return Stream(max(first, 0.0), last + (duration if duration < APART else 0.0))
 
 
 def _read(report: Report, start: float) -> Report:
@@ -214,23 +204,20 @@ def _audio_statistics(report: Report) -> dict[str, float]:
     if not len(report.window.wave):
         return {}
     front, spec = report.config.front_end, report.view.spec
-    statistics = {
+    return {
         "loudness": _decibels(report.view.wave),  # dB of full scale
         "mean_off": float((spec.mean() - front.mean) / front.std),  # the model's deviations
         "spread": float(spec.std() / front.std),  # times the model's deviation
+        "clipped": _clipped_share(report),
     }
-    stored = _stored_audio(report)
-    if stored.size:
-        full = np.abs(stored) >= FULL_SCALE  # three in a row are clipped; a real peak has 1 or 2
-        statistics["clipped"] = float((full[:, 2:] & full[:, 1:-1] & full[:, :-2]).any(0).mean())
-    if len(stored) == 2 and stored.std(axis=1).min() > 0:
-        statistics["correlation"] = float(np.corrcoef(stored)[0, 1])
-    return statistics
 
 
-def _stored_audio(report: Report) -> np.ndarray:
-    """Up to a minute of audio [C, S] around the window as it is stored: all channels, any rate."""
-    track, blocks, seconds = report.config.audio_track, [], 0.0
+def _clipped_share(report: Report) -> float:
+    """The share of clipped samples in up to a minute of stored audio around the window.
+
+    All channels are searched at their own rate: mixing and resampling hide what was clipped.
+    """
+    clipped, total, track = 0, 0, report.config.audio_track
     line = timeline(report.path, track)
     start = report.window.start + report.window.duration / 2 - LISTEN / 2
     with contextlib.suppress(*FAILURES), opened(report.path) as container:
@@ -238,12 +225,12 @@ def _stored_audio(report: Report) -> np.ndarray:
         if start > 0 and line.seekable:
             container.seek(int((line.zero + start) / audio.time_base), stream=audio)
         for frame in container.decode(audio):
-            blocks.append(samples(frame))
-            seconds += frame.samples / frame.sample_rate
-            if seconds > LISTEN:
+            full = np.abs(samples(frame)) >= FULL_SCALE  # three in a row; a real peak has 1 or 2
+            clipped += int((full[:, 2:] & full[:, 1:-1] & full[:, :-2]).any(0).sum())
+            total += frame.samples
+            if total > LISTEN * frame.sample_rate:
                 break
-    blocks = [block for block in blocks if len(block) == len(blocks[0])]
-    return np.nan_to_num(np.concatenate(blocks, axis=1)) if blocks else np.zeros((0, 0))
+    return clipped / max(total, 1)
 
 
 # ---- findings ----
@@ -261,7 +248,7 @@ def _sentence(words: str) -> str:
 
 
 def _audio(report: Report) -> Iterator[Finding]:
-    """Missing, silent, faint, clipped or cancelling audio."""
+    """Missing, silent, faint or clipped audio."""
     if "spec" not in report.streams:
         return
     severity, meaning = _loss(report, "spec")
@@ -275,15 +262,14 @@ def _audio(report: Report) -> Iterator[Finding]:
         yield Finding(severity, problem, other or _elsewhere(report) or meaning)
     elif loudness < QUIET:
         problem = f"The audio is very faint: {loudness:.0f} dB; ordinary clips have -45 to -10 dB."
-        yield Finding(WARNING, problem, _ffmpeg(report, f"volume={-25 - loudness:.0f}dB"))
+        louder = report.path.with_name(f"{report.path.stem}_louder{report.path.suffix}")
+        gain = f"-c:v copy -af volume={-25 - loudness:.0f}dB"
+        yield Finding(WARNING, problem, f"ffmpeg -i {quoted(report.path)} {gain} {quoted(louder)}")
     if "damaged: parts of the audio could not be decoded" in notes:
         return  # then its samples say nothing
     if statistics.get("clipped", 0.0) > CLIPPED_SHARE:
         problem = f"The audio is clipped: {statistics['clipped']:.1%} of it is at full scale."
         yield Finding(WARNING, problem, "Record it again at a lower level; turning down is no use.")
-    if statistics.get("correlation", 0.0) < OPPOSITE:
-        problem = "Left and right have opposite phase; mixed to mono for the model, they cancel."
-        yield Finding(WARNING, problem, _ffmpeg(report, "pan=mono|c0=c0"))
 
 
 def _video(report: Report) -> Iterator[Finding]:
@@ -324,12 +310,10 @@ def _timing(report: Report) -> Iterator[Finding]:
 
 
 def _reader_notes(report: Report) -> Iterator[Finding]:
-    """Damage and other unusual things that the reader noted."""
+    """Damage that the reader noted."""
     for words in report.view.notes:
-        for key, (severity, advice) in REMEDIES.items():
-            if key in words:
-                yield Finding(severity, _sentence(words.removeprefix("damaged: ")), advice)
-                break
+        if advice := next((do for key, do in REMEDIES.items() if key in words), None):
+            yield Finding(WARNING, _sentence(words.removeprefix("damaged: ")), advice)
 
 
 def _loss(report: Report, stream: str) -> tuple[str, str]:
@@ -370,12 +354,6 @@ def quoted(path: Path) -> str:
     """A path as a shell takes it."""
     text = str(path)
     return shlex.quote(f"./{text}" if text.startswith("-") else text)
-
-
-def _ffmpeg(report: Report, audio_filter: str) -> str:
-    """A command line that repairs the audio and copies the video."""
-    name = report.path.with_name(f"{report.path.stem}_mended{report.path.suffix}")
-    return f"ffmpeg -i {quoted(report.path)} -c:v copy -af '{audio_filter}' {quoted(name)}"
 
 
 # ---- text and JSON ----
@@ -449,6 +427,4 @@ def to_dict(report: Report) -> dict:
         "facts": facts(report),
         "findings": [vars(finding) for finding in report.findings],
         "statistics": {k: v if math.isfinite(v) else None for k, v in report.statistics.items()},
-        "views": report.views,
-        "kept": {"width": report.crop[0], "height": report.crop[1]},
     }

@@ -17,6 +17,8 @@ from mbt_lite.config import MODALITIES, STREAMS, FrontEnd, to_dict
 from mbt_lite.data import tables
 from mbt_lite.data.records import FPS, MELS, ROWS, Example
 
+QUALITY = 90  # of the JPEGs, as Pillow counts
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -25,7 +27,6 @@ class Settings:
     front_end: FrontEnd
     labels: tuple[str, ...]  # the classes in order
     short_side: int = 256  # pixels
-    quality: int = 90  # of the JPEGs, as Pillow counts
     audio_track: int | None = None  # of a file, from 1 on; None: the one that players choose
     streams: tuple[str, ...] = STREAMS  # that a file must have; the other one is left out
 
@@ -42,17 +43,14 @@ class Settings:
 
     def described(self) -> dict:
         """The settings as JSON values, without mean and deviation, which do not affect records."""
-        front_end = to_dict(self.front_end)
-        del front_end["mean"], front_end["std"]
-        frames = {"fps": FPS, "short_side": self.short_side, "jpeg_quality": self.quality}
-        track = {"audio_track": self.audio_track} if self.audio_track else {}
-        streams = {} if len(self.streams) == 2 else {"streams": list(self.streams)}
-        values = {"front_end": front_end, "labels": list(self.labels), "frames": frames}
-        return values | track | streams
+        values = to_dict(self) | {"fps": FPS, "jpeg_quality": QUALITY}
+        values |= {"labels": list(self.labels), "streams": list(self.streams)}
+        del values["front_end"]["mean"], values["front_end"]["std"]
+        return values
 
 
-def example(row: tables.Annotation, settings: Settings) -> tuple[Example, tuple[str, ...]]:
-    """The clip of a row, and notes on what is unusual about its file.
+def example(row: tables.Annotation, settings: Settings) -> Example:
+    """The clip of a row.
 
     ValueError if the file cannot be used or lacks a stream of the settings: a model would learn
     from silence or black frames as if they were real.
@@ -75,7 +73,7 @@ def example(row: tables.Annotation, settings: Settings) -> tuple[Example, tuple[
     samples = source.wave[: len(wave)]
     wave[: len(samples)] = samples
     spec = features.log_mel(wave, settings.front_end) if len(wave) else np.zeros(0)
-    clip = Example(
+    return Example(
         id=row.id,
         jpegs=_jpegs(source, seconds, settings) if "rgb" in settings.streams else [],
         melspec=spec.astype(np.float32).reshape(-1, ROWS, MELS),
@@ -85,7 +83,6 @@ def example(row: tables.Annotation, settings: Settings) -> tuple[Example, tuple[
         start=start,
         end=start + min(source.duration, seconds),
     )
-    return clip, source.notes
 
 
 def _jpegs(source: media.Media, seconds: int, settings: Settings) -> list[bytes]:
@@ -104,5 +101,5 @@ def _jpeg(frame: np.ndarray, settings: Settings) -> bytes:
         size = tuple(round(side * scale) for side in image.size)
         image = image.resize(size, Image.Resampling.BILINEAR)
     data = io.BytesIO()
-    image.save(data, "JPEG", quality=settings.quality, subsampling="4:2:0", optimize=False)
+    image.save(data, "JPEG", quality=QUALITY, subsampling="4:2:0", optimize=False)
     return data.getvalue()

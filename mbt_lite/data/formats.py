@@ -93,55 +93,29 @@ def _class_folders(folder: Path) -> AnnotationTable:
 
     Raises ValueError that names the subfolders without clips: a class would be lost silently.
     """
-    files = {path: _visible(path) for path in sorted(folder.glob("[!._]*")) if path.is_dir()}
-    clips = {path: list(filter(is_clip, content)) for path, content in files.items()}
+    clips: dict[Path, list[Path]] = {}
+    others = []
+    for subfolder in (path for path in sorted(folder.glob("[!._]*")) if path.is_dir()):
+        files = sorted(subfolder.glob("[!.]*"))
+        clips[subfolder] = list(filter(is_clip, files))
+        others += [f for f in files if not is_clip(f) and f.suffix.lower() not in SIDECARS]
     if not any(clips.values()):
         raise ValueError(
             f"{folder} holds neither labels.csv nor folders, named like classes, of video files."
         )
-    outputs = [path for path in files if not clips[path] and _is_output(path)]
-    empty = [
-        f"{path.name} ({_summary(content)})"
-        for path, content in files.items()
-        if not clips[path] and path not in outputs
-    ]
-    if empty:
+    if empty := [path.name for path in clips if not clips[path]]:
         raise ValueError(
             f"{folder}: no video or audio file lies in the class folder {', '.join(empty)}; put "
             "clips there, or take the folder away."
         )
     rows = [
         Annotation(str(path.with_suffix("")), path, labels=(composed(path.parent.name),))
-        for content in clips.values()
-        for path in (file.relative_to(folder) for file in content)
+        for files in clips.values()
+        for path in (file.relative_to(folder) for file in files)
     ]
-    ignored = [f"{path.name}/" for path in outputs] + [
-        str(file.relative_to(folder))
-        for path, content in files.items()
-        for file in content
-        if path not in outputs and not is_clip(file) and file.suffix.lower() not in SIDECARS
-    ]
+    ignored = [str(path.relative_to(folder)) for path in others]
     notes = counted("no video or audio by their suffix, left out", ignored)
     return AnnotationTable(rows, notes=tuple(notes), format="folders", folder=folder)
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(folder.glob("[!.]*"))
-
-
-def _is_output(folder: Path) -> bool:
-    """Whether a folder without clips holds the output of a command, such as runs/ or a report."""
-    content = _visible(folder)
-    if any(path.suffix in (".json", ".html") for path in content):
-        return True
-    only_folders = bool(content) and all(path.is_dir() for path in content)
-    return only_folders and not any(is_clip(path) for path in folder.rglob("*"))
-
-
-def _summary(content: Sequence[Path]) -> str:
-    """The first files of a folder, for a sentence."""
-    names = [path.name + "/" * path.is_dir() for path in content]
-    return ", ".join(names[:3]) + (" ..." if len(names) > 3 else "") or "empty"
 
 
 def is_clip(path: Path) -> bool:
@@ -169,26 +143,24 @@ def first(names: Sequence[str], count: int = 5) -> str:
 
 
 def _table(path: Path) -> AnnotationTable:
-    text, delimiter = _without_sep(_text(path))
+    text = _text(path)
+    # Excel may begin with a line that names the delimiter; it stays, empty, so that lines count
+    sep = re.match(r'"?sep=(.)"?[;,\t]*(?=[\r\n])', text, flags=re.IGNORECASE)
+    text = text[sep.end() :] if sep else text
     first_line = next((line for line in text.splitlines() if line.strip()), "").casefold()
     header = first_line.lstrip("#").replace(" ", "").split(",")
     if first_line.startswith("# segments csv") or header[0] == "ytid":
         return _parse("audioset", path, text, ",", _audioset)
     if {"narration_id", "video_id", "verb_class", "noun_class"} <= set(header):
         return _parse("epic", path, text, ",", _epic(header))
-    if _is_vggsound(first_line):
+    fields = next(csv.reader([first_line], skipinitialspace=True), [])
+    names_file = len(fields) == 2 and Path(fields[0]).suffix.lower() in SUFFIXES
+    whole = len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test")
+    if names_file or whole:
         return _parse("vggsound", path, text, ",", _vggsound)
-    delimiter = delimiter or max(",;\t", key=text.lstrip().partition("\n")[0].count)
+    delimiter = sep[1] if sep else max(",;\t", key=first_line.count)
     header = next((fields for _, fields in _rows(path, text, delimiter)), [])
     return _parse("own", path, text, delimiter, _own(path, header))
-
-
-def _is_vggsound(line: str) -> bool:
-    fields = next(csv.reader([line], skipinitialspace=True), [])
-    names_file = len(fields) == 2 and Path(fields[0]).suffix.lower() in SUFFIXES
-    return names_file or (
-        len(fields) == 4 and fields[1].isdecimal() and fields[3] in ("train", "test")
-    )
 
 
 def _text(path: Path) -> str:
@@ -202,24 +174,51 @@ def _text(path: Path) -> str:
         raise ValueError(f"{path} is not a UTF-8 text file; save the table as CSV UTF-8.") from None
 
 
-def _without_sep(text: str) -> tuple[str, str | None]:
-    """The text without Excel's first line sep=; (its line stays, empty), and that delimiter."""
-    match = re.match(r'"?sep=(.)"?[;,\t]*(?=[\r\n])', text, flags=re.IGNORECASE)
-    return (text[match.end() :], match[1]) if match else (text, None)
-
-
 def _parse(name: str, path: Path, text: str, delimiter: str, parse: Callable) -> AnnotationTable:
-    """Parse each line with `parse(fields)`, which returns None for a header."""
+    """Parse each line with `parse(fields)`, which names the fields as `COLUMNS` does.
+
+    For a header it returns None.
+    """
     rows, problems = [], []
     for number, fields in _rows(path, text, delimiter):
         try:
-            row = parse(fields)
-        except (ValueError, IndexError) as error:
-            reason = error if isinstance(error, ValueError) else "too few fields."
-            problems.append(f"{path}, line {number}: {reason}")
-        else:
-            rows += [row] if row else []
+            if row := parse(fields):
+                rows.append(_annotation(row))
+        except ValueError as error:
+            problems.append(f"{path}, line {number}: {error}")
     return AnnotationTable(rows, format=name, folder=path.parent, problems=tuple(problems))
+
+
+def _annotation(row: dict[str, str]) -> Annotation:
+    """The annotation of a line, by the names of its fields; ValueError if it makes no sense."""
+    if not row["path"]:
+        raise ValueError("no file is named.")
+    file = Path(row["path"])
+    if file.name in ("", ".."):
+        raise ValueError(f"{row['path']!r} is a folder; name a file.")
+    start, end = _seconds(row.get("start", "")), _seconds(row.get("end", ""), "end")
+    if not (start or 0.0) < (math.inf if end is None else end):
+        raise ValueError(f"the window ends at {end:g} s, but begins at {start or 0.0:g} s.")
+    window = "".join(f"_{_milliseconds(time)}" for time in (start, end) if time is not None)
+    name = row.get("id") or str(file.with_suffix("")) + window
+    labels = (composed(label.strip()) for label in re.split(f"[{SEPARATORS}]", row["labels"]))
+    return Annotation(name, file, start, end, tuple(filter(None, labels)), row.get("split") or None)
+
+
+def _seconds(text: str, name: str = "start") -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} {text!r} is no time in seconds.")
+    return value
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(round(1000 * seconds))
 
 
 def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
@@ -233,8 +232,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
                     f'{path}, line {line}: a quote (") is opened and not closed in this line, so '
                     "that the next rows belong to its text; close it."
                 )
-            fields = [value.strip() for value in fields]
-            if any(fields):
+            if any(fields := [value.strip() for value in fields]):
                 yield line, fields
             line = reader.line_num + 1
     except csv.Error as error:
@@ -244,62 +242,63 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
 # ---- formats of data sets ----
 
 
-def _audioset(fields: Sequence[str]) -> Annotation | None:
+def _audioset(fields: Sequence[str]) -> dict[str, str] | None:
     if fields[0].startswith("#") or fields[0].casefold() == "ytid":
         return None
-    video, start, end, mids = fields[0], _seconds(fields[1]), _seconds(fields[2]), fields[3]
-    if start is None or end is None or len(fields) > 4:
-        raise ValueError("an id, a start, an end and labels in quotes are expected.")
-    _check_window(start, end)
-    name = f"{video}_{milliseconds(start)}_{milliseconds(end)}"
-    return Annotation(name, Path(video), start, end, _split(mids, ","))
+    _expect(fields, 4)
+    video, start, end, mids = fields
+    return {"path": video, "start": start, "end": end, "labels": mids.replace(",", "|")}
 
 
-def _vggsound(fields: Sequence[str]) -> Annotation:
-    if len(fields) == 2 and Path(fields[0]).suffix:
-        path = Path(fields[0])
-        return Annotation(path.stem, path, labels=_split(fields[1], ""))
-    if len(fields) != 4:
-        raise ValueError("put quotes around a label with ','.")
+def _vggsound(fields: Sequence[str]) -> dict[str, str]:
+    if len(fields) == 2:
+        return {"id": Path(fields[0]).stem, "path": fields[0], "labels": fields[1]}
+    _expect(fields, 4)
     video, start, label, split = fields
-    begin = _seconds(start)
-    if begin is None:
-        raise ValueError("no start is given.")
-    name, end = f"{video}_{round(begin):06d}", begin + VGGSOUND_SECONDS
-    return Annotation(name, Path(video), begin, end, _split(label, ""), split or None)
+    begin = _seconds(start) or 0.0
+    window = {"start": start, "end": str(begin + VGGSOUND_SECONDS)}
+    name = f"{video}_{round(begin):06d}"
+    return {"id": name, "path": video, **window, "labels": label, "split": split}
 
 
-def _epic(header: Sequence[str]) -> Callable[[Sequence[str]], Annotation | None]:
-    def parse(fields: Sequence[str]) -> Annotation | None:
+def _epic(header: Sequence[str]) -> Callable[[Sequence[str]], dict[str, str] | None]:
+    def parse(fields: Sequence[str]) -> dict[str, str] | None:
         if list(map(str.casefold, fields)) == list(header):
             return None
-        if len(fields) != len(header):
-            raise ValueError(f"{len(fields)} fields, but the header has {len(header)}.")
+        _expect(fields, len(header))
         row = dict(zip(header, fields, strict=True))
-        labels = (f"verb:{int(row['verb_class'])}", f"noun:{int(row['noun_class'])}")
-        start, end = _clock(row["start_timestamp"]), _clock(row["stop_timestamp"])
-        _check_window(start, end)
-        return Annotation(row["narration_id"], Path(row["video_id"]), start, end, labels)
+        return {
+            "id": row["narration_id"],
+            "path": row["video_id"],
+            "start": _clock(row["start_timestamp"]),
+            "end": _clock(row["stop_timestamp"]),
+            "labels": f"verb:{int(row['verb_class'])}|noun:{int(row['noun_class'])}",
+        }
 
     return parse
 
 
-def _clock(text: str) -> float:
+def _expect(fields: Sequence[str], count: int) -> None:
+    if len(fields) != count:
+        raise ValueError(
+            f"{len(fields)} fields instead of {count}; put quotes around one with ','."
+        )
+
+
+def _clock(text: str) -> str:
     """Seconds of hours:minutes:seconds."""
     hours, minutes, seconds = text.split(":")
-    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+    return str(3600 * int(hours) + 60 * int(minutes) + float(seconds))
 
 
 def clip_names(row: Annotation, table_format: str) -> list[str]:
     """Names, without suffix, that downloaders give to a file that was cut to a row's window."""
-    if table_format not in ("audioset", "vggsound", "epic"):
-        return []
-    if table_format == "epic" or row.start is None:
-        return [row.id]
+    if table_format not in ("audioset", "vggsound"):
+        return [row.id] if table_format == "epic" else []
     begin, end = (
-        dict.fromkeys([f"{t:g}", f"{round(t)}", f"{round(t):06d}", f"{t:.1f}", f"{t:.3f}",
-                       milliseconds(t)]) for t in (row.start, row.end)
-    )  # fmt: skip
+        [f"{t:g}", f"{round(t)}", f"{round(t):06d}", f"{t:.1f}", f"{t:.3f}", _milliseconds(t)]
+        for t in (row.start, row.end)
+    )
     both = [f"{row.path}_{a}_{b}" for a in begin for b in end]
     return both + [f"{row.path}_{a}" for a in begin]
 
@@ -307,26 +306,15 @@ def clip_names(row: Annotation, table_format: str) -> list[str]:
 # ---- your own tables ----
 
 
-def _own(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], Annotation | None]:
+def _own(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], dict[str, str] | None]:
     columns = _columns(path, header)
 
-    def parse(fields: Sequence[str]) -> Annotation | None:
+    def parse(fields: Sequence[str]) -> dict[str, str] | None:
         if fields == header:
             return None
         if len(fields) > len(header):
             raise ValueError("too many fields; put quotes around one with ','.")
-        row = {name: fields[i] if i < len(fields) else "" for name, i in columns.items()}
-        if not row["path"]:
-            raise ValueError("no file is named.")
-        file = Path(row["path"])
-        if file.name in ("", ".."):
-            raise ValueError(f"{row['path']!r} is a folder; name a file.")
-        start, end = _seconds(row.get("start", "")), _seconds(row.get("end", ""), "end")
-        _check_window(start or 0.0, math.inf if end is None else end)
-        window = "".join(f"_{milliseconds(time)}" for time in (start, end) if time is not None)
-        name = row.get("id") or str(file.with_suffix("")) + window
-        labels = _split(row["labels"], SEPARATORS)
-        return Annotation(name, file, start, end, labels, row.get("split") or None)
+        return {name: fields[i] if i < len(fields) else "" for name, i in columns.items()}
 
     return parse
 
@@ -344,31 +332,3 @@ def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
                 f"{', '.join(header)!r}."
             )
     return columns
-
-
-def _split(labels: str, separators: str) -> tuple[str, ...]:
-    for separator in separators:
-        labels = labels.replace(separator, "\n")
-    names = (composed(name.strip()) for name in labels.split("\n"))
-    return tuple(name for name in names if name)
-
-
-def milliseconds(seconds: float) -> str:
-    return str(round(1000 * seconds))
-
-
-def _seconds(text: str, name: str = "start") -> float | None:
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} {text!r} is no time in seconds.")
-    return value
-
-
-def _check_window(start: float, end: float) -> None:
-    if not start < end:
-        raise ValueError(f"the window ends at {end:g} s, but begins at {start:g} s.")

@@ -4,22 +4,23 @@ A shard is finished once its manifest is there, which also says from which rows 
 written. dataset.json and failures.csv are computed from the manifests alone.
 """
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import math
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import mbt_lite
 from mbt_lite.data.extract import Settings
 from mbt_lite.data.formats import Annotation
-from mbt_lite.data.records import DESCRIPTION, SHARD, shard_name
+from mbt_lite.data.records import DESCRIPTION, shard_name
 from mbt_lite.media.isolate import DecodeTimeout
 from mbt_lite.paths import write_text
 
@@ -43,31 +44,12 @@ class Shard:
         return shard_name(self.base, self.number, self.count)
 
 
-@dataclass(frozen=True)
-class Written:
-    """A clip that was written."""
+class Written(NamedTuple):
+    """A record that was written."""
 
-    size: int  # bytes of its record
+    bytes: int
     seconds: int
     sums: tuple[int, float, float]  # count, sum, sum of squares of its log-mels
-    unusual: tuple[str, ...]  # notes on its file
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What is in a finished shard, and from what it was written."""
-
-    file: str
-    split: str
-    bytes: int
-    fingerprint: dict  # settings, and the number of shards
-    rows: dict[str, str]  # id → digest of a row, "" if its file was missing
-    records: int
-    seconds: int
-    sums: list[float]  # count, sum, sum of squares of log-mels
-    labels: dict[str, int]  # label → clips
-    unusual: dict[str, int]  # note → clips
-    failures: list[list[str]]  # id, file, reason, state of the file
 
 
 # ---- finished shards ----
@@ -81,38 +63,38 @@ def write_manifest(
     failures: Mapping[str, str],
 ) -> None:
     """Mark a shard as finished: what is in it, and {id: reason} of the rows that are not."""
-    written = [clip for _, clip in clips]
-    labels = Counter(label for row, _ in clips for label in row.labels)
-    # without the numbers of a single file, so that clips can be counted
-    unusual = Counter(
-        re.sub(r"\d+(\.\d+)?", "N", note) for clip in written for note in clip.unusual
-    )
-    manifest = Manifest(
-        file=shard.name,
-        split=shard.split,
-        bytes=sum(clip.size for clip in written),
-        fingerprint=_fingerprint(settings, shard.count),
-        rows=_digests(shard),
-        records=len(clips),
-        seconds=sum(clip.seconds for clip in written),
-        sums=[sum(clip.sums[i] for clip in written) for i in range(3)],
-        labels=dict(sorted(labels.items())),
-        unusual=dict(sorted(unusual.items())),
-        failures=[
-            [row.id, str(row.path or ""), failures[row.id], _state(row.path)]
+    manifest = {
+        "file": shard.name,
+        "base": shard.base,
+        "split": shard.split,
+        "bytes": sum(written.bytes for _, written in clips),
+        "settings": _described(settings, shard.count),
+        "rows": _digests(shard),
+        "records": len(clips),
+        "seconds": sum(written.seconds for _, written in clips),
+        "sums": [math.fsum(written.sums[i] for _, written in clips) for i in range(3)],
+        "labels": dict(sorted(Counter(label for row, _ in clips for label in row.labels).items())),
+        "failures": [
+            {
+                "id": row.id,
+                "file": str(row.path or ""),
+                "reason": failures[row.id],
+                "state": _state(row.path),
+            }
             for row in shard.rows
             if row.id in failures
         ],
-    )
-    _write(folder / PROGRESS / f"{shard.name}.json", _json(asdict(manifest)))
+    }
+    _write(folder / PROGRESS / f"{shard.name}.json", _json(manifest))
 
 
-def _fingerprint(settings: Settings, shards: int) -> dict:
+def _described(settings: Settings, shards: int) -> dict:
     values = settings.described()
     return values | {"labels": _digest(values["labels"]), "number of shards": shards}
 
 
 def _digests(shard: Shard) -> dict[str, str]:
+    """{id: digest of a row, "" if its file is missing}."""
     return {
         row.id: "" if row.path is None else _digest([row.start, row.end, row.labels])
         for row in shard.rows
@@ -131,13 +113,13 @@ def _state(path: Path | None) -> str:
     return f"{status.st_size} bytes, {status.st_mtime_ns}"
 
 
-def read_manifest(folder: Path, name: str) -> Manifest | None:
-    """The manifest of a shard; None if the shard is not finished."""
-    try:
-        text = (folder / PROGRESS / f"{name}.json").read_text(encoding="utf-8")
-        return Manifest(**json.loads(text))
-    except (FileNotFoundError, ValueError, TypeError):
-        return None
+def _manifests(folder: Path) -> dict[str, dict]:
+    """{name of a finished shard: its manifest}."""
+    manifests = {}
+    for path in sorted((folder / PROGRESS).glob("*-of-*.json")):
+        with contextlib.suppress(ValueError):  # damaged: the shard is written again
+            manifests[path.stem] = json.loads(path.read_text(encoding="utf-8"))
+    return manifests
 
 
 def unfinished(shards: Sequence[Shard], settings: Settings, folder: Path) -> list[Shard]:
@@ -146,34 +128,32 @@ def unfinished(shards: Sequence[Shard], settings: Settings, folder: Path) -> lis
 
     ValueError if the folder holds shards of other settings or of another table.
     """
-    _refuse_others(shards, settings, folder)
-    return [shard for shard in shards if not _is_finished(shard, folder)]
-
-
-def _is_finished(shard: Shard, folder: Path) -> bool:
-    manifest, path = read_manifest(folder, shard.name), folder / shard.name
-    if manifest is None or not path.is_file() or path.stat().st_size != manifest.bytes:
-        return False
-    paths = {row.id: row.path for row in shard.rows}
-    return manifest.rows == _digests(shard) and not any(
-        DecodeTimeout.PHRASE in reason or state != _state(paths[name])
-        for name, _, reason, state in manifest.failures
-    )
-
-
-def _refuse_others(shards: Sequence[Shard], settings: Settings, folder: Path) -> None:
+    manifests = _manifests(folder)
     planned = {shard.name: shard for shard in shards}
     counts = {shard.base: shard.count for shard in shards}
-    remedy = "choose another folder, or remove that one."
-    for manifest in _manifests(folder):
-        old, count = manifest.fingerprint, manifest.fingerprint["number of shards"]
-        new = _fingerprint(settings, counts.get(_base(manifest), count))
-        if changed := [name for name in new if old.get(name) != new[name]]:
-            names = " and ".join(changed).replace("_", " ")
-            raise ValueError(f"{folder} holds {manifest.file}, made with another {names}; {remedy}")
-        shard = planned.get(manifest.file)
-        if shard and not _same_table(manifest.rows, _digests(shard)):
-            raise ValueError(f"{folder} holds {manifest.file}, made of another table; {remedy}")
+    for name, manifest in manifests.items():
+        old = manifest["settings"]
+        new = _described(settings, counts.get(manifest["base"], old["number of shards"]))
+        other = [key.replace("_", " ") for key in old | new if old.get(key) != new.get(key)]
+        if name in planned and not _same_table(manifest["rows"], _digests(planned[name])):
+            other.append("table")
+        if other:
+            raise ValueError(
+                f"{folder} holds {name}, made with another {' and '.join(other)}; choose another "
+                "folder, or remove that one."
+            )
+    return [s for s in shards if not _is_finished(s, manifests.get(s.name), folder / s.name)]
+
+
+def _is_finished(shard: Shard, manifest: dict | None, path: Path) -> bool:
+    if manifest is None or not path.is_file() or path.stat().st_size != manifest["bytes"]:
+        return False
+    paths = {row.id: row.path for row in shard.rows}
+    return manifest["rows"] == _digests(shard) and not any(
+        DecodeTimeout.PHRASE in failure["reason"]
+        or failure["state"] != _state(paths[failure["id"]])
+        for failure in manifest["failures"]
+    )
 
 
 def _same_table(old: dict[str, str], new: dict[str, str]) -> bool:
@@ -183,38 +163,24 @@ def _same_table(old: dict[str, str], new: dict[str, str]) -> bool:
     )
 
 
-def _manifests(folder: Path) -> list[Manifest]:
-    names = sorted(path.stem for path in (folder / PROGRESS).glob("*-of-*.json"))
-    return [m for m in (read_manifest(folder, name) for name in names) if m]
-
-
-def _base(manifest: Manifest) -> str:
-    """The name of a set of shards: the part before the number."""
-    return SHARD.fullmatch(manifest.file)["base"]
-
-
 # ---- the data set ----
 
 
 def finish(folder: Path, settings: Settings) -> dict:
     """Write failures.csv and dataset.json of the sets of shards that are complete."""
-    manifests = _manifests(folder)
-    sizes = Counter(map(_base, manifests))
-    manifests = [m for m in manifests if sizes[_base(m)] == m.fingerprint["number of shards"]]
-    splits: dict[str, list[Manifest]] = {}
+    manifests = list(_manifests(folder).values())
+    sizes = Counter(m["base"] for m in manifests)
+    manifests = [m for m in manifests if sizes[m["base"]] == m["settings"]["number of shards"]]
+    splits: dict[str, list[dict]] = {}
     for manifest in manifests:
-        splits.setdefault(manifest.split, []).append(manifest)
+        splits.setdefault(manifest["split"], []).append(manifest)
     measured = [name for name in splits if name in TRAINING] or list(splits)
     mean, std = _moments([m for name in measured for m in splits[name]], settings)
-    values = settings.described()
-    dataset = {
-        "format": "tf.SequenceExample in TFRecord shards",
+    dataset = settings.described() | {
         "front_end": asdict(replace(settings.front_end, mean=mean, std=std)),
         "measured_on": measured,
-        "frames": values["frames"],
-        "labels": values["labels"],
         "splits": {name: _split(part, settings) for name, part in splits.items()},
-        "failures": sum(len(m.failures) for m in manifests),
+        "failures": sum(len(m["failures"]) for m in manifests),
         "versions": {"mbt-lite": mbt_lite.__version__} | {n: version(n) for n in LIBRARIES},
     }
     _write(folder / FAILURES, _failures(manifests))
@@ -222,33 +188,31 @@ def finish(folder: Path, settings: Settings) -> dict:
     return dataset
 
 
-def _split(manifests: list[Manifest], settings: Settings) -> dict:
-    labels = sum((Counter(m.labels) for m in manifests), Counter())
-    unusual = sum((Counter(m.unusual) for m in manifests), Counter())
+def _split(manifests: list[dict], settings: Settings) -> dict:
+    labels = sum((Counter(m["labels"]) for m in manifests), Counter())
     return {
-        "examples": sum(m.records for m in manifests),
-        "seconds": sum(m.seconds for m in manifests),
-        "failures": sum(len(m.failures) for m in manifests),
+        "examples": sum(m["records"] for m in manifests),
+        "seconds": sum(m["seconds"] for m in manifests),
+        "failures": sum(len(m["failures"]) for m in manifests),
         "counts": {label: labels[label] for label in settings.labels},
-        "unusual": dict(sorted(unusual.items())),
-        "shards": [{"file": m.file, "records": m.records, "bytes": m.bytes} for m in manifests],
+        "shards": [{key: m[key] for key in ("file", "records", "bytes")} for m in manifests],
     }
 
 
-def _moments(manifests: list[Manifest], settings: Settings) -> tuple[float, float]:
+def _moments(manifests: list[dict], settings: Settings) -> tuple[float, float]:
     """Mean and standard deviation of all log-mels; the front end's own if there is no clip."""
-    count, total, squares = (math.fsum(m.sums[i] for m in manifests) for i in range(3))
+    count, total, squares = (math.fsum(m["sums"][i] for m in manifests) for i in range(3))
     if not count:
         return settings.front_end.mean, settings.front_end.std
     mean = total / count
     return mean, math.sqrt(max(squares / count - mean**2, 0.0)) or 1.0
 
 
-def _failures(manifests: list[Manifest]) -> str:
+def _failures(manifests: list[dict]) -> str:
+    names = ("id", "file", "reason")
+    rows = [(m["split"], *(f[name] for name in names)) for m in manifests for f in m["failures"]]
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["split", "id", "file", "reason"])
-    writer.writerows(sorted((m.split, *failure[:3]) for m in manifests for failure in m.failures))
+    csv.writer(file, lineterminator="\n").writerows([("split", *names), *sorted(rows)])
     return file.getvalue()
 
 

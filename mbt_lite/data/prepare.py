@@ -16,8 +16,8 @@ import math
 import os
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -37,8 +37,7 @@ WHOLE = "all"  # the split of a table that has none
 MISSING = "the file is missing"
 
 
-@dataclass(frozen=True)
-class Job:
+class _Job(NamedTuple):
     """A row whose record is appended to an unfinished shard."""
 
     row: Annotation
@@ -96,7 +95,7 @@ def prepare(
     line of failures.csv. ValueError if finished shards were made with other settings, or another
     run is writing there; OSError if the disk is full. Shows progress on stderr.
     """
-    with writing(folder):
+    with _locked(folder):
         missing = unfinished(shards, settings, folder)
         total = sum(len(shard.rows) for shard in missing)
         with tqdm(total=total, unit="clip", smoothing=0.05, disable=not total) as bar:
@@ -106,7 +105,7 @@ def prepare(
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     """Lock a folder, created if needed, and remove what an interrupted run left, before and after.
 
     ValueError if another run holds the lock; OSError says what to do if the disk is full.
@@ -146,9 +145,9 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     with replacing(folder / shard.name) as part:
         part.touch()
         for row in shard.rows:
-            answer = MediaError(MISSING) if row.path is None else (yield Job(row, part, size))
+            answer = MediaError(MISSING) if row.path is None else (yield _Job(row, part, size))
             if isinstance(answer, Written):
-                size += answer.size
+                size += answer.bytes
                 clips.append((row, answer))
             else:
                 failures[row.id] = str(answer)
@@ -161,13 +160,13 @@ def write(shard: Shard, settings: Settings, folder: Path, bar: tqdm | None = Non
     write_manifest(folder, shard, settings, clips, failures)
 
 
-def work(job: Job, settings: Settings) -> Written:
+def work(job: _Job, settings: Settings) -> Written:
     """Append the record of a row to its shard, in a process of its own.
 
     Raises MediaError where the file cannot be used, OSError where the shard cannot be written.
     """
     try:
-        clip, unusual = extract.example(job.row, settings)
+        clip = extract.example(job.row, settings)
         data = tfrecord.framed(to_bytes(clip))
     except ValueError as error:
         raise MediaError(str(error)) from None
@@ -179,5 +178,4 @@ def work(job: Job, settings: Settings) -> Written:
         file.write(data)
     values = clip.melspec.astype(np.float64)
     sums = values.size, float(values.sum()), float((values**2).sum())
-    seconds = max(len(clip.melspec), len(clip.jpegs) // FPS)
-    return Written(len(data), seconds, sums, unusual)
+    return Written(len(data), max(len(clip.melspec), len(clip.jpegs) // FPS), sums)

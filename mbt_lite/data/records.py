@@ -19,7 +19,7 @@ google-deepmind/dmvr uses it.
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,7 @@ import simplejpeg
 from PIL import Image
 
 from mbt_lite.data import sequence_example, tfrecord
+from mbt_lite.paths import replacing
 
 FPS = 25  # frames a second
 ROWS, MELS = 100, 128  # of the spectrogram of one second
@@ -37,10 +38,6 @@ SHARD = re.compile(r"(?P<base>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ext>\
 JPEG, MEL, WAVE = "image/encoded", "melspec/feature/floats", "WAVEFORM/feature/floats"
 INDEX, TEXT, ID = "clip/label/index", "clip/label/text", "video/filename"
 START, END = "clip/start/timestamp", "clip/end/timestamp"
-
-
-class RecordError(ValueError):
-    """A record that cannot be used: a sentence with its shard, its number and the cause."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,17 +54,16 @@ class Example:
     end: float  # s
     source: str = ""  # its shard and record, for errors
 
-    def frames(self, indices: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
-        """Decode frames uint8 [n, H, W, 3], all or these; `RecordError` if one is damaged."""
-        chosen = range(len(self.jpegs)) if indices is None else [int(i) for i in indices]
-        if not len(chosen):
+    def frames(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Decode these frames, uint8 [n, H, W, 3]; ValueError if one is damaged."""
+        if not len(indices):
             return np.zeros((0, 0, 0, 3), np.uint8)
-        first = self.frame(chosen[0])
-        frames = np.empty((len(chosen), *first.shape), np.uint8)
+        first = self.frame(int(indices[0]))
+        frames = np.empty((len(indices), *first.shape), np.uint8)
         frames[0] = first
-        for out, index in zip(frames[1:], chosen[1:], strict=True):
-            if self.frame(index, out).shape != first.shape:
-                raise RecordError(f"{self.source or self.id}: its frames have several sizes.")
+        for out, index in zip(frames[1:], indices[1:], strict=True):
+            if self.frame(int(index), out).shape != first.shape:
+                raise ValueError(f"{self.source or self.id}: its frames have several sizes.")
         return frames
 
     def frame(self, index: int, into: np.ndarray | None = None) -> np.ndarray:
@@ -76,7 +72,7 @@ class Example:
             return _decode_jpeg(self.jpegs[index], into)
         except (OSError, SyntaxError, ValueError, IndexError) as error:
             place = f"{self.source or self.id}, frame {index} of {len(self.jpegs)}"
-            raise RecordError(f"{place}: it is no JPEG that can be decoded.") from error
+            raise ValueError(f"{place}: it is no JPEG that can be decoded.") from error
 
 
 def _decode_jpeg(jpeg: bytes, into: np.ndarray | None) -> np.ndarray:
@@ -118,7 +114,7 @@ def to_bytes(example: Example) -> bytes:
 
 
 def from_bytes(data: bytes, source: str = "") -> Example:
-    """The clip of a SequenceExample; `RecordError`, naming `source`, if it is damaged.
+    """The clip of a SequenceExample; ValueError, naming `source`, if it is damaged.
 
     JPEGs are not decoded here. Audio, names and times may be missing, as other writers omit them.
     """
@@ -136,7 +132,7 @@ def from_bytes(data: bytes, source: str = "") -> Example:
             source=source,
         )
     except ValueError as error:
-        raise RecordError(f"{source or 'a record'}: {error}.") from error
+        raise ValueError(f"{source or 'a record'}: {error}.") from error
 
 
 def _typed(kind: type, values: sequence_example.Value, key: str) -> sequence_example.Value:
@@ -160,10 +156,8 @@ def _melspec(seconds: list) -> np.ndarray:
     """float32 [S, 100, 128] of one feature a second."""
     for number, values in enumerate(seconds):
         if len(values) != ROWS * MELS:
-            raise ValueError(
-                f"second {number} of its spectrogram has {len(values)} numbers instead of "
-                f"{ROWS} x {MELS}"
-            )
+            found = f"{len(values)} numbers instead of {ROWS} x {MELS}"
+            raise ValueError(f"second {number} of its spectrogram has {found}")
     return _floats(seconds, MEL).reshape(-1, ROWS, MELS)
 
 
@@ -195,9 +189,10 @@ def shard_name(base: str, number: int, count: int) -> str:
     return f"{base}-{number:05d}-of-{count:05d}"
 
 
-def write_shard(path: Path, examples: Sequence[Example] | Iterator[Example]) -> int:
-    """Write a shard, whole or not at all; its size in bytes."""
-    return tfrecord.write(path, (to_bytes(example) for example in examples))
+def write_shard(path: Path, examples: Iterable[Example]) -> None:
+    """Write a shard, whole or not at all."""
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.writelines(tfrecord.framed(to_bytes(example)) for example in examples)
 
 
 class Shards:
@@ -207,7 +202,7 @@ class Shards:
     header of every record is read once. ValueError if there is no shard at all.
 
     Damage counts as a clip: a shard that is missing, empty or cut off adds one clip in the place of
-    its lost records (`faults` describes it), and reading that clip raises `RecordError`, as does
+    its lost records (`faults` describes it), and reading that clip raises ValueError, as does
     any damaged record and a label beyond the classes. So a loader may raise or skip, and either way
     shard and record are named. Files are opened for each record anew: nothing stays open, and the
     object can be sent to other processes.
@@ -239,15 +234,13 @@ class Shards:
 
     def read(self, index: int) -> bytes:
         """The bytes of a clip's SequenceExample."""
-        file, _, offset, length = (int(n) for n in self.places[index])
+        _, _, offset, length = (int(n) for n in self.places[index])
         if length < 0:
-            raise RecordError(self.faults[index % len(self)])
+            raise ValueError(self.faults[index % len(self)])
         try:
-            return tfrecord.read(self.paths[file], offset, length)
-        except OSError as error:
-            raise RecordError(f"{self.location(index)}: {_unreadable(error)}.") from error
-        except ValueError as error:
-            raise RecordError(f"{self.location(index)}: {error}.") from None
+            return tfrecord.read(self.file(index), offset, length)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.location(index)}: {_fault(error)}.") from error
 
     def __getitem__(self, index: int) -> Example:
         if not -len(self) <= index < len(self):
@@ -255,7 +248,7 @@ class Shards:
         example = from_bytes(self.read(index), self.location(index))
         for label in example.labels:
             if label < 0 or (self.classes and label >= self.classes):
-                raise RecordError(
+                raise ValueError(
                     f"{example.source}: label {label} is none of the {self.classes} classes."
                 )
         return example
@@ -304,11 +297,13 @@ def _index(path: Path) -> tfrecord.Index:
     try:
         return tfrecord.index(path)
     except OSError as error:
-        return tfrecord.Index([], [], _unreadable(error))
+        return tfrecord.Index([], [], _fault(error))
 
 
-def _unreadable(error: OSError) -> str:
-    return f"the shard cannot be read: {(error.strerror or str(error)).lower()}"
+def _fault(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"the shard cannot be read: {(error.strerror or str(error)).lower()}"
+    return str(error)
 
 
 def _wrong_count(count: int, expected: int | None) -> str | None:

@@ -1,156 +1,90 @@
-"""Convert `tf.SequenceExample`s to and from bytes, without TensorFlow.
+"""Convert `tf.SequenceExample`s to and from bytes with protobuf, without TensorFlow.
 
-Written by hand because a loader spends its time here: floats are read as arrays, not number by
-number, and a loader process need not import a framework for three nested messages. Names are
-written in sorted order, so that equal examples have equal bytes. tests/test_records.py compares it
-with protobuf.
-
-A message is a sequence of fields: a key (number << 3 | type), then a varint (type 0), 8 bytes (1),
-a length and so many bytes (2), or 4 bytes (5).
-
-    SequenceExample  1: context Features   2: FeatureLists
-    Features, FeatureLists  1: entry of a name (1) and its Feature or FeatureList (2)
-    FeatureList      1: Feature, repeated
-    Feature          1: BytesList   2: FloatList   3: Int64List, each of which has 1: the values
+The messages are those of TensorFlow's example.proto, with two differences that do not change the
+bytes: a FloatList is declared as raw bytes, so that its packed numbers become an array at once, and
+maps are lists of entries, which `encode` sorts by name, so that equal examples have equal bytes.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError
 
 Value = list[bytes] | np.ndarray  # bytes, float32 [n] or int64 [n]
-VARINT, EIGHT, BYTES, FOUR = 0, 1, 2, 5
-FLOATS, INTEGERS = 2, 3  # fields of a Feature
-MALFORMED = "it holds no SequenceExample"
+
+_SCHEMA = {  # message: {field, numbered from 1 on: its type}; * stands for repeated
+    "BytesList": {"value": "bytes*"},
+    "FloatList": {"value": "bytes*"},
+    "Int64List": {"value": "int64*"},
+    "Feature": {"bytes_list": "BytesList", "float_list": "FloatList", "int64_list": "Int64List"},
+    "FeatureEntry": {"key": "string", "value": "Feature"},
+    "Features": {"feature": "FeatureEntry*"},
+    "FeatureList": {"feature": "Feature*"},
+    "FeatureListEntry": {"key": "string", "value": "FeatureList"},
+    "FeatureLists": {"feature_list": "FeatureListEntry*"},
+    "SequenceExample": {"context": "Features", "feature_lists": "FeatureLists"},
+}
 
 
-# ---- writing ----
+def _sequence_example() -> type:
+    """The message class SequenceExample of the schema."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name="mbt_lite/sequence_example.proto", package="mbt_lite", syntax="proto3"
+    )
+    for name, fields in _SCHEMA.items():
+        message = file.message_type.add(name=name)
+        for number, (field, kind) in enumerate(fields.items(), 1):
+            added = message.field.add(name=field, number=number)
+            added.label = added.LABEL_REPEATED if kind.endswith("*") else added.LABEL_OPTIONAL
+            kind = kind.removesuffix("*")
+            added.type = getattr(added, f"TYPE_{kind.upper()}", added.TYPE_MESSAGE)
+            if kind in _SCHEMA:
+                added.type_name = f".mbt_lite.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(file.SerializeToString())
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("mbt_lite.SequenceExample"))
+
+
+_SequenceExample = _sequence_example()
 
 
 def encode(context: Mapping[str, Value], lists: Mapping[str, Sequence[Value]]) -> bytes:
     """The bytes of a SequenceExample."""
-    features = {name: _feature(value) for name, value in context.items()}
-    steps = {name: b"".join(_field(1, _feature(v)) for v in lists[name]) for name in lists}
-    return _field(1, _map(features)) + _field(2, _map(steps))
+    example = _SequenceExample()
+    for name in sorted(context):
+        _fill(example.context.feature.add(key=name).value, context[name])
+    for name in sorted(lists):
+        steps = example.feature_lists.feature_list.add(key=name).value
+        for value in lists[name]:
+            _fill(steps.feature.add(), value)
+    return example.SerializeToString()
 
 
-def _map(entries: Mapping[str, bytes]) -> bytes:
-    items = sorted(entries.items())
-    return b"".join(_field(1, _field(1, name.encode()) + _field(2, data)) for name, data in items)
-
-
-def _feature(value: Value) -> bytes:
+def _fill(feature, value: Value) -> None:
     if isinstance(value, list):
-        return _field(1, b"".join(_field(1, data) for data in value))
-    if value.dtype == np.float32:
-        return _field(FLOATS, _field(1, value.astype("<f4").tobytes()))
-    return _field(INTEGERS, _field(1, b"".join(_varint(int(n) % 2**64) for n in value)))
-
-
-def _field(number: int, data: bytes) -> bytes:
-    return _varint(number << 3 | BYTES) + _varint(len(data)) + data
-
-
-def _varint(number: int) -> bytes:
-    data = bytearray()
-    while number > 127:
-        data.append(number & 127 | 128)
-        number >>= 7
-    return bytes((*data, number))
-
-
-# ---- reading ----
+        feature.bytes_list.value.extend(value)
+    elif value.dtype == np.float32:
+        feature.float_list.value.append(value.astype("<f4").tobytes())
+    else:
+        feature.int64_list.value.extend(value.tolist())
 
 
 def decode(data: bytes) -> tuple[dict[str, Value], dict[str, list[Value]]]:
     """Context and feature lists of a SequenceExample; ValueError if the bytes are malformed."""
-    context: dict[str, Value] = {}
-    lists: dict[str, list[Value]] = {}
     try:
-        message = memoryview(data)
-        for features in _children(message, 1):
-            context |= {name: _value(feature) for name, feature in _entries(features)}
-        for features in _children(message, 2):
-            for name, steps in _entries(features):
-                lists[name] = [_value(step) for step in _children(steps, 1)]
-    except (IndexError, UnicodeDecodeError) as error:
-        raise ValueError(MALFORMED) from error
-    return context, lists
+        example = _SequenceExample.FromString(data)
+        context = {entry.key: _value(entry.value) for entry in example.context.feature}
+        lists = example.feature_lists.feature_list
+        return context, {e.key: [_value(step) for step in e.value.feature] for e in lists}
+    except (DecodeError, ValueError) as error:  # ValueError: part of a number
+        raise ValueError("it holds no SequenceExample") from error
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int, memoryview]]:
-    """(number, type, bytes of the value) of each field; IndexError if the message is malformed."""
-    position = 0
-    while position < len(message):
-        key, position = _read_varint(message, position)
-        kind = key & 7
-        if kind == VARINT:
-            end = _read_varint(message, position)[1]
-        elif kind == BYTES:
-            length, position = _read_varint(message, position)
-            end = position + length
-        elif kind in (EIGHT, FOUR):
-            end = position + (8 if kind == EIGHT else 4)
-        else:
-            raise IndexError(f"a field of type {kind}")
-        if end > len(message):
-            raise IndexError("a field longer than its message")
-        yield key >> 3, kind, message[position:end]
-        position = end
-
-
-def _read_varint(data: memoryview, position: int) -> tuple[int, int]:
-    """A varint and the position after it."""
-    number, shift = 0, 0
-    while shift < 64:
-        byte = data[position]
-        position += 1
-        number |= (byte & 127) << shift
-        if byte < 128:
-            return number & 2**64 - 1, position
-        shift += 7
-    raise IndexError("a number of more than 64 bits")
-
-
-def _children(message: memoryview, number: int) -> list[memoryview]:
-    return [body for n, kind, body in _fields(message) if (n, kind) == (number, BYTES)]
-
-
-def _entries(features: memoryview) -> Iterator[tuple[str, memoryview]]:
-    """(name, value) of each entry of a map."""
-    for entry in _children(features, 1):
-        parts = {number: body for number, kind, body in _fields(entry) if kind == BYTES}
-        empty = memoryview(b"")
-        yield bytes(parts.get(1, empty)).decode(), parts.get(2, empty)
-
-
-def _value(feature: memoryview) -> Value:
+def _value(feature) -> Value:
     """The values of a Feature; an empty list if it has none."""
-    for number, kind, body in _fields(feature):
-        if kind == BYTES and number == FLOATS:
-            return _floats(body)
-        if kind == BYTES and number == INTEGERS:
-            return _integers(body)
-        if kind == BYTES and number == 1:
-            return [bytes(item) for item in _children(body, 1)]
-    return []
-
-
-def _floats(body: memoryview) -> np.ndarray:
-    """float32 [n] of a FloatList, whose numbers are packed or single fields."""
-    pieces = [piece for number, _, piece in _fields(body) if number == 1]
-    if any(len(piece) % 4 for piece in pieces):
-        raise IndexError("part of a number")
-    return np.frombuffer(b"".join(pieces), "<f4")
-
-
-def _integers(body: memoryview) -> np.ndarray:
-    numbers = []
-    for _, kind, piece in _fields(body):
-        if kind not in (VARINT, BYTES):
-            raise IndexError("no integer")
-        position = 0
-        while position < len(piece):
-            number, position = _read_varint(piece, position)
-            numbers.append(number - 2**64 if number >= 2**63 else number)
-    return np.array(numbers, np.int64)
+    if feature.HasField("float_list"):
+        return np.frombuffer(b"".join(feature.float_list.value), "<f4")
+    if feature.HasField("int64_list"):
+        return np.array(feature.int64_list.value, np.int64)
+    return list(feature.bytes_list.value)

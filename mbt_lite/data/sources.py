@@ -177,9 +177,7 @@ class DigitSource(Source):
         return file_key(None, str(self.fingerprint), index)
 
     def thumbnail(self, index: int) -> np.ndarray:
-        from mbt_lite.data.tfds import av_digits
-
-        image = av_digits.image(self.stored[index])
+        image = self.stored[index]["image"]
         return resize(np.stack([image] * 3, axis=-1), (THUMBNAIL, THUMBNAIL))
 
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:

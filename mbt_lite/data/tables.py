@@ -5,9 +5,8 @@ formats.py reads what is written; here labels become classes and names become fi
 
 import csv
 import hashlib
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from unicodedata import normalize
@@ -23,7 +22,7 @@ EPIC_CLASSES = {"verb": 97, "noun": 300}  # of EPIC-KITCHENS-100
 def read(
     source: str | Path,
     videos: Path | None = None,
-    names: Mapping[str, str] | Path | None = None,
+    names: Path | None = None,
     *,
     classes: Sequence[str] | None = None,
     split: str | None = None,
@@ -32,37 +31,29 @@ def read(
     """Read a table or a folder in any format of formats.py, in its order, with files and classes.
 
     Files are searched for in the folder `videos`, otherwise beside the table. The classes are
-    `classes`, those of a model, or else those that `names` names: a file with the class names in
-    order (AudioSet's class_labels_indices.csv, vggsound_stat.csv, one name a line; for
-    EPIC-KITCHENS the folder of both classes files), or {written label: class}. Without both, such a
-    file beside the table is used (AudioSet's is downloaded), otherwise the table's own labels in
-    alphabetical order. Labels may be class numbers from 0 if none of them is the name of a class.
+    `classes`, those of a model, or else those in the file `names`, in its order (AudioSet's
+    class_labels_indices.csv, vggsound_stat.csv, one name a line; for EPIC-KITCHENS the folder of
+    both classes files). Without both, such a file beside the table is used (AudioSet's is
+    downloaded), otherwise the table's own labels in alphabetical order.
 
     Lines that cannot be read or have no known label, and repetitions, are left out and noted; a
     missing file has the path None. If `strict`, as for evaluation, ValueError is raised if a line
     cannot be read, no file exists, or the same clip is labeled in two ways; a missing file has the
     path where it was expected. ValueError is also raised if nothing is left.
     """
-    source, of_model = Path(source), classes is not None
+    source = Path(source)
     table = formats.read(source)
     if strict and table.problems:
         raise ValueError(table.problems[0])
     table = _of_split(source, table, split)
     labels, aliases, notes = _vocabulary(table, names)
     rows = [replace(r, labels=tuple(aliases.get(n, n) for n in r.labels)) for r in table.rows]
-    if of_model:
-        labels = list(classes)
-    labels = labels or sorted({name for row in rows for name in row.labels})
-    rows, label_notes = _classified(source, rows, labels, of_model)
-    files = _Files(videos or table.folder, table)
-    rows, folder_notes = _without_folders(rows, files)
-    located = [files.locate(row) for row in rows]
-    if strict:
-        located = _with_expected_paths(source, rows, located, videos or table.folder)
-    rows, repeat_notes = _unique(source, located, strict)
-    rows = [replace(row, id=safe_name(row.id)) for row in rows]
+    labels = list(classes or labels or sorted({name for row in rows for name in row.labels}))
+    rows, label_notes = _classified(rows, labels)
+    rows, repeat_notes = _unique(source, _located(source, table, rows, videos, strict), strict)
+    rows = [replace(row, id=_safe_name(row.id)) for row in rows]
     notes += [*table.notes, *counted("lines that cannot be read", table.problems)]
-    notes += [*label_notes, *folder_notes, *repeat_notes]
+    notes += [*label_notes, *repeat_notes]
     if not rows:
         total = len(table.rows)
         raise ValueError(f"{source}: none of {total} rows can be used; {'; '.join(notes)}.")
@@ -94,13 +85,13 @@ def window(row: Annotation, total: float | None) -> tuple[float, float | None]:
 # ---- names of classes ----
 
 
-def _vocabulary(table: AnnotationTable, names) -> tuple[list[str], dict[str, str], list[str]]:
+def _vocabulary(
+    table: AnnotationTable, names: Path | None
+) -> tuple[list[str], dict[str, str], list[str]]:
     """The classes in order (empty: the table's labels), {written label: class}, and notes."""
-    if isinstance(names, Mapping):
-        return list(dict.fromkeys(names.values())), dict(names), []
     if table.format == "epic":
-        return _epic_classes(Path(names) if names else table.folder)
-    path = Path(names) if names else _names_beside(table)
+        return _epic_classes(names or table.folder)
+    path = names or _names_beside(table)
     if path is None:
         return [], {}, []
     aliases = read_names(path)
@@ -155,7 +146,7 @@ def _epic_classes(folder: Path) -> tuple[list[str], dict[str, str], list[str]]:
 
 
 def _classified(
-    source: Path, rows: Sequence[Annotation], labels: Sequence[str], of_model: bool
+    rows: Sequence[Annotation], labels: Sequence[str]
 ) -> tuple[list[Annotation], list[str]]:
     """The rows that have a known label, with the names of their classes, and notes on the others.
 
@@ -164,27 +155,13 @@ def _classified(
     """
     classes = {_folded(label): label for label in reversed(labels)} | {x: x for x in labels}
     written = dict.fromkeys(name for row in rows for name in row.labels)
-    meaning = {name: classes.get(name, classes.get(_folded(name))) for name in written}
-    if written and not any(meaning.values()) and all(name.isdecimal() for name in written):
-        if max(map(int, written)) >= len(labels):
-            raise ValueError(
-                f"{source}: class numbers reach {max(map(int, written))}, but the model's end at "
-                f"{len(labels) - 1}."
-            )
-        meaning = {name: labels[int(name)] for name in written}
-    meaning = {name: label for name, label in meaning.items() if label is not None}
+    known = {name: classes.get(name, classes.get(_folded(name))) for name in written}
     rows = [
-        replace(row, labels=tuple(dict.fromkeys(meaning[n] for n in row.labels if n in meaning)))
+        replace(row, labels=tuple(dict.fromkeys(filter(None, map(known.get, row.labels)))))
         for row in rows
     ]
-    notes = counted(
-        f"labels unknown{' to the model' if of_model else ''}",
-        [name for name in written if name not in meaning],
-    )
-    notes += counted(
-        f"rows without a {'label of the model' if of_model else 'known label'}",
-        [row.path.name for row in rows if not row.labels],
-    )
+    notes = counted("labels unknown", [name for name in written if not known[name]])
+    notes += counted("rows without a known label", [r.path.name for r in rows if not r.labels])
     return [row for row in rows if row.labels], notes
 
 
@@ -195,77 +172,60 @@ def _folded(name: str) -> str:
 # ---- files ----
 
 
-class _Files:
-    """The files of a table; for data sets that only name their videos, a folder is searched."""
-
-    def __init__(self, folder: Path, table: AnnotationTable):
-        self.folders = dict.fromkeys([folder, table.folder])
-        self.format = table.format
-        self.by_stem = _by_stem(folder) if table.format not in ("own", "folders") else {}
-
-    def locate(self, row: Annotation) -> Annotation:
-        """The row with the path of its file, None if it is missing, and the window in that file."""
-        for path in self.candidates(row):
-            if path.is_file():
-                return replace(row, path=path)
-        for name in formats.clip_names(row, self.format):
-            if name in self.by_stem:
-                path = self.by_stem[name]
-                if row.start is None:
-                    return replace(row, path=path)
-                return replace(row, path=path, start=0.0, end=row.end - row.start)
-        name = str(row.path)
-        return replace(row, path=self.by_stem.get(name, self.by_stem.get(f"Y{name}")))
-
-    def candidates(self, row: Annotation) -> list[Path]:
-        """Where a file may be: as written, with backslashes of Windows replaced, and with accented
-        letters as one character or as two, as a copy from another system has them.
-        """
-        name = str(row.path)
-        slashed = name.replace("\\", "/")
-        spellings = [name, slashed, normalize("NFC", slashed), normalize("NFD", slashed)]
-        return [folder / file for folder in self.folders for file in dict.fromkeys(spellings)]
-
-
-def _by_stem(folder: Path) -> dict[str, Path]:
-    """{name without suffix: file} of all video and audio files under a folder."""
-    files: dict[str, Path] = {}
-    for parent, subfolders, names in os.walk(folder):
-        subfolders.sort()
-        for path in (Path(parent, name) for name in sorted(names)):
-            if path.suffix.lower() in SUFFIXES:
-                files.setdefault(path.stem, path)
-    return files
-
-
-def _with_expected_paths(
-    source: Path, rows: Sequence[Annotation], located: list[Annotation], folder: Path
+def _located(
+    source: Path, table: AnnotationTable, rows: list[Annotation], videos: Path | None, strict: bool
 ) -> list[Annotation]:
-    """The located rows; for a missing file the path where it was expected, unless all are."""
+    """The rows with the paths of their files and the windows in them.
+
+    The path of a missing file is None, or if `strict` where it was expected, unless all are
+    missing.
+    """
+    folder = videos or table.folder
+    folders = dict.fromkeys([folder, table.folder])
+    by_stem = {} if table.format in ("own", "folders") else _by_stem(folder)
+    located = [_locate(row, folders, by_stem, table.format) for row in rows]
+    if not strict:
+        return located
     expected = [folder / row.path for row in rows]
     if rows and not any(row.path for row in located):
         names = list(dict.fromkeys(map(str, expected)))
         raise ValueError(f"{source}: none of its files is there: {first(names)}.")
-    pairs = zip(located, expected, strict=True)
-    return [replace(row, path=row.path or path) for row, path in pairs]
+    return [replace(row, path=row.path or p) for row, p in zip(located, expected, strict=True)]
 
 
-def _without_folders(rows: list[Annotation], files: _Files) -> tuple[list[Annotation], list[str]]:
-    """The rows whose path is not a folder, and a note on the others."""
-    folders = {
-        str(row.path)
-        for row in rows
-        if files.format == "own" and not row.path.suffix
-        if any(path.is_dir() for path in files.candidates(row))
-    }
-    notes = counted("rows that name a folder, not a file, left out", sorted(folders))
-    return [row for row in rows if str(row.path) not in folders], notes
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """{name without suffix: file} of all video and audio files under a folder."""
+    files = sorted(folder.rglob("*"), reverse=True)  # of equal names the first one counts
+    return {path.stem: path for path in files if path.suffix.lower() in SUFFIXES}
+
+
+def _locate(
+    row: Annotation, folders: Iterable[Path], by_stem: dict[str, Path], table_format: str
+) -> Annotation:
+    """The row with the path of its file, None if it is missing, and the window in that file."""
+    name = str(row.path)
+    for folder in folders:
+        for spelling in _spellings(name):
+            if (folder / spelling).is_file():
+                return replace(row, path=folder / spelling)
+    for cut in formats.clip_names(row, table_format):
+        if cut in by_stem:
+            return replace(row, path=by_stem[cut], start=0.0, end=row.end - row.start)
+    return replace(row, path=by_stem.get(name, by_stem.get(f"Y{name}")))
+
+
+def _spellings(name: str) -> Iterable[str]:
+    """How a file may be called: as written, with backslashes of Windows replaced, and with accented
+    letters as one character or as two, as a copy from another system has them.
+    """
+    slashed = name.replace("\\", "/")
+    return dict.fromkeys([name, slashed, normalize("NFC", slashed), normalize("NFD", slashed)])
 
 
 # ---- ids ----
 
 
-def safe_name(name: str) -> str:
+def _safe_name(name: str) -> str:
     """A name that is valid for a file; two names never become the same one."""
     safe = re.sub(r"[^\w.-]+", "_", name.strip("/"), flags=re.ASCII)[:120]
     if safe == name and not name.startswith("."):

@@ -6,13 +6,10 @@ checksums are masked CRC-32C, all numbers little-endian.
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import google_crc32c
-
-from mbt_lite.paths import replacing
 
 LENGTH = struct.Struct("<Q")
 CHECKSUM = struct.Struct("<I")
@@ -69,14 +66,6 @@ def read(path: Path, offset: int, length: int) -> bytes:
     if checksum != _checksum(data):
         raise ValueError("its bytes are damaged (the checksum differs)")
     return data
-
-
-def write(path: Path, records: Sequence[bytes] | Iterator[bytes]) -> int:
-    """Write a file of records, whole or not at all; its size in bytes."""
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        for data in records:
-            file.write(framed(data))
-        return file.tell()
 
 
 def _checksum(data: bytes) -> bytes:

@@ -23,7 +23,7 @@ from mbt_lite.inference import Classifier, Prediction
 from mbt_lite.media import MediaError
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import Clip
-from mbt_lite.progress import Progress, estimated, part, silent
+from mbt_lite.progress import Progress, part, silent
 
 NAMES = {"both": "Sound and picture", "audio only": "Sound only", "video only": "Picture only"}
 LIKELY = 0.5  # probability from which on the page counts a label as an answer
@@ -104,7 +104,7 @@ class Engine:
         progress(0, desc=f"Loading {name}")
         engine = _load(name)
         if not engine.is_compiled:
-            engine.compile(estimated(progress))
+            engine.compile(progress)
         return engine
 
     def compile(self, progress: Progress = silent) -> None:
@@ -134,7 +134,6 @@ class Engine:
 
         `model` is the name of this engine; without a title the clip gets that of its file.
         """
-        progress = estimated(progress)
         progress(0, desc="Reading the clip")
         reading = self.read(path, 5 if self.is_small else 3)
         views = list({round(view.start, 2): view for view in reading.views}.values())

@@ -8,23 +8,18 @@ from mbt_lite.data import world
 from mbt_lite.model.label_heads import Head, comparable, head_columns, label_heads
 
 
-def precision_recall(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Precision and recall [thresholds] of one class, the strictest threshold first.
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the precision-recall steps of one class; NaN if it has no positive.
 
-    `scores` [clips] rank the clips, `truth` [clips] is 0 or 1, at least once 1. Clips of equal
-    score enter together, so the result does not depend on their order.
+    `scores` [clips] rank the clips, `truth` [clips] is 0 or 1. Clips of equal score enter together,
+    so the result does not depend on their order.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     ranked, hits = np.asarray(scores)[order], np.cumsum(np.asarray(truth)[order] > 0)
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each tie
-    return hits[last] / (last + 1), hits[last] / hits[-1]
-
-
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the precision-recall steps of one class; NaN if it has no positive."""
-    if not (np.asarray(truth) > 0).any():
+    if not hits[-1]:
         return float("nan")
-    precision, recall = precision_recall(scores, truth)
+    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each tie
+    precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
     return float(np.sum(precision * np.diff(recall, prepend=0)))
 
 
@@ -39,7 +34,7 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     return float(np.nanmean(precisions)) if np.isfinite(precisions).any() else float("nan")
 
 
-def among_top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> np.ndarray:
+def _among_top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> np.ndarray:
     """Whether a true class is among the k highest scores of each clip [clips], both [clips, C]."""
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(truth > 0, best, axis=1).any(axis=1)
@@ -50,10 +45,10 @@ def top_k(scores: np.ndarray, truth: np.ndarray, k: int = 1) -> float:
 
     Scores and truth are [clips, C].
     """
-    return float(among_top_k(scores, truth, k).mean()) if len(scores) else float("nan")
+    return float(_among_top_k(scores, truth, k).mean()) if len(scores) else float("nan")
 
 
-def pair_among_top_k(
+def _pair_among_top_k(
     scores: tuple[np.ndarray, np.ndarray], truth: tuple[np.ndarray, np.ndarray], k: int = 1
 ) -> np.ndarray:
     """Whether the true pair of two heads, such as verb and noun, is among the k best pairs [clips].
@@ -98,7 +93,7 @@ def questions(labels: Sequence[str]) -> list[np.ndarray]:
 
 def best_is_true(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> np.ndarray:
     """Whether the highest logit is that of a true class [clips]; for verbs and nouns, both."""
-    right = [among_top_k(logits[:, c], truth[:, c]) for c in questions(labels)]
+    right = [_among_top_k(logits[:, c], truth[:, c]) for c in questions(labels)]
     return np.all(right, axis=0)
 
 
@@ -117,7 +112,7 @@ def label_scores(logits: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -
         scores |= _top(f"{head} ", logits[clips], truth[clips])
     both = np.all(list(labeled.values()), axis=0)
     pair = [tuple(x[np.ix_(both, columns)] for columns in heads.values()) for x in (logits, truth)]
-    right = {k: pair_among_top_k(*pair, k) for k in (1, 5)}
+    right = {k: _pair_among_top_k(*pair, k) for k in (1, 5)}
     return scores | {f"action top-{k}": float(r.mean()) for k, r in right.items() if len(r)}
 
 

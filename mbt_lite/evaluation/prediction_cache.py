@@ -9,25 +9,67 @@ logits as base64 of little-endian float32. A line that an interruption cut off i
 import base64
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
 
 import jax
 import numpy as np
 
+from mbt_lite import __version__
 from mbt_lite.config import to_dict
+from mbt_lite.inference import Classifier
+from mbt_lite.paths import write_text
 
 
-class CachedLogits(NamedTuple):
-    """The logits of one clip."""
+class PredictionCache:
+    """The logits in `answers.jsonl` of a folder, which belong to one model, data and windows."""
 
-    key: str  # of the clip, see `data.source.Source.key`
-    logits: np.ndarray  # float32 [S, C]
-    notes: tuple[str, ...]
+    def __init__(self, folder: Path, classifier: Classifier, settings: dict):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / "answers.jsonl"
+        self.header = {"mbt_lite": __version__, "model": _fingerprint(classifier)} | settings
+
+    def read(self, shape: tuple[int, int]) -> dict[str, tuple[np.ndarray, tuple[str, ...]]]:
+        """{key of a clip: (logits [S, C], notes)} of all clips so far; none if there is no file.
+
+        Raises ValueError if the file belongs to another model, other data or other windows.
+        """
+        header, cached = _line(self.header), {}
+        text = self.path.read_text("utf-8", errors="replace") if self.path.exists() else ""
+        first, *lines = text.splitlines(keepends=True) or [""]
+        if not header.startswith(first):
+            self._check_header(first)
+        kept = [header]
+        for line in lines:
+            row = _decode(line, shape)
+            if row is None:
+                break
+            cached[row[0]] = row[1:]
+            kept.append(line)
+        if len(kept) <= len(lines) or first != header:
+            write_text(self.path, "".join(kept))
+        return cached
+
+    def append(self, key: str, logits: np.ndarray, notes: tuple[str, ...]) -> None:
+        """Write the logits [S, C] of a clip."""
+        encoded = base64.b64encode(logits.astype("<f4").tobytes()).decode()
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(_line({"key": key, "notes": notes, "logits": encoded}))
+
+    def _check_header(self, line: str) -> None:
+        try:
+            header = json.loads(line)
+        except ValueError:
+            header = None
+        if not isinstance(header, dict) or set(header) != set(self.header):
+            raise ValueError(f"{self.path} is not a file of cached logits; choose another folder.")
+        changed = [name for name in header if header[name] != self.header[name]]
+        raise ValueError(
+            f"{self.path} holds logits of another {' and '.join(changed)}; choose another folder "
+            "for the report or remove that file."
+        )
 
 
-def fingerprint(classifier) -> str:
+def _fingerprint(classifier: Classifier) -> str:
     """A digest of what decides a classifier's logits: weights, model and clip configs, labels."""
     digest = hashlib.blake2b(digest_size=16)
     configs = [to_dict(classifier.config), to_dict(classifier.clip_config), classifier.labels]
@@ -39,77 +81,17 @@ def fingerprint(classifier) -> str:
     return digest.hexdigest()
 
 
-def resume(path: Path, header: dict, shape: tuple[int, int]) -> Iterator[CachedLogits]:
-    """The logits [S, C] that a file already has; none if there is no file.
-
-    Raises ValueError if the file belongs to another model, other data or other windows.
-    """
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        first = file.readline()
-        cut_off = not first.endswith(b"\n") and _line(header).encode().startswith(first)
-        if not cut_off:
-            _check_header(path, first, header)
-        file.truncate(0 if cut_off else (yield from _complete_lines(file, shape)))
-
-
-def _check_header(path: Path, line: bytes, expected: dict) -> None:
-    try:
-        header = json.loads(line)
-    except ValueError:
-        header = None
-    if not isinstance(header, dict) or set(header) != set(expected):
-        raise ValueError(f"{path} is not a file of cached logits; choose another folder.")
-    changed = [name for name in expected if header[name] != expected[name]]
-    if changed:
-        raise ValueError(
-            f"{path} holds logits of another {' and '.join(changed)}; choose another folder "
-            "for the report or remove that file."
-        )
-
-
-def _complete_lines(file: IO[bytes], shape: tuple[int, int]) -> Iterator[CachedLogits]:
-    """The logits up to the first line that was cut off; returns where it begins, in bytes."""
-    end = file.tell()
-    for line in file:
-        cached = _decode(line, shape)
-        if cached is None:
-            break
-        yield cached
-        end += len(line)
-    return end
-
-
-def _decode(line: bytes, shape: tuple[int, int]) -> CachedLogits | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        row = json.loads(line)
-        logits = np.frombuffer(base64.b64decode(row["logits"]), "<f4").reshape(shape)
-        return CachedLogits(row["key"], logits, tuple(row["notes"]))
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def open_to_append(path: Path, header: dict) -> IO[str]:
-    """Open the file for more lines; a new one begins with the header."""
-    file = path.open("a", encoding="utf-8", newline="\n")
-    if file.tell() == 0:
-        _append(file, _line(header))
-    return file
-
-
-def write(file: IO[str], cached: CachedLogits) -> None:
-    """Append the logits of a clip and flush them."""
-    logits = base64.b64encode(cached.logits.astype("<f4").tobytes()).decode()
-    _append(file, _line({"key": cached.key, "notes": cached.notes, "logits": logits}))
-
-
 def _line(row: dict) -> str:
     return json.dumps(row) + "\n"
 
 
-def _append(file: IO[str], line: str) -> None:
-    file.write(line)
-    file.flush()
+def _decode(line: str, shape: tuple[int, int]) -> tuple[str, np.ndarray, tuple[str, ...]] | None:
+    """(key, logits [S, C], notes) of a line; None if it was cut off."""
+    if not line.endswith("\n"):
+        return None
+    try:
+        row = json.loads(line)
+        logits = np.frombuffer(base64.b64decode(row["logits"]), "<f4").reshape(shape)
+        return row["key"], logits, tuple(row["notes"])
+    except (ValueError, KeyError, TypeError):
+        return None

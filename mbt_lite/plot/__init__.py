@@ -24,12 +24,6 @@ from mbt_lite.plot.evaluation import (
     conditions_alt,
     front_end_match,
     front_end_match_alt,
-    front_end_recovery,
-    front_end_recovery_alt,
-    precision_recall,
-    precision_recall_alt,
-    turned,
-    turned_alt,
 )
 from mbt_lite.plot.faithfulness import (
     deletion,
@@ -54,8 +48,7 @@ from mbt_lite.plot.maps import (
 from mbt_lite.plot.scores import bars, bars_alt, compare_bars, curves, curves_alt
 from mbt_lite.plot.style import COLORS, CYCLE, save
 from mbt_lite.plot.training import (
-    cost,
-    cost_alt,
+    Sample,
     samples,
     samples_alt,
     scrubber,
@@ -67,15 +60,13 @@ from mbt_lite.plot.training import (
 )
 
 __all__ = [
-    "ATTENTION_MAP", "AUDIO_MAP", "CHANGE_MAP", "COLORS", "CYCLE", "attention", "attention_alt",
-    "attention_on_frames", "attention_on_frames_alt", "attention_on_spectrogram",
+    "ATTENTION_MAP", "AUDIO_MAP", "CHANGE_MAP", "COLORS", "CYCLE", "Sample", "attention",
+    "attention_alt", "attention_on_frames", "attention_on_frames_alt", "attention_on_spectrogram",
     "attention_on_spectrogram_alt", "bars", "bars_alt", "compare_bars", "conditions",
-    "conditions_alt", "cost", "cost_alt", "curves", "curves_alt", "deletion", "deletion_alt",
-    "doctor", "doctor_alt", "effects", "effects_alt", "faithfulness",
-    "faithfulness_alt", "film", "flow", "flow_alt", "front_end_match", "front_end_match_alt",
-    "front_end_recovery", "front_end_recovery_alt", "perturbations", "perturbations_alt",
-    "precision_recall", "precision_recall_alt", "saliencies", "saliencies_alt", "samples",
-    "samples_alt", "save", "scrubber", "scrubber_alt", "shift", "shift_alt", "spectrogram",
-    "spectrogram_alt", "swap", "swap_alt", "sweep", "sweep_alt", "training", "training_alt",
-    "turned", "turned_alt", "upsample",
+    "conditions_alt", "curves", "curves_alt", "deletion", "deletion_alt", "doctor", "doctor_alt",
+    "effects", "effects_alt", "faithfulness", "faithfulness_alt", "film", "flow", "flow_alt",
+    "front_end_match", "front_end_match_alt", "perturbations", "perturbations_alt", "saliencies",
+    "saliencies_alt", "samples", "samples_alt", "save", "scrubber", "scrubber_alt", "shift",
+    "shift_alt", "spectrogram", "spectrogram_alt", "swap", "swap_alt", "sweep", "sweep_alt",
+    "training", "training_alt", "upsample",
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 import textwrap
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
@@ -37,9 +36,8 @@ def doctor(report) -> Figure:
         lines += textwrap.wrap(f"{finding.severity}: {finding.found}", LETTERS)
     heights = [inches for _, inches in rows]
     figure = new_figure(WIDTH, sum(heights) + 0.2 * len(lines) + 0.2)
-    for cell, (draw, _) in zip(
-        figure.add_gridspec(len(rows), height_ratios=heights), rows, strict=True
-    ):
+    grid = figure.add_gridspec(len(rows), height_ratios=heights)
+    for cell, (draw, _) in zip(grid, rows, strict=True):
         draw(figure, cell, report)
     place = {"x": 0.01, "ha": "left", "size": 10, "color": INK}
     figure.suptitle("\n".join(lines), parse_math=False, **place)
@@ -62,41 +60,28 @@ def doctor_alt(report) -> str:
 def _shown_times(report) -> np.ndarray:
     """Times in seconds of the sampled frames that are drawn."""
     times = report.view.times
-    return times[
-        np.unique(np.linspace(0, len(times) - 1, min(MOST, len(times))).round().astype(int))
-    ]
+    return times[np.unique(np.linspace(0, len(times) - 1, MOST).round().astype(int))]
 
 
 def _frames(figure: Figure, cell: SubplotSpec, report) -> None:
-    """Frames side by side, with white over what the crop takes away."""
+    """Frames side by side, with a box around what the crop leaves of each."""
     ax, window, times = figure.add_subplot(cell), report.window, _shown_times(report)
     height, width = window.frames.shape[1:3]
     lefts = [i * round(1.04 * width) for i in range(len(times))]
     strip = np.full((height, lefts[-1] + width, 3), 255, np.uint8)
     indices = np.searchsorted(window.times, times - window.start + 1e-6, side="right") - 1
+    across, down = report.crop[0] * width, report.crop[1] * height
     for left, index in zip(lefts, indices, strict=True):
         strip[:, left : left + width] = window.frames[max(index, 0)]
+        corner = left + (width - across) / 2 - 0.5, (height - down) / 2 - 0.5
+        ax.add_patch(Rectangle(corner, across, down, **EDGE))
     ax.imshow(strip)
-    for left in lefts:
-        _crop(ax, left, (height, width), report.crop)
     ax.set_xticks([left + width / 2 - 0.5 for left in lefts], [f"{time:.2f} s" for time in times])
     ax.set(yticks=[], anchor="W")
     hide_frame(ax)
     share = np.prod(report.crop)
     title = "all of it" if share > 0.98 else f"the middle {share:.0%} of it"
     finish(ax, f"video: the model sees {title}").tick_params(length=0)
-
-
-def _crop(ax: Axes, start: int, size: tuple[int, int], crop: tuple[float, float]) -> None:
-    """White over the margins of the frame at x = `start`, and a line around what is left."""
-    (height, width), (across, down) = size, (crop[0] * size[1], crop[1] * size[0])
-    left, top = (width - across) / 2, (height - down) / 2
-    veil = {"color": "white", "alpha": 0.72, "lw": 0}
-    for x in (0, width - left):
-        ax.add_patch(Rectangle((start + x - 0.5, -0.5), left, height, **veil))
-    for y in (0, height - top):
-        ax.add_patch(Rectangle((start + left - 0.5, y - 0.5), across, top, **veil))
-    ax.add_patch(Rectangle((start + left - 0.5, top - 0.5), across, down, **EDGE))
 
 
 def _timeline(figure: Figure, cell: SubplotSpec, report) -> None:
@@ -122,12 +107,9 @@ def _timeline(figure: Figure, cell: SubplotSpec, report) -> None:
 
 
 def _spectrogram(figure: Figure, cell: SubplotSpec, report) -> None:
-    """The model's spectrogram, with dashed lines where short audio begins again."""
+    """The model's spectrogram."""
     ax, view, front = figure.add_subplot(cell), report.view, report.config.front_end
     draw_spectrogram(ax, view.spec, front, AUDIO_MAP, view.start)
-    end, length = view.start + len(view.spec) * front.hop, max(report.window.duration, 0.02)
-    for start in np.arange(view.start + length, end - 0.05, length):
-        ax.axvline(start, color="white", linewidth=1.2, linestyle=(0, (4, 2)))
     off = report.statistics["mean_off"]
     side = "above" if off > 0 else "below"
     finish(ax, f"spectrogram: {abs(off):.1f} standard deviations {side} what the model knows")

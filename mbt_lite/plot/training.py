@@ -1,19 +1,15 @@
-"""Plot trainings: the log of one run, single predictions, many models compared, and their cost."""
+"""Plot trainings: the log of one run, single predictions, many models compared."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbt_lite.config import MBTConfig
-from mbt_lite.model.flops import model_cost
 from mbt_lite.plot.scores import bars, curves, curves_alt
 from mbt_lite.plot.style import (
     COLORS,
-    CYCLE,
     FAINT,
     INK,
     LEGEND,
@@ -23,14 +19,9 @@ from mbt_lite.plot.style import (
     new_figure,
 )
 
-FEW = 5  # lines in one panel
-BEST = ("mAP", "top-1", "action top-1", "verb top-1", "noun top-1", "matched accuracy")
-FUSIONS = {
-    "bottleneck": {"fusion": "bottleneck"},
-    "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
-    "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
-}
-BOTTLENECKS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_FEW = 5  # lines in one panel
+_SINGER = "singer named"
+_BEST = ("mAP", "top-1", "action top-1", "verb top-1", "noun top-1", "matched accuracy")
 
 
 # ---- one run ----
@@ -68,21 +59,29 @@ def training_alt(records: Iterable[Mapping[str, Any]]) -> str:
 def _panels(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """{title: keys} of the panels that have rows."""
     names = list(dict.fromkeys(name for row in records for name in row))
-    scores = [name for name in names if name in BEST or name.startswith("mAP ")]
+    scores = [name for name in names if name in _BEST or name.startswith("mAP ")]
     scores = [name for name in scores if name.rpartition(" ")[2] not in ("rgb", "spec")]
     panels = {
         "training loss": [name for name in names if name.startswith("loss")],
-        "validation scores": scores[-FEW:],
+        "validation scores": scores[-_FEW:],
         "gradient norm": [name for name in names if name.startswith("gradient_norm")],
     }
     return {title: keys for title, keys in panels.items() if keys}
 
 
-def samples(clips: Sequence) -> Figure:
-    """Figure of validation clips: a frame of each, its true labels, and the model's answer.
+class Sample(NamedTuple):
+    """A clip and a model's answer."""
 
-    Correct labels of the answer have a tick. A clip has `frame` (uint8 [H, W, 3] or None), `truth`
-    (labels) and `said` (labels with probabilities, the most probable first).
+    name: str
+    frame: np.ndarray | None  # uint8 [H, W, 3]; None: there is no video
+    truth: tuple[str, ...]
+    said: list[tuple[str, float]]  # the most probable labels with their probabilities
+
+
+def samples(clips: Sequence[Sample]) -> Figure:
+    """Figure of clips: a frame of each, its true labels, and the model's answer.
+
+    Correct labels of the answer have a tick.
     """
     columns = min(4, len(clips))
     rows = -(-len(clips) // columns)
@@ -102,14 +101,14 @@ def samples(clips: Sequence) -> Figure:
     return figure
 
 
-def samples_alt(clips: Sequence) -> str:
+def samples_alt(clips: Sequence[Sample]) -> str:
     """A sentence for each clip: its true labels, and the model's answer."""
     return " ".join(
         f"True: {', '.join(clip.truth) or 'nothing'}; said: {_answer(clip.said)}." for clip in clips
     )
 
 
-def _caption(clip) -> str:
+def _caption(clip: Sample) -> str:
     truth = "\n".join(clip.truth[:3]) or "no label"
     more = f", {len(clip.truth) - 3} more" if len(clip.truth) > 3 else ""
     answer = [f"→ {label} {p:.0%}{' ✓' * (label in clip.truth)}" for label, p in clip.said]
@@ -140,13 +139,21 @@ def sweep(outcomes: Sequence, score: str) -> Figure:
         for place, row in zip(places, rows, strict=True):
             seeds = np.full(len(row.values), place + 0.22)
             ax.plot(seeds, row.values, "o", mfc="none", mec=INK, mew=0.7, ms=3.5)
-        means, halves = [row.mean for row in rows], np.nan_to_num([row.half for row in rows])
-        ax.errorbar(places, means, halves, fmt="o", color=COLORS["both"], capsize=3, lw=1.4, ms=5)
+        means = [(row.mean, np.nan_to_num(row.half)) for row in rows]
+        _means(ax, means, group, "o")
         ax.set_xticks(places, [row.variant for row in rows], rotation=40, ha="right")
         ax.set(xlim=(-0.6, len(rows) - 0.2))
-        grid_lines(ax, "y")
-        finish(ax, group)
     return figure
+
+
+def _means(ax: Axes, means: Sequence[tuple[float, float]], title: str, form: str) -> None:
+    """A dot for each mean, with its interval (half of it is given) within 0..1."""
+    values, halves = np.array(means).T
+    interval = np.minimum(halves, values), np.minimum(halves, 1 - values)
+    look = {"color": COLORS["both"], "lw": 1.4, "capsize": 3, "ms": 5}
+    ax.errorbar(range(len(values)), values, interval, fmt=form, **look)
+    grid_lines(ax, "y")
+    finish(ax, title)
 
 
 def sweep_alt(outcomes: Sequence, score: str) -> str:
@@ -175,23 +182,17 @@ def scrubber(
     """A figure of the answers [(label, probability)] of one setting, beside the accuracy of all.
 
     `accuracy` {setting: (mean, half of its 95 % interval)} is drawn in the order of `settings`,
-    the chosen one filled.
+    the chosen one larger.
     """
     figure = new_figure(8.4, 2.7)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
     labels, probabilities = zip(*answers, strict=True)
     title = f"{group} {settings[chosen]}"
     bars(list(labels), list(probabilities), left, top=len(labels), title=title)
-    means, halves = np.array([accuracy[name] for name in settings]).T
-    places = np.arange(len(settings))
-    interval = np.minimum(halves, means), np.minimum(halves, 1 - means)
-    look = {"color": COLORS["both"], "lw": 1.4, "capsize": 3}
-    right.errorbar(places, means, yerr=interval, marker="o", mfc="white", ms=7, **look)
-    right.plot(places[chosen], means[chosen], "o", color=COLORS["both"], ms=11)
+    _means(right, [accuracy[name] for name in settings], f"{_SINGER}, mean and 95 % interval", "o-")
+    right.plot(chosen, accuracy[settings[chosen]][0], "o", color=COLORS["both"], ms=11)
     right.set(ylim=(0, 1.04), xlabel=group, ylabel="share of test clips")
-    right.set_xticks(places, settings)
-    grid_lines(right, "y")
-    finish(right, "singer named, mean and 95 % interval")
+    right.set_xticks(range(len(settings)), settings)
     return figure
 
 
@@ -208,60 +209,3 @@ def scrubber_alt(
         f"{group} {settings[chosen]}: {_answer(answers)}. On test clips models like this one name "
         f"the singer in {mean:.0%} (95 % interval ± {100 * half:.0f})."
     )
-
-
-# ---- cost ----
-
-
-def cost(config: MBTConfig) -> Figure:
-    """A figure of GFLOPs for one clip: over the fusion layer, and over the bottleneck tokens."""
-    figure = new_figure(10.0, 3.4)
-    layers, widths = figure.subplots(1, 2)
-    for (name, gflops), color in zip(_by_layer(config).items(), CYCLE, strict=False):
-        _line(layers, range(config.depth + 1), gflops, name, color)
-    layers.set(xlabel=f"fusion layer (of {config.depth}; {config.depth}: none)", ylabel="GFLOPs")
-    _line(widths, BOTTLENECKS, _by_width(config), "bottleneck", CYCLE[0])
-    joint = model_cost(replace(config, **FUSIONS["joint, one encoder"])).gflops
-    widths.axhline(joint, color=CYCLE[1], lw=1.8, ls="--", label="joint, one encoder")
-    widths.set(xlabel="bottleneck tokens", ylabel="GFLOPs", xscale="log")
-    widths.set_xticks([1, 4, 16, 64, 256, 1024], ["1", "4", "16", "64", "256", "1,024"])
-    widths.minorticks_off()
-    for ax in (layers, widths):
-        ax.legend(**LEGEND)
-        grid_lines(ax, "y")
-    finish(layers, "fusing earlier")
-    finish(widths, f"wider bottlenecks, from layer {config.fusion_layer} on")
-    return figure
-
-
-def cost_alt(config: MBTConfig) -> str:
-    """A sentence with the cost of each fusion at layer 0 and at the model's own fusion layer."""
-    own = config.fusion_layer
-    parts = [
-        f"{name}: {gflops[0]:,.0f} GFLOPs at fusion layer 0, {gflops[own]:,.0f} at layer {own}"
-        for name, gflops in _by_layer(config).items()
-    ]
-    widths = _by_width(config)
-    wide = f"1 bottleneck token {widths[0]:,.0f}, {BOTTLENECKS[-1]:,} tokens {widths[-1]:,.0f}"
-    return "; ".join([*parts, wide])
-
-
-def _by_layer(config: MBTConfig) -> dict[str, list[float]]:
-    """{fusion: GFLOPs for every fusion layer}."""
-    tokens = f"{config.bottlenecks} token" + "s" * (config.bottlenecks > 1)
-    layers = range(config.depth + 1)
-    return {
-        f"{name}, {tokens}" if name == "bottleneck" else name: [
-            model_cost(replace(config, fusion_layer=layer, **fusion)).gflops for layer in layers
-        ]
-        for name, fusion in FUSIONS.items()
-    }
-
-
-def _by_width(config: MBTConfig) -> list[float]:
-    bottleneck = replace(config, fusion="bottleneck")
-    return [model_cost(replace(bottleneck, bottlenecks=count)).gflops for count in BOTTLENECKS]
-
-
-def _line(ax: Axes, x, y, name: str, color: str) -> None:
-    ax.plot(x, y, "o-", color=color, lw=1.8, ms=3.5, label=name)

@@ -66,21 +66,24 @@ def adapt(
         )
         return changed
 
-    experiment = take([_streams(facts)])
+    experiment = take(_streams(experiment, facts))
     if experiment.start.model is None:
         experiment = take(_clip(experiment, facts))
         experiment = take(_geometry(experiment))
     experiment = take(_augmentation(experiment))
     experiment = take(_training(facts))
+    experiment = take(_validating(experiment, facts))
     experiment = take(_reading(experiment, facts, cache_dir))
     return Adapted(replace(experiment, data=replace(experiment.data, adapt=False)), sentences)
 
 
-def _streams(facts: DataFacts) -> Choice:
+def _streams(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
     shares = {"spec": facts.audio, "rgb": facts.video}
     held = [f"{share:.0%} of the files have {MODALITIES[s]}" for s, share in shares.items()]
     streams = tuple(stream for stream, share in shares.items() if share >= 0.5)
-    return Choice("model.streams", streams, " and ".join(held))
+    yield Choice("model.streams", streams, " and ".join(held))
+    if experiment.start.model and streams != experiment.model.streams:
+        yield Choice("start.rewire", True, "the model to start from has both streams")
 
 
 def _clip(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
@@ -130,11 +133,18 @@ def _training(facts: DataFacts) -> Iterator[Choice]:
     clips = f"{facts.clips:,} clips to learn from"
     batch = max(size for least, size in BATCHES.items() if facts.clips >= least)
     epochs = min(max(round(CLIPS / facts.clips), EPOCHS[0]), EPOCHS[1])
-    every = max(round(epochs * facts.clips / batch / VALIDATIONS), 1)
     yield Choice("train.batch", batch, clips)
     yield Choice("train.epochs", float(epochs), clips)
-    yield Choice("train.evaluate_every", every, f"about {VALIDATIONS} validations in all")
-    yield Choice("train.save_every", every, "a state for each validation")
+
+
+def _validating(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
+    train = experiment.train
+    steps = train.epochs * facts.clips / train.batch or train.steps
+    every = max(round(steps / VALIDATIONS), 1)
+    yield Choice(
+        "train.evaluate_every", every, f"{VALIDATIONS} validations in {round(steps):,} steps"
+    )
+    yield Choice("train.save_every", every, "")
 
 
 def _reading(experiment: Experiment, facts: DataFacts, cache_dir: str) -> Iterator[Choice]:

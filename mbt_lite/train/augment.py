@@ -5,12 +5,13 @@ its own random draws, which all its frames share. `NONE` is for evaluation: the 
 as the model expects, without any draw.
 
 B clips   T frames   H, W padded size   S side of the crop
-N spectrogram frames   M mel bins   C classes   G groups
+N spectrogram frames   M mel bins   C classes
 
-Shift, speed and pitch of the audio are ours. The rest differs from Scenic in three ways. Pixels are
-not rounded down to whole numbers after scale jitter, which in Scenic darkens them by half a gray
-level on average. A video that the draw would make smaller than the crop is scaled to the size of
-the crop, where Scenic's loader fails. Padding is not mixed into clips.
+Shift, speed and pitch of the audio are ours. The rest differs from Scenic in four ways. Clips are
+mixed over the whole batch, not on each device. Pixels are not rounded down to whole numbers after
+scale jitter, which in Scenic darkens them by half a gray level on average. A video that the draw
+would make smaller than the crop is scaled to the size of the crop, where Scenic's loader fails.
+Padding is not mixed into clips.
 """
 
 from typing import NamedTuple
@@ -22,21 +23,19 @@ from jaxtyping import Float, Integer, Num, PRNGKeyArray, Scalar, UInt8
 
 from mbt_lite.config import AugmentConfig, ClipConfig
 
-LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a gray image (ITU-R BT.601)
-Color = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
+_LUMA = (0.2989, 0.5870, 0.1140)  # of red, green and blue in a gray image (ITU-R BT.601)
+_Color = tuple[Array, Array, Array]  # red, green and blue, each [..., H, W]
 
 
-def augment(
-    batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipConfig, groups: int = 1
-) -> dict:
+def augment(batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipConfig) -> dict:
     """The batch as the model takes it: rgb [B, T, S, S, 3] in [-1, 1], spec [B, N, M] standardized.
 
     Takes rgb uint8 [B, T, H, W, 3], already at short side `clip.resize`; valid_size int [B, 2], the
     height and width of each video in the upper left of its padded frames (default: all); spec
     log-mel [B, N, M]; labels [B, C]; mask [B], 1 for clips and 0 for padding. A stream may be
-    absent. Labels come back as {stream: [B, C]}, everything else as it was. Clips are mixed within
-    `groups` equal parts of the batch, one per device in Scenic. Raises ValueError for shapes that
-    do not fit. The order of changes is Scenic's (scenic/projects/mbt/datasets, dmvr/processors).
+    absent. Labels come back as {stream: [B, C]}, everything else as it was. Raises ValueError for
+    shapes that do not fit. The order of changes is Scenic's (scenic/projects/mbt/datasets,
+    dmvr/processors).
     """
     frames_key, spec_key, mix_key = jax.random.split(key, 3)
     out = {name: value for name, value in batch.items() if name != "valid_size"}
@@ -44,13 +43,13 @@ def augment(
     out["labels"] = {stream: labels for stream in _streams(batch)}
     if "rgb" in batch:
         frames, valid_size = jnp.asarray(batch["rgb"]), _valid_size(batch, clip)
-        out["rgb"] = augment_frames(frames, valid_size, frames_key, config, clip)
+        out["rgb"] = _augment_frames(frames, valid_size, frames_key, config, clip)
     if "spec" in batch:
         front = clip.front_end
         standardized = (jnp.asarray(batch["spec"], jnp.float32) - front.mean) / front.std
         warped = warp_spec(standardized, jax.random.fold_in(spec_key, 2), config)
         out["spec"] = spec_augment(warped, spec_key, config)
-    return mixup(out, mix_key, config, groups) if config.mixup else out
+    return mixup(out, mix_key, config) if config.mixup else out
 
 
 def _streams(batch: dict) -> list[str]:
@@ -78,7 +77,7 @@ def _valid_size(batch: dict, clip: ClipConfig) -> Array:
 # --- video -------------------------------------------------------------------------------------
 
 
-class Window(NamedTuple):
+class _Window(NamedTuple):
     """A crop: the video is scaled to `scaled`, cropped at `corner`, and perhaps flipped."""
 
     scaled: Array  # int [2], height and width
@@ -86,7 +85,7 @@ class Window(NamedTuple):
     flipped: Array  # bool, left and right are swapped
 
 
-def augment_frames(
+def _augment_frames(
     frames: UInt8[Array, "B T H W 3"],
     valid_size: Integer[Array, "B 2"],
     key: PRNGKeyArray,
@@ -101,17 +100,17 @@ def augment_frames(
         if uncut and not config.flip:  # nothing to sample: pixels stay where they are
             pixels = frames.astype(jnp.float32) / 127.5 - 1
         else:
-            window = draw_window(window_key, valid_size, config, clip.size)
-            pixels = cut(frames, valid_size, window, clip.size) / 127.5 - 1
-        pixels = random_light(pixels, light_key, config)
-        return jnp.clip(random_gray(pixels, gray_key, config), -1, 1)
+            window = _draw_window(window_key, valid_size, config, clip.size)
+            pixels = _cut(frames, valid_size, window, clip.size) / 127.5 - 1
+        pixels = _random_light(pixels, light_key, config)
+        return jnp.clip(_random_gray(pixels, gray_key, config), -1, 1)
 
     return jax.vmap(augment_clip)(frames, valid_size, jax.random.split(key, len(frames)))
 
 
-def draw_window(
+def _draw_window(
     key: PRNGKeyArray, valid_size: Integer[Array, " 2"], config: AugmentConfig, size: int
-) -> Window:
+) -> _Window:
     """The crop of one clip: random for training, in the center for evaluation."""
     draws = jax.random.uniform(key, (5,))
     low, high = config.scale
@@ -119,11 +118,11 @@ def draw_window(
     scaled = jnp.maximum((factors * valid_size).astype(jnp.int32), size)
     room = scaled - size
     drawn = (draws[2:4] * (room + 1)).astype(jnp.int32)  # 0 to room
-    return Window(scaled, drawn if config.random_crop else room // 2, draws[4] < config.flip)
+    return _Window(scaled, drawn if config.random_crop else room // 2, draws[4] < config.flip)
 
 
-def cut(
-    frames: UInt8[Array, "T H W 3"], valid_size: Integer[Array, " 2"], window: Window, size: int
+def _cut(
+    frames: UInt8[Array, "T H W 3"], valid_size: Integer[Array, " 2"], window: _Window, size: int
 ) -> Float[Array, "T S S 3"]:
     """The frames [T, S, S, 3] of a crop, 0 to 255: scaled, cropped and flipped in one sampling.
 
@@ -155,7 +154,7 @@ def _between(values: Num[Array, "..."], places: Array, last: Array, axis: int) -
     return before * (1 - share) + after * share
 
 
-def random_light(
+def _random_light(
     frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
 ) -> Float[Array, "T S S 3"]:
     """Frames in [-1, 1] with color jitter, which `config.color` of all clips get."""
@@ -165,29 +164,29 @@ def random_light(
     bounds = [(-config.brightness, config.brightness), config.saturation, config.contrast]
     bounds += [(-config.hue, config.hue)]
     drawn = [low + (high - low) * draw for draw, (low, high) in zip(draws, bounds, strict=True)]
-    lit = 2 * jnp.clip(relight((frames + 1) / 2, *drawn), 0, 1) - 1
+    lit = 2 * jnp.clip(_relight((frames + 1) / 2, *drawn), 0, 1) - 1
     return jnp.where(coin < config.color, lit, frames)
 
 
-def random_gray(
+def _random_gray(
     frames: Float[Array, "T S S 3"], key: PRNGKeyArray, config: AugmentConfig
 ) -> Float[Array, "T S S 3"]:
     """Frames, in `config.gray` of all clips in gray: the luma in all three channels."""
     if not config.gray:
         return frames
-    luma = sum(weight * frames[..., i] for i, weight in enumerate(LUMA))
+    luma = sum(weight * frames[..., i] for i, weight in enumerate(_LUMA))
     return jnp.where(jax.random.uniform(key) < config.gray, luma[..., None], frames)
 
 
-def relight(
+def _relight(
     frames: Float[Array, "T H W 3"], shift: Scalar, saturation: Scalar, spread: Scalar, turn: Scalar
 ) -> Float[Array, "T H W 3"]:
     """Frames in [0, 1] after changes of brightness, saturation, contrast and hue, in this order."""
-    color = saturate(tuple(frames[..., i] + shift for i in range(3)), saturation)
-    return jnp.stack(turn_hue(contrast(color, spread), turn), -1)
+    color = _saturate(tuple(frames[..., i] + shift for i in range(3)), saturation)
+    return jnp.stack(_turn_hue(_contrast(color, spread), turn), -1)
 
 
-def saturate(color: Color, factor: Scalar) -> Color:
+def _saturate(color: _Color, factor: Scalar) -> _Color:
     """Color with the saturation (max - min) / max times `factor`, at most 1; hue and max stay."""
     high, low = _highest(color), _lowest(color)
     chroma = jnp.maximum(high - low, 1e-12)
@@ -195,13 +194,13 @@ def saturate(color: Color, factor: Scalar) -> Color:
     return tuple(high - (high - channel) * ratio for channel in color)
 
 
-def contrast(color: Color, factor: Scalar) -> Color:
+def _contrast(color: _Color, factor: Scalar) -> _Color:
     """Each channel [T, H, W] of each frame spread by `factor` around its mean."""
     means = [channel.mean((-2, -1), keepdims=True) for channel in color]
     return tuple((c - mean) * factor + mean for c, mean in zip(color, means, strict=True))
 
 
-def turn_hue(color: Color, turn: Scalar) -> Color:
+def _turn_hue(color: _Color, turn: Scalar) -> _Color:
     """Color with the hue turned by `turn` of the color circle; max and min stay."""
     red, green, blue = color
     high = _highest(color)
@@ -220,11 +219,11 @@ def turn_hue(color: Color, turn: Scalar) -> Color:
     return channel(5), channel(3), channel(1)
 
 
-def _highest(color: Color) -> Array:
+def _highest(color: _Color) -> Array:
     return jnp.maximum(jnp.maximum(*color[:2]), color[2])
 
 
-def _lowest(color: Color) -> Array:
+def _lowest(color: _Color) -> Array:
     return jnp.minimum(jnp.minimum(*color[:2]), color[2])
 
 
@@ -273,12 +272,12 @@ def spec_augment(
     ]
     for band_key, (axis, count, widest) in zip(jax.random.split(key), bands, strict=True):
         if count and widest:
-            keep = 1 - draw_bands(band_key, len(spec), spec.shape[axis], count, widest)
+            keep = 1 - _draw_bands(band_key, len(spec), spec.shape[axis], count, widest)
             spec = spec * jnp.expand_dims(keep, 3 - axis)
     return spec
 
 
-def draw_bands(
+def _draw_bands(
     key: PRNGKeyArray, clips: int, length: int, count: int, widest: int
 ) -> Float[Array, "B L"]:
     """1 inside any of `count` bands of 0 to `widest` - 1 places, 0 elsewhere: [B, length]."""
@@ -292,45 +291,33 @@ def draw_bands(
 # --- mixing of clips -----------------------------------------------------------------------------
 
 
-def mixup(batch: dict, key: PRNGKeyArray, config: AugmentConfig, groups: int = 1) -> dict:
+def mixup(batch: dict, key: PRNGKeyArray, config: AugmentConfig) -> dict:
     """The batch with every clip and its labels blended into those of its partner.
 
-    The weight is drawn from Beta(a, a) once per group; with `config.mixmod` once more for each
-    stream (modality mixup, paper section 4.2), so that the streams' labels differ.
+    The weight is drawn from Beta(a, a), once or with `config.mixmod` for each stream (modality
+    mixup, paper section 4.2), so that the streams' labels differ.
     """
     streams = _streams(batch)
-    draws = (groups, len(streams) if config.mixmod else 1)
-    weights = jax.random.beta(key, config.mixup, config.mixup, draws)
-    weights = jnp.broadcast_to(weights, (groups, len(streams)))
-    return mix(batch, {stream: weights[:, i] for i, stream in enumerate(streams)})
+    count = len(streams) if config.mixmod else 1
+    weights = jax.random.beta(key, config.mixup, config.mixup, (count,))
+    return mix(batch, dict(zip(streams, jnp.broadcast_to(weights, len(streams)), strict=True)))
 
 
-def mix(batch: dict, weights: dict[str, Float[Array, " G"]]) -> dict:
+def mix(batch: dict, weights: dict[str, Float[Array, ""]]) -> dict:
     """weight * clip + (1 - weight) * partner in each of these streams and in its labels.
 
-    The batch is cut into G equal groups with one weight each; clip i of a group has its i-th last
-    as partner, as in Scenic. Where either of the two is padding (mask 0), both stay as they are.
+    Clip i has the i-th last as partner, as in Scenic. Where either of the two is padding (mask 0),
+    both stay as they are.
     """
+    real = jnp.asarray(batch.get("mask", jnp.ones(len(next(iter(batch["labels"].values())))))) > 0
+    both = real & real[::-1]
+
+    def blend(values: Num[Array, "B ..."], weight: Array) -> Array:
+        along = both.reshape(-1, *[1] * (values.ndim - 1))
+        return jnp.where(along, weight * values + (1 - weight) * values[::-1], values)
+
     mixed = batch | {"labels": dict(batch["labels"])}
     for stream, weight in weights.items():
-        mixed[stream] = _blend(batch[stream], weight, batch)
-        mixed["labels"][stream] = _blend(batch["labels"][stream], weight, batch)
+        mixed[stream] = blend(batch[stream], weight)
+        mixed["labels"][stream] = blend(batch["labels"][stream], weight)
     return mixed
-
-
-def _blend(values: Num[Array, "B ..."], weight: Float[Array, " G"], batch: dict) -> Array:
-    """Each row blended with its partner's, in G groups; unchanged where either row is padding."""
-    groups, clips = len(weight), len(values)
-    if clips % groups:
-        raise ValueError(f"{clips} clips cannot be mixed in {groups} equal groups.")
-    partner = _reverse(values, groups)
-    real = jnp.asarray(batch.get("mask", jnp.ones(clips))) > 0
-    along = (-1, *[1] * (values.ndim - 1))
-    weight = jnp.repeat(weight, clips // groups).reshape(along)
-    both = (real & _reverse(real, groups)).reshape(along)
-    return jnp.where(both, weight * values + (1 - weight) * partner, values)
-
-
-def _reverse(rows: Array, groups: int) -> Array:
-    """The rows in reverse order within each group."""
-    return rows.reshape(groups, -1, *rows.shape[1:])[:, ::-1].reshape(rows.shape)

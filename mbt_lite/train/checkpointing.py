@@ -2,7 +2,6 @@
 
     state/40/state/            every array of the state at step 40
     state/40/record/           JSON from the caller, and type, shape and checksum of every array
-    state/40/metrics/          the score, where there is one
 
 Orbax writes in the background under a temporary name and renames the folder at the end. It does not
 notice changed bytes of an array; the checksums do.
@@ -11,7 +10,6 @@ notice changed bytes of an array; the checksums do.
 import functools
 import json
 import logging
-import math
 import os
 import re
 import shutil
@@ -26,14 +24,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-STATE, RECORD, SCORE = "state", "record", "score"
-REMOVED, DAMAGED = "removed", ".damaged"  # a folder for states to delete; ending of a folder's name
-OLD_RECORD = "record.json"  # in every state that version 0.1 saved
+_STATE, _RECORD = "state", "record"
+_REMOVED = "removed"  # the folder for states to delete
+_DAMAGED = ".damaged"  # the ending of a damaged state's folder
 
 
-class Restored(NamedTuple):
+class _Restored(NamedTuple):
     """A restored state, and the JSON that was saved with it."""
 
     step: int
@@ -42,7 +39,7 @@ class Restored(NamedTuple):
 
 
 class RunCheckpoints:
-    """The latest `keep` states of a run, and the one with the highest score.
+    """The latest `keep` states of a run.
 
     Every process of a run calls the same methods in the same order on a folder that all of them
     see. The first process reports problems by `tell`. Call `close` at the end.
@@ -52,25 +49,16 @@ class RunCheckpoints:
         self.folder, self.tell = Path(folder).absolute(), tell
         self._leads = jax.process_index() == 0
         self._saving: int | None = None  # the step of the save in progress
-        for path in self.folder.glob(f"*/{OLD_RECORD}"):
-            raise ValueError(
-                f"{path.parent} was saved by an older version of mbt_lite, and this one cannot "
-                f"read it; remove {self.folder} to train from the start, or choose another "
-                "--workdir."
-            )
         _silence_orbax()
-        best = BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
         if self._leads:
             self._clean()
-            self._drop_damaged_scores()
         _in_any_process(False)  # a barrier: all look at the same folders
         self._reader = ocp.StandardCheckpointHandler()
         self._manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-                best_fn=_score,
-                todelete_subdir=REMOVED,  # a rename, so that no half state has a final name
+                max_to_keep=keep,
+                todelete_subdir=_REMOVED,  # a rename, so that no half state has a final name
                 # Otherwise threads wait for a folder that a full disk does not allow.
                 async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
                 save_root_metadata=False,
@@ -83,9 +71,7 @@ class RunCheckpoints:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def save(
-        self, step: int, state, about: dict, score: float | None = None, wait: bool = False
-    ) -> None:
+    def save(self, step: int, state, about: dict, wait: bool = False) -> None:
         """Start to save a tree of arrays and JSON; with `wait`, return when it is saved.
 
         The arrays may be donated as soon as this returns. A state that cannot be written, as on a
@@ -98,9 +84,8 @@ class RunCheckpoints:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), record=ocp.args.JsonSave(record)
         )
-        metrics = {SCORE: float(score)} if score is not None and math.isfinite(score) else None
         self._saving = step
-        self._report(_attempt(self._manager.save, step, args=items, metrics=metrics, force=True))
+        self._report(_attempt(self._manager.save, step, args=items, force=True))
         if wait:
             self.wait()
 
@@ -118,7 +103,7 @@ class RunCheckpoints:
         if self._leads:
             self._clean()
 
-    def restore(self, abstract_state) -> Restored | None:
+    def restore(self, abstract_state) -> _Restored | None:
         """The newest state that can be read, on the devices that `abstract_state` names, or None.
 
         `abstract_state` is a tree of `jax.ShapeDtypeStruct` or arrays, with shardings. Newer,
@@ -141,36 +126,30 @@ class RunCheckpoints:
             )
         return None
 
-    def restore_best(self, abstract_state) -> Restored | None:
-        """The state with the highest score, or None where there is none that can be read."""
-        self.wait()
-        step = self._manager.best_step()
-        return None if step is None else self._read(step, abstract_state)[0]
-
-    def _read(self, step: int, abstract_state) -> tuple[Restored | None, str]:
+    def _read(self, step: int, abstract_state) -> tuple[_Restored | None, str]:
         """The state of a step, or None and what is wrong with its files, alike in all processes.
 
         It is not read by the manager, in which a process that fails leaves the others waiting.
         """
         folder, record, state, problem = self.folder / str(step), None, None, ""
         try:
-            record = _read_record(folder / RECORD / "metadata")
+            record = _read_record(folder / _RECORD / "metadata")
         except (OSError, ValueError) as error:
-            problem = f"{RECORD}: {_reason(error)}"
+            problem = f"{_RECORD}: {_reason(error)}"
         if record:
             self._check_model(record["arrays"], _described(abstract_state))
             try:
                 arguments = ocp.args.StandardRestore(abstract_state)
-                state = self._reader.restore(epath.Path(folder / STATE), args=arguments)
+                state = self._reader.restore(epath.Path(folder / _STATE), args=arguments)
             except Exception as error:
-                problem = f"{STATE}: {_reason(error)}"
+                problem = f"{_STATE}: {_reason(error)}"
         if _in_any_process(bool(problem)):
             return None, problem or "another process could not read it"
         sums, saved = _checksums(state), record["checksums"]
         changed = [name for name, checksum in sums.items() if checksum != saved[name]]
         if changed:
-            return None, f"{STATE}: {changed[0]} has changed"
-        return Restored(step, state, record["about"]), ""
+            return None, f"{_STATE}: {changed[0]} has changed"
+        return _Restored(step, state, record["about"]), ""
 
     def _check_model(self, saved: dict[str, str], expected: dict[str, str]) -> None:
         """ValueError where the states have other arrays than the model."""
@@ -187,8 +166,8 @@ class RunCheckpoints:
         """Report damaged states and rename them, as their steps will be saved anew."""
         for bad, problem in damaged.items():
             if self._leads:
-                shutil.rmtree(self.folder / f"{bad}{DAMAGED}", ignore_errors=True)
-                (self.folder / str(bad)).rename(self.folder / f"{bad}{DAMAGED}")
+                shutil.rmtree(self.folder / f"{bad}{_DAMAGED}", ignore_errors=True)
+                (self.folder / str(bad)).rename(self.folder / f"{bad}{_DAMAGED}")
                 self.tell(
                     f"the state of step {bad} in {self.folder} is damaged ({problem}); "
                     f"resuming from step {step}."
@@ -213,16 +192,8 @@ class RunCheckpoints:
 
     def _clean(self) -> None:
         """Delete states that were replaced, or only half written."""
-        for path in (self.folder / REMOVED, *self.folder.glob("*.orbax-checkpoint-tmp*")):
+        for path in (self.folder / _REMOVED, *self.folder.glob("*.orbax-checkpoint-tmp*")):
             shutil.rmtree(path, ignore_errors=True)
-
-    def _drop_damaged_scores(self) -> None:
-        """Delete scores that Orbax could not read at its start; their states stay."""
-        for path in self.folder.glob("*/metrics/metrics"):
-            try:
-                _score(json.loads(path.read_bytes()))
-            except (ValueError, KeyError, TypeError):
-                shutil.rmtree(path.parent)
 
 
 def _read_record(path: Path) -> dict:
@@ -235,10 +206,6 @@ def _read_record(path: Path) -> dict:
     if zlib.crc32(text.encode()) != checksum:
         raise ValueError("it has changed")
     return json.loads(text)
-
-
-def _score(metrics: dict) -> float:
-    return float(metrics[SCORE])
 
 
 def _described(tree) -> dict[str, str]:

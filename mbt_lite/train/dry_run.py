@@ -22,16 +22,14 @@ def dry_run(experiment: Experiment) -> dict:
     config, cost = experiment.train, model_cost(experiment.model)
     mesh = sharding.make_mesh(config.shards, config.batch // config.accumulate)
     with datasets.make_loader(experiment, source, True, **sharding.hosts()) as loader:
-        abstract = step.abstract_state(experiment, mesh)
-        shapes = sharding.batch_shapes(mesh, loader.fields)
         start = time.perf_counter()
-        lowered = step.train_step(experiment, tuple(source.labels), mesh).lower(abstract, shapes)
-        train_step = lowered.compile()
+        train_step = step.compiled_step(experiment, source.labels, mesh, loader.fields)
         compiling = time.perf_counter() - start
         state = step.first_state(experiment, mesh, resolved.params())
-        seconds, waited = _fastest_step(train_step, state, loader, mesh)
+        state, seconds, waited = _fastest_step(train_step, state, loader, mesh)
+        shapes = sharding.batch_shapes(mesh, loader.fields)
     memory = train_step.memory_analysis()
-    trained = step.trainable_params(abstract.params, config)
+    trained = step.trainable_params(state.params, config)
     return {
         "experiment": experiment.name,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
@@ -43,9 +41,9 @@ def dry_run(experiment: Experiment) -> dict:
         "parameters": cost.parameters,
         "trained parameters": sum(leaf.size for leaf in jax.tree.leaves(trained)),
         "operations of a clip, forward": cost.flops,
-        "bytes a device": {
-            "state and batch": memory.argument_size_in_bytes,
-            "more while computing": memory.temp_size_in_bytes,
+        "MiB a device": {
+            "state and batch": memory.argument_size_in_bytes >> 20,
+            "more while computing": memory.temp_size_in_bytes >> 20,
         },
         "seconds to compile": round(compiling, 1),
         "seconds a step": round(seconds, 4),
@@ -55,8 +53,8 @@ def dry_run(experiment: Experiment) -> dict:
     }
 
 
-def _fastest_step(train_step, state, loader, mesh) -> tuple[float, float]:
-    """Seconds of the fastest step, and how long it waited for its batch."""
+def _fastest_step(train_step, state, loader, mesh) -> tuple[step.State, float, float]:
+    """The state, seconds of the fastest step, and how long it waited for its batch."""
     times = []
     for _ in range(1 + ROUNDS):
         start = time.perf_counter()
@@ -66,18 +64,4 @@ def _fastest_step(train_step, state, loader, mesh) -> tuple[float, float]:
         state, metrics = train_step(state, sharding.shard_batch(mesh, batch))
         jax.block_until_ready(metrics)
         times.append((time.perf_counter() - start, waited))
-    return min(times[1:])
-
-
-def as_text(estimate: dict) -> str:
-    """The result of `dry_run` as lines to read."""
-    lines = []
-    for name, value in estimate.items():
-        if name == "bytes a device":
-            parts = [f"{size / 2**20:,.0f} MiB for {part}" for part, size in value.items()]
-            lines.append(f"{'memory a device':32} {', '.join(parts)}")
-        elif name == "batch":
-            lines += [f"{'batch ' + key:32} {shape}" for key, shape in value.items()]
-        else:
-            lines.append(f"{name:32} {value:,}" if isinstance(value, int) else f"{name:32} {value}")
-    return "\n".join(lines)
+    return state, *min(times[1:])

@@ -1,21 +1,26 @@
-"""Log a run: a progress line, metrics.jsonl, TensorBoard, images."""
+"""Log a run: averages and speed, a progress line, metrics.jsonl, TensorBoard, curves."""
 
+import contextlib
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
-from PIL import Image
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from mbt_lite import plot
+from mbt_lite.config import Experiment
+from mbt_lite.model.flops import model_cost
 from mbt_lite.paths import write_text
+from mbt_lite.train import sharding
 
 Row = dict[str, Any]
-FORMATS = {  # of values on the progress line
+_FORMATS = {  # of values on the progress line
     "loss": "loss {:.4g}",
     "clips_per_s": "{:.4g} clips/s",
     "waiting": "waiting {:.0%}",
@@ -36,20 +41,18 @@ class MetricLogger:
         step: int,
         steps: int,
         *,
-        leads: bool = True,
         quiet: bool = False,
         live: Callable[[list[Row]], None] | None = None,
     ):
-        self.path, self.leads, self.live = folder / "metrics.jsonl", leads, live or live_plot()
-        self.figures = folder / "samples"
+        self.path, self.live = folder / "metrics.jsonl", live or live_plot()
+        self.leads = jax.process_index() == 0
         self.rows = _read(self.path, step)
         self.latest: Row = {}
-        self.bar = tqdm(
-            total=steps, initial=step, unit="step", desc=name, disable=quiet or not leads
-        )
+        hidden = quiet or not self.leads
+        self.bar = tqdm(total=steps, initial=step, unit="step", desc=name, disable=hidden)
         for row in self.rows:
             self.latest |= row
-        if leads:
+        if self.leads:
             write_text(self.path, "".join(json.dumps(row) + "\n" for row in self.rows))
             self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
@@ -68,14 +71,6 @@ class MetricLogger:
         if self.live:
             self.live(self.rows)
 
-    def draw(self, step: int, figure, name: str) -> None:
-        """Save a figure of this step as samples/NAME_STEP.png, and in TensorBoard."""
-        if self.leads:
-            self.figures.mkdir(exist_ok=True)
-            path = plot.save(figure, self.figures / f"{name}_{step:06d}.png")
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            self.board.add_image(name, pixels, step, dataformats="HWC")
-
     def advance(self) -> None:
         """Count one step on the progress line."""
         self.bar.update()
@@ -86,10 +81,47 @@ class MetricLogger:
             self.board.close()
 
     def _show_latest(self) -> None:
-        parts = [text.format(self.latest[k]) for k, text in FORMATS.items() if k in self.latest]
+        parts = [text.format(self.latest[k]) for k, text in _FORMATS.items() if k in self.latest]
         score = next((k for k in ("mAP", "action top-1") if k in self.latest), None)
         parts[1:1] = [f"{score} {self.latest[score]:.3f}"] if score else []
         self.bar.set_postfix_str(", ".join(parts))
+
+
+class Meter:
+    """Average the metrics of steps, and measure speed, since the last logged row."""
+
+    def __init__(self, experiment: Experiment):
+        self.batch, backward = experiment.train.batch, 2 * (experiment.train.trained == "all")
+        self.flops = model_cost(experiment.model).flops * (1 + backward)
+        self.peak = sharding.peak_flops(experiment.model.dtype)
+        self.restart()
+
+    def restart(self) -> None:
+        self.metrics: list[dict] = []
+        self.steps, self.waited, self.start = 0, 0.0, time.perf_counter()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time of the block as waiting for data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    def add(self, metrics: dict, finite: bool) -> None:
+        """Count one step; of a skipped one only its time."""
+        self.steps += 1
+        self.metrics += [metrics] * finite
+
+    def row(self) -> Row:
+        """The row to log; the next one starts now."""
+        seconds = time.perf_counter() - self.start
+        speed = self.steps * self.batch / seconds
+        names = self.metrics[0] if self.metrics else ()
+        row = {k: float(np.mean([metrics[k] for metrics in self.metrics])) for k in names}
+        row |= {"clips_per_s": speed, "seconds": seconds}
+        row |= {"waiting": min(self.waited / seconds, 1.0), "mfu": speed * self.flops / self.peak}
+        self.restart()
+        return row
 
 
 def _rounded(value) -> float | int:

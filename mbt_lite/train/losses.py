@@ -5,7 +5,6 @@ B clips   C classes
 
 from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
@@ -13,7 +12,7 @@ from jaxtyping import Float, Num
 
 from mbt_lite.model.mbt import Output, mean_of
 
-TINY = 1e-8  # so that a batch of padding only has a mean
+_TINY = 1e-8  # so that a batch of padding only has a mean
 
 
 def clip_losses(
@@ -43,39 +42,27 @@ def clip_losses(
     return optax.sigmoid_binary_cross_entropy(logits, labels).sum(1)
 
 
-def stream_losses(
-    output: Output,
-    labels: Mapping[str, Array],
-    kind: str,
-    smoothing: float = 0.0,
-    heads: Mapping | None = None,
-) -> dict[str, Float[Array, " B"]]:
-    """{stream: [B]}: the loss of each stream's logits; modality mixup gives each its own labels."""
-    return {
-        stream: clip_losses(logits, labels[stream], kind, smoothing, heads)
-        for stream, logits in output.stream_logits.items()
-    }
-
-
-def total_loss(
+def batch_losses(
     output: Output,
     labels: Mapping[str, Array],
     kind: str,
     smoothing: float = 0.0,
     heads: Mapping | None = None,
     pool: str = "token",
-) -> Float[Array, " B"]:
-    """The training loss [B].
+) -> dict[str, Float[Array, " B"]]:
+    """{"loss": [B], and "loss_rgb", "loss_spec": [B] of each stream's logits and labels}.
 
-    With class tokens the mean of the streams' losses, not the loss of their mean: each stream
-    learns to classify (Scenic's mbt/model.py). With other pooling there is one vector of logits,
-    and its labels are the mean of the streams'.
+    With class tokens the loss is the mean of the streams' losses, not the loss of their mean: each
+    stream learns to classify (Scenic's mbt/model.py). With other pooling there is one vector of
+    logits, and its labels are the mean of the streams', which differ with modality mixup.
     """
     options = (kind, smoothing, heads)
+    losses = {s: clip_losses(x, labels[s], *options) for s, x in output.stream_logits.items()}
     if pool == "token":
-        return mean_of(stream_losses(output, labels, *options))
-    mean_labels = mean_of({stream: labels[stream] for stream in output.stream_logits})
-    return clip_losses(output.logits, mean_labels, *options)
+        loss = mean_of(losses)
+    else:
+        loss = clip_losses(output.logits, mean_of({s: labels[s] for s in losses}), *options)
+    return {"loss": loss} | {f"loss_{stream}": value for stream, value in losses.items()}
 
 
 def weighted_mean(
@@ -90,19 +77,4 @@ def weighted_mean(
     """
     mask = jnp.ones_like(values) if mask is None else mask
     clips = mask.sum() if clips is None else clips
-    return (values * mask).sum() / (clips + TINY)
-
-
-def l2_penalty(params) -> Float[Array, ""]:
-    """Half the sum of squares of all parameters that have two axes or more in Scenic.
-
-    These are all matrices, class tokens, positions and bottleneck tokens, and the biases of
-    queries, keys and values, which have one row per head there.
-    """
-    squares = jax.tree_util.tree_map_with_path(_square, params)
-    return sum(jax.tree.leaves(squares), jnp.zeros(())) / 2
-
-
-def _square(path, leaf: Array) -> Array:
-    of_heads = jax.tree_util.keystr(path, simple=True, separator="/").endswith("qkv/bias")
-    return (leaf**2).sum() if leaf.ndim > 1 or of_heads else jnp.zeros(())
+    return (values * mask).sum() / (clips + _TINY)

@@ -39,7 +39,7 @@ def make_optimizer(
     """Gradient clipping, then AdamW or Scenic's momentum, at the rate of the `schedule` or `rate`.
 
     AdamW decays matrices only. Momentum is m = beta m + (g + decay p) and p -= rate m, without
-    dampening; then `kernel_decay` multiplies kernels by 1 - rate kernel_decay.
+    dampening.
     """
     rate = rate or schedule(config)
     parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
@@ -50,10 +50,8 @@ def make_optimizer(
         if config.weight_decay:
             parts.append(optax.add_decayed_weights(config.weight_decay))
         if config.momentum:
-            parts.append(optax.trace(config.momentum, config.nesterov))
+            parts.append(optax.trace(config.momentum))
         parts.append(optax.scale_by_learning_rate(rate))
-        if config.kernel_decay:
-            parts.append(_decay_kernels(lambda step: rate(step) * config.kernel_decay))
     if config.backbone_rate != 1:
         rates = {"head": optax.identity(), "backbone": optax.scale(config.backbone_rate)}
         parts.append(optax.partition(rates, _head_or_backbone))
@@ -64,21 +62,8 @@ def _matrices(params: dict) -> dict:
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
-def _kernels(params: dict) -> dict:
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "kernel" in jax.tree_util.keystr(path), params
-    )
-
-
 def _head_or_backbone(params: dict) -> dict:
     return {name: "head" if name in HEAD else "backbone" for name in params}
-
-
-def _decay_kernels(share: Callable[[ArrayLike], Array]) -> optax.GradientTransformation:
-    """A kernel p with the update u becomes (p + u) (1 - share)."""
-    scaled = optax.scale_by_schedule(lambda step: 1 - share(step))
-    decayed = optax.add_decayed_weights(lambda step: -share(step))
-    return optax.masked(optax.chain(scaled, decayed), _kernels)
 
 
 def ema_update(average: dict, params: dict, step: Array, decay: float) -> dict:

@@ -1,26 +1,34 @@
-"""Resolve an experiment before the first step: what data and initial weights decide."""
+"""Resolve an experiment before the first step: what data, weights and the run's folder decide."""
 
+import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 
 from mbt_lite import paths
 from mbt_lite.checkpoints import vit
-from mbt_lite.config import KEPT, WIRING, Experiment
+from mbt_lite.config import KEPT, WIRING, Experiment, TrainConfig, read_json, to_dict
 from mbt_lite.data import datasets
 from mbt_lite.data.sources import Source
 from mbt_lite.data.survey import survey
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
+from mbt_lite.paths import write_text
 from mbt_lite.train.adapt import Adapted, adapt
+
+_FREE = (  # settings that may change when a run is resumed: its weights stay the same
+    "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
+    "shards remat skip_nonfinite"
+).split()
 
 
 @dataclass(frozen=True)
-class ResolvedExperiment:
+class _ResolvedExperiment:
     """An experiment whose data is open, whose classes are counted and whose steps are known."""
 
     experiment: Experiment
@@ -70,8 +78,9 @@ def adapted(experiment: Experiment, fixed: Collection[str] = ()) -> Adapted:
     """
     experiment, sentences = _with_splits(experiment)
     data = experiment.data
-    source = datasets.open_split(data, "train")
-    facts = survey(source, experiment.clip.front_end.mels, data.audio_track)
+    facts = survey(
+        datasets.open_split(data, "train"), experiment.clip.front_end.mels, data.audio_track
+    )
     cache_dir = data.cache_dir or str(paths.cache_folder() / "clips")
     result = adapt(experiment, facts, fixed, cache_dir)
     return result._replace(sentences=sentences + result.sentences)
@@ -91,7 +100,7 @@ def _with_splits(experiment: Experiment) -> tuple[Experiment, list[str]]:
     return replace(experiment, data=data), [reason]
 
 
-def resolve(experiment: Experiment) -> ResolvedExperiment:
+def resolve(experiment: Experiment) -> _ResolvedExperiment:
     """The experiment as it runs: its data opened, its classes counted, its steps known.
 
     A model to start from brings its geometry and its front end; dropout and number type are the
@@ -118,7 +127,7 @@ def resolve(experiment: Experiment) -> ResolvedExperiment:
     model_config = replace(experiment.model, classes=len(source.labels))
     experiment = replace(experiment, model=model_config, train=train)
     validation = open_split("validation", clips=train.evaluate_clips)
-    return ResolvedExperiment(experiment, source, validation, model)
+    return _ResolvedExperiment(experiment, source, validation, model)
 
 
 def _head(head: dict, classes: int, keep: bool) -> dict:
@@ -129,3 +138,41 @@ def _head(head: dict, classes: int, keep: bool) -> dict:
         return jnp.pad(leaf, padding) if keep else jnp.zeros((*leaf.shape[:-1], classes))
 
     return jax.tree.map(widened, head)
+
+
+def write_experiment(experiment: Experiment, folder: Path) -> None:
+    """Write experiment.json; ValueError where the folder has the run of another experiment."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "experiment.json"
+    advice = "choose another --workdir or remove this folder."
+    if path.exists():
+        try:
+            earlier = read_json(path)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} This version of mbt_lite cannot resume that run; {advice}"
+            ) from None
+        changes = _differences(to_dict(_fixed(earlier)), to_dict(_fixed(experiment)))
+        if changes:
+            raise ValueError(f"{path} describes another experiment ({changes[0]}); {advice}")
+    if jax.process_index() == 0:
+        write_text(path, json.dumps(to_dict(experiment), indent=1))
+
+
+def _fixed(experiment: Experiment) -> Experiment:
+    """The experiment without the settings that may change when a run is resumed."""
+    defaults = TrainConfig()
+    train = replace(experiment.train, **{name: getattr(defaults, name) for name in _FREE})
+    data = replace(experiment.data, workers=0)
+    return replace(experiment, train=train, data=data)
+
+
+def _differences(before: dict, now: dict, prefix: str = "") -> list[str]:
+    """Sentences such as "train.batch was 32, and is 16"."""
+    sentences = []
+    for name, value in now.items():
+        if isinstance(value, dict):
+            sentences += _differences(before[name], value, f"{prefix}{name}.")
+        elif before[name] != value:
+            sentences.append(f"{prefix}{name} was {before[name]}, and is {value}")
+    return sentences

@@ -9,7 +9,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 DATA, SHARD = "data", "shard"  # the mesh's axes
 MATRIX_SIZE = 2048  # of the product that is timed
@@ -54,7 +54,7 @@ def hosts() -> dict[str, int]:
     return {"host": jax.process_index(), "hosts": jax.process_count()}
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -65,7 +65,7 @@ def batch_sharding(mesh: Mesh, parts: bool = False) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(None, axes) if parts else PartitionSpec(axes))
 
 
-def sharded(mesh: Mesh, tree):
+def sharded(mesh: Mesh | AbstractMesh, tree):
     """A sharding for every leaf: along its longest axis that divides by the number of shards."""
     shards = mesh.shape[SHARD]
 
@@ -124,10 +124,3 @@ def _seconds(product, matrix: jax.Array) -> float:
     start = time.perf_counter()
     jax.block_until_ready(product(matrix, matrix))
     return time.perf_counter() - start
-
-
-def memory_used() -> int | None:
-    """Peak bytes in use on the fullest local device; None where the devices do not report it."""
-    statistics = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [stats["peak_bytes_in_use"] for stats in statistics if "peak_bytes_in_use" in stats]
-    return max(peaks, default=None)

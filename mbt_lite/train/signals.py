@@ -1,67 +1,49 @@
-"""Handle Ctrl-C and SIGTERM after a whole step; SIGUSR1 requests a profile."""
+"""Handle Ctrl-C and SIGTERM: training ends after a whole step, other work at once."""
 
 import contextlib
 import signal
 import sys
 import threading
+from collections.abc import Callable, Iterator
 
 EXIT_INTERRUPTED = 75  # exit code of an interrupted run, which the same command resumes
 
 
 class Signals:
-    """Record stop signals while the block runs: `received` is the name of the first, or None.
+    """Record stop signals: `received` is the name of the first, or None."""
 
-    A second Ctrl-C raises KeyboardInterrupt. With `may_exit`, for a program of its own, a signal
-    exits with code 75 where there is nothing to save, in a block of `exit_allowed`. Outside the
-    main thread, which alone may handle signals, none is recorded.
-    """
+    received: str | None = None
 
-    def __init__(self, may_exit: bool = False):
-        self.received: str | None = None
-        self.profile = False
-        self._may_exit, self._exit_allowed, self._previous = may_exit, False, {}
-
-    def __enter__(self) -> "Signals":
-        if threading.current_thread() is threading.main_thread():
-            handlers = {
-                signal.SIGINT: self._on_stop,
-                signal.SIGTERM: self._on_stop,
-                signal.SIGUSR1: self._on_profile,
-            }
-            self._previous = {n: signal.signal(n, handler) for n, handler in handlers.items()}
-        return self
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    @contextlib.contextmanager
-    def exit_allowed(self):
-        """A block whose work can be repeated, such as compiling and scoring."""
-        self._exit_allowed = True
-        try:
-            if self.received:
-                self._exit()
-            yield
-        finally:
-            self._exit_allowed = False
+    def recorded(self) -> contextlib.AbstractContextManager:
+        """A block in which signals are recorded; a second Ctrl-C raises KeyboardInterrupt."""
+        return _handled(self._on_stop)
 
     def _on_stop(self, number: int, _frame) -> None:
         if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        first, self.received = not self.received, self.received or signal.Signals(number).name
-        if self._exit_allowed:
-            self._exit()
-        if first:
+        if not self.received:
             print("\nStopping after this step; its state is being saved.", file=sys.stderr)
+            self.received = signal.Signals(number).name
 
-    def _on_profile(self, _number: int, _frame) -> None:
-        self.profile = True
 
-    def _exit(self) -> None:
-        if self._may_exit:
-            print(
-                "mbt-lite: interrupted; everything is saved. The same command resumes the run.",
-                file=sys.stderr,
-            )
-            sys.exit(EXIT_INTERRUPTED)
+def exit_on_signal() -> contextlib.AbstractContextManager:
+    """A block of a program whose work can be repeated, which a signal ends with exit code 75."""
+
+    def stop(*_) -> None:
+        print("mbt-lite: interrupted; the same command resumes.", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+    return _handled(stop)
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM in the main thread, which alone may, while the block runs."""
+    main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in previous.items():
+            signal.signal(number, earlier)

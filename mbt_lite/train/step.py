@@ -90,6 +90,13 @@ def train_step(
     return _train_step(_compiled_settings(experiment), tuple(labels), mesh)
 
 
+def compiled_step(experiment: Experiment, labels: Sequence[str], mesh: Mesh, fields: dict):
+    """The `train_step`, compiled for batches of these fields, see `data.Loader.fields`."""
+    shapes = sharding.batch_shapes(mesh, fields)
+    step = train_step(experiment, labels, mesh)
+    return step.lower(abstract_state(experiment, mesh), shapes).compile()
+
+
 def predict_step(experiment: Experiment, mesh: Mesh) -> Callable[[dict, dict], dict]:
     """The compiled (parameters, batch) → what is scored, replicated in every process.
 
@@ -103,7 +110,7 @@ def _compiled_settings(experiment: Experiment) -> Experiment:
     """The experiment without settings that do not change the compiled step, such as its seed."""
     defaults = TrainConfig()
     free = ("epochs", "seed", "log_every", "save_every", "evaluate_every", "evaluate_clips")
-    free += ("test_clips", "keep_checkpoints", "best", "skip_nonfinite", "samples", "shards")
+    free += ("test_clips", "keep_checkpoints", "skip_nonfinite", "shards")
     train = replace(experiment.train, **{name: getattr(defaults, name) for name in free})
     return replace(experiment, name="", data=DataConfig(), start=StartConfig(), train=train)
 
@@ -114,8 +121,7 @@ def _train_step(experiment: Experiment, labels: tuple[str, ...], mesh: Mesh):
     def step(state: State, batch: dict) -> tuple[State, dict]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         augment_key, dropout_key = jax.random.split(key)
-        groups = experiment.train.mixup_groups
-        rows = augment(batch, augment_key, experiment.augment, experiment.clip, groups)
+        rows = augment(batch, augment_key, experiment.augment, experiment.clip)
         new, metrics = update_step(state, rows, dropout_key, experiment, labels, mesh)
         if "stop" in batch:
             metrics["stop"] = batch["stop"].max()
@@ -203,10 +209,6 @@ def _gradient(params: dict, batch: dict, key: Array, experiment, labels, mesh) -
     else:
         keys = jax.random.split(key, count)
         sums, gradient = _accumulated(gradient_of, _parts(rows, count, mesh), keys)
-    if config.l2:
-        penalty, l2_gradient = jax.value_and_grad(losses.l2_penalty)(trained)
-        sums["loss"] += config.l2 * penalty
-        gradient = jax.tree.map(lambda g, p: g + config.l2 * p, gradient, l2_gradient)
     return sums, gradient
 
 
@@ -239,7 +241,5 @@ def _losses(params: dict, batch: dict, key: Array, experiment, labels) -> dict[s
         {"params": params}, as_clip(batch, model), train=True, rngs={"dropout": key}
     )
     heads = label_heads(labels) if config.loss == "softmax" else None
-    arguments = (output, batch["labels"], config.loss, config.label_smoothing, heads)
-    streams = losses.stream_losses(*arguments)
-    loss = losses.total_loss(*arguments, pool=model.pool)
-    return {"loss": loss} | {f"loss_{stream}": value for stream, value in streams.items()}
+    options = (config.loss, config.label_smoothing, heads, model.pool)
+    return losses.batch_losses(output, batch["labels"], *options)

@@ -5,7 +5,6 @@ per seed, in a process of its own, and finished runs are not trained again.
 """
 
 import csv
-import io
 import json
 import math
 import os
@@ -25,11 +24,10 @@ from mbt_lite.checkpoints.model_card import CONDITIONS
 from mbt_lite.config import Experiment, to_dict
 from mbt_lite.inference import load
 from mbt_lite.model.flops import model_cost
-from mbt_lite.paths import write_text
+from mbt_lite.paths import replacing, write_text
 
-Grid = Mapping[str, Mapping[str, Experiment]]
-Starts = Mapping[str, Experiment]
-NO_STARTS: Starts = {}
+_Grid = Mapping[str, Mapping[str, Experiment]]
+_Starts = Mapping[str, Experiment]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class Outcome:
 
 
 def sweep(
-    grid: Grid, workdir: str | Path, *, seeds: int = 3, jobs: int = 1, starts: Starts = NO_STARTS
+    grid: _Grid, workdir: str | Path, starts: _Starts, *, seeds: int = 3, jobs: int = 1
 ) -> list[Path]:
     """Train all runs that are not finished, `jobs` at a time, each on its own cores; their folders.
 
@@ -67,8 +65,8 @@ def sweep(
     folder = Path(workdir).absolute()
     starting = [_with_cache(experiment, folder) for experiment in starts.values()]
     stages = [
-        {run_folder(folder, experiment): experiment for experiment in starting},
-        runs(grid, folder, seeds, starts),
+        {_run_folder(folder, experiment): experiment for experiment in starting},
+        runs(grid, folder, starts, seeds),
     ]
     for stage in stages:
         _train_all(stage, folder, jobs)
@@ -101,9 +99,7 @@ def _train_all(stage: Mapping[Path, Experiment], folder: Path, jobs: int) -> Non
         raise ValueError(f"these runs failed, and their log.txt says why: {names}.")
 
 
-def runs(
-    grid: Grid, folder: Path, seeds: int, starts: Starts = NO_STARTS
-) -> dict[Path, Experiment]:
+def runs(grid: _Grid, folder: Path, starts: _Starts, seeds: int) -> dict[Path, Experiment]:
     """{folder: experiment} of all runs, each variant once per seed, one seed after the other.
 
     ValueError where two different variants have one name.
@@ -114,10 +110,10 @@ def runs(
         for variant in variants:
             experiment = replace(variant, train=replace(variant.train, seed=seed))
             if variant.start.model in starts:
-                first = run_folder(folder, starts[variant.start.model])
+                first = _run_folder(folder, starts[variant.start.model])
                 experiment = replace(experiment, start=replace(variant.start, model=str(first)))
             experiment = _with_cache(experiment, folder)
-            run = run_folder(folder, experiment)
+            run = _run_folder(folder, experiment)
             if experiments.setdefault(run, experiment) != experiment:
                 raise ValueError(f"two different variants are called {experiment.name}.")
     return experiments
@@ -130,7 +126,7 @@ def _with_cache(experiment: Experiment, folder: Path) -> Experiment:
     return replace(experiment, data=replace(experiment.data, cache_dir=str(folder / "clips")))
 
 
-def run_folder(folder: Path, experiment: Experiment) -> Path:
+def _run_folder(folder: Path, experiment: Experiment) -> Path:
     return folder / experiment.name / f"seed_{experiment.train.seed}"
 
 
@@ -159,23 +155,19 @@ def _start(run: Path, experiment: Experiment, cores: set[int]) -> subprocess.Pop
     return process
 
 
-def outcomes(grid: Grid, workdir: str | Path, seeds: int, score: str) -> list[Outcome]:
+def outcomes(grid: _Grid, workdir: str | Path, seeds: int, score: str) -> list[Outcome]:
     """One `Outcome` for each variant of each group, from its finished runs."""
     folder, results = Path(workdir).absolute(), []
     for group, variants in grid.items():
         for variant, experiment in variants.items():
-            finished = _finished_runs(folder / experiment.name, seeds)
+            folders = (folder / experiment.name / f"seed_{seed}" for seed in range(seeds))
+            finished = [run for run in folders if _is_finished(run)]
             if not finished:
                 raise ValueError(f"no run of {experiment.name} has ended in {folder}.")
             values = tuple(_score(run, score) for run in finished)
             cost = model_cost(load(finished[0]).config)
             results.append(Outcome(group, variant, cost.parameters, cost.gflops, values))
     return results
-
-
-def _finished_runs(folder: Path, seeds: int) -> list[Path]:
-    folders = [folder / f"seed_{seed}" for seed in range(seeds)]
-    return [run for run in folders if _is_finished(run)]
 
 
 def _score(run: Path, name: str) -> float:
@@ -188,24 +180,16 @@ def _score(run: Path, name: str) -> float:
 
 
 def write_tables(results: Sequence[Outcome], workdir: str | Path, score: str) -> list[Path]:
-    """Write sweep.csv, sweep.md and sweep.png; their paths."""
-    folder = Path(workdir)
-    csv_path, table_path = folder / "sweep.csv", folder / "sweep.md"
-    write_text(csv_path, _csv(results, score))
-    write_text(table_path, table(results, score) + "\n")
-    image = plot.save(plot.sweep(results, score), folder / "sweep.png")
-    return [csv_path, table_path, image]
-
-
-def _csv(results: Sequence[Outcome], score: str) -> str:
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["group", "variant", "parameters", "gflops", "score", "mean", "half", "seeds"])
-    for row in results:
-        numbers = [row.parameters, f"{row.gflops:.6f}", score, f"{row.mean:.6f}", f"{row.half:.6f}"]
-        values = " ".join(f"{value:.6f}" for value in row.values)
-        writer.writerow([row.group, row.variant, *numbers, values])
-    return file.getvalue()
+    """Write sweep.csv and sweep.png; their paths."""
+    path = Path(workdir) / "sweep.csv"
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow("group variant parameters gflops score mean half seeds".split())
+        for row in results:
+            numbers = f"{row.gflops:.6f}", score, f"{row.mean:.6f}", f"{row.half:.6f}"
+            values = " ".join(f"{value:.6f}" for value in row.values)
+            writer.writerow([row.group, row.variant, row.parameters, *numbers, values])
+    return [path, plot.save(plot.sweep(results, score), path.with_suffix(".png"))]
 
 
 def table(results: Sequence[Outcome], score: str) -> str:
@@ -216,21 +200,3 @@ def table(results: Sequence[Outcome], score: str) -> str:
         cost = f"{len(row.values)} | {row.parameters:,} | {row.gflops * 1e3:,.1f}"
         lines.append(f"| {row.group} | {row.variant} | {row.mean:.3f}{interval} | {cost} |")
     return "\n".join(lines)
-
-
-def publish(grid: Grid, workdir: str | Path, seeds: int, out: Path) -> list[Path]:
-    """Write the models to give away: seed 0 of every variant, in bfloat16, and all logs; the paths.
-
-    logs.jsonl has the rows of every run with its name and seed.
-    """
-    folder, written, lines = Path(workdir).absolute(), [], []
-    names = dict.fromkeys(variant.name for group in grid.values() for variant in group.values())
-    for name in names:
-        for run in _finished_runs(folder / name, seeds):
-            rows = (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-            columns = {"run": name, "seed": int(run.name.removeprefix("seed_"))}
-            lines += [json.dumps(columns | json.loads(row)) for row in rows]
-        model = load(folder / name / "seed_0")
-        written.append(model.save(out / f"{name}.safetensors", dtype="bfloat16"))
-    write_text(out / "logs.jsonl", "\n".join(lines) + "\n")
-    return [*written, out / "logs.jsonl"]

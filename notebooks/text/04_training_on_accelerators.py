@@ -52,7 +52,6 @@ from mbt_lite.train import (
     sweep,
 )
 from mbt_lite.train.optimizer import schedule
-from mbt_lite.train.validation import Sample
 
 TRAIN = True  # False: leave the run of section 6 out, and read the log of a longer one
 DOWNLOAD = False  # True: fetch the digits of section 9, 24 MB, and write 330 MB
@@ -164,7 +163,7 @@ chances, shown = 1 / (1 + np.exp(-logits)), []
 for i in range(4):
     truth = [label for label, y in zip(world.LABELS, batch["labels"][i], strict=False) if y]
     best = [(world.LABELS[c], float(chances[i, c])) for c in np.argsort(-chances[i])[:3]]
-    shown.append(Sample(names[i], batch["rgb"][i, 4], truth, best))
+    shown.append(plot.Sample(names[i], batch["rgb"][i, 4], truth, best))
 plot.samples(shown)
 
 # %% [markdown]

@@ -47,7 +47,6 @@ from mbt_lite.data import (
     tables,
     world,
 )
-from mbt_lite.train.validation import Sample
 
 MY_FOLDER = None  # "/content/drive/MyDrive/videos": a folder for each class, named like it
 START = "world-tiny"  # the model to start from; for real videos "as500k-rgb-spec", 1.4 GB, see 07
@@ -344,7 +343,7 @@ worst = []
 for i in np.argsort(cost)[::-1][:4]:
     view = features.read_views(test[i].path, run.classifier.clip_config)[0]
     worst.append(
-        Sample(test[i].id, view.rgb[len(view.rgb) // 2], test[i].labels, answers[i].top(3))
+        plot.Sample(test[i].id, view.rgb[len(view.rgb) // 2], test[i].labels, answers[i].top(3))
     )
 print(plot.samples_alt(worst))
 plot.samples(worst)

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
@@ -33,10 +32,8 @@ PYTHON = PLACE / "env" / "bin" / "python"
 LINES = (HERE / "runtime.txt").read_text("utf-8").splitlines()
 BROUGHT = dict(line.split("==") for line in LINES if "==" in line)
 REPLACED = {"tensorflow-metadata"}  # pyproject.toml says why
-SHOWN = ("numpy", "jax", "jaxlib", "flax")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 PROCESSES = 2  # notebooks, or tests, that run side by side
-SPEAKING = threading.Lock()
 TOOLS = ["pytest-timeout", "pytest-xdist"]  # that tests need and Colab lacks
 
 
@@ -53,7 +50,7 @@ def main() -> int:
         return 0
     start = time.perf_counter()
     make_environment()
-    print(f"set up in {time.perf_counter() - start:.0f} s: {shown()}", flush=True)
+    print(f"set up in {time.perf_counter() - start:.0f} s", flush=True)
     texts = [text for text in build.TEXTS if text.name.startswith(options.only)]
     failed = [text.stem for text in texts[:1] if not runs(text)]  # it completes the environment
     with ThreadPoolExecutor(PROCESSES) as threads:
@@ -74,12 +71,12 @@ def make_environment() -> None:
     if not python and not uv:
         sys.exit("Colab has Python 3.13. Here is neither that nor uv, which could fetch it.")
     if uv:
-        made = [uv, "venv", "-q", "--python", python or "3.13", PYTHON.parents[1]]
+        create = [uv, "venv", "-q", "--python", python or "3.13", PYTHON.parents[1]]
         install = [uv, "pip", *packages, "--python", PYTHON]
     else:
-        made = [python, "-m", "venv", PYTHON.parents[1]]
+        create = [python, "-m", "venv", PYTHON.parents[1]]
         install = [PYTHON, "-m", "pip", *packages]
-    for command in (made, install):
+    for command in (create, install):
         if subprocess.run(command).returncode:
             sys.exit("The environment could not be made. Is there a network?")
     kernel = JUPYTER / "kernels" / "colab" / "kernel.json"
@@ -92,8 +89,13 @@ def make_environment() -> None:
 def python_313() -> str | None:
     """A Python 3.13 of this machine: the one on the PATH, or one that pyenv keeps."""
     kept = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob("versions/3.13.*")
-    found = [shutil.which("python3.13"), *(str(one / "bin" / "python") for one in sorted(kept))]
-    works = (one for one in found if one and not subprocess.run([one, "-V"], **QUIET).returncode)
+    candidates = [
+        shutil.which("python3.13"),
+        *(str(one / "bin" / "python") for one in sorted(kept)),
+    ]
+    works = (
+        one for one in candidates if one and not subprocess.run([one, "-V"], **QUIET).returncode
+    )
     return next(works, None)
 
 
@@ -115,21 +117,17 @@ def environment() -> dict[str, str]:
 def runs(text: Path) -> bool:
     """Whether a notebook runs to its end, and leaves on disk all versions that were there."""
     place = {"metadata": {"path": str(CONTENT)}}
-    notebook = build.made(text, seconds=0)
+    notebook = build.assemble(text, seconds=0)
     client = NotebookClient(notebook, resources=place, timeout=600, kernel_name="colab")
-    before, start, error = shown(), time.perf_counter(), ""
+    start, error = time.perf_counter(), ""
     try:
         client.execute(env=environment())
     except (CellControlSignal, DeadKernelError) as failure:
         error = str(failure)
     moved = changed()
-    with SPEAKING:
-        print(f"{text.stem:36} {time.perf_counter() - start:4.0f} s")
-        print(f"    before {before}\n    after  {shown()}", flush=True)
-        if moved:
-            print(f"    what Colab brings has changed: {', '.join(moved)}", flush=True)
-        if error:
-            print(error, flush=True)
+    lines = [f"{text.stem:36} {time.perf_counter() - start:4.0f} s", error]
+    lines += [f"    what Colab brings has changed: {', '.join(moved)}"] if moved else []
+    print("\n".join(filter(None, lines)), flush=True)
     return not (error or moved)
 
 
@@ -151,19 +149,14 @@ def versions() -> dict[str, str]:
     return {one.name.lower(): one.version for one in metadata.distributions(path=[str(site)])}
 
 
-def shown() -> str:
-    found = versions()
-    return ", ".join(f"{name} {found.get(name)}" for name in SHOWN)
-
-
 def changed() -> list[str]:
     """Packages of runtime.txt that have another version now."""
-    found = {name.replace("_", "-"): version for name, version in versions().items()}
+    installed = {name.replace("_", "-"): version for name, version in versions().items()}
     brought = {name.lower().replace("_", "-"): version for name, version in BROUGHT.items()}
     return [
-        f"{name} from {version} to {found.get(name)}"
+        f"{name} from {version} to {installed.get(name)}"
         for name, version in brought.items()
-        if name not in REPLACED and found.get(name) != version
+        if name not in REPLACED and installed.get(name) != version
     ]
 
 

@@ -1,7 +1,5 @@
 """The TFDS dataset `av_digits`: the same digit written and spoken, both in noise."""
 
-import io
-import wave
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -43,7 +41,7 @@ class AvDigitsConfig(tfds.core.BuilderConfig):
 
 
 class AvDigits(Builder):
-    """Pairs of a PNG image (28 x 28) and a WAV recording (1 s, 8 kHz) of the same digit.
+    """Pairs of an image (28 x 28) and a recording (1 s, 8 kHz) of the same digit.
 
     The images are from MNIST, the recordings from the Free Spoken Digit Dataset. The test split has
     the official test recordings 0-4 of each speaker and digit with MNIST's test images; the
@@ -73,8 +71,8 @@ class AvDigits(Builder):
         return self._described(
             {
                 "id": tfds.features.Text(),
-                "image": tfds.features.Tensor(shape=(), dtype=np.object_),  # a PNG file
-                "audio": tfds.features.Tensor(shape=(), dtype=np.object_),  # a WAV file
+                "image": tfds.features.Tensor(shape=(28, 28), dtype=np.uint8),
+                "audio": tfds.features.Tensor(shape=(digits.RATE,), dtype=np.int16),
                 "label": tfds.features.ClassLabel(names=digits.LABELS),
             },
             homepage="https://github.com/Jakobovski/free-spoken-digit-dataset",
@@ -106,8 +104,7 @@ class AvDigits(Builder):
             image = digits.noisy_image(images[number], config.pixel_noise, noise)
             audio = digits.noisy_audio(recording.wave, config.snr, noise)
             name = f"{recording.name}-{_origin(split)}{number:05}"
-            files = {"image": _png(image), "audio": _wav(audio)}
-            yield name, {"id": name, **files, "label": recording.digit}
+            yield name, {"id": name, "image": image, "audio": audio, "label": recording.digit}
 
 
 def _download(dl_manager) -> dict:
@@ -142,44 +139,16 @@ def _images_of(split: str, count: int) -> np.ndarray:
     return {"test": numbers, "validation": numbers[5::6], "train": numbers[numbers % 6 != 5]}[split]
 
 
-def _png(image: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).save(file, "PNG")
-    return file.getvalue()
-
-
-def _wav(samples: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    with wave.open(file, "wb") as out:
-        out.setnchannels(1)
-        out.setsampwidth(2)
-        out.setframerate(digits.RATE)
-        out.writeframes(samples.astype("<i2").tobytes())
-    return file.getvalue()
-
-
-def image(stored: Mapping) -> np.ndarray:
-    """uint8 [28, 28] of a stored example."""
-    return np.asarray(Image.open(io.BytesIO(stored["image"])))
-
-
-def audio(stored: Mapping) -> np.ndarray:
-    """float32 [8000] in [-1, 1], 8 kHz, of a stored example."""
-    with wave.open(io.BytesIO(stored["audio"])) as file:
-        samples = np.frombuffer(file.readframes(file.getnframes()), "<i2")
-    return samples.astype(np.float32) / 32768
-
-
 def sample(stored: Mapping, clip: ClipConfig) -> dict:
     """A training example: id, rgb uint8 [T, H, W, 3], spec float32 [N, M], labels [10].
 
     All frames are the same; the second of audio is resampled to the front end's rate (nothing is
     added above 4 kHz) and repeated to the clip's duration.
     """
-    rgb_image = Image.fromarray(image(stored)).convert("RGB")
-    frame = np.asarray(rgb_image.resize((clip.size, clip.size), Image.Resampling.BILINEAR))
-    front = clip.front_end
-    second = _resampled(audio(stored), round(digits.SECONDS * front.rate))
+    image = Image.fromarray(np.asarray(stored["image"])).convert("RGB")
+    frame = np.asarray(image.resize((clip.size, clip.size), Image.Resampling.BILINEAR))
+    front, audio = clip.front_end, stored["audio"].astype(np.float32) / 32768
+    second = _resampled(audio, round(digits.SECONDS * front.rate))
     samples = np.resize(second, clip.spec_frames * front.hop_samples)
     return {
         "id": stored["id"].decode(),

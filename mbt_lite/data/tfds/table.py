@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,10 +41,6 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}
-
-    def __init__(self, *, config: TableConfig, **options):
-        """As any TFDS builder; ValueError if the table cannot be read, see `tables.read`."""
-        super().__init__(config=config, **options)
 
     @cached_property
     def rows(self) -> tables.AnnotationTable:
@@ -89,25 +85,19 @@ class TableDataset(Builder, skip_registration=True):  # by name TFDS finds what 
     def _generate_examples(self, rows: Sequence[tables.Annotation]) -> Iterator[tuple]:
         for row in rows:
             try:
-                clip = self._clip(row)
+                if row.path is None:
+                    raise ValueError(MISSING)
+                clip = extract.example(row, self._settings)
             except (ValueError, OSError) as error:
                 self.left_out[row.id] = str(error)
             else:
-                yield row.id, _stored(clip)
+                stored = {name: getattr(clip, name) for name in STORED}
+                yield row.id, stored | {"labels": list(clip.labels)}
         if all(row.id in self.left_out for row in rows):
             raise ValueError(
                 f"none of the {len(rows)} clips of split {rows[0].split or UNSPLIT} can be used, "
                 f"the first because: {self.left_out[rows[0].id]}"
             )
-
-    def _clip(self, row: tables.Annotation) -> Example:
-        if row.path is None:
-            raise ValueError(MISSING)
-        return extract.example(row, self._settings)[0]
-
-
-def _stored(clip: Example) -> dict:
-    return {name: getattr(clip, name) for name in STORED} | {"labels": list(clip.labels)}
 
 
 class Clips:
@@ -119,8 +109,6 @@ class Clips:
     def __init__(self, folder: str | Path, split: str):
         builder = tfds.builder_from_directory(str(folder))
         info = builder.info
-        if split not in info.splits:
-            raise ValueError(f"{folder} has no split {split}; it has {', '.join(info.splits)}.")
         self.front_end = dict(info.metadata)["front_end"]  # without mean and deviation
         self.labels = tuple(info.features["labels"].feature.names)
         self.stored = builder.as_data_source(split)
@@ -131,11 +119,7 @@ class Clips:
     def __getitem__(self, index: int) -> Example:
         if not -len(self) <= index < len(self):
             raise IndexError(f"clip {index} of {len(self)}")
-        return example(self.stored[index % len(self)], self.labels)
-
-
-def example(stored: Mapping, names: Sequence[str]) -> Example:
-    """The clip of a stored example; `names` are those of the classes."""
-    labels = tuple(int(number) for number in stored["labels"])
-    values = {name: stored[name] for name in STORED} | {"id": stored["id"].decode()}
-    return Example(**values, labels=labels, names=tuple(names[number] for number in labels))
+        stored = self.stored[index % len(self)]
+        labels = tuple(int(number) for number in stored["labels"])
+        values = {name: stored[name] for name in STORED} | {"id": stored["id"].decode()}
+        return Example(**values, labels=labels, names=tuple(self.labels[n] for n in labels))
