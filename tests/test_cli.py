@@ -258,7 +258,6 @@ def test_a_full_disk_is_a_sentence_with_the_path_and_nothing_half_written_stays(
     commands = {
         "map.mp4": ["attention", clip],
         "bell.png": ["doctor", clip],
-        "cost.png": ["cost"],
         "w": ["world", "-n", "1"],
         "w.npz": ["convert", "world-tiny"],
     }
@@ -341,17 +340,13 @@ def test_every_command_explains_itself_with_an_example(capsys):
         assert command.example.split(" --")[0] in " ".join(capsys.readouterr().out.split())
 
 
-def test_the_cost_of_a_model_is_printed_beside_other_ways_to_fuse(capsys, tmp_path):
-    figure = tmp_path / "cost.png"
-    assert cli.main(["cost", "--out", str(figure)]) == 0
-    _, *rows, path = capsys.readouterr().out.splitlines()
+def test_the_cost_of_a_model_is_printed_beside_other_ways_to_fuse(capsys):
+    assert cli.main(["cost"]) == 0
+    _, *rows = capsys.readouterr().out.splitlines()
     costs = {row[:24].strip(): row[24:].split() for row in rows}
     assert costs["as it is"][0] == "175,009,295"
     gigaflops = {name: float(cost[2].replace(",", "")) for name, cost in costs.items()}
     assert gigaflops["joint, an encoder each"] > 1.3 * gigaflops["bottleneck"]
-    assert path.strip() == str(figure) and figure.stat().st_size > 10_000
-    assert cli.main(["cost", "--model", "as-mini-rgb", "--out", str(figure)]) == 1
-    assert "nothing to fuse" in capsys.readouterr().err
 
 
 def test_weights_are_converted_there_and_back_unchanged(capsys, tmp_path):

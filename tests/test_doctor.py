@@ -268,10 +268,9 @@ def test_the_figure_shows_the_crop_the_window_and_the_findings(tmp_path):
     for window in timeline.patches[-2:]:
         assert (window.get_x(), window.get_width()) == pytest.approx((3, 2), abs=0.05)
     assert "very faint" in figure.get_suptitle()
-    alt = plot.doctor_alt(report)
-    assert "looks at 3.0 to 5.0 s" in alt and "75% of the video" in alt and "faint" in alt
 
 
+@pytest.mark.filterwarnings("ignore:no font on this machine")
 def test_the_figure_accepts_any_name_and_audio_alone(tmp_path):
     path = wav(tmp_path / "鐘 $x$.wav", noise()[None])
     saved = plot.save(plot.doctor(doctor.examine(path)), tmp_path / "out.png")

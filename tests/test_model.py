@@ -84,25 +84,12 @@ def test_the_order_of_the_streams_does_not_matter():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_training_and_evaluation_give_the_same_kind_of_output():
-    for pool in ("token", "mean", "max", "sum"):
-        config = replace(TINY, pool=pool)
-        a, b = (run(config, params_of(config), clip_for(config), t) for t in (False, True))
-        assert jax.tree.structure(a) == jax.tree.structure(b)
-        assert a.logits.shape == (2, 5) and a.features.shape == (2, 16)
-        assert sorted(a.stream_logits) == ["rgb", "spec"]
-        jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), a, b)
-
-
 @pytest.mark.parametrize(
     "fields",
     [
         {},
         {"fusion_layer": 0},
         {"fusion": "joint", "pool": "mean"},
-        {"fusion": "joint", "shared_encoder": True},
-        {"fusion": "late"},
         {"bottlenecks_at_test": False},
         {"streams": ("rgb",)},
     ],
@@ -117,14 +104,6 @@ def test_going_on_from_the_prefix_equals_the_whole_pass(fields):
     mixed = apply(prefix._replace(rgb=apply(other, prefix=True).rgb))
     expected = apply(clip._replace(rgb=other.rgb))
     np.testing.assert_allclose(mixed.logits, expected.logits, atol=1e-6)
-
-
-def test_by_class_token_the_logits_are_the_mean_over_the_streams():
-    config = replace(TINY, representation=7)
-    output = run(config, params_of(config), clip_for(config))
-    mean = sum(output.stream_logits.values()) / 2
-    np.testing.assert_allclose(output.logits, mean, atol=1e-6)
-    assert output.features.shape == (2, 7)
 
 
 def test_the_clip_is_not_modified():
@@ -166,7 +145,6 @@ def test_attention_written_out_and_fused_equal_flax(monkeypatch):
         ("NVIDIA A100-SXM4-40GB", "8.0", "float16", 128, "cudnn"),
         ("NVIDIA A100-SXM4-40GB", "8.0", "float32", 64, None),
         ("Tesla T4", "7.5", "bfloat16", 64, None),
-        ("NVIDIA T4", "7.5", "bfloat16", 64, None),
         ("NVIDIA H200", "9.0", "bfloat16", 136, None),
         ("NVIDIA H200", "9.0", "bfloat16", 20, None),
         ("TPU v5 lite", None, "bfloat16", 64, None),
@@ -313,15 +291,9 @@ def test_initial_features_have_unit_scale_and_the_head_is_zero():
 LIGHT = {"rgb_shape": (8, 224, 224), "rgb_patch": (1, 16, 16)}
 COUNTS = {  # REFERENCE: parameters of Scenic's model at full size
     "B=4": ({}, 175_009_295),
-    "B=1": ({"bottlenecks": 2}, 175_006_991),
-    "B=1024": ({"bottlenecks": 1025}, 175_792_655),
-    "mean": ({"pool": "mean", "bottlenecks": 4}, 175_005_455),
     "cross": ({"fusion": "joint"}, 175_005_455),
-    "shared": ({"shared_encoder": True}, 89_954_831),
     "vanilla": ({"fusion": "joint", "shared_encoder": True}, 89_950_991),
-    "video": ({"streams": ("rgb",)}, 89_051_663),
     "audio": ({"streams": ("spec",)}, 86_360_591),
-    "309 classes": ({"classes": 309}, 174_841_653),
     "8 frames": (LIGHT, 173_215_247),
 }
 

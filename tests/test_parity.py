@@ -3,6 +3,7 @@
 import ast
 import itertools
 import json
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from unittest.mock import Mock
@@ -12,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import TINY
 
 from mbt_lite.checkpoints.io import flatten, from_scenic
-from mbt_lite.checkpoints.scenic import STREAMS, scenic_names, scenic_shape
+from mbt_lite.checkpoints.scenic import POOLS, STREAMS, from_ours
 from mbt_lite.config import sampled_frames
-from mbt_lite.model.mbt import MBT, Clip, StochasticDepth
+from mbt_lite.model.mbt import MBT, Clip, StochasticDepth, init_params
 
 GOLDEN = Path(__file__).parent / "golden"
 FORWARD = sorted(p.stem for p in GOLDEN.glob("fwd_*.npz") if p.stem != "fwd_mbtb_light")
@@ -124,12 +126,7 @@ def in_scenic_names(tree, config):
     """{Scenic's name: array in Scenic's shape} of our parameters, or of their gradients."""
     named = {}
     for name, x in flatten(tree):
-        parts, shape = scenic_names(name, config), scenic_shape(name, x.shape, config)
-        if len(parts) == 3:
-            split = np.moveaxis(np.reshape(x, (*shape[:-2], 3, *shape[-2:])), -3, 0)
-        else:
-            split = [np.reshape(x, shape)]
-        named |= dict(zip(parts, split, strict=True))
+        named |= from_ours(name, np.asarray(x), config)
     return named
 
 
@@ -246,7 +243,7 @@ def np_embed(p, model, modality, x):
     return x + p[f"Transformer/posembed_input{suffix}/pos_embedding"]
 
 
-def np_mbt(p, model, inputs, train=False):
+def np_mbt(p, model, inputs):
     """(logits, {modality: logits}) by REFERENCE semantics; a missing modality is left out."""
     p = {k: np.float64(x) for k, x in p.items()}
     order = [m for m in model["modality_fusion"] if m in inputs]
@@ -260,7 +257,7 @@ def np_mbt(p, model, inputs, train=False):
 
     for layer in range(model["num_layers"]):
         alone = layer < model["fusion_layer"] or len(model["modality_fusion"]) == 1
-        off = model["use_bottleneck"] and not (train or model["test_with_bottlenecks"])
+        off = model["use_bottleneck"] and not model["test_with_bottlenecks"]
         if alone or off:
             x = {m: block(layer, m, x[m]) for m in order}
         elif model["use_bottleneck"]:
@@ -297,110 +294,56 @@ def test_the_restatement_in_numpy_is_scenics_model(name, agree):
     agree("logits", np_mbt(tree, meta["config"], inputs)[0], want["logits_f64"], 1e-12)
 
 
-SMALL = {
-    "hidden_size": 16,
-    "num_layers": 3,
-    "num_heads": 2,
-    "mlp_dim": 24,
-    "num_classes": 5,
-    "modality_fusion": ("spectrogram", "rgb"),
-    "fusion_layer": 1,
-    "use_bottleneck": True,
-    "n_bottlenecks": 3,
-    "test_with_bottlenecks": True,
-    "share_encoder": False,
-    "classifier": "token",
-    "representation_size": None,
-    "temporal_encoding_method": "3d_conv",
-    "n_sampled_frames": 2,
-}
-CROSS = {"use_bottleneck": False}
-VARIANTS = {  # name: (changes to SMALL, frames, height, width)
-    "cross": (CROSS, 4, 16, 24),
-    "cross_picture_first": (CROSS | {"modality_fusion": ("rgb", "spectrogram")}, 4, 16, 24),
-    "cross_max": (CROSS | {"classifier": "gmp"}, 4, 16, 24),
-    "vanilla_from_the_start": (CROSS | {"share_encoder": True, "fusion_layer": 0}, 4, 16, 24),
-    "vanilla_sum": (CROSS | {"share_encoder": True, "classifier": "gsp"}, 4, 16, 24),
-    "shared_bottleneck": ({"share_encoder": True}, 4, 16, 24),
-    "early_bottleneck": ({"fusion_layer": 0}, 4, 16, 24),
-    "one_bottleneck": ({"n_bottlenecks": 0}, 4, 16, 24),
-    "max": ({"classifier": "gmp"}, 4, 16, 24),
-    "sum": ({"classifier": "gsp"}, 4, 16, 24),
-    "mean_of_representation": ({"classifier": "gap", "representation_size": 6}, 4, 16, 24),
-    "fusing_in_training_only": ({"test_with_bottlenecks": False}, 4, 16, 24),
-    "sampled_8_to_3": ({"temporal_encoding_method": "temporal_sampling"}, 8, 16, 24),
-    "sampled_9_to_2": ({"temporal_encoding_method": "temporal_sampling"}, 9, 16, 24),
-    "not_tiling": ({}, 5, 23, 29),
-    "sound_alone_shared": ({"modality_fusion": ("spectrogram",), "share_encoder": True}, 4, 16, 24),
+VARIANTS = {  # name: changes to TINY
+    "cross": {"fusion": "joint"},
+    "cross_max": {"fusion": "joint", "pool": "max"},
+    "vanilla_sum": {"fusion": "joint", "shared_encoder": True, "fusion_layer": 0, "pool": "sum"},
+    "shared_bottleneck": {"shared_encoder": True},
+    "one_early_bottleneck": {"fusion_layer": 0, "bottlenecks": 1},
+    "mean_of_representation": {"pool": "mean", "representation": 6},
+    "not_tiling": {"rgb_shape": (5, 23, 29), "spec_shape": (35, 16)},
 }
 
 
 def variant(name):
-    """(Scenic's tree with random arrays, its config, its inputs)."""
-    changes, frames, height, width = VARIANTS[name]
-    model = SMALL | changes
-    rng = np.random.default_rng(len(name))
-    inputs = {
-        "rgb": rng.normal(size=(2, frames, height, width, 3)).astype(np.float32),
-        "spectrogram": rng.normal(size=(2, 19, 16, 3)).astype(np.float32),
+    """(our config, random parameters, a clip; Scenic's tree, its config, its inputs)."""
+    config, rng = replace(TINY, **VARIANTS[name]), np.random.default_rng(len(name))
+    shapes = jax.eval_shape(partial(init_params, config), jax.random.key(0))
+    leaves, tree = jax.tree.flatten(shapes)
+    params = tree.unflatten([0.15 * rng.normal(size=x.shape).astype("f4") for x in leaves])
+    clip = Clip(
+        **{s: rng.normal(size=(2, *config.shape(s), 3)).astype("f4") for s in config.streams}
+    )
+    modalities = {ours: theirs for theirs, ours in STREAMS.items()}
+    model = {
+        "modality_fusion": [modalities[s] for s in config.streams],
+        "num_layers": config.depth,
+        "fusion_layer": config.fusion_layer,
+        "use_bottleneck": config.fusion == "bottleneck",
+        "test_with_bottlenecks": config.bottlenecks_at_test,
+        "share_encoder": config.shared_encoder,
+        "classifier": next(theirs for theirs, ours in POOLS.items() if ours == config.pool),
+        "representation_size": config.representation,
     }
-    inputs = {m: inputs[m] for m in model["modality_fusion"]}
-    d, h, e, token = 16, 2, 8, model["classifier"] == "token"
-    sampled = model["temporal_encoding_method"] == "temporal_sampling"
-    tokens = {"rgb": (frames // 2) * (height // 8) * (width // 8), "spectrogram": 2 * 2}
-    tokens["rgb"] = {8: 3, 9: 2}[frames] * 6 if sampled else tokens["rgb"]
-    kernels = {"rgb": (8, 8, 3, d) if sampled else (2, 8, 8, 3, d), "spectrogram": (8, 8, 3, d)}
-    features = model["representation_size"] or d
-    shapes = {"output_projection/kernel": (features, 5), "output_projection/bias": (5,)}
-    shapes |= {f"Transformer/encoder_norm/{k}": (d,) for k in ("scale", "bias")}
-    if model["representation_size"]:
-        shapes |= {"pre_logits/kernel": (d, 6), "pre_logits/bias": (6,)}
-    if model["use_bottleneck"]:
-        shapes["bottleneck"] = (1, model["n_bottlenecks"] + token, d)
-    for m in inputs:
-        suffix = "" if m == "rgb" else f"_{m}"
-        shapes |= {f"embedding{suffix}/kernel": kernels[m], f"embedding{suffix}/bias": (d,)}
-        shapes[f"Transformer/posembed_input{suffix}/pos_embedding"] = (1, tokens[m] + token, d)
-        if token:
-            shapes["cls" if m == "rgb" or len(inputs) == 1 else f"cls{m}"] = (1, 1, d)
-        for layer in range(3):
-            block = f"Transformer/encoderblock_{layer}{'' if model['share_encoder'] else suffix}"
-            attention = f"{block}/MultiHeadDotProductAttention_0"
-            for part in ("query", "key", "value"):
-                shapes |= {
-                    f"{attention}/{part}/kernel": (d, h, e),
-                    f"{attention}/{part}/bias": (h, e),
-                }
-            shapes |= {f"{attention}/out/kernel": (h, e, d), f"{attention}/out/bias": (d,)}
-            shapes |= {
-                f"{block}/LayerNorm_{i}/{k}": (d,) for i in (0, 1) for k in ("scale", "bias")
-            }
-            for i, (n, k) in enumerate([(d, 24), (24, d)]):
-                dense = f"{block}/MlpBlock_0/Dense_{i}"
-                shapes |= {f"{dense}/kernel": (n, k), f"{dense}/bias": (k,)}
-    tree = {k: rng.normal(k.endswith("/scale"), 0.15, size=s) for k, s in shapes.items()}
-    return {k: x.astype(np.float32) for k, x in tree.items()}, model, inputs
+    inputs = {modalities[s]: getattr(clip, s) for s in config.streams}
+    return config, params, clip, in_scenic_names(params, config), model, inputs
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.full
 def test_variants_without_a_file_follow_the_restatement(name, agree):
-    tree, model, inputs = variant(name)
-    evaluated, trained, _ = run(*ours(tree, model, inputs))
-    for what, output in {"eval": evaluated, "train": trained}.items():
-        logits, each = np_mbt(tree, model, inputs, train=what == "train")
-        agree(what, output.logits, logits, 1e-5)
-        for modality, stream_logits in each.items():
-            np.testing.assert_allclose(
-                output.stream_logits[STREAMS[modality]], stream_logits, rtol=0, atol=1e-5
-            )
+    config, params, clip, tree, model, inputs = variant(name)
+    output = run(config, params, clip)[0]
+    logits, each = np_mbt(tree, model, inputs)
+    agree("logits", output.logits, logits, 1e-5)
+    for modality, stream_logits in each.items():
+        agree(modality, output.stream_logits[STREAMS[modality]], stream_logits, 1e-5)
 
 
 @pytest.mark.parametrize("missing", ["rgb", "spectrogram"])
-@pytest.mark.parametrize("name", ["cross", "early_bottleneck", "shared_bottleneck", "sum"])
+@pytest.mark.parametrize("name", ["cross", "shared_bottleneck"])
 def test_a_missing_stream_leaves_the_other_with_the_bottlenecks(name, missing, agree):
-    tree, model, inputs = variant(name)
-    config, params, clip = ours(tree, model, inputs)
+    config, params, clip, tree, model, inputs = variant(name)
     clip = clip._replace(**{STREAMS[missing]: None})
     output = jit(MBT(config).apply)({"params": params}, clip)
     del inputs[missing]

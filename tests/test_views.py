@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from course.scrubber import scrubber
 
 from mbt_lite import explain, features, plot
 from mbt_lite.explain import html
@@ -45,12 +46,9 @@ def is_self_contained(document: str) -> bool:
 def test_the_flow_of_a_clip_is_a_panel_whose_colors_are_attention_or_cause(classifier, views):
     panel = html.flow(classifier, views[0], "ring sings")
     shown, colors = (choice.options for choice in panel.choices)
-    assert colors == ("by attention", "by cause") and shown[1:] == (
-        "layer 1",
-        "layer 2",
-        "layer 3",
-    )
-    assert len({panel.png(), panel.png(color=1), panel.png(layer=2)}) == 3
+    assert colors == ("by attention", "by cause")
+    assert shown[1:] == ("layer 1", "layer 2", "layer 3")
+    assert panel.png() != panel.png(color=1)
     assert "changes the logit of ring sings" in panel.alt()
     page = panel.page()
     assert is_self_contained(page) and "ring sings" in page
@@ -64,14 +62,10 @@ def test_without_a_label_the_likeliest_is_explained(classifier, views):
 def test_interventions_of_a_kind_are_shown_for_the_chosen_label(interventions):
     names = {choice.name: choice.options for choice in interventions.choices}
     assert names["label"] == ("ring sings", "bell heard")
-    assert len(names["kind"]) == 4  # no means were given
-    cut, swapped = interventions.alt(kind=0), interventions.alt(kind=3)
-    assert "audio→video cut after every layer" in cut and "from the other clip" in swapped
+    assert names["kind"] == ("knockout", "zero", "freeze", "patch")
+    cut, patched = interventions.alt(kind=0), interventions.alt(kind=3)
+    assert "audio→video cut after every layer" in cut and "from the other clip" in patched
     assert interventions.alt(label=1, kind=0) != cut
-    assert interventions.png(kind=0) != interventions.png(kind=3)
-
-
-def test_the_page_of_interventions_holds_all_its_states(interventions):
     page = interventions.page()
     assert is_self_contained(page)
     for operation in ("video cut after layer 1", "bottleneck token 3 set to zero after layer 2"):
@@ -80,9 +74,8 @@ def test_the_page_of_interventions_holds_all_its_states(interventions):
 
 def test_counterfactuals_are_three_questions_about_two_clips(counterfactual):
     words = [counterfactual.alt(question=i) for i in range(3)]
-    assert "video of ring with audio of circle" in words[0]
-    assert "audio muted" in words[1] and "late" in words[2]
-    assert len({counterfactual.png(question=i) for i in range(3)}) == 3
+    assert "video of ring, audio of circle" in words[0]
+    assert "audio muted" in words[1] and "audio 0.50 s late" in words[2]
     assert is_self_contained(counterfactual.page())
 
 
@@ -95,33 +88,25 @@ def test_the_audio_decides_the_bell_and_both_modalities_decide_the_singer(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("group", "count"), [("fusion layer", 5), ("bottlenecks", 4)])
-def test_a_scrubber_asks_the_models_of_the_grid_one_by_one(group, count):
-    panel = html.scrubber(RING, group)
+def test_a_scrubber_asks_the_models_of_the_grid_one_by_one():
+    panel = scrubber(RING, "bottlenecks")
     (choice,) = panel.choices
-    assert len(choice.options) == count and choice.slider
-    words = [panel.alt(setting=i) for i in range(count)]
-    assert len(set(words)) == count and all("ring sings" in text for text in words)
-    assert panel.png(setting=0) != panel.png(setting=count - 1)
+    assert choice.options == ("1", "4", "16", "64") and choice.slider
+    words = [panel.alt(setting=i) for i in range(4)]
+    assert len(set(words)) == 4 and all("ring sings" in text for text in words)
     assert is_self_contained(panel.page())
 
 
-def test_another_group_has_no_scrubber():
-    with pytest.raises(ValueError, match="the scrubbers are fusion layer, bottlenecks"):
-        html.scrubber(RING, "mixup")
-
-
-def test_each_method_has_a_row_of_maps_with_its_caption(classifier, views):
+def test_each_method_has_a_row_of_maps(classifier, views):
     rng = np.random.default_rng(0)
     maps = [
         explain.Saliency(name, label, rng.normal(size=(4, 4, 4)), rng.normal(size=(8, 8)))
         for name, label in (("attention", None), ("occlusion", "ring sings"))
     ]
     box = np.tile([0.25, 0.5, 0.5, 0.75], (8, 1))
-    captions = {"attention": "seldom right"}
-    figure = plot.saliencies(views[0], maps, classifier.clip_config, captions, box)
+    figure = plot.saliencies(views[0], maps, classifier.clip_config, box)
     first, second = figure.subfigs
-    assert first.get_suptitle() == "attention: seldom right"
+    assert first.get_suptitle() == "attention"
     assert second.get_suptitle() == "occlusion for “ring sings”"
     frames, audio = first.axes[:4], first.axes[4]
     first, second = views[0].times[::2], views[0].times[1::2]

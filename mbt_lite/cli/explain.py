@@ -128,7 +128,7 @@ class Swap(_Explanation):
     out: Out
 
     def run(self) -> int:
-        from mbt_lite import explain, plot
+        from mbt_lite import explain
         from mbt_lite.explain import html
         from mbt_lite.explain.maps import label_index
         from mbt_lite.progress import bar
@@ -140,16 +140,13 @@ class Swap(_Explanation):
         with bar("swap") as progress:
             progress(0, desc="compiling, the first clip")
             label = self.label or explain.best_label(classifier, view)
-            label_index(classifier, label)  # refuses an unknown one
+            label_index(classifier.labels, label)  # refuses an unknown one
             progress(0, desc="each video with each audio")
             swap = explain.swap_audio(classifier, view, other, names)
-        if kind == ".html":
-            labels = None if self.label is None else [self.label]
-            output = html.counterfactual(classifier, view, other, names, labels).page()
-        else:
-            output = plot.swap(swap, label).figure
-        code = _write(classifier, self.out, output)
-        print(plot.swap_alt(swap, label))
+            labels = [label] if self.label or kind == ".png" else None
+            panel = html.counterfactual(classifier, view, other, names, labels)
+        code = _write(classifier, self.out, panel.page() if kind == ".html" else panel.figure())
+        print(swap.summary(label))
         return code
 
 

@@ -115,7 +115,7 @@ class Engine:
         self.classifier.predict(empty, progress=progress)
         if self.is_small:
             self.classifier.attention(empty)
-            explain.rollout(self.classifier, empty)
+            explain.saliency(self.classifier, empty, "rollout")
             explain.flow(self.classifier, empty)
             batch = explain.maps.batched(self.classifier, empty)
             interventions.operated(self.classifier, batch, [interventions.untouched(config)])

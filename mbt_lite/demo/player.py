@@ -18,7 +18,7 @@ from mbt_lite.demo.engine import NAMES, AnsweredClip, Window
 from mbt_lite.demo.markup import HUES, says
 from mbt_lite.explain.html.page import data_uri
 from mbt_lite.features import View
-from mbt_lite.plot.maps import hertz_marks
+from mbt_lite.plot.audio import hertz_marks
 from mbt_lite.plot.style import to_png
 
 MAX_COLUMNS = 1200  # of the spectrogram

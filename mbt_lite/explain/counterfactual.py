@@ -9,8 +9,7 @@ import numpy as np
 
 from mbt_lite import features
 from mbt_lite.config import MODALITIES
-from mbt_lite.explain.interventions import column
-from mbt_lite.explain.maps import batched
+from mbt_lite.explain.maps import batched, label_index
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import Head, probabilities
 from mbt_lite.model.mbt import Clip, Tokens
@@ -30,14 +29,13 @@ class Swap:
     logits: np.ndarray  # [2, 2, C]: video of clip i, audio of clip j
     label_heads: tuple[Head, ...] = ()
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """[2, 2, C], by the model's label heads."""
-        return probabilities(self.logits, self.label_heads)
+    def probabilities(self, label: str) -> np.ndarray:
+        """The label's probabilities [2, 2], by the model's label heads."""
+        return probabilities(self.logits, self.label_heads)[..., label_index(self.labels, label)]
 
     def cells(self, label: str) -> np.ndarray:
         """The label's logits [2, 2]."""
-        return self.logits[..., column(self.labels, label)].astype(np.float64)
+        return self.logits[..., label_index(self.labels, label)].astype(np.float64)
 
     def video(self, label: str) -> float:
         """How much the first video, instead of the second, adds to the label's logit."""
@@ -54,6 +52,14 @@ class Swap:
         (both, video), (audio, neither) = self.cells(label)
         return float(both - video - audio + neither)
 
+    def summary(self, label: str) -> str:
+        """One line: the effects of video and audio, their interaction, and the audio's share."""
+        names = ("video", "audio", "interaction")
+        effects = ", ".join(f"{name} {getattr(self, name)(label):+.2f}" for name in names)
+        share = self.audio_share(label)
+        effects += "" if share is None else f"; {share:.0%} audio"
+        return f"logit of {label} with the first clip instead of the second: {effects}"
+
     def audio_share(self, label: str) -> float | None:
         """The audio's share of the difference between the clips, 0..1.
 
@@ -67,77 +73,37 @@ class Swap:
 
 @dataclass(frozen=True)
 class Perturbations:
-    """Logits of a clip unchanged, and after perturbations of its video or audio."""
+    """Logits of a clip as it is, which comes first, and after each perturbation of one stream."""
 
     labels: tuple[str, ...]
-    logits: np.ndarray  # [C], of the unchanged clip
-    names: tuple[str, ...]  # of the perturbations
-    perturbed: np.ndarray  # [K, C]
-    label_heads: tuple[Head, ...] = ()
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """[1 + K, C], by the model's label heads; the unchanged clip comes first."""
-        return probabilities(np.vstack([self.logits, self.perturbed]), self.label_heads)
-
-    def table(self, label: str) -> str:
-        """Lines with the label's logit under each perturbation; the unchanged clip comes first."""
-        logits = [self.logits, *self.perturbed]
-        return _table(self.labels, label, logits, ("as it is", *self.names))
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Logits of a clip whose audio is delayed (positive) or advanced."""
-
-    labels: tuple[str, ...]
-    seconds: np.ndarray  # [K]
+    names: tuple[str, ...]  # [K]: "as it is", then the perturbations
     logits: np.ndarray  # [K, C]
     label_heads: tuple[Head, ...] = ()
 
-    @property
-    def probabilities(self) -> np.ndarray:
-        """[K, C], by the model's label heads."""
-        return probabilities(self.logits, self.label_heads)
+    def probabilities(self, label: str) -> np.ndarray:
+        """The label's probabilities [K], by the model's label heads."""
+        return probabilities(self.logits, self.label_heads)[..., label_index(self.labels, label)]
 
     def table(self, label: str) -> str:
-        """Lines with the label's logit at each delay of the audio."""
-        return _table(self.labels, label, self.logits, [f"{s:+.2f} s" for s in self.seconds])
-
-
-def _table(labels: Sequence[str], label: str, logits, names: Sequence[str]) -> str:
-    at = column(labels, label)
-    return "\n".join(f"{row[at]:+8.2f}  {name}" for row, name in zip(logits, names, strict=True))
+        """Lines with the label's logit under each perturbation."""
+        logits = self.logits[:, label_index(self.labels, label)]
+        return "\n".join(f"{x:+8.2f}  {name}" for x, name in zip(logits, self.names, strict=True))
 
 
 def swap_audio(
     classifier: Classifier, clip, other, names: tuple[str, str] = ("first", "second")
 ) -> Swap:
     """Swap the audio of two clips, each a file (its middle), a `View` or a `Clip`."""
-    first, second = batched(classifier, clip), batched(classifier, other)
-    if any(x is None for x in (*first, *second)):
+    clips = [batched(classifier, each) for each in (clip, other)]
+    if any(x is None for each in clips for x in each):
         raise ValueError("swapping audio needs a model and two clips with both video and audio.")
-    return _swap(classifier, first, second, names)
-
-
-def modality_shapley(classifier: Classifier, clip) -> Swap:
-    """Swap a clip with black frames and silence: the Shapley value of each modality."""
-    first = second = batched(classifier, clip)
-    if any(x is None for x in first):
-        raise ValueError("Shapley values of the modalities need both video and audio.")
-    for stream in MODALITIES:
-        second = features.blank(second, stream, classifier.clip_config.front_end)
-    return _swap(classifier, first, second, ("the clip", "nothing"))
-
-
-def _swap(classifier: Classifier, first: Clip, second: Clip, names: tuple[str, str]) -> Swap:
-    prefixes = [classifier.prefix(clip) for clip in (first, second)]
+    prefixes = [classifier.prefix(each) for each in clips]
     pairs = [Tokens(rgb=a.rgb, spec=b.spec) for a in prefixes for b in prefixes]
     logits = classifier.logits(_concatenate(pairs)).reshape(2, 2, -1)
     return Swap(classifier.labels, names, logits, classifier.label_heads)
 
 
-def perturb(classifier: Classifier, clip, seed: int = 0) -> Perturbations:
+def perturb(classifier: Classifier, clip) -> Perturbations:
     """Perturb a file's middle, a `View` or a `Clip` in each way, and classify it.
 
     The audio is muted and the video black, or either is replaced by noise of its own mean and
@@ -151,17 +117,15 @@ def perturb(classifier: Classifier, clip, seed: int = 0) -> Perturbations:
         front = classifier.clip_config.front_end
         perturbed[blank_name] = features.blank(batch, stream, front)
         x = np.asarray(getattr(batch, stream)[0])
-        for name, change in _perturbations(seed).items():
+        for name, change in _perturbations().items():
             changed = {stream: jnp.asarray(change(x))[None]}
             perturbed[f"{MODALITIES[stream]} {name}"] = batch._replace(**changed)
-    logits = _variants(classifier, batch, perturbed.values())
-    names = tuple(perturbed)
-    return Perturbations(classifier.labels, logits[0], names, logits[1:], classifier.label_heads)
+    return _classify(classifier, batch, perturbed)
 
 
-def _perturbations(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+def _perturbations() -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Perturbations of one stream [time, ...]; the three channels of the audio stay equal."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def noise(x: np.ndarray) -> np.ndarray:
         is_video = x.ndim == 4
@@ -177,28 +141,32 @@ def _perturbations(seed: int) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
 
 
 def shift_audio(
-    classifier: Classifier, clip, seconds: Sequence[float] = tuple(np.linspace(-2, 2, 17))
-) -> Shift:
-    """Shift the audio of a file's middle, a `View` or a `Clip`; the gap is silent."""
+    classifier: Classifier, clip, seconds: Sequence[float] = (-2, -1.5, -1, -0.5, 0.5, 1, 1.5, 2)
+) -> Perturbations:
+    """Delay the audio of a file's middle, a `View` or a `Clip`; the gap is silent.
+
+    Negative `seconds` advance it.
+    """
     batch, front = batched(classifier, clip), classifier.clip_config.front_end
     if batch.spec is None:
         raise ValueError("there is no audio to shift.")
     silence = np.asarray(features.blank(batch, "spec", front).spec)
-    shifted = []
-    for rows in np.round(np.asarray(seconds) / front.hop).astype(int):
+    shifted = {}
+    for delay in seconds:
+        rows = round(delay / front.hop)
         spec = np.roll(np.asarray(batch.spec), rows, axis=1)
         gap = slice(0, rows) if rows >= 0 else slice(rows, None)
         spec[:, gap] = silence[:, gap]
-        shifted.append(batch._replace(spec=jnp.asarray(spec)))
-    logits = _variants(classifier, batch, shifted)[1:]
-    return Shift(classifier.labels, np.asarray(seconds), logits, classifier.label_heads)
+        side = "late" if delay >= 0 else "early"
+        shifted[f"audio {abs(delay):.2f} s {side}"] = batch._replace(spec=jnp.asarray(spec))
+    return _classify(classifier, batch, shifted)
 
 
-def _variants(classifier: Classifier, clip: Clip, variants: Iterable[Clip]) -> np.ndarray:
-    """Logits [1 + K, C] of a clip and of variants, in each of which one stream has changed."""
+def _classify(classifier: Classifier, clip: Clip, variants: dict[str, Clip]) -> Perturbations:
+    """The `Perturbations` of a clip by variants, in each of which one stream has changed."""
     prefix = classifier.prefix(clip)
     prefixes = [prefix]
-    for variant in variants:
+    for variant in variants.values():
         changed = {
             stream: getattr(variant, stream)
             for stream in classifier.config.streams
@@ -206,9 +174,10 @@ def _variants(classifier: Classifier, clip: Clip, variants: Iterable[Clip]) -> n
         }
         tokens = classifier.prefix(Clip(**changed))
         prefixes.append(prefix._replace(**{stream: getattr(tokens, stream) for stream in changed}))
-    return classifier.logits(_concatenate(prefixes))
+    logits = classifier.logits(_concatenate(prefixes))
+    return Perturbations(classifier.labels, ("as it is", *variants), logits, classifier.label_heads)
 
 
-def _concatenate(clips: Sequence[Tokens]) -> Tokens:
+def _concatenate(clips: Iterable[Tokens]) -> Tokens:
     """One batch of several batches."""
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *clips)

@@ -27,7 +27,6 @@ from mbt_lite.model.mbt import MBT, Clip, patchify
 
 BATCH = 25  # clips at once
 FRACTIONS = np.linspace(0, 1, 11)  # of the patches that are gone, or back
-MEASURED = resources.files("mbt_lite") / "weights" / "world-tiny-faithfulness.json"
 COLUMNS = (
     "mass on the singer",
     "pointing",
@@ -84,19 +83,14 @@ class Faithfulness:
 
 def measured() -> Faithfulness:
     """Return the `Faithfulness` of the embedded model, by `mbt-lite faithfulness --json`."""
-    values = json.loads(MEASURED.read_text("utf-8"))
-    mean, half, chance = (np.array(values[key], np.float64) for key in ("mean", "half", "chance"))
+    path = resources.files("mbt_lite") / "weights" / "world-tiny-faithfulness.json"
+    values = json.loads(path.read_text("utf-8"))
+    names = {key: tuple(values[key]) for key in ("methods", "columns")}
+    scores = {key: np.array(values[key], np.float64) for key in ("mean", "half", "chance")}
     fractions, *curves = values["curves"].values()
     curves = [{method: np.array(x) for method, x in curve.items()} for curve in curves]
-    return Faithfulness(
-        tuple(values["methods"]),
-        tuple(values["columns"]),
-        mean,
-        half,
-        chance,
-        values["clips"],
-        Curves(np.array(fractions), *curves),
-    )
+    curves = Curves(np.array(fractions), *curves)
+    return Faithfulness(**names, **scores, clips=values["clips"], curves=curves)
 
 
 def caption(classifier: Classifier, method: str) -> str:

@@ -22,22 +22,13 @@ from mbt_lite.progress import Progress, silent
 
 @dataclass(frozen=True)
 class Flow:
-    """Attention mass between groups of tokens, and the effect of each edge on a label's logit.
-
-    `write`, `carry` and `read` are attention weights averaged over the heads: of a bottleneck token
-    to the tokens of a stream, in that stream's block; of a bottleneck token to the previous
-    bottleneck tokens, averaged over the streams' blocks; of the tokens to the bottleneck tokens.
-    The mean of `write` over the streams, and `carry`, sum to one for each bottleneck token.
-    """
+    """Attention mass between groups of tokens, and the effect of each edge on a label's logit."""
 
     streams: tuple[str, ...]
     layers: tuple[int, ...]  # the fused ones
     label: str  # of the logit that the effects are about
     mass: np.ndarray  # [L, G, G], from the group at a layer's input to the one at its output; sum 1
     effect: np.ndarray | None  # [L, G, G], logit minus logit without the edge; nan: not measured
-    write: dict[str, np.ndarray]  # {stream: [L, Z, N]}
-    carry: np.ndarray  # [L, Z, Z]
-    read: dict[str, np.ndarray]  # {stream: [L, N, Z]}
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -45,21 +36,6 @@ class Flow:
         count = self.mass.shape[-1] - len(self.streams)
         tokens = (f"bottleneck token {k}" for k in range(count))
         return (*(MODALITIES[s] for s in self.streams), *tokens)
-
-    def through(self, reader: str, layer: int) -> dict[str, np.ndarray]:
-        """Sources of what stream `reader` reads from the bottleneck: {source: [N, N of source]}.
-
-        It is written in `layer`, averaged over the streams, and read in the next layer; this is the
-        exact product of the three steps. The sources are the streams and "bottleneck", the previous
-        content of the bottleneck tokens. The rows of a token sum to one over all sources.
-        """
-        if reader not in self.streams or layer not in self.layers[:-1]:
-            raise ValueError(f"{reader!r} reads what layers {self.layers[:-1]} wrote, not {layer}.")
-        i = self.layers.index(layer)
-        read = self.read[reader][i + 1]
-        shares = read / read.sum(-1, keepdims=True)  # [N, Z]
-        written = {s: x[i] / len(self.streams) for s, x in self.write.items()}  # {s: [Z, N]}
-        return {source: shares @ x for source, x in {**written, BOTTLENECK: self.carry[i]}.items()}
 
     def edges(self) -> list[tuple[str, str, int, float, float]]:
         """(from, to, layer, mass, effect) of the edges that write or read, most mass first."""
@@ -91,16 +67,16 @@ def flow(
         raise ValueError("a flow needs a clip with both video and audio.")
     progress(0, desc="both")
     label = best_label(classifier, clip) if label is None else label
-    column = label_index(classifier, label)
+    column = label_index(classifier.labels, label)
     progress(0, desc="attention maps")
-    mass, maps = jax.device_get(flow_maps(config, classifier.params, batch))
-    effect = edge_effects(classifier, batch, column, progress) if effects else None
-    return Flow(tuple(config.streams), layers, label, np.float64(mass), effect, **maps)
+    mass = np.asarray(_mass(config, classifier.params, batch), np.float64)
+    effect = _edge_effects(classifier, batch, column, progress) if effects else None
+    return Flow(tuple(config.streams), layers, label, mass, effect)
 
 
 @partial(jax.jit, static_argnames="config")
-def flow_maps(config: MBTConfig, params: dict, clip: Clip):
-    """The mass [L, G, G] and the fields write, carry and read of a `Flow`, for a batch of one."""
+def _mass(config: MBTConfig, params: dict, clip: Clip) -> Array:
+    """The mass [L, G, G] of a `Flow`, for a batch of one."""
     _, maps = mean_maps(config, params, clip)
     lengths = token_counts(config, clip)
     blocks = [maps[layer] for layer in fused_layers(config)]
@@ -109,12 +85,7 @@ def flow_maps(config: MBTConfig, params: dict, clip: Clip):
     for layer in reversed(blocks):
         mass.append(_layer_mass(rows, layer, list(lengths)))
         rows = back(rows, layer)
-    R = len(lengths)
-    return jnp.stack(mass[::-1]), {
-        "write": {s: jnp.stack([R * b[BOTTLENECK][s][0] for b in blocks]) for s in lengths},
-        "carry": jnp.stack([b[BOTTLENECK][BOTTLENECK][0] for b in blocks]),
-        "read": {s: jnp.stack([b[s][BOTTLENECK][0] for b in blocks]) for s in lengths},
-    }
+    return jnp.stack(mass[::-1])
 
 
 def _layer_mass(rows: dict[str, Array], layer, streams: list[str]) -> Array:
@@ -144,22 +115,20 @@ def crossings(streams: int, groups: int) -> np.ndarray:
     return is_stream[:, None] != is_stream[None]
 
 
-def edge_effects(
-    classifier: Classifier, clip: Clip, column: int, progress: Progress = silent
-) -> np.ndarray:
+def _edge_effects(classifier: Classifier, clip: Clip, column: int, progress: Progress):
     """Logit of a batch of one minus the logit without each edge [L, G, G]; nan elsewhere."""
     config = classifier.config
     L, R = len(fused_layers(config)), len(config.streams)
     G = R + config.bottlenecks
     edges = np.argwhere(np.broadcast_to(crossings(R, G), (L, G, G)))
-    knockouts = [edge_knockout(config, *edge) for edge in edges.tolist()]
+    knockouts = [_edge_knockout(config, *edge) for edge in edges.tolist()]
     logits = operated(classifier, clip, knockouts, progress).logits[:, 0, column]
     effect = np.full((L, G, G), np.nan)
     effect[tuple(edges.T)] = classifier.logits(clip)[0, column] - logits
     return effect
 
 
-def edge_knockout(config: MBTConfig, layer: int, source: int, target: int) -> Edits:
+def _edge_knockout(config: MBTConfig, layer: int, source: int, target: int) -> Edits:
     """Return the `Edits` that remove the edge between two groups in the `layer`-th fused layer."""
     edits, R = untouched(config), len(config.streams)
     if source < R:

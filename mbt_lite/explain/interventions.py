@@ -1,4 +1,4 @@
-"""Intervene on the bottleneck: knock out edges; zero, average, freeze or patch bottleneck tokens.
+"""Intervene on the bottleneck: knock out edges; zero, freeze or patch bottleneck tokens.
 
 Each intervention is converted to a few small arrays (`Edits`), so that one compiled forward pass
 serves all of them and many run side by side.
@@ -6,7 +6,7 @@ serves all of them and many run side by side.
 K interventions   L fused layers   R streams   Z bottleneck tokens   D width
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from mbt_lite.config import MODALITIES, MBTConfig
-from mbt_lite.explain.maps import batched, parts
+from mbt_lite.explain.maps import batched, label_index, parts
 from mbt_lite.inference import Classifier
 from mbt_lite.model.mbt import MBT, Clip, Output, Tokens
 from mbt_lite.model.observe import apply_with_hooks
@@ -25,7 +25,6 @@ from mbt_lite.progress import Progress, compiling, silent
 
 KINDS = {  # of interventions: what is done to a bottleneck token, in words
     "zero": "set to zero",
-    "mean": "set to the mean over data",
     "freeze": "frozen",
     "patch": "taken from the other clip",
     "knockout": "cut",
@@ -47,10 +46,9 @@ class Edits(NamedTuple):
 class Intervention:
     """One change of the bottleneck; a layer or token of None means all of them.
 
-    After the layer, "zero" and "mean" set a bottleneck token to zero or its mean over data (zero
-    and mean ablation), "freeze" undoes its update, and "patch" replaces it with that of another
-    clip. "knockout" withholds the other stream's update from the stream `reader`, which then goes
-    on with its own update only.
+    After the layer, "zero" sets a bottleneck token to zero (zero ablation), "freeze" undoes its
+    update, and "patch" replaces it with that of another clip. "knockout" withholds the other
+    stream's update from the stream `reader`, which then goes on with its own update only.
     """
 
     kind: str
@@ -87,27 +85,15 @@ class Effects:
     operations: tuple[Intervention, ...]
     operated: np.ndarray  # [K, C], logits under each intervention
 
-    @property
-    def change(self) -> np.ndarray:
-        """Logits [K, C] under each intervention minus the logits without."""
-        return self.operated - self.logits
-
-    def strongest(self, label: str) -> Intervention:
-        """The intervention that changes this label's logit most."""
-        return self.operations[int(np.abs(self.change[:, column(self.labels, label)]).argmax())]
+    def changes(self, label: str) -> np.ndarray:
+        """A label's logit [K] under each intervention minus the logit without."""
+        return (self.operated - self.logits)[:, label_index(self.labels, label)]
 
     def table(self, label: str) -> str:
         """List each intervention and its effect on a label's logit, strongest first."""
-        changes = self.change[:, column(self.labels, label)]
+        changes = self.changes(label)
         order = np.argsort(-np.abs(changes), kind="stable")
         return "\n".join(f"{changes[i]:+8.2f}  {self.operations[i].words}" for i in order)
-
-
-def column(labels: Sequence[str], label: str) -> int:
-    """Return the column of a label in a result; raise ValueError if it is not there."""
-    if label not in labels:
-        raise ValueError(f"there is no label {label!r} here; there are {', '.join(labels[:8])} ...")
-    return labels.index(label)
 
 
 def fused_layers(config: MBTConfig) -> tuple[int, ...]:
@@ -118,17 +104,12 @@ def fused_layers(config: MBTConfig) -> tuple[int, ...]:
     return layers
 
 
-def bottleneck_interventions(config: MBTConfig, kind: str) -> tuple[Intervention, ...]:
-    """One kind of intervention on each bottleneck token after each layer that is still read."""
-    tokens = range(config.bottlenecks)
-    return tuple(Intervention(kind, i, k) for i in fused_layers(config)[:-1] for k in tokens)
-
-
-def knockouts(config: MBTConfig) -> tuple[Intervention, ...]:
-    """Knock out each direction after each layer that is still read, and after all of them."""
-    layers = (*fused_layers(config)[:-1], None)
+def _default_interventions(config: MBTConfig, kinds: Sequence[str]) -> tuple[Intervention, ...]:
+    """All knockouts, and each kind on each bottleneck token after each layer that is still read."""
+    layers, tokens = fused_layers(config)[:-1], range(config.bottlenecks)
     readers = reversed(config.streams)
-    return tuple(Intervention("knockout", i, reader=s) for s in readers for i in layers)
+    cuts = [Intervention("knockout", i, reader=s) for s in readers for i in (*layers, None)]
+    return (*cuts, *(Intervention(kind, i, k) for kind in kinds for i in layers for k in tokens))
 
 
 def intervene(
@@ -136,34 +117,27 @@ def intervene(
     clip,
     operations: Sequence[Intervention] | None = None,
     other=None,
-    means: np.ndarray | None = None,
 ) -> Effects:
     """Measure how interventions change the logits of a file's middle, a `View` or a `Clip`.
 
-    The default is all knockouts, and each bottleneck token after each layer zeroed and frozen; with
-    `means` [L, Z, D] from `bottleneck_means` also set to its mean, and with another clip also
-    patched from that clip.
+    The default is all knockouts, and each bottleneck token after each layer zeroed and frozen, and
+    with another clip also patched from that clip.
     """
-    config, batch = classifier.config, batched(classifier, clip)
-    values = {"zero": None, "freeze": None}
-    if means is not None:
-        values["mean"] = means
+    config, batch, patch = classifier.config, batched(classifier, clip), None
     if other is not None:
-        values["patch"] = bottlenecks_of(classifier, batched(classifier, other))
+        fused_layers(config)
+        patch = _bottlenecks(config, classifier.params, batched(classifier, other))
     if operations is None:
-        by_kind = [bottleneck_interventions(config, kind) for kind in values]
-        operations = sum(by_kind, start=knockouts(config))
+        kinds = ("zero", "freeze") if other is None else ("zero", "freeze", "patch")
+        operations = _default_interventions(config, kinds)
     operations = tuple(operations)
-    missing = {operation.kind for operation in operations} - {*values, "knockout"}
-    if missing:
-        raise ValueError(f"{sorted(missing)}: a patch needs `other`, a mean needs `means`.")
-    all_edits = [edits(config, operation, values) for operation in operations]
+    all_edits = [edits(config, operation, patch) for operation in operations]
     logits = operated(classifier, batch, all_edits).logits[:, 0]
     return Effects(classifier.labels, classifier.logits(batch)[0], operations, logits)
 
 
-def edits(config: MBTConfig, operation: Intervention, values: dict | None = None) -> Edits:
-    """Convert an intervention to arrays; `values` {kind: [L, Z, D]} are the new tokens."""
+def edits(config: MBTConfig, operation: Intervention, patch: Array | None = None) -> Edits:
+    """Convert an intervention to arrays; `patch` [L, Z, D] are the tokens of another clip."""
     changes, layers = untouched(config), fused_layers(config)
     if operation.layer is not None and operation.layer not in layers:
         raise ValueError(f"{operation.words}: the streams meet in layers {layers} only.")
@@ -179,8 +153,10 @@ def edits(config: MBTConfig, operation: Intervention, values: dict | None = None
         changes.freeze[layer, token] = True
     else:
         changes.overwrite[layer, token] = True
-        if operation.kind != "zero":
-            changes.values[:] = values[operation.kind]
+    if operation.kind == "patch":
+        if patch is None:
+            raise ValueError(f"{operation.words}: a patch needs another clip, `other`.")
+        changes.values[:] = patch
     return changes
 
 
@@ -210,10 +186,10 @@ def operated(
 
 @partial(jax.jit, static_argnames="config")
 def _operated(config: MBTConfig, params: dict, prefix: Tokens, all_edits: Edits) -> Output:
-    return jax.vmap(lambda edits: apply_edits(config, params, prefix, edits))(all_edits)
+    return jax.vmap(lambda edits: _apply_edits(config, params, prefix, edits))(all_edits)
 
 
-def apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edits) -> Output:
+def _apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edits) -> Output:
     """Run a forward pass under one `Edits`."""
     layers, streams = fused_layers(config), config.streams
 
@@ -221,7 +197,7 @@ def apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edi
         if layer not in layers:
             return weights
         at = layers.index(layer), streams.index(stream)
-        return without_edges(weights, edits.no_write[at], edits.no_read[at])
+        return _without_edges(weights, edits.no_write[at], edits.no_read[at])
 
     def merge_bottlenecks(layer, previous, updates, merged):
         i, tokens = layers.index(layer), {}
@@ -234,7 +210,7 @@ def apply_edits(config: MBTConfig, params: dict, clip: Clip | Tokens, edits: Edi
     return apply_with_hooks(MBT(config), params, clip, attention_probs, merge_bottlenecks)
 
 
-def without_edges(weights: Array, no_write: Array, no_read: Array) -> Array:
+def _without_edges(weights: Array, no_write: Array, no_read: Array) -> Array:
     """Remove edges from weights [B, H, N + Z, N + Z] and renormalize each row.
 
     `no_write` [Z]: the bottleneck token attends to no token of the stream; `no_read` [Z]: no token
@@ -249,31 +225,14 @@ def without_edges(weights: Array, no_write: Array, no_read: Array) -> Array:
     return weights / weights.sum(-1, keepdims=True)
 
 
-def bottlenecks_of(classifier: Classifier, clips: Clip) -> np.ndarray:
-    """Bottleneck tokens after each fused layer, averaged over the batched clips [L, Z, D]."""
-    return np.asarray(_bottlenecks(classifier.config, classifier.params, clips).mean(1))
-
-
 @partial(jax.jit, static_argnames="config")
-def _bottlenecks(config: MBTConfig, params: dict, clips: Clip) -> Array:
-    """[L, B, Z, D] after each fused layer."""
+def _bottlenecks(config: MBTConfig, params: dict, clip: Clip) -> Array:
+    """Bottleneck tokens [L, Z, D] of a batch of one after each fused layer."""
     layers = []
 
     def record(layer, previous, updates, merged):
-        layers.append(next(iter(merged.values())))
+        layers.append(next(iter(merged.values()))[0])
         return merged
 
-    apply_with_hooks(MBT(config), params, clips, merge_bottlenecks=record)
+    apply_with_hooks(MBT(config), params, clip, merge_bottlenecks=record)
     return jnp.stack(layers)
-
-
-def bottleneck_means(classifier: Classifier, batches: Iterable[Clip]) -> np.ndarray:
-    """Bottleneck tokens after each fused layer, averaged over clips of batches [L, Z, D]."""
-    fused_layers(classifier.config)
-    total, count = 0.0, 0
-    for clips in batches:
-        size = len(next(x for x in clips if x is not None))
-        total, count = total + size * bottlenecks_of(classifier, clips), count + size
-    if not count:
-        raise ValueError("a mean over data needs at least one batch of clips.")
-    return np.asarray(total / count, np.float32)

@@ -1,12 +1,12 @@
 """Importance maps: how much an answer depends on each patch of video and audio.
 
-Five methods, from the attention of the bottleneck to the effect of hiding a patch. They need not
+Five `METHODS`, from the attention of the bottleneck to the effect of hiding a patch. They need not
 agree; `faithfulness` measures which of them can be trusted.
 """
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -64,54 +64,10 @@ def saliency(
         raise ValueError(f"there is no map {method!r}; choose from {', '.join(METHODS)}.")
     batch = batched(classifier, clip)
     label = (label or best_label(classifier, clip)) if method in EXPLAIN_A_LABEL else None
-    index = 0 if label is None else label_index(classifier, label)
+    index = 0 if label is None else label_index(classifier.labels, label)
     maps = METHODS[method](classifier, batch, jnp.array([index]), progress)
-    return _saliency(method, label, maps)
-
-
-def attention(classifier: Classifier, clip) -> Saliency:
-    """Average the bottleneck's attention over its layers, heads and tokens.
-
-    For a model without a bottleneck it is the attention of the class tokens, or else the mean over
-    all patches.
-    """
-    return saliency(classifier, clip, "attention")
-
-
-def rollout(classifier: Classifier, clip, query: str | None = None) -> Saliency:
-    """Compute attention rollout from the class token of stream `query`, or of both.
-
-    In every layer half of a token comes from the residual and half from attention, averaged over
-    the heads; the row of a bottleneck token is the mean of its rows in the two streams (paper,
-    figure 6; Abnar and Zuidema, 2020). A stream reaches the other only through the bottleneck.
-    """
-    batch = batched(classifier, clip)
-    maps = rollout_maps(classifier.config, classifier.params, batch, query)
-    return _saliency("rollout", None, maps)
-
-
-def relevance(classifier: Classifier, clip, label: str) -> Saliency:
-    """Compute attention times the gradient of the label's logit (Chefer et al., 2021).
-
-    One clip of the released geometry needs 25 GB on a CPU, as XLA plans it (rollout: 1.8 GB),
-    because blocks are not recomputed there; `occlusion` with a window needs less. Raises ValueError
-    if that is more memory than this machine has.
-    """
-    return saliency(classifier, clip, "gradient", label)
-
-
-def occlusion(
-    classifier: Classifier, clip, label: str, window: dict[str, Sequence[int]] | None = None
-) -> Saliency:
-    """Compute the drop of the label's logit when a patch is replaced by the clip's mean.
-
-    This is the slow ground truth: one forward pass per patch. `window` {stream: cells along each
-    axis of its grid} hides that many neighbors together; each gets the same value. With {"rgb":
-    (2, 2, 2), "spec": (2, 2)} a full-size clip is 8 and 4 times faster.
-    """
-    batch, index = batched(classifier, clip), label_index(classifier, label)
-    maps = occlusion_maps(classifier, batch, jnp.array([index]), window)
-    return _saliency("occlusion", label, maps)
+    arrays = {s: np.asarray(values[0]) for s, values in maps.items()}
+    return Saliency(method, label, arrays.get("rgb"), arrays.get("spec"))
 
 
 def batched(classifier: Classifier, clip) -> Clip:
@@ -123,15 +79,12 @@ def batched(classifier: Classifier, clip) -> Clip:
     return Clip(**{s: jnp.asarray(x)[None] for s, x in arrays.items() if x is not None})
 
 
-def label_index(classifier: Classifier, label: str) -> int:
+def label_index(labels: Sequence[str], label: str) -> int:
     """Return the column of a label; raise ValueError with close matches if it is unknown."""
-    if label in classifier.labels:
-        return classifier.labels.index(label)
-    lower = [name.lower() for name in classifier.labels]
-    if lower.count(label.lower()) == 1:
-        return lower.index(label.lower())
-    close = [name for name in classifier.labels if label.lower() in name.lower()]
-    names = ", ".join((close or list(classifier.labels))[:8])
+    if label in labels:
+        return labels.index(label)
+    close = [name for name in labels if label.lower() in name.lower()]
+    names = ", ".join((close or list(labels))[:8])
     raise ValueError(f"the model has no label {label!r}; it has {names} ...")
 
 
@@ -140,14 +93,14 @@ def best_label(classifier: Classifier, clip) -> str:
     return classifier.labels[int(classifier.logits(batched(classifier, clip))[0].argmax())]
 
 
-def _saliency(method: str, label: str | None, maps: Grids) -> Saliency:
-    arrays = {s: np.asarray(values[0]) for s, values in maps.items()}
-    return Saliency(method, label, arrays.get("rgb"), arrays.get("spec"))
-
-
 @partial(jax.jit, static_argnames=("config", "query"))
 def rollout_maps(config, params, clips: Clip, query: str | None = None) -> Grids:
-    """{stream: [B, *grid]}: rollout from one stream's class token, or the mean of all of them."""
+    """{stream: [B, *grid]}: attention rollout from one stream's class token, or the mean of all.
+
+    In every layer half of a token comes from the residual and half from attention, averaged over
+    the heads; the row of a bottleneck token is the mean of its rows in the two streams (paper,
+    figure 6; Abnar and Zuidema, 2020).
+    """
     _, layers = mean_maps(config, params, clips)
     rows = first_rows(config, token_counts(config, clips))
     if query:
@@ -158,7 +111,7 @@ def rollout_maps(config, params, clips: Clip, query: str | None = None) -> Grids
 
 
 @partial(jax.jit, static_argnames="config")
-def relevance_maps(config, params, clips: Clip, labels: Array) -> Grids:
+def _relevance_maps(config, params, clips: Clip, labels: Array) -> Grids:
     """{stream: [B, *grid]}: rollout of attention x gradient, with the residual counted fully."""
     rows = first_rows(config, token_counts(config, clips))
     for layer in reversed(gradient_maps(config, params, clips, labels)):
@@ -175,20 +128,18 @@ def _on_grids(config: MBTConfig, rows: dict[str, Array]) -> Grids:
 
 
 @partial(jax.jit, static_argnames="config")
-def crossing_maps(config, params, clips: Clip) -> Grids:
+def _crossing_maps(config, params, clips: Clip) -> Grids:
     """{stream: [B, *grid]}: rollout into each stream from the class tokens of the others only.
 
     All of it has passed through the bottleneck, so this is the flow of `explain.flow`.
     """
-    maps = {s: rollout_maps(config, params, clips, query=s) for s in token_counts(config, clips)}
-    crossing = {}
-    for s in maps:
-        others = [maps[query][s] for query in maps if query != s and s in maps[query]]
-        crossing[s] = sum(others) / len(others) if others else jnp.zeros_like(maps[s][s])
-    return crossing
+    streams = token_counts(config, clips)
+    maps = {s: rollout_maps(config, params, clips, query=s) for s in streams}
+    others = {s: next((maps[query] for query in streams if query != s), {}) for s in streams}
+    return {s: others[s].get(s, jnp.zeros_like(maps[s][s])) for s in streams}
 
 
-def bottleneck_maps(config, params, clips: Clip) -> Grids:
+def _bottleneck_maps(config, params, clips: Clip) -> Grids:
     """{stream: [B, *grid]}: mean attention of the bottleneck, else of class tokens or patches."""
     fused = config.fusion == "bottleneck" and config.fuses(config.depth - 1, training=False)
     query = "bottleneck" if fused else "cls" if config.pool == "token" else "mean"
@@ -196,16 +147,19 @@ def bottleneck_maps(config, params, clips: Clip) -> Grids:
     return {s: x.mean((1, 2, 3)).reshape(-1, *config.grid(s)) for s, x in rows.items()}
 
 
-def occlusion_maps(
-    classifier: Classifier, clips: Clip, labels: Array, window=None, progress: Progress = silent
+def _occlusion_maps(
+    classifier: Classifier, clips: Clip, labels: Array, progress: Progress = silent
 ) -> Grids:
-    """{stream: [B, *grid]}: the drop of each clip's logit of its label when a window is hidden."""
+    """{stream: [B, *grid]}: the drop of each clip's logit of its label when a patch is hidden.
+
+    It is replaced by the clip's mean. Where single patches would be too many, windows of neighbors
+    are hidden together, and each gets the same value.
+    """
     config, params, maps = classifier.config, classifier.params, {}
     prefix = classifier.prefix(clips)
     full = _logit(config, params, prefix, labels)
-    for s in token_counts(config, clips):
-        grid = config.grid(s)
-        windows = _windows(grid, (window or {}).get(s, (1,) * len(grid)))
+    for s, size in window_sizes(config, token_counts(config, clips)).items():
+        windows = _windows(config.grid(s), size)
         drops = np.zeros((len(windows), len(labels)))
         for part in parts(config, len(windows), len(labels)):
             progress(part.start / len(windows), desc=f"{s} without window {part.start + 1}")
@@ -217,21 +171,21 @@ def occlusion_maps(
 
 def _windows(grid: Sequence[int], size: Sequence[int]) -> np.ndarray:
     """Masks [W, *grid] that tile a grid with windows of this many cells, cut off at the end."""
-    sides = [max(1, min(n, cells)) for n, cells in zip(grid, size, strict=True)]
-    counts = [-(-n // side) for n, side in zip(grid, sides, strict=True)]
-    indices = [np.arange(n) // side for n, side in zip(grid, sides, strict=True)]
+    counts = [-(-n // side) for n, side in zip(grid, size, strict=True)]
+    indices = [np.arange(n) // side for n, side in zip(grid, size, strict=True)]
     number = np.ravel_multi_index(np.meshgrid(*indices, indexing="ij"), counts)  # [*grid]
     return number == np.arange(np.prod(counts)).reshape(-1, *[1] * len(grid))
 
 
-def coarse_windows(config: MBTConfig, clips: Clip) -> dict[str, tuple[int, ...]] | None:
-    """Windows {stream: cells} where single patches would be too many, otherwise None.
+def window_sizes(config: MBTConfig, streams: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """The cells {stream: cells along each axis} that occlusion hides together.
 
-    These are about 7 x 7 windows for each stream; those of the video cover all frames.
+    It is one, or of more than `MOST_PATCHES` about 7 x 7 windows for each stream; those of the
+    video cover all frames.
     """
-    grids = {s: config.grid(s) for s in token_counts(config, clips)}
+    grids = {s: config.grid(s) for s in streams}
     if sum(map(math.prod, grids.values())) <= MOST_PATCHES:
-        return None
+        return {s: (1,) * len(grid) for s, grid in grids.items()}
     return {s: (*grid[:-2], *[-(-n // 7) for n in grid[-2:]]) for s, grid in grids.items()}
 
 
@@ -301,7 +255,7 @@ def _memory() -> float:
 
 
 def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array, _=silent) -> Grids:
-    """`relevance_maps`; raises ValueError on a machine without the memory for them."""
+    """`_relevance_maps`; raises ValueError on a machine without the memory for them."""
     config = classifier.config
     weights = config.heads * sum(n**2 for n in token_counts(config, clips).values())
     needed = COPIES * 4 * config.depth * len(labels) * weights  # bytes
@@ -310,16 +264,14 @@ def _gradient_maps(classifier: Classifier, clips: Clip, labels: Array, _=silent)
             f"a gradient map of this model needs about {needed / 1e9:.0f} GB of memory, more than "
             "this machine has; choose occlusion or rollout."
         )
-    return relevance_maps(config, classifier.params, clips, labels)
+    return _relevance_maps(config, classifier.params, clips, labels)
 
 
 METHODS: dict[str, Callable[..., Grids]] = {  # of a classifier, clips, labels and a `Progress`
-    "attention": lambda c, clips, *_: bottleneck_maps(c.config, c.params, clips),
+    "attention": lambda c, clips, *_: _bottleneck_maps(c.config, c.params, clips),
     "rollout": lambda c, clips, *_: rollout_maps(c.config, c.params, clips),
     "gradient": _gradient_maps,
-    "flow": lambda c, clips, *_: crossing_maps(c.config, c.params, clips),
-    "occlusion": lambda c, clips, labels, progress=silent: occlusion_maps(
-        c, clips, labels, coarse_windows(c.config, clips), progress
-    ),
+    "flow": lambda c, clips, *_: _crossing_maps(c.config, c.params, clips),
+    "occlusion": _occlusion_maps,
 }
 EXPLAIN_A_LABEL = ("gradient", "occlusion")

@@ -40,14 +40,14 @@ def model_cost(config: MBTConfig) -> ModelCost:
     return ModelCost(_parameters(config), macs, 2 * macs + other)
 
 
-def tokens(config: MBTConfig, stream: str) -> int:
+def _tokens(config: MBTConfig, stream: str) -> int:
     """Number of a stream's tokens, including the class token."""
     return config.patches(stream) + (config.pool == "token")
 
 
 def sequences(config: MBTConfig, layer: int) -> list[int]:
     """The lengths of all sequences that go through the blocks of a layer at test time."""
-    lengths = [tokens(config, stream) for stream in config.streams]
+    lengths = [_tokens(config, stream) for stream in config.streams]
     if not config.fuses(layer, training=False):
         return lengths
     if config.fusion == "bottleneck":
@@ -69,7 +69,7 @@ def _block_other(config: MBTConfig, length: int) -> int:
 def _ends(config: MBTConfig) -> tuple[int, int]:
     """(multiply-adds, other operations) of the embedding before and the head after the blocks."""
     patches = {stream: config.patches(stream) for stream in config.streams}
-    values = sum(tokens(config, stream) for stream in config.streams) * config.width
+    values = sum(_tokens(config, stream) for stream in config.streams) * config.width
     macs = sum(n * _patch_size(config, s) * config.width for s, n in patches.items())
     macs += _heads(config) * _head_size(config)
     pooling = 0 if config.pool == "token" else 2 * values
@@ -102,7 +102,7 @@ def _parameters(config: MBTConfig) -> int:
     total = encoders * config.depth * block + 2 * width  # the last two are the final norm's
     for stream in config.streams:
         total += (_patch_size(config, stream) + 1) * width  # patch embedding
-        total += tokens(config, stream) * width  # positions
+        total += _tokens(config, stream) * width  # positions
         total += (config.pool == "token") * width  # class token
     if config.fusion == "bottleneck" and len(config.streams) > 1:
         total += config.bottlenecks * width

@@ -101,7 +101,7 @@ class MBT(nn.Module):
         if c.pool == "token":
             token = self.param(f"{stream}_cls", nn.initializers.zeros, (1, 1, c.width))
             x = jnp.concatenate([jnp.tile(token, (len(x), 1, 1)), x], axis=1)
-        init = partial(axis_positions, grid=c.grid(stream))
+        init = partial(_axis_positions, grid=c.grid(stream))
         return x + self.param(f"{stream}_positions", init, (1, *x.shape[1:]))  # [B, N, D]
 
     def initial_bottleneck(self, batch: int) -> Array | None:
@@ -241,7 +241,7 @@ def patchify(x: Array, patch: Sequence[int]) -> Array:
     return x.reshape(len(x), math.prod(grid), -1)
 
 
-def axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> Array:
+def _axis_positions(key: Array, shape: tuple[int, ...], grid: Sequence[int]) -> Array:
     """Initial position embeddings [1, N, D]: one random vector per place on each axis, summed.
 
     Patches of the same row, column or time thus start with similar embeddings, and a small model

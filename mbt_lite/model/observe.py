@@ -78,13 +78,13 @@ def attention_rows(
         for s in rows:
             q, k, start = stream_heads(c, state["heads"], lengths, s, layer)  # [B, H, N + ., d]
             stop, first = start + lengths[s], start + (c.pool == "token")
-            q = query_rows(q, query, start, first, stop, token)
+            q = _query_rows(q, query, start, first, stop, token)
             maps = attention_weights(q, k)[..., first:stop]
             rows[s].append(maps.mean(2, keepdims=True) if query == "mean" else maps)
     return output, {s: jnp.stack(maps, axis=1) for s, maps in rows.items()}
 
 
-def query_rows(q: Array, query: str, start: int, first: int, stop: int, token) -> Array:
+def _query_rows(q: Array, query: str, start: int, first: int, stop: int, token) -> Array:
     """Return the query vectors [B, H, Q, d] of the chosen tokens of a sequence."""
     if query == "bottleneck":
         return q[:, :, stop:]

@@ -8,7 +8,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Rectangle
 
 from mbt_lite.plot.audio import AUDIO_MAP, draw_spectrogram
-from mbt_lite.plot.style import COLORS, FAINT, INK, drawable, finish, hide_frame, new_figure
+from mbt_lite.plot.style import COLORS, FAINT, INK, finish, hide_frame, new_figure
 
 WIDTH = 8.4  # inches
 MOST = 6  # frames in a row
@@ -31,7 +31,7 @@ def doctor(report) -> Figure:
         rows.insert(0, (_frames, min(inches, 2.4) + 0.6))
     if len(report.window.wave):
         rows.append((_spectrogram, 2.4))
-    lines = [f"{drawable(report.path.name)}: {report.verdict}"]
+    lines = [f"{report.path.name}: {report.verdict}"]
     for finding in report.findings:
         lines += textwrap.wrap(f"{finding.severity}: {finding.found}", LETTERS)
     heights = [inches for _, inches in rows]
@@ -42,19 +42,6 @@ def doctor(report) -> Figure:
     place = {"x": 0.01, "ha": "left", "size": 10, "color": INK}
     figure.suptitle("\n".join(lines), parse_math=False, **place)
     return figure
-
-
-def doctor_alt(report) -> str:
-    """Sentences that say what the figure shows: verdict, the model's window, the findings."""
-    start = report.window.start
-    parts = [
-        f"{report.path.name}: {report.verdict}",
-        f"the model looks at {start:.1f} to {start + report.window.duration:.1f} s",
-    ]
-    if len(report.window.frames):
-        parts.append(f"it sees {np.prod(report.crop):.0%} of the video, its middle")
-    parts += [finding.found.rstrip(".") for finding in report.findings]
-    return "; ".join(parts)
 
 
 def _shown_times(report) -> np.ndarray:

@@ -1,10 +1,9 @@
-"""Plot probabilities as bars, and logged values as curves."""
+"""Plot probabilities and their changes as bars, and logged values as curves."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Real
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,63 +16,49 @@ from mbt_lite.plot.style import (
     finish,
     grid_lines,
     hide_frame,
+    name_rows,
     new_figure,
     percent,
 )
 
 
-def bars(
-    labels: Sequence[str],
-    probabilities: Real[Any, " C"] | Sequence[float],
-    ax: Axes | None = None,
-    title: str | None = None,
-    top: int = 5,
-    color: str = COLORS["both"],
-) -> Axes:
-    """Axes with the `top` most probable labels as horizontal bars, the most probable on top."""
-    pairs = _ranked(labels, probabilities, top)
-    ax = ax or new_figure(4.2, 0.5 * len(pairs) + 0.6).subplots()
-    heights = np.arange(len(pairs))
-    ax.barh(heights, [1.0] * len(pairs), height=0.3, color=FAINT, alpha=0.55)
-    ax.barh(heights, [p for _, p in pairs], height=0.3, color=color, label="probability")
-    look = {"color": INK, "size": 9.5, "va": "bottom"}
-    for height, (label, probability) in zip(heights, pairs, strict=True):
-        ax.text(0, height - 0.24, label, **look)
-        ax.text(1, height - 0.24, percent(probability), ha="right", **look)
-    ax.set(xlim=(0, 1), ylim=(len(pairs) - 0.6, -0.75), xticks=[], yticks=[])
-    hide_frame(ax)
-    return finish(ax, title)
-
-
-def bars_alt(
-    labels: Sequence[str], probabilities: Real[Any, " C"] | Sequence[float], top: int = 5
-) -> str:
-    """A sentence that lists the most probable labels with their probabilities."""
-    pairs = _ranked(labels, probabilities, top)
-    return "most probable: " + ", ".join(f"{label} {percent(p)}" for label, p in pairs)
-
-
-def _ranked(labels, probabilities, top: int) -> list[tuple[str, float]]:
-    values = np.asarray(probabilities, np.float32)
-    if len(labels) != len(values):
-        raise ValueError(f"{len(labels)} labels do not name {len(values)} probabilities.")
-    order = np.argsort(-values, kind="stable")[:top]
-    return [(labels[i], float(values[i])) for i in order]
-
-
 def compare_bars(predictions: Mapping[str, Iterable[tuple[str, float]]], top: int = 5) -> Figure:
-    """A figure with the bars of several predictions side by side, such as
+    """A figure with the `top` labels of several predictions side by side, the first on top, such as
     {"both": [("bell heard", 0.97), ...], "audio only": [...], "video only": [...]}."""
-    panels = {name: list(pairs) for name, pairs in predictions.items()}
-    rows = max(min(top, len(pairs)) for pairs in panels.values())
+    panels = {name: list(pairs)[:top] for name, pairs in predictions.items()}
+    rows = max(map(len, panels.values()))
     figure = new_figure(3.1 * len(panels), 0.5 * rows + 0.6)
     figure.get_layout_engine().set(wspace=0.08)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    look = {"color": INK, "size": 9.5, "va": "bottom"}
     for ax, (name, pairs) in zip(axes, panels.items(), strict=True):
-        labels, values = zip(*pairs, strict=True)
-        bars(labels, values, ax, name, top, COLORS.get(name, COLORS["both"]))
-        ax.set_ylim(rows - 0.6, -0.75)
+        heights, color = np.arange(len(pairs)), COLORS.get(name, COLORS["both"])
+        ax.barh(heights, [1.0] * len(pairs), height=0.3, color=FAINT, alpha=0.55)
+        ax.barh(heights, [p for _, p in pairs], height=0.3, color=color, label="probability")
+        for height, (label, probability) in zip(heights, pairs, strict=True):
+            ax.text(0, height - 0.24, label, **look)
+            ax.text(1, height - 0.24, percent(probability), ha="right", **look)
+        ax.set(xlim=(0, 1), ylim=(rows - 0.6, -0.75), xticks=[], yticks=[])
+        hide_frame(ax)
+        finish(ax, name)
     return figure
+
+
+def chart(chart) -> Figure:
+    """A figure of the bars of an `explain.html.Chart`, with their values and 95 % intervals."""
+    names, values = [bar.label for bar in chart.bars], [bar.value for bar in chart.bars]
+    ax = new_figure(6.4, 0.3 * len(names) + 1.1).subplots()
+    drawn = ax.barh(range(len(names)), values, 0.62, color=[COLORS[b.stream] for b in chart.bars])
+    ax.bar_label(drawn, [bar.number for bar in chart.bars], padding=4, color=INK, size=9)
+    for row, bar in enumerate(chart.bars):
+        if bar.low is not None:
+            ax.plot([bar.low, bar.high], [row, row], color=INK, lw=1.4)
+    ax.axvline(0, color=INK, lw=0.8)
+    ax.margins(x=0.15)
+    ax.set_xlabel(chart.axis)
+    grid_lines(ax, "x")
+    name_rows(ax, names).set_title(chart.title, color=INK, size=11, loc="left")
+    return ax.figure
 
 
 def curves(

@@ -4,16 +4,15 @@ import base64
 import io
 import warnings
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.text import Text
 
 from mbt_lite.paths import replacing
 
@@ -39,7 +38,6 @@ WIDE_FONTS = (
     "Yu Gothic, Hiragino Sans, Meiryo, MS Gothic, IPAexGothic, IPAGothic, Noto Sans JP",
     "Malgun Gothic, Apple SD Gothic Neo, AppleGothic, NanumGothic, Noto Sans KR",
 )
-BOX = "\u25a1"
 
 
 def installed_wide_fonts() -> list[str]:
@@ -53,36 +51,18 @@ def installed_wide_fonts() -> list[str]:
 matplotlib.rcParams["font.family"] = [*matplotlib.rcParams["font.family"], *installed_wide_fonts()]
 
 
-@cache
-def _has_letter(letter: str, families: tuple[str, ...]) -> bool:
-    fonts = (get_font(findfont(FontProperties(family=[name]))) for name in families)
-    return any(font.get_char_index(ord(letter)) for font in fonts)
-
-
-def drawable(text: str) -> str:
-    """The text with boxes for the letters that no font on this machine has."""
-    families = tuple(matplotlib.rcParams["font.family"])
-    return "".join(
-        letter if letter.isspace() or _has_letter(letter, families) else BOX for letter in text
-    )
-
-
 def render(figure: Figure, file, kind: str = "png", **options) -> None:
     """Save a figure, with one warning for all letters that no font has."""
-    texts = [*figure.findobj(Text)]
-    for ax in figure.axes:
-        texts += [*ax.get_xticklabels(), *ax.get_yticklabels()]
-    words = {text.get_text() for text in texts}
-    if any(not word.isascii() and drawable(word) != word for word in words):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", "Glyph .* missing from")
+        figure.savefig(file, format=kind, **options)
+    if any("missing from" in str(warning.message) for warning in caught):
         warnings.warn(
             "no font on this machine has all letters of the names in this figure, which shows "
             "boxes instead; install one, such as Noto Sans CJK, and start again (Debian, Ubuntu, "
             "Colab: apt-get install fonts-noto-cjk).",
             stacklevel=2,
         )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")
-        figure.savefig(file, format=kind, **options)
 
 
 def new_figure(width: float, height: float) -> Figure:

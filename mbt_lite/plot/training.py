@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mbt_lite.plot.scores import bars, curves, curves_alt
+from mbt_lite.plot.scores import curves, curves_alt
 from mbt_lite.plot.style import (
     COLORS,
     FAINT,
@@ -170,42 +170,3 @@ def _groups(outcomes: Sequence) -> dict[str, list]:
     for outcome in outcomes:
         groups.setdefault(outcome.group, []).append(outcome)
     return groups
-
-
-def scrubber(
-    group: str,
-    settings: Sequence[str],
-    accuracy: Mapping[str, tuple[float, float]],
-    chosen: int,
-    answers: Sequence[tuple[str, float]],
-) -> Figure:
-    """A figure of the answers [(label, probability)] of one setting, beside the accuracy of all.
-
-    `accuracy` {setting: (mean, half of its 95 % interval)} is drawn in the order of `settings`,
-    the chosen one larger.
-    """
-    figure = new_figure(8.4, 2.7)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
-    labels, probabilities = zip(*answers, strict=True)
-    title = f"{group} {settings[chosen]}"
-    bars(list(labels), list(probabilities), left, top=len(labels), title=title)
-    _means(right, [accuracy[name] for name in settings], f"{_SINGER}, mean and 95 % interval", "o-")
-    right.plot(chosen, accuracy[settings[chosen]][0], "o", color=COLORS["both"], ms=11)
-    right.set(ylim=(0, 1.04), xlabel=group, ylabel="share of test clips")
-    right.set_xticks(range(len(settings)), settings)
-    return figure
-
-
-def scrubber_alt(
-    group: str,
-    settings: Sequence[str],
-    accuracy: Mapping[str, tuple[float, float]],
-    chosen: int,
-    answers: Sequence[tuple[str, float]],
-) -> str:
-    """Two sentences: the answer of the chosen setting, and the accuracy of its models."""
-    mean, half = accuracy[settings[chosen]]
-    return (
-        f"{group} {settings[chosen]}: {_answer(answers)}. On test clips models like this one name "
-        f"the singer in {mean:.0%} (95 % interval ± {100 * half:.0f})."
-    )

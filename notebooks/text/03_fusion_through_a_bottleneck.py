@@ -30,6 +30,7 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from course import pick, samples
+from course.scrubber import scrubber
 from IPython.display import Video
 from matplotlib.colors import ListedColormap
 
@@ -303,7 +304,7 @@ print(f"operations: {model_cost(base).gflops:.0f} billion by the package, {xla /
 # ## 6. The meter
 #
 # Now turn it. Where to meet, how many bottleneck tokens, how much video: what do the four ways
-# cost? (The next three cells only build the meter; skip them at first.)
+# cost? (The next two cells only build the meter; skip them at first.)
 
 # %%
 SIZES = {"8 frames, 4 s": replace(base, rgb_shape=(8, 224, 224), rgb_patch=(1, 16, 16))}
@@ -335,29 +336,14 @@ def words(size, first, bottlenecks):
 
 def chart(size, first, bottlenecks):
     bars = [html.Bar(way, cost) for way, cost in paid(size, first, bottlenecks).items()]
-    return html.Chart(
-        "Cost of a clip", "billion multiply-adds", words(size, first, bottlenecks), bars
-    )
-
-
-# %%
-def draw(size, first, bottlenecks):
-    costs = paid(size, first, bottlenecks)
-    figure, ax = plt.subplots(figsize=(7, 2.1), dpi=100, layout="constrained")
-    bars = ax.barh(list(costs), costs.values(), color=[inks[way] for way in costs])
-    ax.bar_label(bars, fmt=" {:,.0f}")
-    ax.set(xlabel="billion multiply-adds a clip", xlim=(0, 1.15 * max(costs.values())))
-    ax.set_title(f"{choices[0].options[size]}, fused from {first}, {COUNTS[bottlenecks]} tokens")
-    ax.invert_yaxis()
-    plt.close(figure)
-    return figure
+    title = f"{choices[0].options[size]}, fused from {first}, {COUNTS[bottlenecks]} tokens"
+    return html.Chart(title, "billion multiply-adds a clip", bars)
 
 
 # %%
 lead = "What the four ways to meet cost, counted from the architecture."
-page = partial(html.bars_page, "The cost of meeting", lead, choices, chart)
-meter = html.Panel("The cost of meeting", lead, choices, draw, words, page)
-print(meter.alt())
+meter = html.chart_panel("The cost of meeting", lead, choices, chart)
+print(words(0, 0, 1))
 widgets.explore(meter)
 
 # %% [markdown]
@@ -468,15 +454,15 @@ figure
 
 # %%
 shown = list(reversed(list(paths.items())))[: pick(2, 1)]
-scrubbers = {name: html.scrubber(path) for name, path in shown}
+scrubbers = {name: scrubber(path) for name, path in shown}
 for name, scrub in scrubbers.items():
     print(name)
     for layer in range(5):
-        print("  ", scrub.alt(setting=layer).partition(". ")[0])
+        print("  ", scrub.alt(setting=layer))
 widgets.explore(scrubbers)
 
 # %%
-scrub = html.scrubber(paths["ladder_sings_with_siren"], "bottlenecks")
+scrub = scrubber(paths["ladder_sings_with_siren"], "bottlenecks")
 print(scrub.alt(setting=0))
 print(scrub.alt(setting=3))
 widgets.explore(scrub)
@@ -484,7 +470,7 @@ widgets.explore(scrub)
 # %% [markdown]
 # Notice two things. On the ladder's clip all models from layer 0 to 2 are right, and those of 3 and
 # 4 have no more than a lean. And one clip proves little: of the circle's, the second in the menu,
-# most are wrong or undecided. That is why the right half shows the share of all test clips.
+# most are wrong or undecided. That is why the last bar shows the share of all test clips.
 #
 # **The answer.** Sound and picture should meet before the answer, and in time: through a bottleneck
 # news takes one layer to be written and another to be read. In the micro-world every layer that is

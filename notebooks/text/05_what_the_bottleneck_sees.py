@@ -90,7 +90,7 @@ row = np.zeros(places["bottleneck"].stop)
 row[[0, spec]] = 0.5  # the answer is read from the two class tokens
 for layer in reversed([matrix(layer) for layer in blocks]):
     row = 0.5 * row + 0.5 * row @ layer
-rollout = explain.rollout(clf, view)
+rollout = explain.saliency(clf, view, "rollout")
 mine = row[places["rgb"]][1:].reshape(clf.config.rgb_grid)
 np.testing.assert_allclose(mine, rollout.rgb, atol=1e-6)
 print("sum of all shares", round(row.sum(), 3))
@@ -140,12 +140,8 @@ for who, label in ((one, labels[0]), (two, labels[1])):
 
 # %%
 def maps(view, label):
-    return [
-        explain.attention(clf, view),
-        explain.rollout(clf, view),
-        explain.relevance(clf, view, label),
-        explain.occlusion(clf, view, label),
-    ]
+    four = ("attention", "rollout", "gradient", "occlusion")
+    return [explain.saliency(clf, view, method, label) for method in four]
 
 
 box = world.answer_key(scene, one.times)["box"]
@@ -355,7 +351,7 @@ print(*yours.notes, sep="\n")
 answer = explain.best_label(clf, yours)
 print(f"likeliest: {answer}")
 print(explain.perturb(clf, yours).table(answer))
-rows = [explain.attention(clf, yours), explain.occlusion(clf, yours, answer)]
+rows = [explain.saliency(clf, yours, method, answer) for method in ("attention", "occlusion")]
 plot.saliencies(yours, rows, clf.clip_config)
 
 # %% [markdown]

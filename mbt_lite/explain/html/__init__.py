@@ -5,9 +5,9 @@ panel.png(), panel.alt(), panel.page()       # and widgets.explore(panel) in a n
 """
 
 from mbt_lite.explain.html.attention import attention, importance, importance_maps, present, worth
-from mbt_lite.explain.html.charts import counterfactual, interventions, scrubber
+from mbt_lite.explain.html.charts import counterfactual, interventions
 from mbt_lite.explain.html.flow import flow, flow_page
-from mbt_lite.explain.html.page import Bar, Chart, Choice, Panel, bars_page, page
+from mbt_lite.explain.html.page import Bar, Chart, Choice, Panel, chart_panel, page
 
 __all__ = [
     "Bar",
@@ -15,7 +15,7 @@ __all__ = [
     "Choice",
     "Panel",
     "attention",
-    "bars_page",
+    "chart_panel",
     "counterfactual",
     "flow",
     "flow_page",
@@ -24,6 +24,5 @@ __all__ = [
     "interventions",
     "page",
     "present",
-    "scrubber",
     "worth",
 ]

@@ -20,12 +20,11 @@ from mbt_lite.explain.html.page import (
 )
 from mbt_lite.features import View
 from mbt_lite.inference import AttentionMaps, Classifier
-from mbt_lite.plot.audio import pitch
+from mbt_lite.plot.audio import hertz_marks, pitch
 from mbt_lite.plot.maps import (
     IMPORTANCE,
     frame_times,
     gray,
-    hertz_marks,
     palette,
     place,
     unit_of,
@@ -33,12 +32,10 @@ from mbt_lite.plot.maps import (
 from mbt_lite.plot.style import data_uri
 from mbt_lite.progress import Progress, silent
 
-LEADS = {
-    "both": "Bright is what counts most. The frame and the line on the audio are the same moment: "
-    "move the slider, click on the audio, or play it.",
-    "spec": "Bright is what counts most. Move the line with the slider, or click on the audio.",
-    "rgb": "Bright is what counts most. Move the slider from frame to frame, or play them.",
-}
+LEAD = (
+    "Bright is what counts most. The frame and the line on the audio are the same moment: move the "
+    "slider, or play."
+)
 
 
 def attention(classifier: Classifier, view: View, query: str = "bottleneck") -> Panel:
@@ -109,11 +106,9 @@ def _panel(classifier: Classifier, view: View, maps: AttentionMaps, title: str, 
 
 
 def _lead(view: View, maps: AttentionMaps) -> str:
-    streams = [stream for stream in ("spec", "rgb") if getattr(maps, stream) is not None]
-    lead = LEADS["both" if len(streams) == 2 else streams[0]]
     covered = 1 if maps.rgb is None else len(view.rgb) // maps.rgb.shape[3]
     more = f" A map is for {covered} frames: where it shines at nothing, look at the next one."
-    return lead + more * (covered > 1)
+    return LEAD + more * (covered > 1)
 
 
 def _choices(maps: AttentionMaps) -> tuple[Choice, ...]:

@@ -1,7 +1,6 @@
-/* Bars or lines, one chart for each combination of choices. */
+/* Bars, one chart for each combination of choices. */
 
 const ROW = 40; // px, of a bar with its label
-const TALL = 320; // px, of a figure of lines
 const title = make("h2");
 const holder = make("div", { class: "scroll" });
 const note = make("p", { class: "note" });
@@ -10,8 +9,7 @@ let width = 0;
 /** All values that the axis of a chart must hold. */
 function valuesOf(chart) {
   const ends = chart.bars.flatMap((bar) => [bar.value, bar.low, bar.high]);
-  const heights = Object.values(chart.lines).flat().map(([, y]) => y);
-  return [0, ...ends, ...heights].filter((value) => value !== null);
+  return [0, ...ends].filter((value) => value !== null);
 }
 
 /** The ends of an axis, which are never the same. */
@@ -32,7 +30,7 @@ function show() {
   const alike = data.charts.filter((other) => other.axis === shown.axis);
   shown.range = range(alike.flatMap(valuesOf)); // one scale, so that states can be compared
   title.textContent = shown.title;
-  holder.replaceChildren(shown.bars.length ? bars(shown) : lines(shown));
+  holder.replaceChildren(bars(shown));
   note.textContent = shown.bars.some((bar) => bar.low !== null) ? "Whiskers are 95 % intervals." : "";
   say(shown.words);
 }
@@ -49,8 +47,6 @@ function labelled(x, y, words, anchor = "start", kind = "soft") {
 function line(x1, y1, x2, y2, kind = "axis") {
   return draw("line", { x1, y1, x2, y2, class: kind });
 }
-
-// ---- bars ----
 
 function bars(shown) {
   const bottom = shown.bars.length * ROW + 6;
@@ -85,48 +81,6 @@ function barOf(bar, top, across, axis) {
     group.append(draw("path", { d: path, stroke: "var(--ink)", "stroke-width": 1.5 }));
   }
   return telling(group, sentence);
-}
-
-// ---- lines ----
-
-const DASHES = ["", "7 4", "2 3", "9 3 2 3"]; // distinct without color
-
-function lines(shown) {
-  const names = Object.keys(shown.lines);
-  const top = 30 + 20 * names.length;
-  const xs = range(Object.values(shown.lines).flat().map(([x]) => x));
-  const across = scale(xs, 52, width - 12);
-  const up = scale(shown.range, top + TALL, top + 8);
-  const svg = draw("svg", { width, height: top + TALL + 44, role: "group" });
-  for (const value of ticks(...shown.range)) {
-    svg.append(line(52, up(value), width - 12, up(value)));
-    svg.append(labelled(46, up(value) + 4, number(value), "end"));
-  }
-  for (const value of ticks(...xs, width < 500 ? 4 : 8)) {
-    svg.append(labelled(across(value), top + TALL + 17, number(value), "middle"));
-  }
-  svg.append(labelled((width + 40) / 2, top + TALL + 37, shown.across, "middle"));
-  svg.append(labelled(4, top - 6, shown.axis));
-  const points = names.flatMap((name, place) => lineOf(svg, shown, name, place, across, up));
-  roving(points);
-  return svg;
-}
-
-/** Draws a line with its key and returns its points. */
-function lineOf(svg, shown, name, place, across, up) {
-  const stroke = `var(--cycle${place % 6})`, y = 10 + 20 * place;
-  const look = { stroke, "stroke-width": 2.2, "stroke-dasharray": DASHES[place % 4], fill: "none" };
-  const places = shown.lines[name].map(([x, y]) => `${across(x)},${up(y)}`);
-  svg.append(draw("polyline", { points: places.join(" "), ...look }));
-  svg.append(draw("path", { d: `M4 ${y}h34`, ...look }), labelled(46, y + 4, name, "start", ""));
-  return shown.lines[name].map(([x, y]) => {
-    const sentence = `${name}: ${number(y)} at ${number(x)} (${shown.axis}; ${shown.across})`;
-    const dot = draw("g", {},
-      draw("circle", { cx: across(x), cy: up(y), r: 9, fill: "transparent", stroke: "none" }),
-      draw("circle", { cx: across(x), cy: up(y), r: 3.5, fill: stroke }));
-    svg.append(telling(dot, sentence));
-    return dot;
-  });
 }
 
 const board = controls(data.choices, show);

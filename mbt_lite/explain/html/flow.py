@@ -16,12 +16,11 @@ COLORS = ("attention", "cause")
 def flow(classifier: Classifier, view: View, label: str | None = None) -> Panel:
     """The `Panel` of the flow between audio and video for a label, or for the most probable one."""
     flow = explain.flow(classifier, view, label)
-    layers = (None, *flow.layers)
     return Panel(
         title=TITLE,
         lead=_lead(flow),
         choices=_choices(flow),
-        draw=lambda layer, color: plot.flow(flow, COLORS[color], layers[layer]),
+        draw=lambda layer, color: plot.flow(flow, COLORS[color]),
         words=lambda **state: plot.flow_alt(flow),
         page=partial(flow_page, flow),
     )

@@ -9,8 +9,7 @@ import io
 import itertools
 import wave
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from jaxtyping import Float, Real, UInt8
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
+from mbt_lite import plot
 from mbt_lite.media import RATE
 from mbt_lite.plot.style import Figure, data_uri, to_png
 
@@ -55,9 +55,13 @@ class Panel:
         """The first state."""
         return {choice.name: choice.start for choice in self.choices}
 
+    def figure(self, **state) -> Figure:
+        """The figure of a state; choices that are not named are as at the start."""
+        return self.draw(**self.start | state)
+
     def png(self, **state) -> bytes:
-        """The figure of a state as PNG; choices that are not named are as at the start."""
-        return to_png(self.draw(**self.start | state))
+        """The same as PNG."""
+        return to_png(self.figure(**state))
 
     def alt(self, **state) -> str:
         """The alt text of the same figure."""
@@ -101,34 +105,47 @@ class Bar:
     high: float | None = None
     stream: str = "both"
 
+    @property
+    def number(self) -> str:
+        """The value in words, such as "−2.15" or "1,024"."""
+        digits = 2 if abs(self.value) < 100 else 0
+        return f"{self.value:,.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
 
 @dataclass(frozen=True)
 class Chart:
-    """One state of a chart page: bars, or lines of points (x, y) by their names."""
+    """One state of a chart page: bars, on an axis that names its unit."""
 
     title: str
-    axis: str  # of the values, with its unit
-    words: str  # what the chart says
-    bars: Sequence[Bar] = ()
-    lines: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    across: str = ""  # the axis of x, with its unit
+    axis: str
+    bars: Sequence[Bar]
+
+    @property
+    def words(self) -> str:
+        """The alt text: title, axis, and the value of each bar."""
+        values = (f"{bar.label} {bar.number}" for bar in self.bars)
+        return f"{self.title} ({self.axis}): {', '.join(values)}"
 
 
-def bars_page(title: str, lead: str, choices: Sequence[Choice], chart: Callable[..., Chart]) -> str:
-    """The page of a view whose every state is a chart; `chart(**state)` as in `Panel`.
+def chart_panel(
+    title: str, lead: str, choices: Sequence[Choice], chart: Callable[..., Chart]
+) -> Panel:
+    """The `Panel` of a view whose every state is a chart; `chart(**state)` as in `Panel`.
 
     States whose values have the same axis share one scale, so that they can be compared.
     """
-    names, counts = [c.name for c in choices], [range(len(c.options)) for c in choices]
-    states = [dict(zip(names, state, strict=True)) for state in itertools.product(*counts)]
-    charts = [asdict(chart(**state)) for state in states]
-    return page(title, lead, "bars.js", choices, {"charts": charts})
 
+    def document() -> str:
+        names, counts = [c.name for c in choices], [range(len(c.options)) for c in choices]
+        states = [dict(zip(names, state, strict=True)) for state in itertools.product(*counts)]
+        charts = [chart(**state) for state in states]
+        data = {"charts": [asdict(one) | {"words": one.words} for one in charts]}
+        return page(title, lead, "bars.js", choices, data)
 
-def chart_panel(title, lead, choices, chart: Callable[..., Chart], draw) -> Panel:
-    """The `Panel` of a view whose every state is a chart."""
-    document = partial(bars_page, title, lead, choices, chart)
-    return Panel(title, lead, choices, draw, lambda **state: chart(**state).words, document)
+    def draw(**state):
+        return plot.chart(chart(**state))
+
+    return Panel(title, lead, tuple(choices), draw, lambda **s: chart(**s).words, document)
 
 
 # Media in a page
