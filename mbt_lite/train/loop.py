@@ -36,7 +36,6 @@ from mbt_lite.train.step import State, abstract_state, compiled_step, first_stat
 from mbt_lite.train.validation import Validation
 from mbt_lite.train.verdict import verdict
 
-
 _TOP_1 = "top-1"
 
 
