@@ -12,7 +12,7 @@ from mbt_lite.cli.demo import page
 demo = page(sys.argv[1:] if __name__ == "__main__" else ())
 
 if __name__ == "__main__":
-    from mbt_lite.demo import exit_on_sigterm
+    from mbt_lite.demo.page import exit_on_sigterm
 
     exit_on_sigterm()
     demo.launch()

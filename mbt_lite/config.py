@@ -183,6 +183,11 @@ class ClipConfig:
     def audio_seconds(self) -> float:
         return self.spec_frames * self.front_end.hop
 
+    @property
+    def lengths(self) -> dict[str, float]:
+        """Seconds of each stream."""
+        return {"rgb": self.video_seconds, "spec": self.audio_seconds}
+
 
 def sampled_frames(frames: int, count: int) -> np.ndarray:
     """Indices of about `count` evenly spaced frames, ends left out; all if there are too few.
@@ -428,11 +433,12 @@ class DataConfig:
     views: int = 4  # windows of a clip that is scored, their logits averaged
     audio_track: int | None = None  # of labeled files, from 1 on; None: as players choose
     workers: int = 1  # processes that read ahead; 0: none
+    memory: int = 1024  # MiB: small data is kept in memory, see `data.loader.Loader`; 0: none is
     skip_errors: bool = True  # leave out clips that cannot be read, and say so
 
     def __post_init__(self):
         _require(bool(self.path), "data.path must name something to learn from.")
-        limits = {"[0, 1)": "holdout", "[0, inf)": "clips", "[1, inf)": "audio_track"}
+        limits = {"[0, 1)": "holdout", "[0, inf)": "clips memory", "[1, inf)": "audio_track"}
         limits |= {"[1, 1000]": "views", "[0, 1024]": "workers"}
         _check(self, "data.", limits, pairing=PAIRINGS)
         world = self.path == "world"

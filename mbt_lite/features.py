@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -274,12 +274,13 @@ def read_views(
         raise ValueError(
             f"views={views}, start={start}: ask for one view or more; a start names the only one."
         )
-    length = max(config.video_seconds, config.audio_seconds)
+    length = max(config.lengths.values())
     total = media.seconds(path, config.audio_track)
     while True:
         begins = starts(total, length, views) if start is None else [start]
         try:
-            return [replace(view, total=total) for view in _views(path, config, begins)]
+            windows = [_read(path, config, begin, length) for begin in begins]
+            return [replace(make_view(window, config), total=total) for window in windows]
         except media.PastEnd as error:
             if start is not None:
                 raise
@@ -295,11 +296,63 @@ def starts(total: float | None, length: float, views: int | None) -> list[float]
     return [last / 2] if views == 1 else np.linspace(0, last, views).tolist()
 
 
-def _views(path, config: ClipConfig, begins: list[float]) -> list[View]:
-    options = {"short_side": config.resize, "at": partial(frame_times, config)}
-    options["audio_track"] = config.audio_track
-    length = max(config.video_seconds, config.audio_seconds)
-    return [make_view(media.read(path, start, length, **options), config) for start in begins]
+def read_windows(
+    path,
+    config: ClipConfig,
+    starts: Sequence[Mapping[str, float]],
+    clip: tuple[float, float],
+    size: tuple[int, int],
+    corners: Sequence[tuple[float, float]],
+) -> list[View]:
+    """Read windows of a clip, the part of a file from `clip` = (start, seconds), as `View`s.
+
+    The streams of a window begin at {stream: s after the clip's start}; all windows have the same
+    ones. A stream that runs past the end of the clip goes on at its beginning. `size` and `corners`
+    say how frames are cropped, see `crop`. Windows that overlap are decoded together.
+    """
+    begin, seconds = clip
+    first = max(min(start for window in starts for start in window.values()), 0.0)
+    lengths = {stream: config.lengths[stream] for stream in starts[0]}
+    end = max(start + lengths[stream] for window in starts for stream, start in window.items())
+    if end > seconds + SAME:  # a window goes on at the beginning
+        first, end = 0.0, seconds
+    if len(starts) > 1 and end - first > len(starts) * max(lengths.values()):
+        pairs = zip(starts, corners, strict=True)
+        views = (read_windows(path, config, [a], clip, size, [b]) for a, b in pairs)
+        return [view for (view,) in views]
+    starts = [{stream: start - first for stream, start in window.items()} for window in starts]
+    media_window = _read(path, config, begin + first, end - first, starts)
+    return [
+        make_view(media_window, config, window, size, corner)
+        for window, corner in zip(starts, corners, strict=True)
+    ]
+
+
+def _read(
+    path,
+    config: ClipConfig,
+    start: float,
+    length: float,
+    starts: Sequence[Mapping[str, float]] = (dict.fromkeys(("rgb", "spec")),),
+) -> media.Media:
+    """The `Media` of `length` s of a file, with the frames of the windows that begin at `starts`.
+
+    {stream: s after `start`}; None: the window in the middle.
+    """
+    video, audio = (stream in starts[0] for stream in ("rgb", "spec"))
+
+    def times(length: float) -> np.ndarray:
+        return np.concatenate([frame_times(config, length, window["rgb"]) for window in starts])
+
+    return media.read(
+        path,
+        start,
+        length,
+        short_side=config.resize,
+        only=None if video == audio else "video" if video else "audio",
+        audio_track=config.audio_track,
+        at=times if video else None,
+    )
 
 
 def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
@@ -314,16 +367,29 @@ def read_clip(path, config: ClipConfig, start: float | None = None) -> Clip:
     return view.clip
 
 
-def make_view(window: media.Media, config: ClipConfig) -> View:
-    """Convert a `Media` window to a `View`."""
-    notes = list(window.notes)
-    start, wave = fit_wave(window, config, notes)
-    times, rgb = fit_frames(window, config, notes)
-    spec = log_mel(wave, config.front_end)[: config.spec_frames]
+def make_view(
+    window: media.Media,
+    config: ClipConfig,
+    starts: Mapping[str, float] | None = None,
+    size: tuple[int, int] | None = None,
+    corner: tuple[float, float] = (0.5, 0.5),
+) -> View:
+    """Convert a `Media` window to a `View`; video and audio are taken from its middle.
+
+    Or they begin at `starts`, {stream: s after the window's start}. `size`, by default that of the
+    model, and `corner` say how frames are cropped, see `crop`.
+    """
+    notes, starts = list(window.notes), starts or {}
+    start, wave = _fit_wave(window, config, starts.get("spec"), notes)
+    times, shown = _fit_frames(window, config, starts.get("rgb"), notes)
+    size = size or (config.size, config.size)
+    unique, places = np.unique(shown, return_inverse=True)
     return View(
-        rgb=rgb,
+        rgb=crop(window.frames[unique], config.resize, size, corner)[places]
+        if len(shown)
+        else black(config, size),
         times=window.start + times,
-        spec=spec,
+        spec=log_mel(wave, config.front_end) if len(window.wave) else silence(config),
         wave=wave,
         start=window.start + start,
         notes=tuple(notes),
@@ -333,52 +399,78 @@ def make_view(window: media.Media, config: ClipConfig) -> View:
     )
 
 
-def fit_wave(window: media.Media, config: ClipConfig, notes: list[str]) -> tuple[float, np.ndarray]:
-    """Start, in s within the window, and samples [S] of the audio around the window's middle."""
+def _fit_wave(
+    window: media.Media, config: ClipConfig, first: float | None, notes: list[str]
+) -> tuple[float, np.ndarray]:
+    """Start, in s within the window, and samples [S] of the audio; see `make_view`."""
     samples = config.spec_frames * config.front_end.hop_samples
     if not len(window.wave):
         return 0.0, np.zeros(samples, np.float32)
     if window.duration < config.audio_seconds - 0.05:
         notes.append(f"{window.duration:.1f} s of audio looped to {config.audio_seconds:g} s")
-    first = max(round((window.duration - config.audio_seconds) / 2 * window.rate), 0)
-    return first / window.rate, np.take(window.wave, first + np.arange(samples), mode="wrap")
+    if first is None:
+        first = max((window.duration - config.audio_seconds) / 2, 0)
+    begin = round(first * window.rate)
+    return begin / window.rate, np.take(window.wave, begin + np.arange(samples), mode="wrap")
 
 
-def fit_frames(
-    window: media.Media, config: ClipConfig, notes: list[str]
+def _fit_frames(
+    window: media.Media, config: ClipConfig, first: float | None, notes: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Times [T], in s within the window, and the cropped frames [T, size, size, 3] shown then."""
+    """Times [T], in s within the window, and the numbers of the frames shown then."""
     if not len(window.frames):
-        size = (config.frames, config.size, config.size, 3)
-        return np.zeros(config.frames), np.zeros(size, np.uint8)
+        return np.zeros(config.frames), np.zeros(0, int)
     length = max(window.duration, 1e-3)
     if length < config.video_seconds - 0.05:
         notes.append(f"{length:.1f} s of video looped to {config.video_seconds:g} s")
-    times = frame_times(config, length)
-    shown = np.maximum(np.searchsorted(window.times, times + SAME, side="right") - 1, 0)
-    unique, inverse = np.unique(shown, return_inverse=True)
-    frames = [center_crop(window.frames[i], config.resize, config.size) for i in unique]
-    return times, np.stack(frames)[inverse]
+    times = frame_times(config, length, first)
+    return times, np.maximum(np.searchsorted(window.times, times + SAME, side="right") - 1, 0)
 
 
-def frame_times(config: ClipConfig, length: float) -> np.ndarray:
-    """Sampling times [T] in s of the frames in a window of `length` s; short windows are looped."""
-    first = max((length - config.video_seconds) / 2, 0)
+def frame_times(config: ClipConfig, length: float, first: float | None = None) -> np.ndarray:
+    """Sampling times [T] in s of the frames of a video that begins at `first`, by default centered.
+
+    They are the middles of the steps; beyond `length` s it goes on at the beginning.
+    """
+    if first is None:
+        first = max((length - config.video_seconds) / 2, 0)
     return (first + (np.arange(config.frames) + 0.5) * config.frame_step) % length
 
 
-def resize_short_side(frame: np.ndarray, short_side: int) -> np.ndarray:
-    """Resize a frame uint8 [H, W, 3] so that its shorter side has this many pixels."""
-    height, width = frame.shape[:2]
-    if min(height, width) == short_side:
+def resize(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize a frame uint8 [H, W, 3] to height and width."""
+    if frame.shape[:2] == size:
         return frame
-    scale = short_side / min(height, width)
-    size = round(width * scale), round(height * scale)
-    return np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def center_crop(frame: np.ndarray, short_side: int, size: int) -> np.ndarray:
-    """Resize a frame to this short side, then crop its middle square [size, size, 3]."""
-    frame = resize_short_side(frame, short_side)
-    top, left = ((side - size) // 2 for side in frame.shape[:2])
-    return frame[top : top + size, left : left + size]
+def crop(
+    frames: np.ndarray,
+    short_side: int,
+    size: tuple[int, int],
+    corner: tuple[float, float] = (0.5, 0.5),
+) -> np.ndarray:
+    """Resize frames [T, H, W, 3] to this short side, and crop what exceeds `size` (height, width).
+
+    `corner`: the share of the excess that is cut off above and on the left; 0.5 keeps the middle.
+    """
+    scale = short_side / min(frames.shape[1:3])
+    resized = tuple(round(side * scale) for side in frames.shape[1:3])
+    if frames.shape[1:3] != resized:
+        frames = np.stack([resize(frame, resized) for frame in frames])
+    top, left = (
+        int(share * max(side - kept, 0))
+        for share, side, kept in zip(corner, resized, size, strict=True)
+    )
+    return frames[:, top : top + size[0], left : left + size[1]]
+
+
+def black(config: ClipConfig, size: tuple[int, int]) -> np.ndarray:
+    """The frames of a clip without video: uint8 [T, *size, 3]."""
+    return np.zeros((config.frames, *size, 3), np.uint8)
+
+
+def silence(config: ClipConfig) -> np.ndarray:
+    """The log-mel of a clip without audio: [N, M]."""
+    shape = config.spec_frames, config.front_end.mels
+    return np.full(shape, config.front_end.silence, np.float32)

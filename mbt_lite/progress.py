@@ -53,6 +53,6 @@ def bar(title: str) -> Iterator[Progress]:
         def report(share: float, desc: str = "") -> None:
             if share <= 0:
                 drawn.reset(task)
-            drawn.update(task, completed=share, step=desc)
+            drawn.update(task, completed=share, step=desc, refresh=True)
 
         yield report

@@ -43,8 +43,7 @@ PICKLES = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "she
 # Loader processes import these files and folders, and should stay light.
 WITHOUT_JAX = ["config", "media/", "demo/sandbox"]
 WITHOUT_JAX += [
-    f"data/{name}"
-    for name in "records source sampling sources tables videos windows workers".split()
+    f"data/{name}" for name in "records source sampling sources tables videos workers".split()
 ]
 
 NAMED = "jupyterlab jax flax optax tensorflow_datasets matplotlib ipywidgets librosa mediapy gradio"

@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -93,6 +94,21 @@ def encode(path, frames=None, stamps=None, wave=None, rate=RATE, video=None, aud
             container.mux(a.encode(None))
 
 
+def remuxed(source, target, since=0.0, by=0.0, kinds=("video", "audio"), **options):
+    """Copy the packets of a file to another one, those from `since` s on moved by `by` s."""
+    with av.open(str(target), "w", options=options) as out, av.open(str(source)) as container:
+        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
+        for packet in container.demux():
+            if packet.dts is None:
+                continue
+            if packet.stream.type in kinds and packet.dts * packet.time_base >= since:
+                ticks = round(by / packet.time_base)
+                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
+            packet.stream = streams[packet.stream.index]
+            out.mux(packet)
+    return target
+
+
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
     """8 s, flash and beep at 5.0 s."""
@@ -144,54 +160,22 @@ def test_a_video_that_starts_at_3_s_stays_with_the_audio(tmp_path, name):
     assert flash_time(part) == pytest.approx(beep_time(part), abs=FRAME)
 
 
-def test_audio_that_starts_late_is_padded_in_front(tmp_path):
-    write(tmp_path / "a.mp4", flash(4, 3), FPS)
-    with av.open(str(tmp_path / "b.mkv"), "w") as out, av.open(str(tmp_path / "a.mp4")) as source:
-        video = out.add_stream_from_template(source.streams.video[0])
-        audio = out.add_stream("pcm_s16le", rate=RATE, layout="mono")
-        for packet in source.demux(video=0):
-            if packet.dts is not None:
-                packet.stream = video
-                out.mux(packet)
-        sound = (beep(2, 1)[None] * 32767).astype(np.int16)  # lies at 2..4 s
-        frame = av.AudioFrame.from_ndarray(sound, "s16", "mono")
-        frame.sample_rate, frame.time_base, frame.pts = RATE, Fraction(1, RATE), 2 * RATE
-        out.mux(audio.encode(frame))
-        out.mux(audio.encode(None))
-    media = read(tmp_path / "b.mkv")
-    assert flash_time(media) == pytest.approx(3, abs=FRAME)
-    assert beep_time(media) == pytest.approx(3, abs=2e-3)
+def test_audio_that_starts_late_is_padded_in_front(tmp_path, clip):
+    media = read(remuxed(clip, tmp_path / "a.mkv", -9, 2, ("audio",)))
+    assert flash_time(media) == pytest.approx(5, abs=FRAME)
+    assert beep_time(media) == pytest.approx(7, abs=0.01)
     assert not media.wave[: 2 * RATE - 100].any()
 
 
-def test_a_recording_without_a_duration_is_read_through(tmp_path):
-    write(tmp_path / "a.mp4", flash(6, 3), FPS, beep(6, 3), RATE)
-    live = {"live": "1"}  # as a browser records
-    with (
-        av.open(str(tmp_path / "b.mkv"), "w", container_options=live) as out,
-        av.open(str(tmp_path / "a.mp4")) as source,
-    ):
-        streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
-    assert probe(tmp_path / "b.mkv").duration == seconds(tmp_path / "b.mkv")
-    assert seconds(tmp_path / "b.mkv") == pytest.approx(6, abs=0.2)
-    first, middle, last = features.read_views(tmp_path / "b.mkv", WORLD_CLIP, 3)
-    assert [first.start, middle.start, last.start] == pytest.approx([0, 2, 4], abs=0.2)
+def test_a_recording_without_a_duration_is_read_through(tmp_path, clip):
+    path = remuxed(clip, tmp_path / "b.mkv", live="1")  # as a browser records
+    assert probe(path).duration == seconds(path) == pytest.approx(8, abs=0.2)
+    first, middle, last = features.read_views(path, WORLD_CLIP, 3)
+    assert [first.start, middle.start, last.start] == pytest.approx([0, 3, 6], abs=0.2)
 
 
 def test_packets_before_time_0_are_hidden(tmp_path, clip):
-    with av.open(str(tmp_path / "cut.mp4"), "w") as out, av.open(str(clip)) as source:
-        streams = {s.index: out.add_stream_from_template(s) for s in source.streams}
-        for packet in source.demux():
-            if packet.dts is not None:
-                ticks = round(4.5 / packet.time_base)
-                packet.pts, packet.dts = packet.pts - ticks, packet.dts - ticks
-                packet.stream = streams[packet.stream.index]
-                out.mux(packet)
-    media = read(tmp_path / "cut.mp4")
+    media = read(remuxed(clip, tmp_path / "cut.mp4", -9, -4.5))
     assert flash_time(media) == pytest.approx(beep_time(media), abs=FRAME)
 
 
@@ -377,15 +361,6 @@ def test_times_follow_a_varying_frame_rate(tmp_path):
     media = read(tmp_path / "a.mp4")
     np.testing.assert_allclose(media.times, stamps, atol=1e-3)
     assert "the frame rate varies" in media.notes
-    thin = read(tmp_path / "a.mp4", fps=1)
-    np.testing.assert_allclose(thin.times, [0, 0.54], atol=1e-3)  # nearest to 0 s and 1 s
-
-
-def test_thinned_frames_are_the_nearest_in_time(clip):
-    whole, thin = read(clip), read(clip, 2, 4, fps=4, short_side=24)
-    assert thin.frames.shape == (16, 24, 32, 3)
-    np.testing.assert_allclose(thin.times, np.arange(16) / 4, atol=FRAME / 2 + 1e-3)
-    assert np.isin(np.round((thin.times + 2) * FPS), np.round(whole.times * FPS)).all()
 
 
 def moving(seconds):
@@ -593,21 +568,6 @@ def test_a_cover_image_is_not_a_video(tmp_path):
 # ---- clocks that jump, lengths that are guessed, files that are cut off ----
 
 
-def remuxed(source, target, since=0.0, by=0.0, kinds=("video", "audio"), **options):
-    """Copy the packets of a file to another one, those from `since` s on moved by `by` s."""
-    with av.open(str(target), "w", options=options) as out, av.open(str(source)) as container:
-        streams = {s.index: out.add_stream_from_template(s) for s in container.streams}
-        for packet in container.demux():
-            if packet.dts is None:
-                continue
-            if packet.stream.type in kinds and packet.dts * packet.time_base >= since:
-                ticks = round(by / packet.time_base)
-                packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
-            packet.stream = streams[packet.stream.index]
-            out.mux(packet)
-    return target
-
-
 @pytest.mark.parametrize(
     "name, since, kinds",
     [
@@ -644,6 +604,9 @@ def test_joined_recordings_of_one_clock_last_as_long_as_both(tmp_path, clip):
 def test_the_readable_part_of_a_file_that_is_cut_off_is_used(tmp_path, clip, name):
     options = {"movflags": "faststart"} if name.endswith("mp4") else {}
     data = remuxed(clip, tmp_path / name, **options).read_bytes()
+    (tmp_path / "end.mp4").write_bytes(clip.read_bytes()[:-2000])  # the index is at the end
+    with pytest.raises(MediaError, match="header is lost"):
+        read(tmp_path / "end.mp4")
     (tmp_path / name).write_bytes(data[: len(data) * 4 // 5])
     total = seconds(tmp_path / name)
     assert 1 < total < 7
@@ -741,14 +704,21 @@ PLAYLISTS = {
     "concat": "ffconcat version 1.0\nfile '{}'\n",
     "dash": '<?xml version="1.0"?><MPD type="static"><BaseURL>{}</BaseURL></MPD>',
     "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+    "smil": "<smil><body><video src='{}'/></body></smil>",
+    "pls": "[playlist]\nFile1={}\n",
 }
 
 
 @pytest.mark.parametrize("kind", PLAYLISTS)
-def test_a_play_list_is_refused_and_not_followed(tmp_path, clip, kind):
-    (tmp_path / "list.mp4").write_text(PLAYLISTS[kind].format(clip))
-    with pytest.raises(MediaError, match="points to other files"):
-        read(tmp_path / "list.mp4")
+def test_a_play_list_is_refused_and_opens_no_connection(tmp_path, clip, kind):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        for target in (clip, f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4"):
+            (tmp_path / "list.mp4").write_text(PLAYLISTS[kind].format(target))
+            with pytest.raises(MediaError, match="points to other files"):
+                read(tmp_path / "list.mp4")
+        with pytest.raises(TimeoutError):
+            server.accept()
 
 
 @pytest.mark.parametrize("content", [b"", b"hello, this is text\n" * 100, bytes(5000)])
@@ -759,17 +729,6 @@ def test_a_file_that_is_no_video_is_refused_in_one_sentence(tmp_path, content, c
             read(path)
         assert str(path) in str(error.value) and "\n" not in str(error.value)
     assert capfd.readouterr() == ("", "")
-
-
-def test_a_cut_file_is_used_up_to_the_cut(tmp_path, clip):
-    encode(tmp_path / "a.mkv", flash(8, 5), wave=beep(8, 5)[None])
-    data = (tmp_path / "a.mkv").read_bytes()
-    (tmp_path / "a.mkv").write_bytes(data[: len(data) // 2])
-    media = read(tmp_path / "a.mkv")
-    assert 20 < len(media.frames) < 180 and any("cut off" in note for note in media.notes)
-    (tmp_path / "b.mp4").write_bytes(clip.read_bytes()[:-2000])  # the index is at the end
-    with pytest.raises(MediaError, match="header is lost"):
-        read(tmp_path / "b.mp4")
 
 
 def test_a_window_far_after_its_key_frame_has_its_frames(tmp_path):
@@ -858,16 +817,16 @@ def test_a_whole_long_file_is_refused_but_a_window_is_read(tmp_path):
 
 
 def test_a_file_that_holds_more_than_its_header_says_is_refused_on_the_way(clip, monkeypatch):
-    for limit, fps in ((600_000, None), (300_000, 1)):  # bytes: less than the frames, than the wave
+    for limit, only in ((600_000, "video"), (300_000, "audio")):  # bytes
         monkeypatch.setattr(decode, "MAX_BYTES", limit)
         with pytest.raises(MediaError, match="clip.mp4 takes more than .* start= and duration="):
-            read(clip, fps=fps)
+            read(clip, only=only)
 
 
 def test_a_window_past_the_end_is_refused(clip):
     with pytest.raises(MediaError, match="ends at 8"):
         read(clip, 20, 2)
-    for wrong in ({"start": -1}, {"duration": 0}, {"fps": 0}, {"short_side": -2}):
+    for wrong in ({"start": -1}, {"duration": 0}, {"short_side": -2}):
         with pytest.raises(MediaError):
             read(clip, **wrong)
     assert any("before the window does" in note for note in read(clip, 7, 5).notes)
@@ -881,7 +840,7 @@ def test_the_same_input_writes_the_same_bytes_and_no_half_file(tmp_path):
     frames, wave = flash(1, 0.5), beep(1, 0.5)
     write(tmp_path / "a.mp4", frames, FPS, wave)
     rng, litter = np.random.default_rng(0), [b""] * 20
-    for _ in range(100):  # where in memory things lie must not matter
+    for _ in range(30):  # where in memory things lie must not matter
         litter[rng.integers(20)] = np.zeros(rng.integers(1, 50_000), np.uint8)
         write(tmp_path / "b.mp4", frames.copy(), np.arange(25) / FPS, wave)
         assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import resource
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import pytest
 from mbt_lite import features, media
 from mbt_lite.config import WORLD_CLIP
 from mbt_lite.demo import sandbox
-from mbt_lite.demo.sandbox import Reading, SandboxedReader
+from mbt_lite.demo.sandbox import Limits, Reading, SandboxedReader
 
 pytestmark = pytest.mark.full  # the reader starts a process
 ROOT = Path(__file__).parent.parent
@@ -46,7 +45,7 @@ def good(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def reader():
-    with SandboxedReader(WORLD_CLIP) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP)) as reader:
         yield reader
 
 
@@ -74,30 +73,17 @@ def assert_no_folder(sentence: str, path) -> None:
 # ---- what is read ----
 
 
-@pytest.mark.parametrize("windows", [1, 3])
-def test_the_sandbox_reads_the_same_windows_as_read_views(reader, tmp_path, windows):
-    path = clip(tmp_path / "long.mp4", 7.0)
+@pytest.mark.parametrize("seconds, windows", [(7.0, 1), (7.0, 3), (0.5, 3)])
+def test_the_sandbox_reads_the_same_windows_as_read_views(reader, tmp_path, seconds, windows):
+    path = clip(tmp_path / "a.mp4", seconds)
     reading, direct = reader.read(path, windows), features.read_views(path, WORLD_CLIP, windows)
-    assert len(reading.views) == windows and reading.duration == pytest.approx(7, abs=0.1)
+    assert len(reading.views) == len(direct) and reading.duration == pytest.approx(seconds, abs=0.1)
     for got, want in zip(reading.views, direct, strict=True):
         for name in ("rgb", "times", "wave"):
             np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
         np.testing.assert_allclose(got.spec, want.spec, atol=1e-5)  # one thread adds up otherwise
-        np.testing.assert_array_equal(got.clip.rgb, want.clip.rgb)
-        np.testing.assert_allclose(got.clip.spec, want.clip.spec, atol=1e-5)
         assert (got.start, got.notes) == (want.start, want.notes)
-
-
-def test_the_sandbox_repeats_a_short_file_as_read_views_does(reader, tmp_path):
-    path = clip(tmp_path / "short.mp4", 0.5)
-    reading, direct = reader.read(path, 3), features.read_views(path, WORLD_CLIP, 3)
-    assert [view.start for view in reading.views] == [view.start for view in direct]
-    assert any("so it is repeated" in note for note in reading.notes)
-
-
-def test_a_path_may_be_relative(reader, good, monkeypatch):
-    monkeypatch.chdir(good.parent)
-    assert reader.read(good.name).duration == pytest.approx(3, abs=0.1)
+    assert any("so it is repeated" in note for note in reading.notes) == (seconds < 1)
 
 
 def test_notes_are_sentences_without_shell_commands(reader, tmp_path):
@@ -127,14 +113,11 @@ def test_what_every_browser_plays_has_no_copy(reader, tmp_path, suffix):
 
 ODD = {
     "old.avi": None,
-    "mpeg4.mkv": None,
     "loop.gif": None,
     "audio.ogg": None,
     "wide.mp4": ("libx264", "yuv444p", "aac"),
-    "part2.mp4": ("mpeg4", "yuv420p", "aac"),
     "camera.mov": ("libx264", "yuv420p", "pcm_s16le"),
     "phone.mp4": ("libx265", "yuv420p", "aac"),
-    "windows.wmv": ("wmv2", "yuv420p", "mp2"),
 }
 
 
@@ -197,30 +180,6 @@ def test_a_name_that_is_an_address_is_not_opened(reader, good, name):
         reader.read(name.format(good))
 
 
-LISTS = {
-    "list.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:3\n#EXTINF:3,\n{}\n#EXT-X-ENDLIST\n",
-    "list.ffconcat": "ffconcat version 1.0\nfile '{}'\n",
-    "list.mpd": "<?xml version='1.0'?><MPD><Period><AdaptationSet><Representation><BaseURL>{}"
-    "</BaseURL></Representation></AdaptationSet></Period></MPD>",
-    "list.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\na={}\n",
-    "list.smil": "<smil><body><video src='{}'/></body></smil>",
-    "list.pls": "[playlist]\nFile1={}\n",
-}
-
-
-@pytest.mark.parametrize("suffix", ["", ".mp4"])
-@pytest.mark.parametrize("name", LISTS)
-def test_a_play_list_is_refused_and_opens_no_connection(reader, good, tmp_path, name, suffix):
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        server.settimeout(0.2)
-        addresses = f"http://127.0.0.1:{server.getsockname()[1]}/a.mp4", str(good)
-        for address in addresses:
-            (tmp_path / f"{name}{suffix}").write_text(LISTS[name].format(address))
-            assert "points to other files" in refusal(reader, tmp_path / f"{name}{suffix}")
-        with pytest.raises(TimeoutError):
-            server.accept()
-
-
 def with_reference(movie: bytes, target: Path) -> bytes:
     """A QuickTime movie whose samples are in another file, named by an alias in its `dref` box."""
     name = os.fsencode(target)
@@ -265,7 +224,9 @@ def test_a_movie_cannot_read_samples_from_another_file(reader, tmp_path):
 
 
 def test_a_file_that_is_too_large_long_or_detailed_is_refused_from_its_header(good, tmp_path):
-    with SandboxedReader(WORLD_CLIP, megabytes=0.5, minutes=0.2, pixels=100 * 100) as reader:
+    with SandboxedReader(
+        Limits(WORLD_CLIP, megabytes=0.5, minutes=0.2, pixels=100 * 100)
+    ) as reader:
         large = tmp_path / "large.mp4"
         large.write_bytes(good.read_bytes())
         os.truncate(large, 1 << 40)
@@ -303,7 +264,7 @@ def test_a_file_that_takes_too_much_memory_is_refused(good, tmp_path):
             frame.sample_rate = 192_000
             container.mux(track.encode(frame))
         container.mux(track.encode(None))
-    with SandboxedReader(WORLD_CLIP, memory=256 << 20) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP, memory=256 << 20)) as reader:
         sentence = refusal(reader, tmp_path / "heavy.flac")
         assert "takes more than 0.2 GiB of memory to read; try a shorter" in sentence
         assert reader.read(good)
@@ -311,17 +272,10 @@ def test_a_file_that_takes_too_much_memory_is_refused(good, tmp_path):
 
 def test_a_process_is_replaced_after_some_files(good, monkeypatch):
     monkeypatch.setattr(sandbox, "FILES_PER_PROCESS", 2)
-    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP), work_that_fails) as reader:
         first, second, third = (refusal(reader, "/srv/pid") for _ in range(3))
         assert first == second != third
         assert reader.read(good)
-
-
-def test_ordinary_files_fit_into_little_memory(good):
-    with SandboxedReader(WORLD_CLIP, memory=400 << 20) as reader:
-        first = process_of(reader)
-        assert reader.read(good) and reader.read(good)
-        assert process_of(reader) == first
 
 
 # ---- crashes and hangs ----
@@ -365,18 +319,18 @@ def process_of(reader: SandboxedReader) -> int:
     ],
 )
 def test_a_crash_or_a_time_out_costs_its_file_only(good, name, reason):
-    with SandboxedReader(WORLD_CLIP, seconds=1.0, work=work_that_fails) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP, seconds=1.0), work_that_fails) as reader:
         before = process_of(reader)
         assert refusal(reader, f"/srv/{name}").startswith(reason)
         assert process_of(reader) != before
-    with SandboxedReader(WORLD_CLIP, seconds=10.0, work=work_that_fails) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP, seconds=10.0), work_that_fails) as reader:
         if name != "hang":
             refusal(reader, f"/srv/{name}")
         assert reader.read(good)
 
 
 def test_a_process_that_was_killed_while_idle_costs_no_file(good):
-    with SandboxedReader(WORLD_CLIP) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP)) as reader:
         for wait in (0, 0.5):
             reader.read(good)
             os.kill(process_of(reader), signal.SIGKILL)
@@ -385,7 +339,7 @@ def test_a_process_that_was_killed_while_idle_costs_no_file(good):
 
 
 def test_damage_that_a_file_leaves_in_the_process_does_not_cost_the_next_one(good):
-    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP), work_that_fails) as reader:
         refusal(reader, "/srv/poison")
         assert reader.read(good)
 
@@ -393,15 +347,14 @@ def test_damage_that_a_file_leaves_in_the_process_does_not_cost_the_next_one(goo
 def test_a_fault_in_our_own_code_is_reported_in_a_sentence(good, monkeypatch, capsys):
     monkeypatch.setattr(sandbox, "_read", lambda *_: 1 / 0)
     monkeypatch.setattr(os, "chdir", lambda folder: None)
-    limits = sandbox.Limits(WORLD_CLIP, (), 9.0, 1 << 30, 1, 1, 1)
     with pytest.raises(media.MediaError) as caught:
-        sandbox.read_untrusted((str(good), 1), limits)
+        sandbox.read_untrusted((str(good), 1), Limits(WORLD_CLIP))
     assert str(caught.value) == "good.mp4 cannot be read (ZeroDivisionError); try another copy."
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 def test_the_process_holds_no_model():
-    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP), work_that_fails) as reader:
         with pytest.raises(media.MediaError) as caught:
             reader.read("modules")
     modules = set(str(caught.value).split())
@@ -413,14 +366,17 @@ def test_the_process_holds_no_model():
 
 def test_no_process_is_left_after_closing(good):
     before = set(multiprocessing.active_children())
-    reader = SandboxedReader(WORLD_CLIP)
+    reader = SandboxedReader(Limits(WORLD_CLIP))
     reader.read(good)
     process = process_of(reader)
-    reader.close()
     reader.close()
     assert set(multiprocessing.active_children()) == before and not lives(process)
     with pytest.raises(RuntimeError, match="closed"):
         reader.read(good)
+    reader = SandboxedReader(Limits(WORLD_CLIP))
+    process = process_of(reader)
+    del reader
+    assert ends(process)
 
 
 def lives(process: int) -> bool:
@@ -429,14 +385,6 @@ def lives(process: int) -> bool:
     except ProcessLookupError:
         return False
     return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-
-
-def test_the_process_ends_when_its_reader_is_deleted(good):
-    reader = SandboxedReader(WORLD_CLIP)
-    reader.read(good)
-    process = process_of(reader)
-    del reader
-    assert ends(process)
 
 
 def ends(process: int) -> bool:
@@ -451,11 +399,11 @@ PROGRAM = """
 import sys, threading
 from pathlib import Path
 from mbt_lite.config import WORLD_CLIP
-from mbt_lite.demo.sandbox import SandboxedReader
+from mbt_lite.demo.sandbox import Limits, SandboxedReader
 from test_sandbox import process_of, work_that_fails
 
 print("program", __name__, flush=True)
-reader = SandboxedReader(WORLD_CLIP, work=work_that_fails)
+reader = SandboxedReader(Limits(WORLD_CLIP), work_that_fails)
 print(reader.read(sys.argv[1]).duration, flush=True)
 print(process_of(reader), flush=True)
 reader.read("hang")
@@ -484,7 +432,7 @@ def test_an_interrupted_read_leaves_no_result_for_the_next(good, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    with SandboxedReader(WORLD_CLIP, work=work_that_fails) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP), work_that_fails) as reader:
         with monkeypatch.context() as patch:
             patch.setattr(pebble.ProcessFuture, "result", interrupt)
             with pytest.raises(KeyboardInterrupt):
@@ -496,18 +444,12 @@ def test_an_interrupted_read_leaves_no_result_for_the_next(good, monkeypatch):
 # ---- many ----
 
 
-def memory_of_this_process() -> float:
-    """MB that are resident now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1e6
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_damaged_files_are_read_or_refused_and_nothing_grows(good, tmp_path, capsys):
-    outcomes, first, longest = Counter(), 0.0, 0.0
+    outcomes, first, longest = Counter(), 0, 0.0
     threads = threading.active_count()
-    with SandboxedReader(WORLD_CLIP) as reader:
+    with SandboxedReader(Limits(WORLD_CLIP)) as reader:
         for i, (kind, path) in enumerate(damage.variants(tmp_path, 200)):
             began = time.monotonic()
             try:
@@ -515,30 +457,18 @@ def test_damaged_files_are_read_or_refused_and_nothing_grows(good, tmp_path, cap
                 assert reading.views and reading.duration >= 0
                 for note in reading.notes:
                     assert_no_folder(note, path)
-                outcome = "read, with a copy" if reading.playable else "read"
+                outcomes[kind, "read"] += 1
             except media.MediaError as error:
                 assert_sentence(str(error), path)
-                outcome = outcome_of(str(error))
+                outcomes[kind, "refused"] += 1
             longest = max(longest, time.monotonic() - began)
-            outcomes[kind, outcome] += 1
             if i % 50 == 49:
                 assert reader.read(good)
-            first = memory_of_this_process() if i == 19 else first
-        last = memory_of_this_process()
+            first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss if i == 19 else first
+        last = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with capsys.disabled():
-        print(f"\n{table(outcomes)}\nlongest {longest:.1f} s, {first:.0f} MB, then {last:.0f} MB")
-    assert sum(outcomes.values()) == 200 and last < 1.1 * first
+        print(
+            f"\n{outcomes}\nlongest {longest:.1f} s, {first / 1e3:.0f} MB, then {last / 1e3:.0f} MB"
+        )
+    assert outcomes.total() == 200 and last < 1.1 * first
     assert threading.active_count() == threads
-
-
-def outcome_of(sentence: str) -> str:
-    """A refusal's kind."""
-    kinds = {"crashed": "crashed", "took more": "timed out", "cannot be read (": "fault of ours"}
-    return next((word for part, word in kinds.items() if part in sentence), "refused")
-
-
-def table(outcomes: Counter) -> str:
-    """Kinds of damage by kinds of outcome."""
-    kinds, ways = (list(dict.fromkeys(key[i] for key in sorted(outcomes))) for i in (0, 1))
-    rows = [["", *ways], *([kind, *(str(outcomes[kind, way]) for way in ways)] for kind in kinds)]
-    return "\n".join("".join(f"{cell:>20}" for cell in row) for row in rows)

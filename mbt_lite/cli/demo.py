@@ -31,9 +31,9 @@ class Demo:
     debug: Debug = False
 
     def page(self):
-        """Build the `mbt_lite.demo.Page`; ValueError where Gradio is missing."""
+        """Build the `mbt_lite.demo.theme.Page`; ValueError where Gradio is missing."""
         try:
-            from mbt_lite.demo import start
+            from mbt_lite.demo.page import start
         except ModuleNotFoundError as error:
             if error.name != "gradio":
                 raise
@@ -42,7 +42,7 @@ class Demo:
 
     def run(self) -> int:
         page = self.page()
-        from mbt_lite.demo import exit_on_sigterm
+        from mbt_lite.demo.page import exit_on_sigterm
 
         exit_on_sigterm()
         page.launch()

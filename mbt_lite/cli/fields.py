@@ -39,7 +39,7 @@ def _rules(e: Experiment) -> tuple[tuple[object, str, str], ...]:
             "data.videos data.labels data.holdout data.pairing data.views",
             "clips of your own, --data.path DIR",
         ),
-        (not data.cache_dir, "data.workers", "--data.cache-dir ''"),
+        (not data.cache_dir, "data.workers data.memory", "--data.cache-dir ''"),
         (
             data.validation or data.holdout,
             "train.evaluate_every train.evaluate_clips",

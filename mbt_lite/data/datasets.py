@@ -249,10 +249,11 @@ def make_loader(
     """
     config = experiment.data
     sampling = sampled(experiment, source, training)
-    workers = config.workers
+    workers, memory = config.workers, config.memory
+    all_new = training and config.path == MICRO_WORLD and not config.clips
     if config.cache_dir:
         source = cached(source, sampling, Path(config.cache_dir))
-        workers = 0
+        workers = memory = 0
     if workers and (why := why_no_workers()):
         log.warning("the clips are read in this process, without workers: %s.", why)
         workers = 0
@@ -262,10 +263,11 @@ def make_loader(
         batch or experiment.train.batch // hosts,
         seed=experiment.train.seed,
         epochs=None if training else 1,
-        shuffle=training and not (config.path == MICRO_WORLD and not config.clips),
+        shuffle=training and not all_new,
         host=host,
         hosts=hosts,
         workers=workers,
+        memory=0 if all_new else memory,
         on_error="skip" if config.skip_errors else "raise",
     )
 
@@ -273,12 +275,11 @@ def make_loader(
 def sampled(experiment: Experiment, source: Source, training: bool) -> Sampling:
     """The `Sampling` of an experiment; a source whose clips are one window has one view."""
     config, size = experiment.data, experiment.clip.size
-    one_window = source.fingerprint is not None
-    return Sampling(
-        replace(experiment.clip, audio_track=config.audio_track or experiment.clip.audio_track),
-        training,
-        views=1 if training or one_window else config.views,
-        pairing=config.pairing,
+    sampling = evaluation_sampling(config, source, experiment.clip, config.views)
+    return replace(
+        sampling,
+        training=training,
+        views=1 if training else sampling.views,
         streams=experiment.model.streams,
-        padded_size=(size, size) if one_window else None,
+        padded_size=None if source.fingerprint is None else (size, size),
     )

@@ -293,8 +293,10 @@ def _clock(text: str) -> str:
 
 def clip_names(row: Annotation, table_format: str) -> list[str]:
     """Names, without suffix, that downloaders give to a file that was cut to a row's window."""
-    if table_format not in ("audioset", "vggsound"):
-        return [row.id] if table_format == "epic" else []
+    if table_format not in ("audioset", "vggsound", "epic"):
+        return []
+    if table_format == "epic" or row.start is None:
+        return [row.id]
     begin, end = (
         [f"{t:g}", f"{round(t)}", f"{round(t):06d}", f"{t:.1f}", f"{t:.3f}", _milliseconds(t)]
         for t in (row.start, row.end)

@@ -5,33 +5,27 @@ at random in training, that of the clip in validation, and evenly spaced in test
 reference's (google-deepmind/dmvr, processors.py): in training both begin at the same fraction of
 the clip, so that the longer window may wrap around the end; in test the windows of each stream are
 spaced independently. In validation the two differ by rounding at most.
-
-V windows of a clip   T frames   H, W of the padded frames   N spectrogram rows   M mel bins
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from mbt_lite.config import PAIRINGS, STREAMS, ClipConfig
+from mbt_lite.features import starts
 
 WIDEST = 16 / 9  # width over height of the widest video that is not cropped in training
-
-
-class Window(NamedTuple):
-    """The first frame and the first spectrogram row of a window."""
-
-    frame: float  # at the clip's frame rate, perhaps between two frames
-    row: int  # of the spectrogram
+# {stream: seconds}: lengths of the streams that a clip has, or where they begin in a window
+Seconds = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Sampling:
     """Which windows are read of every clip, and in which size.
 
-    In training one random window, its frames padded, to be cropped by the train step; otherwise
-    `views` evenly spaced windows, their frames cropped to the center.
+    In training `views` random windows, their frames padded, to be cropped by the train step;
+    otherwise evenly spaced ones, their frames cropped to the center.
     """
 
     clip: ClipConfig
@@ -44,8 +38,8 @@ class Sampling:
     def __post_init__(self):
         if self.pairing not in PAIRINGS:
             raise ValueError(f"pairing={self.pairing!r}: choose one of {', '.join(PAIRINGS)}.")
-        if self.views < 1 or (self.training and self.views > 1):
-            raise ValueError(f"views={self.views}: one in training, one or more otherwise.")
+        if self.views < 1:
+            raise ValueError(f"views={self.views}: take one or more.")
         if not self.streams or not set(self.streams) <= set(STREAMS):
             raise ValueError(f"streams={self.streams}: take one or both of {', '.join(STREAMS)}.")
         if min(self.frame_size) < self.clip.size:
@@ -60,78 +54,57 @@ class Sampling:
             return self.clip.size, self.clip.size
         return self.padded_size or (self.clip.resize, round(self.clip.resize * WIDEST))
 
-    @property
-    def frame_offset(self) -> float:
-        """Frames from the beginning of a step to the frame that is taken of it.
+    def windows(self, lengths: Seconds, rng: np.random.Generator) -> list[dict[str, float]]:
+        """{stream: s after the clip's start} at which each stream of each window begins.
 
-        The middle one, as in `features.read_views`; the reference takes the first.
+        `lengths` are those of the streams that the clip has, of which some may not be read.
         """
-        return 0 if self.pairing == "ratio" else self.clip.stride / 2
-
-    def draw(self, frames: int, rows: int, rng: np.random.Generator) -> list[Window]:
-        """The windows of a clip with these numbers of frames (at the clip's rate) and rows."""
+        lengths = {stream: lengths[stream] for stream in self.streams if lengths.get(stream)}
+        if not lengths:
+            return [{}] * self.views
+        if self.pairing == "ratio":
+            return self._by_ratio(lengths, rng)
+        total, longest = min(lengths.values()), max(self.clip.lengths[s] for s in lengths)
         if self.training:
-            return [random_window(frames, rows, self.clip, rng, self.pairing)]
-        return spread_windows(frames, rows, self.clip, self.views, self.pairing)
+            begins = rng.uniform(0, max(total - longest, 0), self.views).tolist()
+        else:
+            begins = starts(total, longest, self.views)
+        length = min(total, longest)  # of a window
+        margins = {s: max((length - self.clip.lengths[s]) / 2, 0) for s in lengths}
+        return [{s: begin + margin for s, margin in margins.items()} for begin in begins]
+
+    def corner(self, rng: np.random.Generator) -> tuple[float, float]:
+        """Where larger frames are cropped, see `features.crop`: in training at random."""
+        return tuple(rng.random(2)) if self.training else (0.5, 0.5)
+
+    def _by_ratio(self, lengths: Seconds, rng: np.random.Generator) -> list[dict[str, float]]:
+        """`windows` as the reference draws them, in whole frames and rows.
+
+        It takes the first frame of each step, we the middle: its video begins half a step earlier.
+        """
+        clip, hop = self.clip, self.clip.front_end.hop
+        frames = round(lengths.get("rgb", 0) * clip.fps)
+        rows = round(lengths.get("spec", 0) / hop)
+        if self.training:
+            pairs = [_same_share(frames, rows, clip, rng) for _ in range(self.views)]
+        else:
+            room = frames - clip.frames * clip.stride, rows - clip.spec_frames
+            pairs = zip(*(_spread(last, self.views) for last in room), strict=True)
+        begins = (
+            {"rgb": frame / clip.fps - clip.frame_step / 2, "spec": row * hop}
+            for frame, row in pairs
+        )
+        return [{stream: begin[stream] for stream in lengths} for begin in begins]
 
 
-def random_window(
-    frames: int, rows: int, clip: ClipConfig, rng: np.random.Generator, pairing: str = PAIRINGS[0]
-) -> Window:
-    """A `Window` for training."""
-    if pairing == "ratio":
-        return _by_ratio(frames, rows, clip, rng)
-    low, high = _middles(frames, rows, clip)
-    return _around(rng.uniform(low, high), frames, rows, clip)
-
-
-def spread_windows(
-    frames: int, rows: int, clip: ClipConfig, views: int = 1, pairing: str = PAIRINGS[0]
-) -> list[Window]:
-    """`views` windows, evenly spaced over the clip; one view is its middle."""
-    if pairing == "ratio":
-        room = frames - clip.frames * clip.stride, rows - clip.spec_frames
-        return [
-            Window(*pair) for pair in zip(*(_spread(last, views) for last in room), strict=True)
-        ]
-    low, high = _middles(frames, rows, clip)
-    middles = np.linspace(low, high, views) if views > 1 else [(low + high) / 2]
-    return [_around(float(middle), frames, rows, clip) for middle in middles]
-
-
-def indices(first: float, count: int, stride: int, length: int) -> np.ndarray:
-    """Positions [count] from `first` on, wrapped around at `length`."""
-    return (first + stride * np.arange(count)) % length
-
-
-def _middles(frames: int, rows: int, clip: ClipConfig) -> tuple[float, float]:
-    """The first and the last time (s) that can be the middle of the windows of all its streams."""
-    streams = (
-        (frames / clip.fps, clip.video_seconds),
-        (rows * clip.front_end.hop, clip.audio_seconds),
-    )
-    streams = [(total, window) for total, window in streams if total]
-    if not streams:
-        return 0.0, 0.0
-    total, longest = min(streams)[0], max(window for _, window in streams)
-    half = min(total, longest) / 2
-    return half, total - half
-
-
-def _around(middle: float, frames: int, rows: int, clip: ClipConfig) -> Window:
-    frame = (middle - clip.video_seconds / 2) * clip.fps  # not rounded: frames may be 1/4 s apart
-    row = round((middle - clip.audio_seconds / 2) / clip.front_end.hop)
-    return Window(
-        max(min(frame, frames - clip.frames * clip.stride), 0),
-        max(min(row, rows - clip.spec_frames), 0),
-    )
-
-
-def _by_ratio(frames: int, rows: int, clip: ClipConfig, rng: np.random.Generator) -> Window:
+def _same_share(
+    frames: int, rows: int, clip: ClipConfig, rng: np.random.Generator
+) -> tuple[int, int]:
+    """A random frame, and the spectrogram row at the same fraction of the clip."""
     if not frames:
-        return Window(0, int(rng.integers(max(rows - clip.spec_frames + 1, 1))))
+        return 0, int(rng.integers(max(rows - clip.spec_frames + 1, 1)))
     frame = int(rng.integers(max(frames - (clip.frames - 1) * clip.stride, 1)))
-    return Window(frame, round(float(np.float32(frame) / np.float32(frames) * np.float32(rows))))
+    return frame, round(float(np.float32(frame) / np.float32(frames) * np.float32(rows)))
 
 
 def _spread(last: int, views: int) -> list[int]:

@@ -151,6 +151,22 @@ def zeros(fields: Fields) -> dict[str, np.ndarray]:
     return {name: np.zeros(shape, dtype) for name, (shape, dtype) in fields.items()}
 
 
+def write_window(out: Rows, view: int, rgb: np.ndarray | None, spec: np.ndarray | None) -> None:
+    """Write window `view` of a clip into its rows.
+
+    Frames [T, h, w, 3] come into the upper left of the padded ones; spec is [N, M]. A stream that
+    is not in the batch may be None.
+    """
+    if "rgb" in out:
+        height, width = rgb.shape[1:3]
+        out["rgb"][view, :, height:] = out["rgb"][view, :, :, width:] = 0
+        out["rgb"][view, :, :height, :width] = rgb
+        if "valid_size" in out:
+            out["valid_size"][view] = height, width
+    if "spec" in out:
+        out["spec"][view] = spec
+
+
 class ClipTask(NamedTuple):
     """A clip to write into a batch."""
 

@@ -4,7 +4,7 @@ V windows of a clip   T frames   N spectrogram rows   M mel bins   C classes
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -15,10 +15,9 @@ import numpy as np
 from mbt_lite.config import FrontEnd, from_dict
 from mbt_lite.data import records, tables, world
 from mbt_lite.data.sampling import Sampling
-from mbt_lite.data.source import THUMBNAIL, Rows, Source, file_key, multi_hot
+from mbt_lite.data.source import THUMBNAIL, Rows, Source, file_key, multi_hot, write_window
 from mbt_lite.data.videos import FileSource
-from mbt_lite.data.windows import Stream, resize, write, write_one
-from mbt_lite.features import log_mel
+from mbt_lite.features import black, crop, frame_times, log_mel, resize, silence
 
 ALL_CLIPS = "all"  # how `mbt-lite prepare` calls the split of a table that has none
 ONE_TRACK = "holds prepared clips of one track; choose it with mbt-lite prepare --audio-track."
@@ -69,7 +68,8 @@ class WorldSource(Source):
         """Write one clip; return its id. The seed and the index decide it, not `rng`."""
         own = None if self.seed is None else np.random.default_rng([self.seed, index, 3])
         sample = world.sample(self.scene(index), sampling.clip, own, sampling.streams)
-        write_one(out, sample, sampling.clip.size)
+        out["labels"][:] = sample["labels"]
+        write_window(out, 0, sample.get("rgb"), sample.get("spec"))
         return self.name(index)
 
 
@@ -116,21 +116,21 @@ class RecordSource(Source):
     def write(self, index: int, out: Rows, sampling: Sampling, rng: np.random.Generator) -> str:
         """Write one clip, of which only the drawn frames are decoded; return its id."""
         example, clip = self.clips[index], sampling.clip
-        spectrogram = self._spectrogram(example, clip.front_end)
-        num_frames = round(len(example.jpegs) / records.FPS * clip.fps)
-
-        def frames(positions: np.ndarray) -> Iterator[np.ndarray]:
-            stored = (positions * (records.FPS / clip.fps) + 1e-6).astype(int)
-            frame = None
-            for number in np.minimum(stored, len(example.jpegs) - 1).tolist():
-                frame = example.frame(number, frame)
-                yield frame
-
-        def rows(positions: np.ndarray) -> np.ndarray:
-            return spectrogram[positions]
-
+        spec = self._spectrogram(example, clip.front_end)
+        seconds = len(example.jpegs) / records.FPS
+        windows = sampling.windows({"rgb": seconds, "spec": len(spec) * clip.front_end.hop}, rng)
+        size = sampling.frame_size
         out["labels"][:] = multi_hot(example.labels, len(self.labels))
-        write(out, sampling, rng, Stream(num_frames, frames), Stream(len(spectrogram), rows))
+        for view, starts in enumerate(windows):
+            rgb, rows = black(clip, size), silence(clip)
+            if "rgb" in starts:
+                times = frame_times(clip, seconds, starts["rgb"])
+                shown = np.minimum(times * records.FPS + 1e-6, len(example.jpegs) - 1)
+                rgb = crop(example.frames(shown), clip.resize, size, sampling.corner(rng))
+            if "spec" in starts:
+                first = round(starts["spec"] / clip.front_end.hop)
+                rows = np.take(spec, first + np.arange(clip.spec_frames), 0, mode="wrap")
+            write_window(out, view, rgb, rows)
         return example.id
 
     def _spectrogram(self, example: records.Example, front: FrontEnd) -> np.ndarray:
@@ -185,7 +185,8 @@ class DigitSource(Source):
         from mbt_lite.data.tfds import av_digits
 
         sample = av_digits.sample(self.stored[index], sampling.clip)
-        write_one(out, sample, sampling.clip.size)
+        out["labels"][:] = sample["labels"]
+        write_window(out, 0, sample["rgb"], sample["spec"])
         return sample["id"]
 
 

@@ -4,11 +4,11 @@ A clip of full size has 11 MB, too much to send through a pipe. The processes im
 Grain, so that they start in a second and take little memory; docs/design.md has the measurement.
 """
 
-import ast
 import math
 import multiprocessing
 import os
 import queue
+import re
 import shutil
 import signal
 import sys
@@ -82,13 +82,10 @@ def why_no_workers() -> str | None:
     file = getattr(main, "__file__", None)
     if file is None or module.rpartition(".")[2] == "__main__":  # a notebook, python -c, a package
         return None
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError):  # stdin, or a program that is not source code
-        return None if Path(file).exists() else f"{file} is not a file that they could run"
-    guarded = any(
-        isinstance(node, ast.If) and "__name__" in ast.unparse(node.test) for node in tree.body
-    )
+    if not Path(file).exists():  # stdin
+        return f"{file} is not a file that they could run"
+    text = Path(file).read_text(encoding="utf-8", errors="ignore")
+    guarded = re.search("^if .*__name__", text, re.MULTILINE)
     return None if guarded else f'{file} has no `if __name__ == "__main__":`'
 
 

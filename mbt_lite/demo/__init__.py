@@ -1,24 +1,20 @@
 """The demo: a web page to ask a model about a clip, to look inside it, and to change the clip.
 
-    from mbt_lite.demo import start
+    from mbt_lite.demo.page import start
 
     page = start("as500k-rgb-spec")  # its model loaded and compiled
     page.launch()
 
-page.py starts it and holds the four tabs and the API; play.py is the content of the tab Play;
+page.py starts it and holds the four tabs and the API; play.py is the content of Play;
 player.py and markup.py draw; theme.py has colors and launch options; engine.py asks the model;
 sandbox.py reads uploaded files in a process of its own; samples.py has the sample clips.
 """
 
 import atexit
-import importlib
 import os
 import shutil
 import tempfile
 from importlib.util import find_spec
-
-_HOMES = {"CSS": "theme", "Page": "theme", "exit_on_sigterm": "page", "start": "page"}
-__all__ = sorted(_HOMES)
 
 if find_spec("gradio") is None:
     raise ModuleNotFoundError(
@@ -29,9 +25,3 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 if "GRADIO_TEMP_DIR" not in os.environ:  # uploads: readable by this user only, gone at the end
     os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="mbt_lite_")
     atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
-
-
-def __getattr__(name: str):  # imported when first used: the process of the sandbox needs no Gradio
-    if name not in _HOMES:
-        raise AttributeError(f"mbt_lite.demo has no {name!r}; it offers {', '.join(__all__)}.")
-    return getattr(importlib.import_module(f"mbt_lite.demo.{_HOMES[name]}"), name)

@@ -3,20 +3,13 @@
 Nothing in here knows of pages. Every file, a sample too, is read in the sandbox's process.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from mbt_lite import explain, inference, paths
-from mbt_lite.checkpoints import zoo
-from mbt_lite.checkpoints.download import amount
-from mbt_lite.config import ClipConfig
-from mbt_lite.demo.sandbox import Reading, SandboxedReader
+from mbt_lite import explain
+from mbt_lite.demo.sandbox import Limits, Reading, SandboxedReader
 from mbt_lite.explain import html, interventions
 from mbt_lite.features import View
 from mbt_lite.inference import Classifier, Prediction
@@ -28,7 +21,6 @@ from mbt_lite.progress import Progress, part, silent
 NAMES = {"both": "Sound and picture", "audio only": "Sound only", "video only": "Picture only"}
 LIKELY = 0.5  # probability from which on the page counts a label as an answer
 SMALL = 10_000_000  # parameters, up to which many forward passes take little time
-LOADED = 3  # models that stay in memory together
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,6 @@ class AnsweredClip:
 
     path: Path
     title: str
-    model: str
     reading: Reading
     windows: tuple[Window, ...]
     chosen_label: str = ""  # by a person, to explain
@@ -93,19 +84,8 @@ class Engine:
         if len(config.streams) < 2 or config.fusion != "bottleneck":
             raise ValueError("that model has no bottleneck between sound and picture to show.")
         self.classifier = classifier
-        self.reader = _reader(classifier.clip_config)
+        self.reader = SandboxedReader(Limits(classifier.clip_config))
         self.is_small = model_cost(config).parameters <= SMALL
-        self.is_compiled = False
-
-    @classmethod
-    def of(cls, name: str, progress: Progress = silent) -> "Engine":
-        """The engine of a model of the zoo or of a path; its weights are downloaded if absent."""
-        _download(name, progress)
-        progress(0, desc=f"Loading {name}")
-        engine = _load(name)
-        if not engine.is_compiled:
-            engine.compile(progress)
-        return engine
 
     def compile(self, progress: Progress = silent) -> None:
         """Compile what the page will run, so that nobody waits for it later."""
@@ -119,7 +99,6 @@ class Engine:
             explain.flow(self.classifier, empty)
             batch = explain.maps.batched(self.classifier, empty)
             interventions.operated(self.classifier, batch, [interventions.untouched(config)])
-        self.is_compiled = True
 
     def read(self, path: str | Path | None, windows: int = 1) -> Reading:
         """Read so many windows of a file; `MediaError` where it cannot be used."""
@@ -127,12 +106,10 @@ class Engine:
             raise MediaError("Choose a sample or a video first.")
         return self.reader.read(path, windows)
 
-    def ask(
-        self, path, model: str = "", title: str = "", progress: Progress = silent
-    ) -> AnsweredClip:
+    def ask(self, path, title: str = "", progress: Progress = silent) -> AnsweredClip:
         """Read a clip and answer it window by window: 5 windows, 3 where the model is large.
 
-        `model` is the name of this engine; without a title the clip gets that of its file.
+        Without a title the clip gets that of its file.
         """
         progress(0, desc="Reading the clip")
         reading = self.read(path, 5 if self.is_small else 3)
@@ -143,7 +120,7 @@ class Engine:
             end = min(view.start + self.classifier.clip_config.audio_seconds, reading.duration)
             end = max(end, view.start + 0.1)
             windows.append(Window(view.start, end, self.answers(view, share)))
-        return AnsweredClip(Path(path), title or title_of(path), model, reading, tuple(windows))
+        return AnsweredClip(Path(path), title or title_of(path), reading, tuple(windows))
 
     def answers(self, view: View, progress: Progress = silent) -> dict[str, dict[str, float]]:
         """Probabilities by label: of both modalities, and of each one that is not empty."""
@@ -153,7 +130,7 @@ class Engine:
             predictions["audio only"] = prediction.streams["spec"]
         if view.rgb.any():
             predictions["video only"] = prediction.streams["rgb"]
-        return {name: dict(p.top(len(p.labels))) for name, p in predictions.items()}
+        return {name: self.by_label(p.probabilities) for name, p in predictions.items()}
 
     def attention(self, view: View) -> dict:
         """Attention maps of the bottleneck tokens, mean over heads; None for an empty modality."""
@@ -176,66 +153,3 @@ class Engine:
 def title_of(path: str | Path) -> str:
     """A file's name as a title."""
     return Path(path).stem.replace("_", " ")
-
-
-@lru_cache(maxsize=LOADED)
-def _load(name: str) -> Engine:
-    paths.keep_compilations(paths.cache_folder() / "compiled")
-    return Engine(inference.load(name))
-
-
-@lru_cache(maxsize=LOADED)
-def _reader(clip_config: ClipConfig) -> SandboxedReader:
-    return SandboxedReader(clip_config)
-
-
-# ---- models to choose from ----
-
-
-def choices(start_model: str) -> Iterator[tuple[str, str]]:
-    """(words for a person, name) of each model that the page offers, and of the one it began with.
-
-    Of the zoo it offers the models with two modalities and a bottleneck.
-    """
-    for entry in zoo.ENTRIES.values():
-        if len(entry.config.streams) < 2 or entry.config.fusion != "bottleneck":
-            continue
-        size = model_cost(entry.config).parameters
-        words = f"{entry.name}: {size / 1e6:.3g} million parameters, trained on {entry.trained_on}"
-        if not is_here(entry):
-            words += f", a download of {amount(zoo.download_size(entry))} first"
-        yield words, entry.name
-    if not zoo_entry(start_model):
-        yield f"{Path(start_model).name}: given at the start", start_model
-
-
-def zoo_entry(name: str) -> zoo.Entry | None:
-    """The model of the zoo with this name, unless a file or folder has that name."""
-    return None if Path(name).exists() else zoo.find(name)
-
-
-def plain_name(name: str) -> str:
-    """A model's plain name, by which the page knows it."""
-    entry = zoo_entry(name)
-    return entry.name if entry else name
-
-
-def is_here(entry: zoo.Entry) -> bool:
-    """Whether the weights of a model are on this machine already."""
-    converted = any(path.exists() for path in zoo.places(entry).values())
-    return converted or zoo.original(entry) is not None
-
-
-def _download(name: str, progress: Progress) -> None:
-    """Download a model of the zoo that is not here yet, and report the progress."""
-    entry = zoo_entry(name)
-    if entry is None or is_here(entry):
-        return
-    size, partial = zoo.download_size(entry), paths.cache_folder() / f"{entry.file}.partial"
-    with ThreadPoolExecutor(1) as pool:
-        download = pool.submit(zoo.fetch, name)
-        while wait([download], timeout=0.5).not_done:
-            with suppress(FileNotFoundError):  # before the first byte, and after the last
-                done = min(partial.stat().st_size, size)
-                progress(done / size, desc=f"Downloading: {amount(done)} of {amount(size)}")
-        download.result()

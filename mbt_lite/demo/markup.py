@@ -7,8 +7,8 @@ from mbt_lite.checkpoints import model_card as cards
 from mbt_lite.config import MBTConfig
 from mbt_lite.demo.engine import LIKELY, NAMES
 from mbt_lite.inference import Classifier
-from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import in_words
+from mbt_lite.plot.style import percent
 
 HUES = {"both": "var(--both)", "audio only": "var(--spec)", "video only": "var(--rgb)"}
 BLOCK = 24  # px, of a layer in the figure of the model
@@ -21,26 +21,11 @@ the <b>bottleneck</b>: each side writes there what it found, and reads what the 
 Only little gets through, so both have to say what matters.</p><p>Layers are numbered from 0.
 Nothing reads the bottleneck tokens after the last layer, so what they read there is not
 shown.</p>"""
-NO_CAUTION = "How sound was heard in its training is known, and it hears the same way here."
-MORE_MODELS = """The released models of one modality only have no bottleneck to show;
-<code>mbt-lite predict --model NAME</code> asks them. A model that is not here yet is downloaded
-first, once."""
-CITATION = """@inproceedings{nagrani2021attention,
-  title     = {Attention Bottlenecks for Multimodal Fusion},
-  author    = {Nagrani, Arsha and Yang, Shan and Arnab, Anurag and Jansen, Aren and
-               Schmid, Cordelia and Sun, Chen},
-  booktitle = {Advances in Neural Information Processing Systems},
-  volume    = {34},
-  year      = {2021}
-}"""
+OTHER_MODELS = """<p class="small">To ask another one, start the demo with it:
+<code>mbt-lite demo --model NAME</code>; <code>mbt-lite zoo list</code> has the names.</p>"""
 
 
 # ---- answers ----
-
-
-def percent(probability: float) -> str:
-    """A probability as a person reads it."""
-    return f"{'< 1' if probability < 0.005 else round(100 * probability)} %"
 
 
 def says(probabilities: Mapping[str, float]) -> str:
@@ -57,7 +42,7 @@ def bar(probability: float) -> str:
     return f'<span class="bar"><i style="width:{probability:.1%}"></i></span>'
 
 
-def panel(name: str, probabilities: Mapping[str, float]) -> str:
+def _panel(name: str, probabilities: Mapping[str, float]) -> str:
     """The five most probable labels of one of NAMES as bars."""
     rows = "".join(
         f'<li class="{"likely" * (p >= LIKELY)}"><span>{escape(label)}</span>'
@@ -75,7 +60,7 @@ def panels(answers: Mapping[str, Mapping[str, float]]) -> str:
     shown = dict(answers)
     if len(shown) == 2:
         del shown["both"]
-    return grid((panel(*answer) for answer in shown.items()), 140)
+    return grid((_panel(*answer) for answer in shown.items()), 140)
 
 
 def lesson(answers: Mapping[str, Mapping[str, float]], label: str) -> str:
@@ -99,7 +84,7 @@ def bottleneck(config: MBTConfig) -> str:
     """The model as a figure: two streams of layers, joined by B bottleneck tokens from L_f on."""
     depth, first, tokens = config.depth, config.fusion_layer, config.bottlenecks
     step = 56 if depth < 8 else 42  # from layer to layer
-    lefts = [58 + step * i for i in range(depth)]
+    lefts = [66 + step * i for i in range(depth)]
     end = lefts[-1] + step
     joints = "".join(_joint(x, step, i > first) for i, x in enumerate(lefts) if i >= first)
     dots = "".join(_dots(x - (step - BLOCK) / 2, tokens) for x in lefts[first:])
@@ -110,7 +95,7 @@ def bottleneck(config: MBTConfig) -> str:
     )
     return (
         f'<figure class="bottleneck"><svg viewBox="0 0 {end} 112" style="max-width:{1.4 * end}px"'
-        f' role="img" aria-label="{words}"><path d="M46 19H{end}M46 93H{end}{joints}"/>'
+        f' role="img" aria-label="{words}"><path d="M54 19H{end}M54 93H{end}{joints}"/>'
         f'{blocks}<g class="tokens">{dots}</g><text x="0" y="24">picture</text>'
         f'<text x="0" y="98">sound</text></svg><figcaption>{words}</figcaption></figure>'
     )
@@ -166,42 +151,11 @@ def hint(sentence: str) -> str:
 # ---- About ----
 
 
-def model_facts(classifier: Classifier, name: str) -> str:
-    """Facts about the loaded model, and what it can name."""
-    card, clip, front = classifier.card, classifier.clip_config, classifier.clip_config.front_end
-    facts = {
-        "name": card.get("name") or name,
-        "probabilities": in_words(classifier.label_heads),
-        "license": card.get("license") or "not stated",
-        "size": f"{model_cost(classifier.config).parameters:,} parameters",
-        "looks at": f"{clip.video_seconds:g} s, {clip.frames} frames of {clip.size} x {clip.size} "
-        "pixels",
-        "listens to": f"{clip.audio_seconds:g} s, through the front end “{front.name}” (mean "
-        f"{front.mean:g}, deviation {front.std:g})",
-    }
-    rows = "".join(f"<dt>{k}</dt><dd>{escape(str(v))}</dd>" for k, v in facts.items())
-    labels = escape(", ".join(classifier.labels))
-    return (
-        f'<h2>The model that answers</h2><dl class="facts">{rows}</dl>'
-        f"{note('Before you believe it', bullets([classifier.caution or NO_CAUTION]))}"
-        f"<details><summary>The {len(classifier.labels)} things it can name</summary><p>{labels}."
-        "</p></details>"
-    )
-
-
 def model_card(classifier: Classifier) -> str:
-    """The model card in Markdown, without the header that only a hub reads."""
+    """The model card in Markdown, without what only a hub, or who has the weights, reads."""
     card = classifier.card | {"probabilities": in_words(classifier.label_heads)}
     card = cards.model_card(
         classifier.config, classifier.clip_config, classifier.labels, card, "float32"
     )
-    return card.split("---\n", 2)[2]
-
-
-def citation() -> str:
-    """How to cite the paper and this software."""
-    return (
-        "<h2>How to cite</h2><p>The model is that of this paper (NeurIPS 2021, arXiv:2107.00135); "
-        "the software is mbt_lite, under the Apache License 2.0 (CITATION.cff in its folder)."
-        f'</p><pre tabindex="0" aria-label="BibTeX">{escape(CITATION)}</pre>'
-    )
+    lead, _, rest = card.split("---\n", 2)[2].partition("## Use")
+    return lead + rest[rest.index("## Geometry") :]

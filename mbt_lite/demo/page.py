@@ -12,9 +12,9 @@ from types import ModuleType
 
 import gradio as gr
 
-from mbt_lite import explain
+from mbt_lite import explain, inference, paths
 from mbt_lite.demo import markup, play
-from mbt_lite.demo.engine import AnsweredClip, Engine, choices, plain_name, title_of
+from mbt_lite.demo.engine import AnsweredClip, Engine, title_of
 from mbt_lite.demo.player import player
 from mbt_lite.demo.samples import Sample, cards, samples
 from mbt_lite.demo.theme import MODEL_RUN, NO_PROGRESS, PRIVATE, Page, show_errors
@@ -65,12 +65,13 @@ def start(
     Under `gradio app.py` this runs again after each change of the code, without the main module
     that starting a process needs.
     """
-    model = plain_name(model)
     sys.modules.setdefault("__main__", ModuleType("__main__"))
     print(f"Loading and compiling {model}: up to half a minute ...", file=sys.stderr)
+    paths.keep_compilations(paths.cache_folder() / "compiled")
+    engine = Engine(inference.load(model))
     with bar(model) as progress:
-        engine = Engine.of(model, progress)
-    page = build(engine, model)
+        engine.compile(progress)
+    page = build(engine)
     page.options = {"share": share or None, "server_port": port}
     if password:
         page.options["auth"] = password_check(password)
@@ -96,47 +97,51 @@ def exit_on_sigterm() -> None:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 
 
-def build(engine: Engine, name: str) -> Page:
+def build(engine: Engine) -> Page:
     """Build the whole page, with its public endpoints, on a loaded model."""
     clips = samples()
     with Page(title="mbt_lite", delete_cache=(3600, 3600)) as page:
-        model, answered = gr.State(name), gr.State(time_to_live=3600)
+        answered = gr.State(time_to_live=3600)
         gr.HTML(LEAD)
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Ask"):
-                picker, answer = ask_tab(model, answered, clips, engine.classifier.labels)
+                _ask_tab(engine, answered, clips)
             with gr.Tab("Look") as look:
-                look_tab(look, answered)
+                _look_tab(engine, look, answered)
             with gr.Tab("Play") as playing:
-                tokens = play_tab(playing, model, answered, clips, engine)
-                quiz_section(model, clips)
+                _play_tab(engine, playing, answered, clips)
             with gr.Tab("About"):
-                about_tab(engine, name, clips, (model, answered, picker, answer, tokens))
-        endpoints(engine)
+                _about_tab(engine.classifier)
+        _endpoints(engine)
     return page.queue(max_size=20)
 
 
 # ---- Ask ----
 
 
-def ask_tab(model: gr.State, answered: gr.State, clips: list[Sample], labels) -> tuple:
-    """Where a clip comes from, and beside it the answer; returns the sample picker and the answer.
+def _ask_tab(engine: Engine, answered: gr.State, clips: list[Sample]) -> None:
+    """Where a clip comes from, and beside it the answer.
 
     `answered` gets the `AnsweredClip`, which the other tabs use.
     """
 
-    @show_errors
-    def ask_upload(name: str, path: str | None, progress=gr.Progress()):  # noqa: B008
-        return *ask(name, path, "", progress), None
+    def ask(path: str | Path | None, title: str, progress) -> tuple[AnsweredClip, str]:
+        clip = engine.ask(path, title, progress)
+        return clip.with_middle_view_only(), _answer_html(engine, clip)
 
     @show_errors
-    def ask_recording(name: str, path: str | None, progress=gr.Progress()):  # noqa: B008
-        return *ask(name, path, "Your recording", progress), None
+    def ask_upload(path: str | None, progress=gr.Progress()):  # noqa: B008
+        return *ask(path, "", progress), None
 
     @show_errors
-    def ask_sample(name: str, event: gr.EventData, progress=gr.Progress()):  # noqa: B008
-        return ask(name, clips[int(event.index)].path, "", progress)
+    def ask_recording(path: str | None, progress=gr.Progress()):  # noqa: B008
+        return *ask(path, "Your recording", progress), None
 
+    @show_errors
+    def ask_sample(event: gr.EventData, progress=gr.Progress()):  # noqa: B008
+        return ask(clips[int(event.index)].path, "", progress)
+
+    labels = engine.classifier.labels
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280, elem_id="choose"):
             picker = gr.HTML(
@@ -153,22 +158,14 @@ def ask_tab(model: gr.State, answered: gr.State, clips: list[Sample], labels) ->
         with gr.Column(scale=3, min_width=330):
             answer = gr.HTML(NO_ANSWER, elem_id="answer")
     options = {"show_progress_on": answer, **MODEL_RUN, **PRIVATE}
-    picker.select(ask_sample, model, [answered, answer], **options).success(None, js=SCROLL)
+    picker.select(ask_sample, None, [answered, answer], **options).success(None, js=SCROLL)
     for event, work in ((video.upload, ask_upload), (video.stop_recording, ask_recording)):
-        asked = event(work, [model, video], [answered, answer, video], **options)
+        asked = event(work, video, [answered, answer, video], **options)
         asked.success(None, js=SCROLL)
         asked.failure(lambda: None, None, video, **NO_PROGRESS)
-    return picker, answer
 
 
-def ask(name: str, path: str | Path | None, title: str, progress) -> tuple[AnsweredClip, str]:
-    """Ask a model about a clip; the clip with its answers, and how the page shows them."""
-    engine = Engine.of(name, progress)
-    clip = engine.ask(path, name, title, progress)
-    return clip.with_middle_view_only(), answer_html(engine, clip)
-
-
-def answer_html(engine: Engine, clip: AnsweredClip) -> str:
+def _answer_html(engine: Engine, clip: AnsweredClip) -> str:
     """The clip in its player, the best labels, and notes on the file and the model."""
     classifier, middle = engine.classifier, clip.windows[len(clip.windows) // 2]
     where = f"seconds {middle.start:.1f} to {middle.end:.1f}"
@@ -190,12 +187,12 @@ def answer_html(engine: Engine, clip: AnsweredClip) -> str:
 # ---- Look ----
 
 
-def look_tab(tab: gr.Tab, answered: gr.State) -> None:
+def _look_tab(engine: Engine, tab: gr.Tab, answered: gr.State) -> None:
     """The maps of a clip, made when a person first comes here after an answer."""
 
     @show_errors
-    def show(clip: AnsweredClip | None, drawn: tuple | None, progress=gr.Progress()):  # noqa: B008
-        if clip is None or drawn == (clip.path, clip.model):
+    def show(clip: AnsweredClip | None, drawn: Path | None, progress=gr.Progress()):  # noqa: B008
+        if clip is None or drawn == clip.path:
             return gr.skip()
         return draw(clip, progress)
 
@@ -204,9 +201,9 @@ def look_tab(tab: gr.Tab, answered: gr.State) -> None:
         return draw(replace(clip, chosen_label=label), progress)
 
     def draw(clip: AnsweredClip, progress):
-        pages = maps_html(Engine.of(clip.model), clip, progress)
+        pages = _maps_html(engine, clip, progress)
         labels = list(dict.fromkeys([clip.label, *list(clip.answers["both"])[:LABELS]]))
-        return pages, (clip.path, clip.model), gr.Dropdown(labels, value=clip.label, visible=True)
+        return pages, clip.path, gr.Dropdown(labels, value=clip.label, visible=True)
 
     label = gr.Dropdown([], label="The label to explain", visible=False, elem_id="label")
     pages, drawn = gr.HTML(NO_MAPS, elem_id="look"), gr.State()
@@ -215,7 +212,7 @@ def look_tab(tab: gr.Tab, answered: gr.State) -> None:
     label.input(explain_label, [answered, label], [pages, drawn, label], **options)
 
 
-def maps_html(engine: Engine, clip: AnsweredClip, progress: Progress) -> str:
+def _maps_html(engine: Engine, clip: AnsweredClip, progress: Progress) -> str:
     """Importance, attention and flow as pages that need no server, with buttons for one of them.
 
     Each holds its maps, frames and audio; its pickers never run the model or read the file again.
@@ -249,27 +246,22 @@ def _map_page(kind: str, engine: Engine, clip: AnsweredClip) -> str:
 # ---- Play ----
 
 
-def play_tab(
-    tab: gr.Tab, model: gr.State, answered: gr.State, clips: list[Sample], engine: Engine
-) -> gr.CheckboxGroup:
-    """What can be changed, and beside it the new answer; returns the bottleneck tokens' boxes."""
+def _play_tab(engine: Engine, tab: gr.Tab, answered: gr.State, clips: list[Sample]) -> None:
+    """What can be changed, and beside it the new answer."""
 
     @show_errors
     def show(clip: AnsweredClip | None, other: tuple, audio, delay, video, emptied, cut):
         if clip is None:
             return play.NO_CLIP
-        if audio == play.AUDIO_CHOICES[2] and not play.fits(other[0], clip.view):
+        if audio == play.AUDIO_CHOICES[2] and other[0] is None:
             raise ValueError("Choose the other clip first: a sample, or upload one.")
         change = play.Change(audio, delay, video, tuple(emptied), tuple(cut), *other)
-        return play.report(Engine.of(clip.model), clip, change)
+        return play.report(engine, clip, change)
 
     @show_errors
-    def take_audio(name: str, path: str):
-        reading = Engine.of(name).read(path)
-        return (reading.views[0], title_of(path)), play.AUDIO_CHOICES[2]
-
-    def take_audio_of_sample(name: str, index: int):
-        return take_audio(name, str(clips[index].path))
+    def take_audio(source: int | str):
+        path = clips[source].path if isinstance(source, int) else source
+        return (engine.read(path).views[0], title_of(path)), play.AUDIO_CHOICES[2]
 
     gr.HTML("<h2>Change the clip, and see what the model makes of it</h2>", elem_classes="head")
     other = gr.State((None, ""))
@@ -281,9 +273,8 @@ def play_tab(
             upload = gr.UploadButton("or upload one", file_types=["video", "audio"], size="sm")
             delay = gr.Slider(-1, 1, 0, step=0.1, label="Sound comes later by (s)")
             video = gr.Radio(play.VIDEO_CHOICES, value=play.VIDEO_CHOICES[0], label="Picture")
-            emptied = gr.CheckboxGroup(
-                token_choices(engine), label="Bottleneck tokens that are kept empty"
-            )
+            tokens = [(f"token {i}", i) for i in range(engine.classifier.config.bottlenecks)]
+            emptied = gr.CheckboxGroup(tokens, label="Bottleneck tokens that are kept empty")
             cut = gr.CheckboxGroup(list(play.CUTS), label="Ways through the bottleneck cut")
         with gr.Column(scale=3, min_width=300):
             result = gr.HTML(play.NO_CLIP, elem_id="changed")
@@ -291,104 +282,27 @@ def play_tab(
     inputs = [answered, other, *controls]
     options = {"trigger_mode": "always_last", **MODEL_RUN, **NO_PROGRESS}
     gr.on([tab.select, *(control.input for control in controls)], show, inputs, result, **options)
-    for event, work, source in (
-        (sample.input, take_audio_of_sample, sample),
-        (upload.upload, take_audio, upload),
-    ):
-        taken = event(work, [model, source], [other, audio], **MODEL_RUN, **NO_PROGRESS)
+    for event, source in ((sample.input, sample), (upload.upload, upload)):
+        taken = event(take_audio, source, [other, audio], **MODEL_RUN, **NO_PROGRESS)
         taken.success(show, inputs, result, **options)
-    return emptied
-
-
-def token_choices(engine: Engine) -> list[tuple[str, int]]:
-    """(label, number) of each bottleneck token."""
-    return [(f"token {i}", i) for i in range(engine.classifier.config.bottlenecks)]
-
-
-def quiz_section(model: gr.State, clips: list[Sample]) -> None:
-    """A game: guess before the model answers."""
-
-    @show_errors
-    def begin(name: str, score: play.Score):
-        quiz = play.new_quiz(Engine.of(name), [clip.path for clip in clips])
-        return quiz, score, *shown(quiz, score)
-
-    @show_errors
-    def guess(quiz: play.Quiz | None, score: play.Score, label: str | None):
-        if quiz is None or quiz.is_over or not label:
-            raise ValueError("Choose one of the answers first.")
-        quiz = quiz.with_guess(label)
-        score = score.after(quiz) if quiz.is_over else score
-        return quiz, score, *shown(quiz, score)
-
-    def shown(quiz: play.Quiz, score: play.Score):
-        return (
-            play.stage(quiz),
-            gr.Radio(quiz.options, value=None, visible=not quiz.is_over),
-            gr.Button(visible=not quiz.is_over),
-            gr.Button("Another clip" if quiz.is_over else "Skip this clip"),
-            play.scoreboard(score),
-        )
-
-    quiz, score = gr.State(time_to_live=3600), gr.State(play.Score())
-    gr.HTML(play.RULES, elem_classes="head")
-    stage = gr.HTML(elem_id="quiz")
-    label = gr.Radio([], label="Your guess", visible=False, elem_id="guess")
-    with gr.Row():
-        confirm = gr.Button("That is my guess", variant="primary", visible=False)
-        again = gr.Button("Begin")
-    board = gr.HTML(elem_id="score")
-    outputs = [quiz, score, stage, label, confirm, again, board]
-    again.click(begin, [model, score], outputs, show_progress_on=stage, **MODEL_RUN, **PRIVATE)
-    confirm.click(guess, [quiz, score, label], outputs, **NO_PROGRESS)
 
 
 # ---- About ----
 
 
-def about_tab(engine: Engine, name: str, clips: list[Sample], others: tuple) -> None:
-    """What MBT is, and which model answers; `others` are outputs that change with the model."""
-    model, answered, *_ = others
-
-    @show_errors
-    def change(chosen: str, clip: AnsweredClip | None, progress=gr.Progress()):  # noqa: B008
-        engine = Engine.of(chosen, progress)
-        again, answer = ask(chosen, clip.path, clip.title, progress) if clip else (None, gr.skip())
-        sample_cards = cards(clips, engine.classifier.labels)
-        tokens = gr.CheckboxGroup(token_choices(engine), value=[])
-        return chosen, again, sample_cards, answer, tokens, *texts(engine, chosen)
-
-    def texts(engine: Engine, name: str) -> tuple[str, str, str]:
-        classifier = engine.classifier
-        return (
-            f"<h2>What is a bottleneck?</h2>{markup.bottleneck(classifier.config)}"
-            f"{markup.EXPLANATION}",
-            markup.model_facts(classifier, name),
-            markup.model_card(classifier),
-        )
-
-    explanation, facts, card = texts(engine, name)
-    explanation = gr.HTML(explanation)
-    choice = gr.Dropdown(list(choices(name)), value=name, label="Model", elem_id="model")
-    gr.HTML(f'<p class="small">{markup.MORE_MODELS}</p>')
-    facts = gr.HTML(facts, elem_id="facts")
-    with gr.Accordion("Its whole model card", open=False):
-        card = gr.Markdown(card)
-    gr.HTML(markup.citation())
-    outputs = [*others, explanation, facts, card]
-    options = {"show_progress_on": facts, **MODEL_RUN, **PRIVATE}
-    changed = choice.input(change, [choice, answered], outputs, **options)
-    changed.failure(lambda name: name, model, choice, **NO_PROGRESS)
+def _about_tab(classifier: inference.Classifier) -> None:
+    """What MBT is, and the model card of the model that answers."""
+    figure = markup.bottleneck(classifier.config)
+    gr.HTML(f"<h2>What is a bottleneck?</h2>{figure}{markup.EXPLANATION}")
+    gr.HTML(f"<h2>The model that answers</h2>{markup.OTHER_MODELS}")
+    gr.Markdown(markup.model_card(classifier), elem_id="card")
 
 
 # ---- the API ----
 
 
-def endpoints(engine: Engine) -> None:
-    """Endpoints for programs; they ask the model that the page began with.
-
-    Where the page is an MCP server, they are its tools.
-    """
+def _endpoints(engine: Engine) -> None:
+    """Endpoints for programs; where the page is an MCP server, they are its tools."""
 
     @show_errors
     def predict(video: str) -> dict:
@@ -411,7 +325,7 @@ def endpoints(engine: Engine) -> None:
         label, best first, as /predict has them.
         """
         answered = engine.ask(video).windows
-        return [{"start": w.start, "end": w.end, **w.answers} for w in answered]
+        return [{"start": round(w.start, 3), "end": round(w.end, 3), **w.answers} for w in answered]
 
     @show_errors
     def attention(video: str) -> dict:

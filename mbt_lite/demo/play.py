@@ -1,28 +1,25 @@
-"""The tab Play: change the audio, the video or the bottleneck of a clip; or guess an answer first.
+"""The tab Play: change the audio, the video or the bottleneck of a clip.
 
 The audio that is played here is the very one that the model gets.
 
 S samples
 """
 
-import random
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path
 
 import numpy as np
 
 from mbt_lite import features
-from mbt_lite.data import world
-from mbt_lite.demo.engine import NAMES, AnsweredClip, Engine
-from mbt_lite.demo.markup import HUES, bar, grid, hint, percent
+from mbt_lite.demo.engine import AnsweredClip, Engine
+from mbt_lite.demo.markup import HUES, bar, grid, hint
 from mbt_lite.demo.player import address
 from mbt_lite.explain import Intervention, interventions
 from mbt_lite.explain.html.page import data_uri, wav
 from mbt_lite.features import View
 from mbt_lite.media import RATE
+from mbt_lite.plot.style import percent
 
 AUDIO_CHOICES = ("as it is", "muted", "of another clip")
 VIDEO_CHOICES = ("as it is", "black")
@@ -60,12 +57,7 @@ class Change:
             yield f"nothing goes from {direction.replace(' to ', ' to the ')}"
 
 
-def fits(other: View | None, view: View) -> bool:
-    """Whether there is another clip whose audio fits: it was read for the same model."""
-    return other is not None and other.wave.shape == view.wave.shape
-
-
-def changed_view(view: View, change: Change) -> View:
+def _changed_view(view: View, change: Change) -> View:
     """The view after a change of its audio and video, as the model gets it."""
     wave = view.wave
     if change.audio == AUDIO_CHOICES[1]:
@@ -92,12 +84,12 @@ def delayed(wave: np.ndarray, seconds: float) -> np.ndarray:
 def ask_changed(engine: Engine, view: View, change: Change) -> dict[str, float]:
     """Probabilities by label of the changed clip, best first."""
     classifier = engine.classifier
-    batch = interventions.batched(classifier, changed_view(view, change))
-    output = interventions.operated(classifier, batch, [edits_of(classifier.config, change)])
+    batch = interventions.batched(classifier, _changed_view(view, change))
+    output = interventions.operated(classifier, batch, [_edits_of(classifier.config, change)])
     return engine.by_label(classifier.probabilities(output.logits[0, 0]))
 
 
-def edits_of(config, change: Change) -> interventions.Edits:
+def _edits_of(config, change: Change) -> interventions.Edits:
     """All interventions of a change as one `Edits`."""
     chosen = [Intervention("zero", token=token) for token in change.emptied]
     chosen += [Intervention("knockout", reader=CUTS[direction]) for direction in change.cut]
@@ -119,7 +111,7 @@ def report(engine: Engine, clip: AnsweredClip, change: Change) -> str:
 
 def _screen(clip: AnsweredClip, change: Change, seconds: float) -> str:
     """The part of the clip that the model gets, changed."""
-    view = changed_view(clip.view, change)
+    view = _changed_view(clip.view, change)
     black = " black" * (change.video == VIDEO_CHOICES[1])
     audio = data_uri(wav(view.wave), "audio/wav")
     return (
@@ -169,128 +161,3 @@ def _largest_change(label: str, was: float, now: float) -> str:
         return "The answer stays nearly the same."
     verb = "rises" if now > was else "falls"
     return f"Most of all, “{label}” {verb} from {percent(was)} to {percent(now)}."
-
-
-# ---- the quiz ----
-
-STEPS = ("audio only", "video only", "both")
-TASKS = ("Only listen", "Now only watch: the same clip without its sound", "Now watch and listen")
-RULES = """<h2>Guess first</h2><p>You get a clip in three steps: only its sound, only its picture,
-then both. Guess each time; then see what the model said. Can you beat it?</p>"""
-SINGERS = world.LABELS[world.KINDS["matched"]]
-OPTIONS = 5  # labels to choose from about a clip that is no scene of the micro-world
-
-
-@dataclass(frozen=True)
-class Quiz:
-    """A clip to guess at: the model's answer for each of STEPS, and the guesses so far.
-
-    Where the model knows the micro-world, the clip is a fresh scene of it with the question who
-    sings, which no modality alone can answer. Nobody knows the truth about other models' clips;
-    there the model's own answer to both modalities counts.
-    """
-
-    video: str  # data URI
-    options: tuple[str, ...]
-    truth: str
-    truth_is_known: bool  # or only what the model says to both modalities
-    model: tuple[str, ...]  # [step]
-    guesses: tuple[str, ...] = ()
-
-    @property
-    def is_over(self) -> bool:
-        return len(self.guesses) == len(STEPS)
-
-    def with_guess(self, label: str) -> "Quiz":
-        return replace(self, guesses=(*self.guesses, label))
-
-    def count_right(self, labels: Sequence[str]) -> int:
-        return sum(label == self.truth for label in labels)
-
-
-@dataclass(frozen=True)
-class Score:
-    """The number of right guesses so far, and of all guesses."""
-
-    you: int = 0
-    model: int = 0
-    guesses: int = 0
-
-    def after(self, quiz: Quiz) -> "Score":
-        you, model = quiz.count_right(quiz.guesses), quiz.count_right(quiz.model)
-        return Score(self.you + you, self.model + model, self.guesses + len(STEPS))
-
-
-def new_quiz(engine: Engine, clips: Sequence[Path], rng: random.Random | None = None) -> Quiz:
-    """A quiz about a scene of the micro-world, or about one of these clips."""
-    rng = rng or random.Random()
-    if set(SINGERS) <= set(engine.classifier.labels):
-        return _scene_quiz(engine, rng)
-    return _clip_quiz(engine, rng.choice(list(clips)), rng)
-
-
-def _scene_quiz(engine: Engine, rng: random.Random) -> Quiz:
-    scene = world.scene(world.SPLITS["test"], rng.randrange(1_000_000))
-    while scene.singer is None:
-        scene = world.scene(world.SPLITS["test"], rng.randrange(1_000_000))
-    with tempfile.TemporaryDirectory() as folder:
-        path = world.render([scene], folder, size=256).joinpath("world_0000.mp4")
-        return _quiz(engine, path, SINGERS, scene.names[-1])
-
-
-def _clip_quiz(engine: Engine, path: Path, rng: random.Random) -> Quiz:
-    answers = engine.answers(engine.read(path).views[0])
-    likely = [next(iter(answers[step])) for step in STEPS if step in answers]
-    options = list(dict.fromkeys([*likely, *answers["both"]]))[:OPTIONS]
-    rng.shuffle(options)
-    return _quiz(engine, path, options, None)
-
-
-def _quiz(engine: Engine, path: Path, options: Sequence[str], truth: str | None) -> Quiz:
-    answers = engine.answers(engine.read(path).views[0])
-    model = tuple(max(options, key=answers.get(s, answers["both"]).get) for s in STEPS)
-    video = data_uri(path.read_bytes(), "video/mp4")
-    return Quiz(video, tuple(options), truth or model[-1], truth is not None, model)
-
-
-def stage(quiz: Quiz) -> str:
-    """What may be heard or seen at this step; the answers when the quiz is over."""
-    step = min(len(quiz.guesses), len(STEPS) - 1)
-    head = "The answers" if quiz.is_over else f"Step {step + 1} of {len(STEPS)}: {TASKS[step]}"
-    tag = "audio" if STEPS[step] == "audio only" else "video"
-    muted = " muted data-mute" * (STEPS[step] == "video only")
-    screen = (
-        f'<{tag} controls playsinline preload="auto"{muted} src="{quiz.video}"'
-        f' aria-label="{TASKS[step]}"></{tag}>'
-    )
-    parts = [f'<div class="screen {tag}">{screen}</div>', _answers(quiz) if quiz.is_over else ""]
-    return f'<div class="quiz"><h3>{head}</h3>{grid(filter(None, parts), 280)}</div>'
-
-
-def _answers(quiz: Quiz) -> str:
-    """A table of the person's and the model's answers at each step."""
-    rows = "".join(
-        f"<tr><th scope='row'>{NAMES[step]}</th>{_cell(quiz, guess)}{_cell(quiz, model)}</tr>"
-        for step, guess, model in zip(STEPS, quiz.guesses, quiz.model, strict=True)
-    )
-    whose = "The truth" if quiz.truth_is_known else "What the model says to sound and picture"
-    return (
-        f"<div><p>{whose}: <b>{escape(quiz.truth)}</b>.</p><table><thead><tr><td></td>"
-        f"<th scope='col'>you</th><th scope='col'>the model</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table></div>"
-    )
-
-
-def _cell(quiz: Quiz, label: str) -> str:
-    mark = "right" if label == quiz.truth else "wrong"
-    return f"<td class='{mark}'>{escape(label)} <span>({mark})</span></td>"
-
-
-def scoreboard(score: Score) -> str:
-    """The score in a line."""
-    if not score.guesses:
-        return ""
-    return (
-        f'<p class="score">You: <b>{score.you}</b> of {score.guesses} right; '
-        f"the model: <b>{score.model}</b> of {score.guesses}.</p>"
-    )

@@ -5,7 +5,6 @@ All of them share the clock of the video; player.js moves the cursors.
 C columns of the spectrogram   M mel bins
 """
 
-import base64
 from collections.abc import Iterator, Sequence
 from html import escape
 from urllib.parse import quote
@@ -16,10 +15,9 @@ from mbt_lite import plot
 from mbt_lite.config import FrontEnd
 from mbt_lite.demo.engine import NAMES, AnsweredClip, Window
 from mbt_lite.demo.markup import HUES, says
-from mbt_lite.explain.html.page import data_uri
+from mbt_lite.explain.html.page import data_uri, png_uri
 from mbt_lite.features import View
 from mbt_lite.plot.audio import hertz_marks
-from mbt_lite.plot.style import to_png
 
 MAX_COLUMNS = 1200  # of the spectrogram
 
@@ -34,33 +32,33 @@ def address(clip: AnsweredClip) -> str:
 def player(clip: AnsweredClip, front: FrontEnd, below: str, beside: str) -> str:
     """The player of a clip, with `below` under the screen and `beside` at its side."""
     offset = clip.reading.playable_start
-    track = base64.b64encode(subtitles(clip.windows, offset).encode()).decode()
+    track = data_uri(subtitles(clip.windows, offset).encode(), "text/vtt")
     return f"""
 <clip-player data-offset="{offset}" data-length="{clip.length:.3f}">
 <div class="stage"><div class="screen">
 <video controls playsinline preload="auto" src="{escape(address(clip))}"
  aria-label="{escape(clip.title)}">
 <track kind="captions" label="What the model says" srclang="en" default
- src="data:text/vtt;base64,{track}"></video></div>
+ src="{track}"></video></div>
 <div class="beside">{beside}</div>{below}</div>
-{timeline(clip, front)}
+{_timeline(clip, front)}
 </clip-player>"""
 
 
-def timeline(clip: AnsweredClip, front: FrontEnd) -> str:
+def _timeline(clip: AnsweredClip, front: FrontEnd) -> str:
     """The position slider and the lanes below it: the answers by window, and the spectrogram."""
     length = clip.length
     names = [name for name in NAMES if name in clip.answers]
-    rows = [lane(NAMES[n], segments(clip.windows, n, length), HUES[n]) for n in names]
+    rows = [_lane(NAMES[n], _segments(clip.windows, n, length), HUES[n]) for n in names]
     return (
         '<div class="timeline"><label class="lane"><span class="name">Position'
         ' <span class="now">0.0 s</span></span><span class="across"><input type="range" min="0"'
         f' max="{length:.2f}" step="0.05" value="0"></span></label>'
-        f"{''.join(rows)}{spectrogram(clip, front)}</div>"
+        f"{''.join(rows)}{_spectrogram(clip, front)}</div>"
     )
 
 
-def lane(name: str, content: str, hue: str) -> str:
+def _lane(name: str, content: str, hue: str) -> str:
     """A row along the time axis, with a cursor."""
     return (
         f'<div class="lane" style="--hue:{hue}"><span class="name">{name}</span>'
@@ -68,7 +66,7 @@ def lane(name: str, content: str, hue: str) -> str:
     )
 
 
-def segments(windows: Sequence[Window], name: str, length: float) -> str:
+def _segments(windows: Sequence[Window], name: str, length: float) -> str:
     """A button per window with its answer, which moves the player there."""
     parts = []
     for window, (start, end) in zip(windows, spans(windows), strict=True):
@@ -114,39 +112,29 @@ def _stamp(seconds: float) -> str:
     return f"{whole // 3600:02}:{whole // 60 % 60:02}:{whole % 60:02}.{milli:03}"
 
 
-def spectrogram(clip: AnsweredClip, front: FrontEnd) -> str:
+def _spectrogram(clip: AnsweredClip, front: FrontEnd) -> str:
     """The lane with the spectrogram of the windows that the model got."""
     views = [view for view in clip.reading.views if view.wave.any()]
     if not views:
         return ""
-    uri = spectrogram_png(joined_spectrogram(views, front, clip.length), front)
+    uri = png_uri(joined_spectrogram(views, front, clip.length))
     words = plot.spectrogram_alt(clip.view.spec, front, clip.view.start)
     marks = "".join(
         f'<span class="mark" style="bottom:{up:.1%}">{hertz} Hz</span>'
         for hertz, up in hertz_marks(front)[1:]
     )
     image = f'<img src="{uri}" alt="{escape(words)}">{marks}'
-    return f'<div class="sound">{lane("What it heard", image, HUES["audio only"])}</div>'
+    return f'<div class="sound">{_lane("What it heard", image, HUES["audio only"])}</div>'
 
 
 def joined_spectrogram(views: Sequence[View], front: FrontEnd, length: float) -> np.ndarray:
-    """The spectrogram [C, M] of a whole clip from its windows; NaN between them."""
+    """The spectrogram [C, M] of a whole clip from its windows; silent between them."""
     count = max(1, min(MAX_COLUMNS, round(length / front.hop)))
     times = (np.arange(count) + 0.5) * length / count
-    joined = np.full((count, front.mels), np.nan, np.float32)
+    silence = min(view.spec.min() for view in views)
+    joined = np.full((count, front.mels), silence, np.float32)
     for view in views:
         rows = np.floor((times - view.start) / front.hop).astype(int)
         inside = (rows >= 0) & (rows < len(view.spec))
         joined[inside] = view.spec[rows[inside]]
     return joined
-
-
-def spectrogram_png(spec: np.ndarray, front: FrontEnd) -> str:
-    """The data URI of a spectrogram as a PNG without margins."""
-    ax = plot.spectrogram(spec, front, colorbar=False)
-    figure = ax.figure
-    figure.set_layout_engine("none")
-    figure.set(figwidth=8, figheight=1.2, facecolor="none")
-    ax.set_position((0, 0, 1, 1))
-    ax.set_axis_off()
-    return data_uri(to_png(figure), "image/png")

@@ -12,6 +12,8 @@ from functools import cached_property
 from html import escape
 from pathlib import Path
 
+import numpy as np
+
 from mbt_lite import media, paths
 from mbt_lite.data import world
 from mbt_lite.demo.engine import title_of
@@ -35,8 +37,8 @@ class Sample:
     @cached_property
     def poster(self) -> str:
         """The data URI of a frame from the middle."""
-        frames = media.read(self.path, fps=2, short_side=120).frames
-        return jpeg_uri(frames[len(frames) // 2][None])
+        middle = media.read(self.path, short_side=120, at=lambda seconds: np.array([seconds / 2]))
+        return jpeg_uri(middle.frames[:1])
 
 
 def folder() -> Path:

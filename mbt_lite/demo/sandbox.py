@@ -1,6 +1,6 @@
 """Read untrusted files in a separate process: a hostile file costs its own answer and nothing else.
 
-    with SandboxedReader(classifier.clip_config) as reader:
+    with SandboxedReader(Limits(classifier.clip_config)) as reader:
         reading = reader.read("upload.avi")         # or MediaError, one sentence for a person
 
 The process opens the given file and no other (container.py sees to that), holds no model, and is
@@ -23,7 +23,7 @@ import numpy as np
 from pebble import ProcessExpired
 
 from mbt_lite import features, media
-from mbt_lite.config import STREAMS, ClipConfig
+from mbt_lite.config import ClipConfig
 from mbt_lite.data import doctor
 from mbt_lite.data.doctor import quoted
 from mbt_lite.media import MediaError, encode, isolate
@@ -45,14 +45,13 @@ PIECE = 2.0  # s that are decoded at a time, for frames take much memory
 MAX_FPS = 25.0
 COPY_SHARE = 0.5  # of the time limit, after which the copy ends where it is
 
-# What every browser plays: container, video codecs and audio codecs by suffix.
+# The codecs that every browser plays, by the suffix of a file, which is the name of its container.
 PLAYED = {
-    ".mp4": ("mp4", ("h264",), ("aac",)),
-    ".m4v": ("mp4", ("h264",), ("aac",)),
-    ".m4a": ("mp4", (), ("aac",)),
-    ".webm": ("webm", ("vp8", "vp9"), ("opus", "vorbis")),
-    ".mp3": ("mp3", (), ("mp3float", "mp3")),
-    ".wav": ("wav", (), ("pcm_s16le",)),
+    "mp4": {"h264", "aac"},
+    "m4a": {"aac"},
+    "webm": {"vp8", "vp9", "opus", "vorbis"},
+    "mp3": {"mp3float", "mp3"},
+    "wav": {"pcm_s16le"},
 }
 
 
@@ -72,30 +71,17 @@ class Limits:
     """What a file may hold, and what reading it may cost."""
 
     clip_config: ClipConfig
-    streams: tuple[str, ...]
-    seconds: float  # of reading
-    memory: int  # bytes, of the process
-    megabytes: float  # of the file
-    minutes: float
-    pixels: int  # of a frame
+    seconds: float = 30.0  # of reading
+    memory: int = 2 << 30  # bytes, of the process
+    megabytes: float = 200  # of the file
+    minutes: float = 240
+    pixels: int = 4096 * 4096  # of a frame
 
 
 class SandboxedReader:
     """Reads one file at a time, in one warm process; threads wait for each other."""
 
-    def __init__(
-        self,
-        clip_config: ClipConfig,
-        streams: tuple[str, ...] = STREAMS,
-        *,
-        seconds: float = 30.0,
-        memory: int = 2 << 30,
-        megabytes: float = 200,
-        minutes: float = 240,
-        pixels: int = 4096 * 4096,
-        work=None,
-    ):
-        limits = Limits(clip_config, tuple(streams), seconds, memory, megabytes, minutes, pixels)
+    def __init__(self, limits: Limits, work=None):
         self._limits, self._work, self._lock = limits, work or read_untrusted, threading.Lock()
         self._start()
 
@@ -112,8 +98,6 @@ class SandboxedReader:
 
     def read(self, path, windows: int = 1) -> Reading:
         """The `Reading` of a file with so many windows; `MediaError` where it cannot be used."""
-        if windows < 1:
-            raise ValueError(f"windows={windows}: ask for one or more.")
         with self._lock:
             if not self._stop.alive:
                 raise RuntimeError("this reader is closed; make another one.")
@@ -186,20 +170,19 @@ def read_untrusted(job: tuple[str, int], limits: Limits) -> Reading:
 
 def _read(name: str, windows: int, limits: Limits) -> Reading:
     deadline, played = time.monotonic() + COPY_SHARE * limits.seconds, _check(name, limits)
-    report = doctor.examine(name, limits.clip_config, limits.streams)
+    report = doctor.examine(name, limits.clip_config)
     if windows == 1 and report.view:  # the doctor looks where one window lies
         views = (report.view,)
     else:
         views = tuple(features.read_views(name, limits.clip_config, windows))
     if not any(view.rgb.any() or view.wave.any() for view in views):
         raise MediaError(f"{name} shows nothing but black and is silent; try another one.")
-    ends = [s.end for s in (report.survey.video, report.survey.audio) if s]
-    duration = report.info.duration or max(ends, default=0.0)
     start, copy = 0.0, None
     if not played:
         start = max(0.0, views[0].start - LEAD)
         with suppress(*FAILURES):  # the answer is worth more than the copy
             copy = _playable(name, start, report.info, deadline) or None
+    duration = report.info.duration or 0.0
     return Reading(views, tuple(_notes(name, report)), duration, copy, start)
 
 
@@ -249,18 +232,13 @@ def _check_tracks(name: str, container, limits: Limits) -> None:
 
 def _is_played(name: str, container) -> bool:
     """Whether every browser plays a file as it is."""
-    kind, video_codecs, audio_codecs = PLAYED.get(os.path.splitext(name)[1].lower(), ("", (), ()))
-    video, audio = chosen(container)
-    if kind not in container.format.name.split(",") or not (video or audio):
+    suffix = os.path.splitext(name)[1][1:].lower()
+    quicktime = container.metadata.get("major_brand", "").startswith("qt")
+    if suffix not in container.format.name.split(",") or quicktime:
         return False
-    if container.metadata.get("major_brand", "").startswith("qt"):
-        return False
-    if video and (
-        video.codec_context.name not in video_codecs
-        or video.codec_context.pix_fmt not in ("yuv420p", "yuvj420p")
-    ):
-        return False
-    return audio is None or audio.codec_context.name in audio_codecs
+    contexts = [stream.codec_context for stream in chosen(container) if stream]
+    plain = all(c.type == "audio" or c.pix_fmt in ("yuv420p", "yuvj420p") for c in contexts)
+    return bool(contexts) and plain and {c.name for c in contexts} <= PLAYED.get(suffix, set())
 
 
 # ---- a copy for the browser ----
@@ -283,14 +261,15 @@ def _playable(name: str, start: float, info: media.Info, deadline: float) -> byt
 def _frames(name: str, start: float, fps: float, info: media.Info, deadline: float) -> Iterator:
     """(seconds after `start`, small frame uint8 [H, W, 3]) pairs, decoded piece by piece."""
     ratio = max(info.width, info.height) / max(1, min(info.width, info.height))
-    options = {"fps": fps, "short_side": max(2, min(SHORT_SIDE, int(LONG_SIDE / ratio)))}
+    options = {"only": "video", "short_side": max(2, min(SHORT_SIDE, int(LONG_SIDE / ratio)))}
+    options["at"] = lambda length: np.arange(0, length, 1 / fps)
     last, size, slowest = -math.inf, None, 0.0
     for piece in np.arange(0, LENGTH, PIECE).tolist():
         began = time.monotonic()
         if began + slowest > deadline:
             return
         try:
-            window = media.read(name, start + piece, PIECE, only="video", **options)
+            window = media.read(name, start + piece, PIECE, **options)
         except MediaError:  # the end
             return
         slowest = max(slowest, time.monotonic() - began)

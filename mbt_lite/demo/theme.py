@@ -38,6 +38,7 @@ class Page(gr.Blocks):
             "state_session_capacity": 100,
             "enable_monitoring": False,
             "mcp_server": find_spec("mcp") is not None,
+            "_frontend": False,  # no second look at the page: on a busy machine 3 s end too soon
         }
         return super().launch(*args, **{**defaults, **self.options, **options})
 

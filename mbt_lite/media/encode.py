@@ -1,7 +1,8 @@
 """Write frames and audio as an mp4 file that is never left half-written."""
 
 import io
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
@@ -42,15 +43,10 @@ def packed(images: Iterable, step: float, wave=None, rate: int = RATE) -> bytes:
     first = next(images, None)
     if first is None:
         return b""
-    height, width = (side // 2 * 2 for side in first[1].shape[:2])
-
-    def even() -> Iterator:
-        yield first[0], first[1][:height, :width]
-        for stamp, image in images:
-            yield stamp, image[:height, :width]
-
+    size = tuple(side // 2 * 2 for side in first[1].shape[:2])
     file, options = io.BytesIO(), {"crf": "26", "preset": "veryfast", "maxrate": "1M"}
-    _encode(file, even(), (height, width), step, wave, rate, options | {"bufsize": "2M"})
+    images = itertools.chain([first], images)
+    _encode(file, images, size, step, wave, rate, options | {"bufsize": "2M"})
     return file.getvalue()
 
 
@@ -63,6 +59,7 @@ def _steady(frames, times) -> tuple[np.ndarray, float]:
 
 
 def _encode(file, images: Iterable, size, step: float, wave, rate: int, options: dict) -> None:
+    """Encode images, of which what exceeds `size` is left out, and the wave."""
     ticks = Fraction(1, 90_000)
     bitexact = {"fflags": "+bitexact"}
     with av.open(file, "w", format="mp4", container_options=bitexact) as container:
@@ -72,7 +69,8 @@ def _encode(file, images: Iterable, size, step: float, wave, rate: int, options:
         video.codec_context.options = options | {"threads": "1", "flags": "+bitexact"}
         audio = None if wave is None else container.add_stream("aac", rate=rate, layout="mono")
         for stamp, image in images:
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), "rgb24")
+            image = np.ascontiguousarray(image[: size[0], : size[1]])
+            frame = av.VideoFrame.from_ndarray(image, "rgb24")
             frame = frame.reformat(format="yuv420p")  # left to the encoder, bytes sometimes differ
             frame.pts, frame.time_base = round(stamp / ticks), ticks
             container.mux(video.encode(frame))

@@ -30,6 +30,7 @@ except ImportError:  # not a POSIX system: time is bounded there, memory is not
 
 ATTEMPTS = 2  # of a job whose process crashed or ran out of time; the second in a fresh process
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+STOP_SECONDS = 10.0  # that the end of a pool is waited for
 NO_START = "processes that decode do not start, or are killed; is there enough memory?"
 
 _start_lock = threading.Lock()  # starting a process changes, for a moment, what all threads see
@@ -62,9 +63,15 @@ def start_pool(
 
 
 def stop_pool(pool: ProcessPool) -> None:
-    """Kill the processes of a pool; unfinished jobs get no result."""
+    """Kill the processes of a pool; unfinished jobs get no result.
+
+    The pool's threads are not waited for without end: this also runs at the end of the program and
+    in the garbage collector, where one of them may need what the waiting thread holds.
+    """
     pool.stop()
-    pool.join()
+    joining = threading.Thread(target=pool.join, daemon=True)
+    joining.start()
+    joining.join(STOP_SECONDS)
 
 
 def failure(error: BaseException | None, timeout: float) -> MediaError | None:

@@ -50,7 +50,7 @@ from mbt_lite.media.timeline import (
 PREROLL = 1.0  # s decoded before the window; the first audio frame after a seek is lost
 LISTEN = 600.0  # s of another audio track that are checked for audio
 SILENCE = 1e-4  # of full scale, below which audio counts as silent
-ASK_LESS = "ask for a window with start= and duration=, or for less with fps= and short_side=."
+ASK_LESS = "ask for a window with start= and duration=, or for small frames with short_side=."
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,6 @@ def read(
     start: float | None = None,
     duration: float | None = None,
     *,
-    fps: float | None = None,
     short_side: int | None = None,
     only: str | None = None,
     audio_track: int | None = None,
@@ -133,40 +132,37 @@ def read(
 ) -> Media:
     """Read the window of `duration` seconds at `start`; `MediaError` if nothing in it is usable.
 
-    Without `start` and `duration` the whole file is read, up to 2 GiB. `fps` keeps only the frames
-    nearest to start, start + 1/fps, ...; `short_side` reduces frames to that many pixels (area
-    mean, never enlarged); `only` "video" or "audio" skips the other stream; `at` is a function
-    from the length of the window to instants in s after its start: frames that are shown at none of
-    them are left out, if the file's time stamps are reliable. All four act while decoding, so that
-    long or large videos cost little. `audio_track` counts from 1; the default is the track that
-    players choose.
+    Without `start` and `duration` the whole file is read, up to 2 GiB. `short_side` reduces frames
+    to that many pixels (area mean, never enlarged); `only` "video" or "audio" skips the other
+    stream; `at` is a function from the length of the window to instants in s after its start:
+    frames that are shown at none of them are left out, if the file's time stamps are reliable. All
+    three act while decoding, so that long or large videos cost little. `audio_track` counts from 1;
+    the default is the track that players choose.
     The frame shown at `start` is included, so `times[0]` may be slightly below 0. The readable
     parts of a damaged file are used; `notes` say so.
     """
     length = math.inf if duration is None else duration
-    window = _Window(start or 0.0, length, only, audio_track)
-    if not (0 <= window.start < math.inf and window.length > 0):
+    window = _Window(path, start or 0.0, length, only, audio_track, short_side, at)
+    if not (0 <= window.start < math.inf and length > 0):
         raise MediaError(f"{path}: start={start} must be 0 or more, duration={duration} above 0.")
-    if min(1 if fps is None else fps, 1 if short_side is None else short_side) <= 0:
-        raise MediaError(f"{path}: fps={fps} and short_side={short_side} must be above 0.")
-    reduction = {"fps": fps, "short_side": short_side}
+    if short_side is not None and short_side <= 0:
+        raise MediaError(f"{path}: short_side={short_side} must be above 0.")
     try:
-        return _read(path, window, reduction, at)
+        return _read(window)
     except TooLarge:
         raise MediaError(f"{path} takes more than {MAX_BYTES >> 30} GiB; {ASK_LESS}") from None
 
 
-def _read(path, window: "_Window", reduction: dict, at) -> Media:
+def _read(window: "_Window") -> Media:
     """`Media` of a window; a file that ends earlier than its header says is read through."""
-    line = timeline(path, window.audio_track)
+    line = timeline(window.path, window.audio_track)
     try:
-        media = at and _sparse(path, window, line, reduction | {"at": at})
-        return media or _media(path, window, _tracks(path, window, line, reduction))
+        media = window.at and _sparse(window, line)
+        return media or _media(_decoded(window, line))
     except PastEnd:
         if line.walked or window.start >= (line.total or 0.0):
             raise
-    line = timeline(path, window.audio_track, doubted=True)
-    return _media(path, window, _tracks(path, window, line, reduction))
+    return _media(_decoded(window, timeline(window.path, window.audio_track, doubted=True)))
 
 
 def _first_frame(container, video):
@@ -178,10 +174,13 @@ def _first_frame(container, video):
 
 @dataclass(frozen=True)
 class _Window:
+    path: object
     start: float  # s
     length: float  # s, infinite: up to the end of the file
-    only: str | None = None  # "video" or "audio"; None for both
-    audio_track: int | None = None  # from 1 on; None for the one that players choose
+    only: str | None  # "video" or "audio"; None for both
+    audio_track: int | None  # from 1 on; None for the one that players choose
+    short_side: int | None  # pixels
+    at: Callable[[float], np.ndarray] | None
 
     def wants(self, stream: str) -> bool:
         return self.only in (None, stream)
@@ -189,64 +188,58 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Decoded:
+    window: _Window
+    line: Timeline
     video: VideoDecoder | None
     audio: AudioDecoder | None
-    line: Timeline
     cover: bool
     undecodable: dict[str, str]  # see `container.undecodable`
     others: dict[int, str]  # the audio tracks that are not used, see `audio_tracks`
 
     @property
-    def total(self) -> float | None:
-        """Seconds of the file."""
-        return self.line.total
-
-    @property
     def tracks(self) -> list[Track]:
         return [track for track in (self.video, self.audio) if track]
+
+    @property
+    def length(self) -> float:
+        """Seconds of the window up to the end of the longest stream; below 0 after that end."""
+        used = [track for track in self.tracks if track.usable]
+        ends = [track.finish_at(self.line.total, self.window.start) for track in used]
+        return min(self.window.length, max(ends, default=0.0))
 
 
 # ---- decoding ----
 
 
-def _sparse(path, window: _Window, line: Timeline, reduction: dict) -> Media | None:
+def _sparse(window: _Window, line: Timeline) -> Media | None:
     """`Media` with the frames shown at some instants; None if only a full read can tell them."""
     with contextlib.suppress(MediaError):
-        decoded = _tracks(path, window, line, reduction)
+        decoded = _decoded(window, line, SparseVideoDecoder)
         if decoded.video and decoded.video.settled:
-            return _media(path, window, decoded)
+            return _media(decoded)
 
 
-def _tracks(path, window: _Window, line: Timeline, reduction: dict) -> _Decoded:
+def _decoded(window: _Window, line: Timeline, decoder: type = VideoDecoder) -> _Decoded:
     """Decode the streams from so far before the window that none of it is missed."""
     for preroll in (PREROLL, 10 * PREROLL, 60 * PREROLL):  # some formats seek past a key frame
-        with opened(path) as container:
-            decoded = _decode(container, path, window, line, preroll, **reduction)
+        with opened(window.path) as container:
+            decoded = _decode(container, window, line, preroll, decoder)
         if not any(track.late for track in decoded.tracks):
             break
     return decoded
 
 
-def _decode(container, path, window, line, preroll, fps, short_side, at=None):
+def _decode(container, window: _Window, line: Timeline, preroll: float, decoder: type) -> _Decoded:
     """Decode the two streams up to the end of the window."""
     streams, lost = chosen(container, window.audio_track), undecodable(container)
-    if not any(streams):
-        _refuse_missing(path, list(lost.values()), "neither video nor audio; name a video file")
-    used = tuple(
-        stream if window.wants(kind) else None
-        for stream, kind in zip(streams, ("video", "audio"), strict=True)
-    )
-    if not any(used):
-        why = lost.get(window.only)
-        _refuse_missing(path, [why] if why else [], f"no {window.only}; name a file that does")
-    ahead = min(window.length, max(0.0, (line.total or 0.0) - window.start))  # s
-    promised = 0 if at else _count(used[0], ahead, fps)
-    _refuse_large(path, used[0], promised, 4 * RATE * ahead if used[1] else 0, short_side)
+    used = _used(streams, lost, window)
+    left = (line.total or 0.0) - window.start  # s
+    _refuse_large(window, used, min(window.length, max(0.0, left)), decoder is VideoDecoder)
     packets, sought = _packets(container, streams, used, window, line, preroll)
-    shared = window.length, line.zero + window.start, sought, (line.total or 0.0) - window.start
-    options = dict(fps=fps, short_side=short_side, promised=promised, ordered=line.ordered)
-    decoder = SparseVideoDecoder if at else VideoDecoder
-    video = used[0] and decoder(used[0], *shared, **options)
+    shared = window.length, line.zero + window.start, sought, left
+    video = used[0] and decoder(
+        used[0], *shared, short_side=window.short_side, ordered=line.ordered
+    )
     audio = used[1] and AudioDecoder(used[1], *shared)
     tracks = [track for track in (video, audio) if track]
     pump(packets, tracks, window.length)
@@ -256,11 +249,24 @@ def _decode(container, path, window, line, preroll, fps, short_side, at=None):
     if audio and len(container.streams.audio) > 1:
         others = audio_tracks(container)
         others.pop(list(container.streams.audio).index(used[1]) + 1)
-    decoded = _Decoded(video, audio, line, cover, lost, others)
-    length = _length(window, decoded)
-    if video and at and length > 0:
-        video.show(at(length))
+    decoded = _Decoded(window, line, video, audio, cover, lost, others)
+    if decoder is SparseVideoDecoder and video and decoded.length > 0:
+        video.show(window.at(decoded.length))
     return decoded
+
+
+def _used(streams, lost: dict[str, str], window: _Window) -> list:
+    """The streams that the window wants, None for others; `MediaError` if there is none."""
+    kinds = [kind for kind in ("video", "audio") if window.wants(kind)]
+    used = [stream if stream and stream.type in kinds else None for stream in streams]
+    if any(used):
+        return used
+    if codecs := [lost[kind] for kind in (kinds if any(streams) else lost) if kind in lost]:
+        raise MediaError(f"{window.path}: {' and '.join(codecs)}; convert the file to mp4.")
+    content = "neither video nor audio; name a video file"
+    if any(streams):
+        content = f"no {window.only}; name a file that does"
+    raise MediaError(f"{window.path} holds {content}.")
 
 
 def _packets(container, streams, used, window: _Window, line: Timeline, preroll: float):
@@ -274,29 +280,20 @@ def _packets(container, streams, used, window: _Window, line: Timeline, preroll:
     return Packets(container, [stream for stream in used if stream]), sought
 
 
-def _refuse_missing(path, codecs: list[str], content: str) -> None:
-    lost = f": {' and '.join(codecs)}; convert the file to mp4" if codecs else f" holds {content}"
-    raise MediaError(f"{path}{lost}.")
-
-
-def _count(video, seconds: float, fps: float | None) -> int:
-    """Number of frames according to the header."""
-    if video is None:
-        return 0
-    return math.ceil(min(seconds * min(fps or 240, frame_rate(video)), video.frames or math.inf))
-
-
-def _refuse_large(path, video, count: int, size: float, short_side: int | None) -> None:
-    """Refuse a window that would not fit into memory; `size`: bytes of the wave."""
+def _refuse_large(window: _Window, used: list, seconds: float, all_frames: bool) -> None:
+    """Refuse a window of `seconds` that would not fit into memory, by the file's header."""
+    video, audio = used
+    size = 4 * RATE * seconds if audio else 0  # bytes
     if video:
         stored = video.codec_context.width, video.codec_context.height
         width, height = display_size(*stored, pixel_aspect(video))
         if max(width * height, math.prod(stored)) > MAX_PIXELS:
             cause = f"frames of {width} x {height} pixels exceed {MAX_PIXELS}"
-            raise MediaError(f"{path}: {cause}; scale them down.")
-        size += count * 3 * math.prod(reduced(width, height, short_side))
+            raise MediaError(f"{window.path}: {cause}; scale them down.")
+        count = min(seconds * frame_rate(video), video.frames or math.inf) if all_frames else 0
+        size += count * 3 * math.prod(reduced(width, height, window.short_side))
     if size > MAX_BYTES:
-        raise MediaError(f"{path} would take {size / 2**30:.1f} GiB; {ASK_LESS}")
+        raise MediaError(f"{window.path} would take {size / 2**30:.1f} GiB; {ASK_LESS}")
 
 
 def _seek(container, stream, time: float) -> bool:
@@ -310,35 +307,29 @@ def _seek(container, stream, time: float) -> bool:
 # ---- the result and its notes ----
 
 
-def _media(path, window: _Window, decoded: _Decoded) -> Media:
-    used, total = [track for track in decoded.tracks if track.usable], decoded.total
-    length = _length(window, decoded) if used else (total or math.inf) - window.start
+def _media(decoded: _Decoded) -> Media:
+    window, total = decoded.window, decoded.line.total
+    used = [track for track in decoded.tracks if track.usable]
+    length = decoded.length if used else (total or math.inf) - window.start
     end = length + window.start
     if length <= 0 < end:
-        raise PastEnd(f"{path} ends at {end:.2f} s; ask for a start before that.", end)
+        raise PastEnd(f"{window.path} ends at {end:.2f} s; ask for a start before that.", end)
     if length <= 0 or not used:
         cause = f"it is damaged, encrypted, or its frames exceed {MAX_PIXELS} pixels"
-        raise MediaError(f"{path}: nothing in it could be decoded, {cause}; get a good copy.")
-    video, audio = decoded.video, decoded.audio
+        cause = f"nothing in it could be decoded, {cause}"
+        raise MediaError(f"{window.path}: {cause}; get a good copy.")
     frames, times = np.zeros((0, 0, 0, 3), np.uint8), np.zeros(0)
     wave = np.zeros(0, np.float32)
-    if video in used:
-        frames, times = video.finish()
-    if audio in used:
-        wave = audio.finish(length)
-    notes = (*_notes(window, decoded, length, times, wave), *_louder(path, window, decoded, wave))
-    return Media(frames, times, wave, window.start, length, decoded.total, notes)
+    if decoded.video in used:
+        frames, times = decoded.video.finish()
+    if decoded.audio in used:
+        wave = decoded.audio.finish(length)
+    notes = (*_notes(decoded, length, times, wave), *_louder(decoded, wave))
+    return Media(frames, times, wave, window.start, length, total, notes)
 
 
-def _length(window: _Window, decoded: _Decoded) -> float:
-    """Seconds of the window up to the end of the longest stream; below 0 after that end."""
-    used = [track for track in decoded.tracks if track.usable]
-    ends = [track.finish_at(decoded.total, window.start) for track in used]
-    return min(window.length, max(ends, default=0.0))
-
-
-def _notes(window, decoded: _Decoded, length: float, times, wave) -> Iterator[str]:
-    video, audio, line = decoded.video, decoded.audio, decoded.line
+def _notes(decoded: _Decoded, length: float, times, wave) -> Iterator[str]:
+    window, video, audio, line = decoded.window, decoded.video, decoded.audio, decoded.line
     if decoded.cover:
         yield "the video in the file is a cover, not a video"
     if not len(times) and window.wants("video"):
@@ -380,14 +371,15 @@ def _silence(audio: AudioDecoder, wave) -> Iterator[str]:
         yield "the audio is digital silence"
 
 
-def _louder(path, window: _Window, decoded: _Decoded, wave) -> Iterator[str]:
+def _louder(decoded: _Decoded, wave) -> Iterator[str]:
     """A note on an audio track that is not silent, if the default one is."""
+    window = decoded.window
     if window.audio_track or not decoded.others or np.abs(wave).max(initial=0) > SILENCE:
         return
     for number, words in decoded.others.items():
         with contextlib.suppress(MediaError):
-            length = min(window.length, LISTEN)
-            other = read(path, window.start, length, only="audio", audio_track=number).wave
+            length, choice = min(window.length, LISTEN), {"only": "audio", "audio_track": number}
+            other = read(window.path, window.start, length, **choice).wave
             if np.abs(other).max(initial=0) > 10 * SILENCE:
                 choice = f"audio track {number} ({words}) has audio; choose it with"
                 yield f"{choice} --audio-track {number}, in Python audio_track={number}"

@@ -126,8 +126,11 @@ def _setup(
     restored = checkpoints.restore(abstract)
     loader = datasets.make_loader(experiment, source, True, **sharding.hosts())
     stack.enter_context(loader)
+    if loader.note and not quiet:
+        _tell(loader.note)
     if restored:
         loader.restore(restored.about["data"])
+    loader.start()  # it reads while the step is compiled
     state = restored.state if restored else first_state(experiment, mesh, resolved.params())
     if not quiet:
         _tell(f"compiling the step for {jax.device_count()} x {jax.devices()[0].device_kind} ...")

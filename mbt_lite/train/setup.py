@@ -163,7 +163,7 @@ def _fixed(experiment: Experiment) -> Experiment:
     """The experiment without the settings that may change when a run is resumed."""
     defaults = TrainConfig()
     train = replace(experiment.train, **{name: getattr(defaults, name) for name in _FREE})
-    data = replace(experiment.data, workers=0)
+    data = replace(experiment.data, workers=0, memory=0)
     return replace(experiment, train=train, data=data)
 
 
