@@ -427,7 +427,7 @@ class DataConfig:
     videos: str | None = None  # where the files of a table are; None: beside it
     labels: str | None = None  # file with the class names in order; None: the source's own
     clips: int = 0  # of the micro-world: so many, again and again; 0: each clip is new
-    cache_dir: str = ""  # a folder: one window of each clip is cached there, for all epochs
+    cache_dir: str = ""  # a folder: clips that are the same in every epoch are cached there
     adapt: bool = False  # clip, model, augmentation and training are chosen by the data
     pairing: str = PAIRINGS[0]  # of audio and video: synchronised, or ratio as the original
     views: int = 4  # windows of a clip that is scored, their logits averaged

@@ -61,10 +61,15 @@ def cached(source: Source, sampling: Sampling, folder: Path) -> CachedSource:
     """The source with its clips cached under `folder`; they are rendered now unless they exist.
 
     A digest of the source, the sampling and the first clip names the files, so that a change of the
-    code is noticed. If several runs ask at once, one renders the clips and the others wait. Of
-    files one window is cached, which is all there is of those that are not longer; files that
-    cannot be read are left out. ValueError if the disk is too small.
+    code is noticed. If several runs ask at once, one renders the clips and the others wait.
+    ValueError if each epoch draws other windows, or the disk is too small.
     """
+    if source.fingerprint is None:
+        raise ValueError(
+            "data.cache_dir is for clips that are the same in every epoch: those of the "
+            "micro-world and of av_digits. From these files each epoch draws other windows; leave "
+            "it out."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _digest(source, sampling)
     with FileLock(folder / f".{path.name}.lock"):
@@ -78,10 +83,9 @@ def _digest(source: Source, sampling: Sampling) -> str:
     clip = zeros(batch_fields(source, sampling, 1))
     with one_thread():
         result = ClipWriter(source, sampling, 0)(ClipTask(0, 0, 0), clip)
-    if isinstance(result, Exception) and source.fingerprint is not None:
+    if isinstance(result, Exception):
         raise result
-    clips = source.fingerprint or [source.key(index) for index in range(len(source))]
-    values = [clips, to_dict(sampling), list(source.labels), str(result)]
+    values = [source.fingerprint, to_dict(sampling), list(source.labels), result]
     digest = hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=16)
     for name in sorted(clip):
         digest.update(clip[name].tobytes())
@@ -112,18 +116,17 @@ def _write_arrays(source: Source, sampling: Sampling, folder: Path, fields: Fiel
     }
     parallel = len(source) >= MANY and not why_no_workers()
     processes = (os.cpu_count() or 1) if parallel else 0
-    on_error = "skip" if source.fingerprint is None else "raise"
-    options = {"shuffle": False, "workers": processes, "on_error": on_error}
+    options = {"shuffle": False, "workers": processes}
     progress = tqdm(total=len(source), desc="clips to cache", unit="clip")
     ids: list[str] = []
     with progress, Loader(source, sampling, min(BATCH, len(source)), **options) as loader:
         for batch in loader:
-            rows = np.flatnonzero(batch["mask"])
+            rows = int(batch["mask"].sum())
             start = len(ids) * sampling.views
             for name, array in arrays.items():
-                array[start : start + len(rows)] = batch[name][rows]
-            ids += [batch["id"][row] for row in rows[:: sampling.views]]
-            progress.update(len(rows) // sampling.views)
+                array[start : start + rows] = batch[name][:rows]
+            ids += batch["id"][: rows : sampling.views]
+            progress.update(rows // sampling.views)
     return ids
 
 

@@ -46,15 +46,12 @@ class Adapted(NamedTuple):
 
 
 def adapt(
-    experiment: Experiment,
-    facts: DataFacts,
-    fixed: Collection[str] = frozenset(),
-    cache_dir: str = "clips",
+    experiment: Experiment, facts: DataFacts, fixed: Collection[str] = frozenset()
 ) -> Adapted:
     """The experiment with streams, clip, augmentation and training chosen by the data.
 
     Fields in `fixed`, such as "train.batch", keep their values. A model to start from keeps its own
-    clip and geometry. Short clips are decoded once, into `cache_dir`.
+    clip and geometry.
     """
     sentences: list[str] = []
 
@@ -73,7 +70,7 @@ def adapt(
     experiment = take(_augmentation(experiment))
     experiment = take(_training(facts))
     experiment = take(_validating(experiment, facts))
-    experiment = take(_reading(experiment, facts, cache_dir))
+    experiment = take(_views(experiment, facts))
     return Adapted(replace(experiment, data=replace(experiment.data, adapt=False)), sentences)
 
 
@@ -147,17 +144,12 @@ def _validating(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
     yield Choice("train.save_every", every, "")
 
 
-def _reading(experiment: Experiment, facts: DataFacts, cache_dir: str) -> Iterator[Choice]:
-    """Decode once where each epoch would read the same window."""
+def _views(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
     clip = experiment.clip
     window = max(clip.video_seconds, clip.audio_seconds)
-    if facts.longest <= window + NEAR:
-        length = f"no file is longer than the window of {window:g} s"
-        yield Choice("data.cache_dir", cache_dir, f"{length}, so each is decoded once")
-    else:
-        views = min(math.ceil(facts.seconds / window), VIEWS)
-        length = f"nine files in ten are not longer than {facts.seconds:.3g} s"
-        yield Choice("data.views", views, f"{length}; this many windows of {window:g} s are scored")
+    views = min(max(math.ceil((facts.seconds - NEAR) / window), 1), VIEWS)
+    length = f"nine files in ten are not longer than {facts.seconds:.2g} s"
+    yield Choice("data.views", views, f"windows of {window:g} s that are scored: {length}")
 
 
 def _with(experiment: Experiment, chosen: Iterable[Choice]) -> Experiment:

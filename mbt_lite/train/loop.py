@@ -272,7 +272,8 @@ def _finish(context: _TrainContext, classifier: Classifier) -> None:
     experiment, folder, rows = context.experiment, context.folder, context.logger.rows
     scores = _test(context, classifier)
     if scores:
-        scores |= verdict(experiment, context.mesh, classifier.params, rows, scores, _tell)
+        given = (experiment, context.loader, context.mesh, classifier.params)
+        scores |= verdict(*given, rows, scores, _tell)
         for sentence in scores.get("verdict", ()):
             _tell(f"{sentence}.")
     write_text(folder / "scores.json", json.dumps(scores, indent=1))

@@ -10,7 +10,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from mbt_lite import paths
 from mbt_lite.checkpoints import vit
 from mbt_lite.config import KEPT, WIRING, Experiment, TrainConfig, read_json, to_dict
 from mbt_lite.data import datasets
@@ -81,8 +80,7 @@ def adapted(experiment: Experiment, fixed: Collection[str] = ()) -> Adapted:
     facts = survey(
         datasets.open_split(data, "train"), experiment.clip.front_end.mels, data.audio_track
     )
-    cache_dir = data.cache_dir or str(paths.cache_folder() / "clips")
-    result = adapt(experiment, facts, fixed, cache_dir)
+    result = adapt(experiment, facts, fixed)
     return result._replace(sentences=sentences + result.sentences)
 
 

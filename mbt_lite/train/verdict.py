@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from mbt_lite.config import Experiment
 from mbt_lite.data import datasets
+from mbt_lite.data.loader import Loader
 from mbt_lite.data.source import Source, Subset
 from mbt_lite.evaluation import diagnosis, yardstick
 from mbt_lite.evaluation.loop import ALONE, BOTH
@@ -23,6 +25,7 @@ SEEN = 200  # training clips that are scored, to compare them with the others
 
 def verdict(
     experiment: Experiment,
+    loader: Loader,
     mesh: Mesh,
     weights: Mapping,
     rows: Sequence[Row],
@@ -31,15 +34,16 @@ def verdict(
 ) -> dict:
     """{"simple models": their top-1 by stream, "verdict": sentences}; {} where it does not apply.
 
-    It applies where each clip has one class, and clips are scored that are not trained on.
+    It applies to a run of one process where each clip has one class, and clips are scored that are
+    not trained on. `loader` is that of the training, which may have all its clips in memory.
     """
     source = datasets.open_split(experiment.data, "train")
     test = datasets.open_split(experiment.data, "test")
     single = experiment.train.loss == "softmax" and label_heads(source.labels) is None
-    if not single or test is None:
+    if not single or test is None or jax.process_count() > 1:
         return {}
     top_1 = {name: scores[name][TOP_1] for name in (BOTH, *ALONE.values()) if name in scores}
-    simple = _simple(experiment, source, test, tell)
+    simple = _simple(experiment, loader, test, tell)
     targets = np.stack([source.targets(index) for index in range(len(source))]).sum(0)
     outcome = diagnosis.Outcome(
         held_out=top_1.get(BOTH, next(iter(top_1.values()))),
@@ -52,15 +56,15 @@ def verdict(
     return {"simple models": simple, "verdict": diagnosis.sentences(outcome)}
 
 
-def _simple(experiment: Experiment, source: Source, test: Source, tell) -> dict:
-    """The top-1 of simple models that learn from the training clips, once each."""
+def _simple(experiment: Experiment, loader: Loader, test: Source, tell) -> dict:
+    """The top-1 of simple models that learn from one window of each training clip."""
     try:
         import sklearn  # noqa: F401
     except ImportError:
         tell(yardstick.MISSING)
         return {}
-    with datasets.make_loader(experiment, source, True) as loader:
-        train = yardstick.features(islice(loader, loader.batches_per_epoch))
+    loader.seek(0)
+    train = yardstick.features(islice(loader, loader.batches_per_epoch))
     with datasets.make_loader(experiment, test, False) as loader:
         views = datasets.sampled(experiment, test, False).views
         return yardstick.scores(train, yardstick.features(loader, views))
