@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mbt_lite import media
 from mbt_lite.config import WORLD_FRONT_END, TrainConfig
 from mbt_lite.configs import folder
-from mbt_lite.data.survey import DataFacts
+from mbt_lite.data import sources
+from mbt_lite.data.survey import DataFacts, survey
 from mbt_lite.evaluation import diagnosis, yardstick
 from mbt_lite.evaluation.diagnosis import Outcome
 from mbt_lite.train.adapt import adapt
@@ -76,6 +78,22 @@ def test_a_model_to_start_from_keeps_its_clip():
 def test_long_clips_are_scored_in_several_windows():
     short, long = (adapt(folder.experiment(), replace(DIGITS, seconds=s)) for s in (1.0, 30.0))
     assert (short.experiment.data.views, long.experiment.data.views) == (1, 4)
+
+
+def test_a_survey_finds_what_the_files_hold(tmp_path):
+    rng = np.random.default_rng(0)
+    for label, still in (("moving", False), ("still", True)):
+        (tmp_path / label).mkdir()
+        for number in range(2):
+            frames = rng.integers(0, 255, (8, 32, 48, 3), np.uint8)
+            frames = frames[:1].repeat(8, axis=0) if still else frames
+            wave = rng.normal(0, 0.05, 8000).astype(np.float32)
+            media.write(tmp_path / label / f"{number}.mp4", frames, 8.0, wave, 8000)
+    facts = survey(sources.open_source(tmp_path), 64)
+    assert (facts.clips, facts.per_class) == (4, {"moving": 2, "still": 2})
+    assert (facts.audio, facts.video, facts.moving, facts.short_side) == (1.0, 1.0, 0.5, 32)
+    assert facts.rate == 8000 and facts.front_end.high == 3900 and facts.front_end.mels == 64
+    assert facts.seconds == pytest.approx(1.0, abs=0.2)
 
 
 def blobs(seed: int, clips: int = 60) -> yardstick.Features:

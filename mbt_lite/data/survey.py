@@ -77,11 +77,15 @@ def _probed(path: Path, audio_track: int | None) -> media.Info | None:
 
 
 def _read(path: Path, audio_track: int | None) -> media.Media | None:
-    options = {"fps": 2.0, "short_side": 64, "audio_track": audio_track}
+    options = {"short_side": 64, "at": _every_half_second, "audio_track": audio_track}
     try:
         return media.read(path, 0.0, SECONDS, **options)
     except (ValueError, OSError):
         return None
+
+
+def _every_half_second(length: float) -> np.ndarray:
+    return np.arange(0, length, 0.5)
 
 
 def _front_end(windows: Sequence[media.Media], rate: int, mels: int) -> FrontEnd:

@@ -63,7 +63,7 @@ def _simple(experiment: Experiment, loader: Loader, test: Source, tell) -> dict:
     except ImportError:
         tell(yardstick.MISSING)
         return {}
-    loader.seek(0)
+    loader.restore(loader.state() | {"batches": 0})
     train = yardstick.features(islice(loader, loader.batches_per_epoch))
     with datasets.make_loader(experiment, test, False) as loader:
         views = datasets.sampled(experiment, test, False).views
