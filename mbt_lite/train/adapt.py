@@ -51,7 +51,7 @@ def adapt(
     """The experiment with streams, clip, augmentation and training chosen by the data.
 
     Fields in `fixed`, such as "train.batch", keep their values. A model to start from keeps its own
-    clip and geometry.
+    clip and geometry, and the recipe's batch and epochs.
     """
     sentences: list[str] = []
 
@@ -68,7 +68,8 @@ def adapt(
         experiment = take(_clip(experiment, facts))
         experiment = take(_geometry(experiment))
     experiment = take(_augmentation(experiment))
-    experiment = take(_training(facts))
+    if experiment.start.model is None:
+        experiment = take(_training(facts))
     experiment = take(_validating(experiment, facts))
     experiment = take(_views(experiment, facts))
     return Adapted(replace(experiment, data=replace(experiment.data, adapt=False)), sentences)
