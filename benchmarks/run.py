@@ -17,12 +17,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks import model, parts
+from benchmarks import beside_torch, model, parts
 from benchmarks.timing import seconds
 from mbt_lite import paths
 from mbt_lite.train import sharding
 
-CASES = model.CASES | parts.CASES  # the largest first, while this process is small
+CASES = (
+    model.CASES | beside_torch.CASES | parts.CASES
+)  # the largest first, while this process is small
 
 
 def measure(only: str = "", python: str | None = None) -> dict:
@@ -111,16 +113,10 @@ def _more(row: dict) -> list[str]:
     if "of_peak" in row:
         share = row["of_peak"], row["of_peak"] / row["ratio"]
         lines.append("| share of a matrix product's speed | {:.0%} | {:.0%} | |".format(*share))
-        mine, theirs = (size / 2**30 for size in row["bytes"])
-        lines.append(
-            f"| memory, planned | {mine:.2f} GiB | {theirs:.2f} GiB | {theirs / mine:.2f} |"
-        )
-        if None not in row.get("peak_bytes", [None]):
-            mine, theirs = (size / 2**30 for size in row["peak_bytes"])
-            lines.append(
-                f"| memory, most of the process | {mine:.2f} GiB | {theirs:.2f} GiB "
-                f"| {theirs / mine:.2f} |"
-            )
+        lines.append(_memory("planned", *row["bytes"]))
+    if None not in row.get("peak_bytes", [None]):
+        lines.append(_memory("most of the process", *row["peak_bytes"]))
+    if "compile_seconds" in row:
         mine, theirs = row["compile_seconds"]
         lines.append(f"| compilation | {mine:.1f} s | {theirs:.1f} s | {theirs / mine:.2f} |")
     if "more_bytes" in row:
@@ -133,6 +129,11 @@ def _more(row: dict) -> list[str]:
         steps = ", ".join(f"{name} {_time(part)}" for name, part in row["parts"].items())
         lines.append(f"| its steps separately: {steps} | | | |")
     return lines
+
+
+def _memory(what: str, mine: int, theirs: int) -> str:
+    sizes = f"{mine / 2**30:.2f} GiB | {theirs / 2**30:.2f} GiB | {theirs / mine:.2f}"
+    return f"| memory, {what} | {sizes} |"
 
 
 def _time(seconds: float) -> str:

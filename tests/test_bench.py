@@ -1,14 +1,18 @@
 """The benchmarks on small stand-ins: the two sides do the same, take turns, and are told apart."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from benchmarks import (
+    beside_torch,
     growth,
     model,
     others,
@@ -22,7 +26,8 @@ from benchmarks.timing import Program, compare
 from mbt_lite import cli, features
 from mbt_lite.config import BASE, WORLD
 from mbt_lite.model.flops import model_cost
-from mbt_lite.train import sharding, step
+from mbt_lite.model.mbt import MBT
+from mbt_lite.train import losses, sharding, step
 from mbt_lite.train.optimizer import make_optimizer
 
 TINY = replace(BASE, width=16, heads=2, mlp_dim=16, depth=2, fusion_layer=1, classes=527)
@@ -43,6 +48,33 @@ def quick(monkeypatch):
         monkeypatch.setattr(module, "ROUNDS", 1)
     yield
     jax.config.update("jax_enable_compilation_cache", True)
+
+
+def test_pytorchs_model_has_the_same_logits_loss_and_gradient(tmp_path):
+    config = replace(TINY, drop_path=0.0)
+    params, clip = beside_torch.drawn(config)
+    train = train_step.experiment(config, 1, remat=False).train
+    names = "learning_rate", "label_smoothing", "clip_norm"
+    settings = {name: getattr(train, name) for name in names}
+    file = beside_torch.write(tmp_path / "torch.npz", config, params, clip, **settings)
+
+    def loss(params):
+        output = MBT(config).apply({"params": params}, clip)
+        labels = dict.fromkeys(config.streams, jnp.zeros((1, config.classes)))
+        return losses.total_loss(output, labels, "sigmoid", train.label_smoothing).mean()
+
+    value, gradient = jax.value_and_grad(loss)(params)
+    python = os.environ.get("TORCH_PYTHON", sys.executable)
+    try:
+        with Program(python, beside_torch.PROGRAM, "forward", str(file)) as program:
+            theirs = program.facts["logits"]
+        with Program(python, beside_torch.PROGRAM, "step", str(file)) as program:
+            facts = program.facts
+    except ValueError as error:
+        pytest.skip(f"{error}; TORCH_PYTHON can name a Python that has PyTorch")
+    np.testing.assert_allclose(theirs, model.logits(config, params, clip)[0], atol=1e-5)
+    np.testing.assert_allclose(facts["loss"], value, rtol=1e-5)
+    np.testing.assert_allclose(facts["gradient_norm"], optax.tree.norm(gradient), rtol=1e-4)
 
 
 # ---- taking turns ----

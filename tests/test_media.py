@@ -515,7 +515,7 @@ def test_an_audio_track_is_chosen_by_its_number(two_tracks):
     assert features.read_views(two_tracks, clip)[0].wave.any()
     with pytest.raises(MediaError, match=r"no audio track 3; there is 1 \(flac, mono, eng\) and 2"):
         read(two_tracks, audio_track=3)
-    with pytest.raises(ValueError, match="counted from 1"):
+    with pytest.raises(ValueError, match="must be 1 or more"):
         replace(WORLD_CLIP, audio_track=0)
 
 

@@ -12,7 +12,7 @@ from mbt_lite.config import BASE, MBTConfig, from_dict
 
 STREAMS = {"rgb": "rgb", "spectrogram": "spec"}  # Scenic's name: ours
 SUFFIXES = {"rgb": "", "spec": "_spectrogram"}
-_POOLS = {"token": "token", "gap": "mean", "gmp": "max", "gsp": "sum"}
+POOLS = {"token": "token", "gap": "mean", "gmp": "max", "gsp": "sum"}
 
 NAMES = (  # ours to Scenic's, every line applied in turn
     (r"^rgb_embedding/", "embedding/"),
@@ -161,7 +161,7 @@ def _grid(stream: str, arrays: dict, fields: dict, source: str, assume) -> dict:
 
 def config_fields(model: Mapping) -> dict:
     """{field of MBTConfig: value} that a Scenic `config.model` gives beyond the arrays."""
-    for key, names in (("modality_fusion", STREAMS), ("classifier", _POOLS)):
+    for key, names in (("modality_fusion", STREAMS), ("classifier", POOLS)):
         value = model.get(key) or ()
         unknown = set([value] if isinstance(value, str) else value) - set(names)
         if unknown:
@@ -177,7 +177,7 @@ def config_fields(model: Mapping) -> dict:
         "fusion_layer": model.get("fusion_layer"),
         "bottlenecks_at_test": model.get("test_with_bottlenecks"),
         "shared_encoder": model.get("share_encoder"),
-        "pool": _POOLS.get(model.get("classifier")),
+        "pool": POOLS.get(model.get("classifier")),
         "representation": model.get("representation_size") or None,
         "rgb_sampled": frames if method == "temporal_sampling" else None,
         "dropout": model.get("dropout_rate"),

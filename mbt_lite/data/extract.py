@@ -60,7 +60,7 @@ def example(row: tables.Annotation, settings: Settings) -> Example:
         total = media.probe(row.path, track).duration
     start, length = tables.window(row, total)
     only = None if len(settings.streams) == 2 else MODALITIES[settings.streams[0]]
-    options = {"fps": FPS, "short_side": settings.short_side, "audio_track": track, "only": only}
+    options = {"short_side": settings.short_side, "audio_track": track, "only": only}
     source = media.read(row.path, start, length, **options)
     for stream, values in (("rgb", source.frames), ("spec", source.wave)):
         if stream in settings.streams and not len(values):
