@@ -18,9 +18,7 @@ from mbt_lite.train.adapt import adapt
 FRONT = replace(WORLD_FRONT_END, name="measured", mels=64, high=3900.0, mean=-4.5, std=2.0)
 DIGITS = DataFacts(
     clips=2400,
-    per_class={str(digit): 240 for digit in range(10)},
     seconds=1.0,
-    longest=1.0,
     audio=1.0,
     video=1.0,
     short_side=28,
@@ -40,7 +38,7 @@ def test_the_clip_of_a_model_from_scratch_is_that_of_the_data():
 
 
 def test_videos_that_move_get_more_frames_and_long_ones_a_window():
-    facts = replace(DIGITS, seconds=30.0, longest=40.0, moving=1.0, short_side=360)
+    facts = replace(DIGITS, seconds=30.0, moving=1.0, short_side=360)
     clip = adapt(folder.experiment(), facts).experiment.clip
     assert clip.frames == 8 and clip.audio_seconds == clip.video_seconds == 5.0
     assert clip.size == 48
@@ -90,8 +88,13 @@ def test_a_survey_finds_what_the_files_hold(tmp_path):
             wave = rng.normal(0, 0.05, 8000).astype(np.float32)
             media.write(tmp_path / label / f"{number}.mp4", frames, 8.0, wave, 8000)
     facts = survey(sources.open_source(tmp_path), 64)
-    assert (facts.clips, facts.per_class) == (4, {"moving": 2, "still": 2})
-    assert (facts.audio, facts.video, facts.moving, facts.short_side) == (1.0, 1.0, 0.5, 32)
+    assert (facts.clips, facts.audio, facts.video, facts.moving, facts.short_side) == (
+        4,
+        1.0,
+        1.0,
+        0.5,
+        32,
+    )
     assert facts.rate == 8000 and facts.front_end.high == 3900 and facts.front_end.mels == 64
     assert facts.seconds == pytest.approx(1.0, abs=0.2)
 

@@ -27,9 +27,7 @@ class DataFacts:
     """What the clips to learn from are like."""
 
     clips: int
-    per_class: dict[str, int]  # clips of each class
     seconds: float  # MOST of the files are not longer
-    longest: float  # s, of the files that were probed
     audio: float  # share of the files that have some
     video: float
     short_side: int  # pixels, median
@@ -43,7 +41,6 @@ def survey(source: Source, mels: int, audio_track: int | None = None) -> DataFac
 
     The front end has so many mel bins. ValueError if none of these files can be read.
     """
-    targets = np.stack([source.targets(index) for index in range(len(source))])
     paths = [source.file(int(i)) for i in np.linspace(0, len(source) - 1, PROBED).round()]
     paths = [path for path in dict.fromkeys(paths) if path]
     infos = [info for path in paths if (info := _probed(path, audio_track))]
@@ -57,9 +54,7 @@ def survey(source: Source, mels: int, audio_track: int | None = None) -> DataFac
     rate = rates.most_common(1)[0][0] if rates else media.RATE
     return DataFacts(
         clips=len(source),
-        per_class=dict(zip(source.labels, targets.sum(0).astype(int).tolist(), strict=True)),
         seconds=float(np.quantile(lengths, MOST, method="higher")),
-        longest=max(lengths),
         audio=float(np.mean([info.has_audio for info in infos])),
         video=float(np.mean([info.has_video for info in infos])),
         short_side=int(np.median([min(info.width, info.height) for info in videos] or [0])),

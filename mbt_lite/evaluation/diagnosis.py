@@ -1,7 +1,7 @@
-"""Say in sentences what the scores of a finished run mean: more or less than simple models reach,
-learned by heart, still learning, blind or deaf, too few clips.
+"""Say in sentences what the scores of a finished run mean.
 
-Pure functions of numbers, so that every sentence has a test.
+It is compared with simple models; it may overfit or underfit, make no use of a stream, or have too
+few clips of a class. Pure functions of numbers.
 """
 
 from collections.abc import Mapping, Sequence
