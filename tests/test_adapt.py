@@ -63,6 +63,8 @@ def test_what_was_given_stays_and_the_rest_follows_from_it():
     experiment, sentences = adapt(given, DIGITS, {"train.batch", "clip.spec_frames"})
     assert experiment.train.batch == 8 and experiment.model.spec_shape == (50, 64)
     assert "train.batch 8: as given" in sentences
+    steps = replace(base, train=replace(base.train, epochs=0.0, steps=100))
+    assert adapt(steps, DIGITS, {"train.steps"}).experiment.train.epochs == 0
 
 
 def test_a_model_to_start_from_keeps_its_clip():

@@ -69,7 +69,7 @@ def adapt(
         experiment = take(_geometry(experiment))
     experiment = take(_augmentation(experiment))
     if experiment.start.model is None:
-        experiment = take(_training(facts))
+        experiment = take(_training(experiment, facts))
     experiment = take(_validating(experiment, facts))
     experiment = take(_views(experiment, facts))
     return Adapted(replace(experiment, data=replace(experiment.data, adapt=False)), sentences)
@@ -127,12 +127,13 @@ def _augmentation(experiment: Experiment) -> Iterator[Choice]:
         yield Choice(f"augment.{name}", value, voices)
 
 
-def _training(facts: DataFacts) -> Iterator[Choice]:
+def _training(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
     clips = f"{facts.clips:,} clips to learn from"
     batch = max(size for least, size in BATCHES.items() if facts.clips >= least)
     epochs = min(max(round(CLIPS / facts.clips), EPOCHS[0]), EPOCHS[1])
     yield Choice("train.batch", batch, clips)
-    yield Choice("train.epochs", float(epochs), clips)
+    if experiment.train.epochs:  # 0: a number of steps was asked for
+        yield Choice("train.epochs", float(epochs), clips)
 
 
 def _validating(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
