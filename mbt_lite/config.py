@@ -361,12 +361,16 @@ class AugmentConfig:
     time_mask_ratio: float = 1.0  # of the clip that one band may cover; 0: no bands
     mel_masks: int = 0  # SpecAugment: number of masked bands of frequency
     mel_mask: int = 48  # mel bins that one band stays below
+    time_shift: float = 0.0  # most spectrogram frames that the audio moves, either way
+    speed: float = 0.0  # most that the audio becomes longer or shorter, as a share
+    pitch: float = 0.0  # most mel bins that it moves, either way
     mixup: float = 0.0  # a of Beta(a, a), from which the mixing weight is drawn; 0: no mixup
     mixmod: bool = False  # modality mixup: each stream has its own mixing weight
 
     def __post_init__(self):
         limits = {"[0, 1]": "flip color gray time_mask_ratio"}
-        limits |= {"[0, inf)": "time_masks time_mask mel_masks mel_mask brightness mixup"}
+        counts = "time_masks time_mask mel_masks mel_mask time_shift pitch brightness mixup"
+        limits |= {"[0, inf)": counts, "[0, 1)": "speed"}
         _check(self, "augment.", limits)
         for name in ("scale", "saturation", "contrast"):
             low, high = factors = getattr(self, name)
@@ -424,6 +428,7 @@ class DataConfig:
     labels: str | None = None  # file with the class names in order; None: the source's own
     clips: int = 0  # of the micro-world: so many, again and again; 0: each clip is new
     cache_dir: str = ""  # a folder: clips that are the same in every epoch are cached there
+    adapt: bool = False  # clip, model, augmentation and training are chosen by the data
     pairing: str = PAIRINGS[0]  # of audio and video: synchronised, or ratio as the original
     views: int = 4  # windows of a clip that is scored, their logits averaged
     audio_track: int | None = None  # of labeled files, from 1 on; None: as players choose
@@ -495,13 +500,14 @@ class TrainConfig:
     evaluate_clips: int = 200  # of the validation split, the first ones; 0: all
     test_clips: int = 0  # of the test split, the first ones, at the end; 0: all
     keep_checkpoints: int = 2  # latest saved states that are kept
+    patience: int = 0  # validations without a better score end a run, with its best weights; 0: off
     skip_nonfinite: int = 0  # how many steps with a non-finite loss (NaN or inf) may be skipped
 
     def __post_init__(self):
         limits = {
             "[1, inf)": "steps batch accumulate shards log_every save_every keep_checkpoints",
             "[0, inf)": "epochs warmup weight_decay clip_norm evaluate_every "
-            "evaluate_clips test_clips skip_nonfinite",
+            "evaluate_clips test_clips patience skip_nonfinite",
             "(0, 1]": "backbone_rate",
             "(0, inf)": "learning_rate",
             "[0, 1)": "label_smoothing momentum beta2 ema",

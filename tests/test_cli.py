@@ -179,7 +179,7 @@ def test_help_of_train_lists_every_field_with_its_type_and_default(capsys, monke
         ("--config world --model.streams spec --model.fusion_layer 2", "--model.streams spec rgb"),
         ("--config world --start.rewire", "it needs --start.model"),
         ("--config world --processes 2", "have no effect without --coordinator"),
-        ("--config x.json --variant frozen", "x.json is one experiment"),
+        ("--config x.json --variant probe", "x.json is one experiment"),
     ],
 )
 def test_an_option_of_train_that_would_have_no_effect_is_refused(capsys, words, sentence):

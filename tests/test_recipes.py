@@ -33,7 +33,8 @@ NAMES = [name for name in dir(configs) if name[0] != "_" and name != "fusion_gri
 VARIANTS = [
     *((name, "experiment") for name in NAMES),
     *((name, v) for name in ("audioset_mini", "audioset_500k") for v in ("paper", "released")),
-    ("folder", "frozen"),
+    ("folder", "finetune"),
+    ("folder", "probe"),
     ("folder", "vit"),
 ]
 

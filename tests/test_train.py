@@ -193,7 +193,7 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
             wave = rng.normal(0, 0.05, 16_000).astype(np.float32)
             (tmp_path / "videos" / label).mkdir(parents=True, exist_ok=True)
             media.write(tmp_path / "videos" / label / f"{number}.mp4", frames, 25.0, wave, 16_000)
-    recipe = configs.folder.frozen()
+    recipe = configs.folder.probe()
     data = replace(recipe.data, path=str(tmp_path / "videos"), workers=0)
     settings = replace(recipe.train, epochs=10, batch=4)
     run = loop.fit(replace(recipe, data=data, train=settings), tmp_path / "run", quiet=True)

@@ -74,6 +74,9 @@ def run_card(
         conditions=conditions,
         rows=rows,
         chance=[f"{value:.3f} by the {name}" for name, value in chance.items()],
+        simple=(scores or {}).get("simple models"),
+        modalities=MODALITIES,
+        verdict=(scores or {}).get("verdict", ()),
     )
 
 

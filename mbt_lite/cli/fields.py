@@ -42,7 +42,7 @@ def _rules(e: Experiment) -> tuple[tuple[object, str, str], ...]:
         (not data.cache_dir, "data.workers data.memory", "--data.cache-dir ''"),
         (
             data.validation or data.holdout,
-            "train.evaluate_every train.evaluate_clips",
+            "train.evaluate_every train.evaluate_clips train.patience",
             "--data.validation or --data.holdout",
         ),
         (data.test or data.holdout, "train.test_clips", "--data.test or --data.holdout"),

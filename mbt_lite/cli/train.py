@@ -47,6 +47,8 @@ class Train:
 
         self._check()
         experiment = read_experiment(self.config, self.variant, self.rest)
+        if experiment.data.adapt:
+            experiment = _adapted(experiment, self.rest)
         if self.distributed or self.coordinator:
             sharding.connect(self.coordinator, self.processes, self.process)
         if self.dry_run:
@@ -72,6 +74,16 @@ class Train:
         counted = self.processes is not None or self.process is not None
         if counted and not (self.coordinator or self.distributed):
             raise ValueError("--processes and --process have no effect without --coordinator.")
+
+
+def _adapted(experiment, changes: tuple[str, ...]):
+    """The experiment after a survey of its data; every choice is printed with its reason."""
+    from mbt_lite.cli.fields import named
+    from mbt_lite.train.setup import adapted
+
+    result = adapted(experiment, named(changes))
+    print(*result.sentences, sep="\n", file=sys.stderr)
+    return result.experiment
 
 
 def read_experiment(config: Path, variant: str | None, changes: tuple[str, ...]):

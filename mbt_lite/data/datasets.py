@@ -14,7 +14,7 @@ from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import Source, Subset
 from mbt_lite.data.sources import Location, WorldSource
-from mbt_lite.data.splits import held_out
+from mbt_lite.data.splits import for_test, held_out
 from mbt_lite.data.videos import FileSource
 from mbt_lite.data.workers import why_no_workers
 
@@ -33,8 +33,8 @@ def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) 
     2000.
 
     If the data is not divided, or the split of a role is missing, a share `config.holdout` of the
-    training clips is held out for it. All roles have the same classes. ValueError, saying what to
-    set, if there are no such clips.
+    training clips is held out for it; if both are missing, half of that share for each. All roles
+    have the same classes. ValueError, saying what to set, if there are no such clips.
     """
     if role not in ROLES:
         raise ValueError(f"role={role!r} is none of {', '.join(ROLES)}.")
@@ -44,6 +44,11 @@ def open_split(config: DataConfig, role: str, *, seed: int = 0, clips: int = 0) 
     if role != "train" and source is not None and 0 < clips < len(source):
         return Subset(source, np.linspace(0, len(source) - 1, clips).round())
     return source
+
+
+def split_names(config: DataConfig) -> tuple[str, ...]:
+    """The splits that labeled files or prepared clips name; none of the micro-world."""
+    return () if config.path == MICRO_WORLD else _find(config).splits
 
 
 def _open_world(config: DataConfig, role: str, seed: int, clips: int) -> Source | None:
@@ -70,9 +75,9 @@ def _find(config: DataConfig) -> Location:
 
 def _open_role(config: DataConfig, role: str, location: Location) -> Source | None:
     """The split of a role; if clips are held out, those, and for training all others."""
-    held_out = [other for other in ROLES[1:] if _is_held_out(config, other, location)]
+    missing = [other for other in ROLES[1:] if _is_held_out(config, other, location)]
     split = getattr(config, role)
-    if role != "train" and role not in held_out:
+    if role != "train" and role not in missing:
         if split is None or split in location.splits:
             return split and location.open(split)
         raise ValueError(
@@ -80,9 +85,14 @@ def _open_role(config: DataConfig, role: str, location: Location) -> Source | No
             f"with data.holdout=0.1, or score none with data.{role}=None."
         )
     source = location.open(_training_split(config, location))
-    if not held_out:
+    if not missing:
         return source
-    return Subset(source, np.flatnonzero(_held_out(config, source) == (role != "train")))
+    held = _held_out(config, source)
+    if role == "train":
+        return Subset(source, np.flatnonzero(~held))
+    if len(missing) > 1:
+        held &= for_test(source.rows, held) == (role == "test")
+    return Subset(source, np.flatnonzero(held)) if held.any() else None
 
 
 def _is_held_out(config: DataConfig, role: str, location: Location) -> bool:

@@ -1,4 +1,4 @@
-"""Hold out labeled files for validation if a data set has no splits."""
+"""Hold out labeled files for validation and test if a data set has no splits."""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,6 +28,22 @@ def held_out(rows: Sequence[Annotation], share: float) -> np.ndarray:
         if files <= held:
             held.remove(max(files, key=digests.__getitem__))
     return np.array([row.path in held for row in rows])
+
+
+def for_test(rows: Sequence[Annotation], held: np.ndarray) -> np.ndarray:
+    """Whether each row is for the test [rows]: of each class every second file of those held out.
+
+    The others are for validation, which chooses the best state of a run: a score on the same clips
+    would be too good.
+    """
+    digests, labels = _digests(rows), {row.path: row.labels for row in reversed(rows)}
+    files = {row.path for row, is_held in zip(rows, held, strict=True) if is_held}
+    seen: dict[tuple, int] = {}
+    test = set()
+    for file in sorted(files, key=digests.__getitem__):
+        number = seen[labels[file]] = seen.get(labels[file], -1) + 1
+        test |= {file} if number % 2 == 0 else set()
+    return np.array([row.path in test for row in rows])
 
 
 def _digests(rows: Sequence[Annotation]) -> dict:

@@ -30,9 +30,9 @@ from mbt_lite.inference import Classifier
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import comparable, in_words
 
-_BOTH, _AUDIO_ONLY, _VIDEO_ONLY = "both", "audio only", "video only"
-_ALONE = {"spec": _AUDIO_ONLY, "rgb": _VIDEO_ONLY}
-_BLANKED = {_BOTH: None, _AUDIO_ONLY: "rgb", _VIDEO_ONLY: "spec"}  # condition: the missing stream
+BOTH, AUDIO_ONLY, VIDEO_ONLY = "both", "audio only", "video only"
+ALONE = {"spec": AUDIO_ONLY, "rgb": VIDEO_ONLY}
+_BLANKED = {BOTH: None, AUDIO_ONLY: "rgb", VIDEO_ONLY: "spec"}  # condition: the missing stream
 _LARGE = 10_000_000  # parameters
 _NOT_FINITE = "the logits are not finite; the model's weights may be damaged."
 
@@ -163,7 +163,7 @@ def _predict(
 ) -> Predictions:
     """Predict all clips that are not in the cache."""
     streams = classifier.config.streams
-    conditions = list(_BLANKED) if len(streams) == 2 else [_ALONE[streams[0]]]
+    conditions = list(_BLANKED) if len(streams) == 2 else [ALONE[streams[0]]]
     shape = len(conditions), len(classifier.labels)
     logits, failed, notes = np.zeros((len(clips), *shape), np.float32), {}, {}
     cached = cache.read(shape) if cache else {}
@@ -237,7 +237,7 @@ def _chance(truth: np.ndarray, visible: np.ndarray) -> dict[str, float]:
     """
     sung = truth[:, world.KINDS["matched"]].any(1)
     by_video = float((1 / visible[sung]).mean()) if sung.any() else float("nan")
-    return {_VIDEO_ONLY: by_video, _AUDIO_ONLY: 1 / len(world.SHAPES)}
+    return {VIDEO_ONLY: by_video, AUDIO_ONLY: 1 / len(world.SHAPES)}
 
 
 def _modality_confusion(
@@ -253,16 +253,16 @@ def _modality_confusion(
 
     def listed(chosen: np.ndarray, alone: str) -> list[dict]:
         return [
-            {"clip": names[i], alone: best[alone][i], _BOTH: best[_BOTH][i]}
+            {"clip": names[i], alone: best[alone][i], BOTH: best[BOTH][i]}
             for i in np.flatnonzero(chosen)
         ]
 
     return {
         f"{added} added": {
-            "became wrong": listed(right[alone] & ~right[_BOTH], alone),
-            "became right": listed(~right[alone] & right[_BOTH], alone),
+            "became wrong": listed(right[alone] & ~right[BOTH], alone),
+            "became right": listed(~right[alone] & right[BOTH], alone),
         }
-        for added, alone in (("video", _AUDIO_ONLY), ("audio", _VIDEO_ONLY))
+        for added, alone in (("video", AUDIO_ONLY), ("audio", VIDEO_ONLY))
     }
 
 

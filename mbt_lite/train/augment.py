@@ -7,10 +7,11 @@ as the model expects, without any draw.
 B clips   T frames   H, W padded size   S side of the crop
 N spectrogram frames   M mel bins   C classes
 
-It differs from Scenic in four ways. Clips are mixed over the whole batch, not on each device.
-Pixels are not rounded down to whole numbers after scale jitter, which in Scenic darkens them by
-half a gray level on average. A video that the draw would make smaller than the crop is scaled to
-the size of the crop, where Scenic's loader fails. Padding is not mixed into clips.
+Shift, speed and pitch of the audio are ours. The rest differs from Scenic in four ways. Clips are
+mixed over the whole batch, not on each device. Pixels are not rounded down to whole numbers after
+scale jitter, which in Scenic darkens them by half a gray level on average. A video that the draw
+would make smaller than the crop is scaled to the size of the crop, where Scenic's loader fails.
+Padding is not mixed into clips.
 """
 
 from typing import NamedTuple
@@ -46,7 +47,8 @@ def augment(batch: dict, key: PRNGKeyArray, config: AugmentConfig, clip: ClipCon
     if "spec" in batch:
         front = clip.front_end
         standardized = (jnp.asarray(batch["spec"], jnp.float32) - front.mean) / front.std
-        out["spec"] = spec_augment(standardized, spec_key, config)
+        warped = warp_spec(standardized, jax.random.fold_in(spec_key, 2), config)
+        out["spec"] = spec_augment(warped, spec_key, config)
     return mixup(out, mix_key, config) if config.mixup else out
 
 
@@ -226,6 +228,37 @@ def _lowest(color: _Color) -> Array:
 
 
 # --- audio ---------------------------------------------------------------------------------------
+
+
+def warp_spec(
+    spec: Float[Array, "B N M"], key: PRNGKeyArray, config: AugmentConfig
+) -> Float[Array, "B N M"]:
+    """Spectrograms [B, N, M] a little later or earlier, faster or slower, higher or lower.
+
+    Both ends are continued by their last frame or bin.
+    """
+    if not (config.time_shift or config.speed or config.pitch):
+        return spec
+    frames, bins = map(jnp.arange, spec.shape[1:])
+    middle = spec.shape[1] / 2
+
+    def warp(spec, draws):
+        shift, speed, pitch = draws
+        times = middle + (frames - middle) * (1 + config.speed * speed)
+        rows = _hats(times - config.time_shift * shift, len(frames))  # [N, N]
+        return rows @ spec @ _hats(bins - config.pitch * pitch, len(bins)).T
+
+    draws = jax.random.uniform(key, (len(spec), 3), minval=-1, maxval=1)
+    return jax.vmap(warp)(spec, draws)
+
+
+def _hats(places: Float[Array, " P"], count: int) -> Float[Array, "P L"]:
+    """Weights [P, count] with which values at 0..count - 1 are interpolated at these places.
+
+    A product of matrices is several times faster than gathering two neighbors.
+    """
+    places = jnp.clip(places, 0, count - 1)
+    return jnp.maximum(0, 1 - jnp.abs(places[:, None] - jnp.arange(count)))
 
 
 def spec_augment(

@@ -23,17 +23,20 @@ from mbt_lite.config import Experiment, TrainConfig, to_dict
 from mbt_lite.data import datasets
 from mbt_lite.data.source import Source
 from mbt_lite.evaluation.loop import evaluate
-from mbt_lite.inference import Classifier
+from mbt_lite.inference import Classifier, load
 from mbt_lite.model.label_heads import make_heads
 from mbt_lite.paths import write_text
 from mbt_lite.progress import bar, silent
 from mbt_lite.train import sharding
 from mbt_lite.train.checkpointing import RunCheckpoints
 from mbt_lite.train.logger import Meter, MetricLogger, Row
-from mbt_lite.train.setup import resolve, write_experiment
+from mbt_lite.train.setup import adapted, resolve, write_experiment
 from mbt_lite.train.signals import Signals
 from mbt_lite.train.step import State, abstract_state, compiled_step, first_state
 from mbt_lite.train.validation import Validation
+from mbt_lite.train.verdict import verdict
+
+_TOP_1 = "top-1"
 
 
 class Run(NamedTuple):
@@ -64,6 +67,11 @@ class _TrainContext:
     def config(self) -> TrainConfig:
         return self.experiment.train
 
+    @property
+    def best(self) -> Path:
+        """The folder of the weights with the best validation, where `patience` asks for them."""
+        return self.folder / "best"
+
 
 def fit(
     experiment: Experiment,
@@ -80,7 +88,8 @@ def fit(
     training; `live` is another function of the rows so far.
 
     The folder holds `experiment.json`, `metrics.jsonl`, `tensorboard/`, `state/` (Orbax) and, at
-    the end, `model.safetensors` with its card, `README.md` and `curves.png`. ValueError where the
+    the end, `model.safetensors` with its card, `README.md` and `curves.png`; with `patience` also
+    `best/`, the weights of the best validation, which then are the result. ValueError where the
     folder holds a run with other settings, where the data cannot be used, or where the loss is
     non-finite (NaN or inf).
     """
@@ -89,7 +98,8 @@ def fit(
         context, state, about = _setup(experiment, folder, stack, live, quiet)
         with context.signals.recorded():
             state, finished = _loop(context, state, about)
-        classifier = _classifier(context, state)
+        best = context.best.exists() and finished
+        classifier = load(context.best) if best else _classifier(context, state)
         if finished and jax.process_index() == 0 and not (folder / "README.md").exists():
             _finish(context, classifier)
         return Run(classifier, context.logger.rows, folder, finished)
@@ -100,6 +110,10 @@ def _setup(
 ) -> tuple[_TrainContext, State, dict]:
     """(the context, the state to start from, the JSON that was saved with it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
+    if experiment.data.adapt:
+        experiment, sentences = adapted(experiment)
+        for sentence in () if quiet else sentences:
+            _tell(sentence)
     resolved = resolve(experiment)
     experiment, source = resolved.experiment, resolved.source
     config = experiment.train
@@ -141,10 +155,12 @@ def _tell(sentence: str) -> None:
 def _loop(context: _TrainContext, state: State, about: dict) -> tuple[State, bool]:
     """(the state at the end, whether training has finished).
 
-    After each step: validate, save, stop if asked to, train, log.
+    After each step: validate, save, stop if asked to, train, log. With `patience` training also
+    ends after so many validations without a better score.
     """
     config, step = context.config, int(state.step)
     scored, saved, stopping = about.get("scored"), about.get("step"), False
+    best = _Best(*about.get("best", ()))
     meter = Meter(context.experiment)
     position = context.loader.state()
     batch = _next_batch(context, meter) if step < config.steps else None
@@ -152,12 +168,15 @@ def _loop(context: _TrainContext, state: State, about: dict) -> tuple[State, boo
         last, due = step >= config.steps, stopping
         score = context.validation and scored != step and not stopping
         if score and _is_due(step, config.evaluate_every, last):
-            due, stopping = True, not _validate(context, state, step)
-            scored = scored if stopping else step
+            scores = _validate(context, state, step)
+            due, stopping = True, scores is None
+            if scores is not None:
+                scored, best = step, best.updated(scores, context, state)
             meter.restart()
+        last |= 0 < config.patience <= best.waited
         due |= _is_due(step, config.save_every, last)
         if due and step and saved != step:
-            about = {"step": step, "scored": scored, "data": position}
+            about = {"step": step, "scored": scored, "best": best, "data": position}
             context.checkpoints.save(step, state, about, wait=last or stopping)
             saved = step
         if last or stopping:
@@ -178,6 +197,22 @@ def _loop(context: _TrainContext, state: State, about: dict) -> tuple[State, boo
             context.logger.add(step, meter.row())
 
 
+class _Best(NamedTuple):
+    """The highest score so far, and how many validations have passed since."""
+
+    score: float = -math.inf
+    waited: int = 0
+
+    def updated(self, scores: dict, context: _TrainContext, state: State) -> "_Best":
+        """After one more validation, whose weights are written if they are the best so far."""
+        score = scores.get(_TOP_1, next(iter(scores.values()), -math.inf))
+        if not context.config.patience or score <= self.score:
+            return self._replace(waited=self.waited + 1)
+        if jax.process_index() == 0:
+            _classifier(context, state).save(context.best)
+        return _Best(score)
+
+
 def _next_batch(context: _TrainContext, meter: Meter) -> tuple[dict, list[str]]:
     """The next batch on the devices, and the names of its clips."""
     with meter.waiting():
@@ -190,14 +225,14 @@ def _is_due(step: int, every: int, last: bool) -> bool:
     return last or bool(every and step and step % every == 0)
 
 
-def _validate(context: _TrainContext, state: State, step: int) -> bool:
-    """Log the scores of the validation clips; False: it was interrupted."""
+def _validate(context: _TrainContext, state: State, step: int) -> dict | None:
+    """Log and return the scores of the validation clips; None: it was interrupted."""
     hidden = context.logger.bar.disable
     with contextlib.nullcontext(silent) if hidden else bar("validation") as progress:
         scores = context.validation(state.weights, context.signals, progress)
     if scores:
         context.logger.add(step, scores)
-    return scores is not None
+    return scores
 
 
 def _report_nonfinite(
@@ -236,6 +271,11 @@ def _finish(context: _TrainContext, classifier: Classifier) -> None:
     """Write the model, the curves and the card with the scores of the test split."""
     experiment, folder, rows = context.experiment, context.folder, context.logger.rows
     scores = _test(context, classifier)
+    if scores:
+        given = (experiment, context.loader, context.mesh, classifier.params)
+        scores |= verdict(*given, rows, scores, _tell)
+        for sentence in scores.get("verdict", ()):
+            _tell(f"{sentence}.")
     write_text(folder / "scores.json", json.dumps(scores, indent=1))
     plot.save(plot.training(rows), folder / "curves.png")
     classifier.save(folder)

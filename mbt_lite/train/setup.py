@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,11 @@ from mbt_lite.checkpoints import vit
 from mbt_lite.config import KEPT, WIRING, Experiment, TrainConfig, read_json, to_dict
 from mbt_lite.data import datasets
 from mbt_lite.data.sources import Source
+from mbt_lite.data.survey import survey
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
 from mbt_lite.paths import write_text
+from mbt_lite.train.adapt import Adapted, adapt
 
 _FREE = (  # settings that may change when a run is resumed: its weights stay the same
     "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
@@ -65,6 +68,34 @@ class _ResolvedExperiment:
             return name in params and shapes[0] == shapes[1]
 
         return {name: params[name] if fits(name) else value for name, value in fresh.items()}
+
+
+def adapted(experiment: Experiment, fixed: Collection[str] = ()) -> Adapted:
+    """The experiment after a survey of its data, and the reasons; fields in `fixed` stay.
+
+    ValueError where the data cannot be used.
+    """
+    experiment, sentences = _with_splits(experiment)
+    data = experiment.data
+    facts = survey(
+        datasets.open_split(data, "train"), experiment.clip.front_end.mels, data.audio_track
+    )
+    result = adapt(experiment, facts, fixed)
+    return result._replace(sentences=sentences + result.sentences)
+
+
+def _with_splits(experiment: Experiment) -> tuple[Experiment, list[str]]:
+    """The experiment with the splits that the data names, where it names none; and the reason.
+
+    Validation or test that the data lacks are held out of its training split.
+    """
+    data = experiment.data
+    splits = datasets.split_names(data)
+    if data.train is not None or "train" not in splits:
+        return experiment, []
+    data = replace(data, **{role: role for role in datasets.ROLES})
+    reason = f"data.train train: {data.path} names the splits {', '.join(splits)}"
+    return replace(experiment, data=data), [reason]
 
 
 def resolve(experiment: Experiment) -> _ResolvedExperiment:

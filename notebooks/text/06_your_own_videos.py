@@ -206,13 +206,13 @@ print(f"log-mel of the training clips: mean {front['mean']:.2f}, deviation {fron
 # the real world will be harder.
 
 # %%
-plan = mbt.configs.folder.experiment()
+plan = mbt.configs.folder.finetune()
 place = {"path": str(records), "train": "train", "validation": "test", "test": "test"}
 steps = pick(60, 4)
 times = {"steps": steps, "epochs": 0, "log_every": pick(5, 1), "evaluate_every": pick(15, 4)}
 plan = replace(
     plan,
-    data=replace(plan.data, **place, holdout=0.0, workers=0),
+    data=replace(plan.data, **place, holdout=0.0, workers=0, adapt=False),
     start=replace(plan.start, model=START),
     train=replace(plan.train, **times, batch=pick(16, 8)),
 )
