@@ -73,7 +73,7 @@ def _simple(experiment: Experiment, loader: Loader, test: Source, tell) -> dict:
 def _seen(experiment: Experiment, source: Source, mesh: Mesh, weights: Mapping) -> float:
     """Top-1 on some of the clips that the model was trained on."""
     chosen = Subset(source, np.unique(np.linspace(0, len(source) - 1, SEEN).round()))
-    quiet = replace(experiment, train=replace(experiment.train, evaluate_clips=0, samples=0))
+    quiet = replace(experiment, train=replace(experiment.train, evaluate_clips=0))
     validation = Validation(quiet, chosen, mesh, weights)
     try:
         return validation(weights, Signals()).scores[TOP_1]
