@@ -208,8 +208,9 @@ class _Best(NamedTuple):
         score = scores.get(_TOP_1, next(iter(scores.values()), -math.inf))
         if not context.config.patience or score <= self.score:
             return self._replace(waited=self.waited + 1)
+        classifier = _classifier(context, state)  # of all processes' parts
         if jax.process_index() == 0:
-            _classifier(context, state).save(context.best)
+            classifier.save(context.best)
         return _Best(score)
 
 

@@ -76,6 +76,6 @@ def _seen(experiment: Experiment, source: Source, mesh: Mesh, weights: Mapping) 
     quiet = replace(experiment, train=replace(experiment.train, evaluate_clips=0))
     validation = Validation(quiet, chosen, mesh, weights)
     try:
-        return validation(weights, Signals()).scores[TOP_1]
+        return validation(weights, Signals())[TOP_1]
     finally:
         validation.close()
