@@ -18,7 +18,7 @@ Renewed = Mapping[gr.blocks.Block, Callable[[Engine], object]]  # what a change 
 def model_bar(page: Page, switch: ModelSwitch, renewed: Renewed) -> None:
     """Add the line and its events; while a change goes on, the page looks every second."""
     with gr.Row(elem_id="model"):
-        line = gr.HTML(_line(switch.engine), padding=False)
+        line = gr.HTML(_line(switch.engine))
         change = gr.Button(visible=False, size="sm")
         stop = gr.Button("Stop the download", visible=False, size="sm")
     status, timer = gr.HTML(visible=False, elem_id="change"), gr.Timer(1, active=False)
