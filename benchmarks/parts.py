@@ -248,7 +248,7 @@ def answer_of_the_demo(place: Place) -> dict | str:
         return "gradio is not installed"
     from mbt_lite.demo.engine import Engine
 
-    engine = Engine(load())
+    engine = Engine()
     engine.compile()
     return compare(
         lambda: engine.ask(place.clip),

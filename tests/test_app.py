@@ -347,7 +347,7 @@ def test_a_telephone_shows_every_tab_without_scrolling_sideways(url, tab, clips,
 
 @pytest.fixture(scope="module")
 def engine():
-    return Engine(load(MODEL))
+    return Engine(MODEL)
 
 
 @pytest.fixture(scope="module")

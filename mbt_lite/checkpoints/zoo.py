@@ -169,16 +169,23 @@ def original(model: Entry) -> Path | None:
     return path if path.is_file() else None
 
 
+def received(model: Entry) -> int:
+    """Bytes of an unfinished download of an entry."""
+    try:
+        return (cache_folder() / f"{model.file}.partial").stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def state(model: Entry) -> str:
     """Which files of an entry are on this machine, in a few words."""
     if not model.released:
         return "embedded"
     here = [dtype for dtype, path in places(model).items() if path.exists()]
-    unfinished = cache_folder() / f"{model.file}.partial"
     if original(model):
         here.append("the published file")
-    if unfinished.exists():
-        here.append(f"{download.amount(unfinished.stat().st_size)} of the download")
+    if size := received(model):
+        here.append(f"{download.amount(size)} of the download")
     return ", ".join(here) or "not here"
 
 

@@ -6,8 +6,9 @@
     page.launch()
 
 page.py starts it and holds the four tabs and the API; play.py is the content of Play;
-player.py and markup.py draw; theme.py has colors and launch options; engine.py asks the model;
-sandbox.py reads uploaded files in a process of its own; samples.py has the sample clips.
+model_bar.py and switch.py change the model; player.py and markup.py draw; theme.py has colors and
+launch options; engine.py asks the model; sandbox.py reads uploaded files in a process of its own;
+samples.py has the sample clips.
 """
 
 import atexit

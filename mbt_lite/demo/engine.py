@@ -12,7 +12,7 @@ from mbt_lite import explain
 from mbt_lite.demo.sandbox import Limits, Reading, SandboxedReader
 from mbt_lite.explain import html, interventions
 from mbt_lite.features import View
-from mbt_lite.inference import Classifier, Prediction
+from mbt_lite.inference import Prediction, load
 from mbt_lite.media import MediaError
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import Clip
@@ -40,6 +40,7 @@ class AnsweredClip:
     title: str
     reading: Reading
     windows: tuple[Window, ...]
+    model: str  # its name
     chosen_label: str = ""  # by a person, to explain
 
     @property
@@ -79,12 +80,13 @@ class AnsweredClip:
 class Engine:
     """A compiled model of video and audio with a bottleneck, and the reader of its files."""
 
-    def __init__(self, classifier: Classifier):
-        config = classifier.config
+    def __init__(self, source: str | Path = "world-tiny"):
+        self.source, self.classifier = str(source), load(source)
+        config = self.classifier.config
         if len(config.streams) < 2 or config.fusion != "bottleneck":
             raise ValueError("that model has no bottleneck between sound and picture to show.")
-        self.classifier = classifier
-        self.reader = SandboxedReader(Limits(classifier.clip_config))
+        self.name = self.classifier.card.get("name") or Path(source).name
+        self.reader = SandboxedReader(Limits(self.classifier.clip_config))
         self.is_small = model_cost(config).parameters <= SMALL
 
     def compile(self, progress: Progress = silent) -> None:
@@ -120,7 +122,8 @@ class Engine:
             end = min(view.start + self.classifier.clip_config.audio_seconds, reading.duration)
             end = max(end, view.start + 0.1)
             windows.append(Window(view.start, end, self.answers(view, share)))
-        return AnsweredClip(Path(path), title or title_of(path), reading, tuple(windows))
+        title = title or title_of(path)
+        return AnsweredClip(Path(path), title, reading, tuple(windows), self.name)
 
     def answers(self, view: View, progress: Progress = silent) -> dict[str, dict[str, float]]:
         """Probabilities by label: of both modalities, and of each one that is not empty."""

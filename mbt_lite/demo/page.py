@@ -12,11 +12,13 @@ from types import ModuleType
 
 import gradio as gr
 
-from mbt_lite import explain, inference, paths
+from mbt_lite import explain, paths
 from mbt_lite.demo import markup, play
 from mbt_lite.demo.engine import AnsweredClip, Engine, title_of
+from mbt_lite.demo.model_bar import Renewed, model_bar
 from mbt_lite.demo.player import player
 from mbt_lite.demo.samples import Sample, cards, samples
+from mbt_lite.demo.switch import ModelSwitch
 from mbt_lite.demo.theme import MODEL_RUN, NO_PROGRESS, PRIVATE, Page, show_errors
 from mbt_lite.explain import html
 from mbt_lite.model.label_heads import in_words
@@ -68,7 +70,7 @@ def start(
     sys.modules.setdefault("__main__", ModuleType("__main__"))
     print(f"Loading and compiling {model}: up to half a minute ...", file=sys.stderr)
     paths.keep_compilations(paths.cache_folder() / "compiled")
-    engine = Engine(inference.load(model))
+    engine = Engine(model)
     with bar(model) as progress:
         engine.compile(progress)
     page = build(engine)
@@ -98,34 +100,42 @@ def exit_on_sigterm() -> None:
 
 
 def build(engine: Engine) -> Page:
-    """Build the whole page, with its public endpoints, on a loaded model."""
-    clips = samples()
+    """Build the whole page, with its public endpoints, on a loaded model.
+
+    A visitor who owns the server may change the model: events ask `switch` for the engine, and each
+    tab returns its contents that then are renewed, {component: function of the engine}.
+    """
+    clips, switch = samples(), ModelSwitch(engine)
     with Page(title="mbt_lite", delete_cache=(3600, 3600)) as page:
         answered = gr.State(time_to_live=3600)
         gr.HTML(LEAD)
+        top = gr.Column()
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Ask"):
-                _ask_tab(engine, answered, clips)
+                renewed = dict(_ask_tab(switch, answered, clips))
             with gr.Tab("Look") as look:
-                _look_tab(engine, look, answered)
+                renewed |= _look_tab(switch, look, answered)
             with gr.Tab("Play") as playing:
-                _play_tab(engine, playing, answered, clips)
+                renewed |= _play_tab(switch, playing, answered, clips)
             with gr.Tab("About"):
-                _about_tab(engine.classifier)
-        _endpoints(engine)
+                renewed |= _about_tab(engine)
+        with top:
+            model_bar(page, switch, renewed)
+        _endpoints(switch)
     return page.queue(max_size=20)
 
 
 # ---- Ask ----
 
 
-def _ask_tab(engine: Engine, answered: gr.State, clips: list[Sample]) -> None:
+def _ask_tab(switch: ModelSwitch, answered: gr.State, clips: list[Sample]) -> Renewed:
     """Where a clip comes from, and beside it the answer.
 
     `answered` gets the `AnsweredClip`, which the other tabs use.
     """
 
     def ask(path: str | Path | None, title: str, progress) -> tuple[AnsweredClip, str]:
+        engine = switch.engine
         clip = engine.ask(path, title, progress)
         return clip.with_middle_view_only(), _answer_html(engine, clip)
 
@@ -141,11 +151,16 @@ def _ask_tab(engine: Engine, answered: gr.State, clips: list[Sample]) -> None:
     def ask_sample(event: gr.EventData, progress=gr.Progress()):  # noqa: B008
         return ask(clips[int(event.index)].path, "", progress)
 
-    labels = engine.classifier.labels
+    def sample_cards(engine: Engine) -> str:
+        return cards(clips, engine.classifier.labels)
+
     with gr.Row(equal_height=False):
         with gr.Column(scale=1, min_width=280, elem_id="choose"):
             picker = gr.HTML(
-                cards(clips, labels), elem_id="samples", js_on_load=PICK, visible=bool(clips)
+                sample_cards(switch.engine),
+                elem_id="samples",
+                js_on_load=PICK,
+                visible=bool(clips),
             )
             video = gr.Video(
                 label="Or a clip of your own",
@@ -163,6 +178,7 @@ def _ask_tab(engine: Engine, answered: gr.State, clips: list[Sample]) -> None:
         asked = event(work, video, [answered, answer, video], **options)
         asked.success(None, js=SCROLL)
         asked.failure(lambda: None, None, video, **NO_PROGRESS)
+    return {picker: sample_cards, answered: lambda _: None, answer: lambda _: NO_ANSWER}
 
 
 def _answer_html(engine: Engine, clip: AnsweredClip) -> str:
@@ -187,7 +203,7 @@ def _answer_html(engine: Engine, clip: AnsweredClip) -> str:
 # ---- Look ----
 
 
-def _look_tab(engine: Engine, tab: gr.Tab, answered: gr.State) -> None:
+def _look_tab(switch: ModelSwitch, tab: gr.Tab, answered: gr.State) -> Renewed:
     """The maps of a clip, made when a person first comes here after an answer."""
 
     @show_errors
@@ -201,7 +217,7 @@ def _look_tab(engine: Engine, tab: gr.Tab, answered: gr.State) -> None:
         return draw(replace(clip, chosen_label=label), progress)
 
     def draw(clip: AnsweredClip, progress):
-        pages = _maps_html(engine, clip, progress)
+        pages = _maps_html(switch.engine_of(clip), clip, progress)
         labels = list(dict.fromkeys([clip.label, *list(clip.answers["both"])[:LABELS]]))
         return pages, clip.path, gr.Dropdown(labels, value=clip.label, visible=True)
 
@@ -210,6 +226,11 @@ def _look_tab(engine: Engine, tab: gr.Tab, answered: gr.State) -> None:
     options = {"show_progress_on": pages, **MODEL_RUN, **PRIVATE}
     tab.select(show, [answered, drawn], [pages, drawn, label], **options)
     label.input(explain_label, [answered, label], [pages, drawn, label], **options)
+    return {
+        pages: lambda _: NO_MAPS,
+        drawn: lambda _: None,
+        label: lambda _: gr.Dropdown(visible=False),
+    }
 
 
 def _maps_html(engine: Engine, clip: AnsweredClip, progress: Progress) -> str:
@@ -246,14 +267,16 @@ def _map_page(kind: str, engine: Engine, clip: AnsweredClip) -> str:
 # ---- Play ----
 
 
-def _play_tab(engine: Engine, tab: gr.Tab, answered: gr.State, clips: list[Sample]) -> None:
+def _play_tab(switch: ModelSwitch, tab: gr.Tab, answered: gr.State, clips: list[Sample]) -> Renewed:
     """What can be changed, and beside it the new answer."""
 
     @show_errors
     def show(clip: AnsweredClip | None, other: tuple, audio, delay, video, emptied, cut):
         if clip is None:
             return play.NO_CLIP
-        if audio == play.AUDIO_CHOICES[2] and other[0] is None:
+        engine = switch.engine_of(clip)
+        fits = other[0] is not None and len(other[0].wave) == len(clip.view.wave)
+        if audio == play.AUDIO_CHOICES[2] and not fits:
             raise ValueError("Choose the other clip first: a sample, or upload one.")
         change = play.Change(audio, delay, video, tuple(emptied), tuple(cut), *other)
         return play.report(engine, clip, change)
@@ -261,7 +284,11 @@ def _play_tab(engine: Engine, tab: gr.Tab, answered: gr.State, clips: list[Sampl
     @show_errors
     def take_audio(source: int | str):
         path = clips[source].path if isinstance(source, int) else source
-        return (engine.read(path).views[0], title_of(path)), play.AUDIO_CHOICES[2]
+        return (switch.engine.read(path).views[0], title_of(path)), play.AUDIO_CHOICES[2]
+
+    def tokens(engine: Engine) -> dict:
+        numbers = range(engine.classifier.config.bottlenecks)
+        return {"choices": [(f"token {i}", i) for i in numbers], "value": []}
 
     gr.HTML("<h2>Change the clip, and see what the model makes of it</h2>", elem_classes="head")
     other = gr.State((None, ""))
@@ -273,8 +300,9 @@ def _play_tab(engine: Engine, tab: gr.Tab, answered: gr.State, clips: list[Sampl
             upload = gr.UploadButton("or upload one", file_types=["video", "audio"], size="sm")
             delay = gr.Slider(-1, 1, 0, step=0.1, label="Sound comes later by (s)")
             video = gr.Radio(play.VIDEO_CHOICES, value=play.VIDEO_CHOICES[0], label="Picture")
-            tokens = [(f"token {i}", i) for i in range(engine.classifier.config.bottlenecks)]
-            emptied = gr.CheckboxGroup(tokens, label="Bottleneck tokens that are kept empty")
+            emptied = gr.CheckboxGroup(
+                label="Bottleneck tokens that are kept empty", **tokens(switch.engine)
+            )
             cut = gr.CheckboxGroup(list(play.CUTS), label="Ways through the bottleneck cut")
         with gr.Column(scale=3, min_width=300):
             result = gr.HTML(play.NO_CLIP, elem_id="changed")
@@ -285,23 +313,37 @@ def _play_tab(engine: Engine, tab: gr.Tab, answered: gr.State, clips: list[Sampl
     for event, source in ((sample.input, sample), (upload.upload, upload)):
         taken = event(take_audio, source, [other, audio], **MODEL_RUN, **NO_PROGRESS)
         taken.success(show, inputs, result, **options)
+    return {
+        other: lambda _: (None, ""),
+        audio: lambda _: play.AUDIO_CHOICES[0],
+        sample: lambda _: None,
+        emptied: lambda engine: gr.CheckboxGroup(**tokens(engine)),
+        result: lambda _: play.NO_CLIP,
+    }
 
 
 # ---- About ----
 
 
-def _about_tab(classifier: inference.Classifier) -> None:
+def _about_tab(engine: Engine) -> Renewed:
     """What MBT is, and the model card of the model that answers."""
-    figure = markup.bottleneck(classifier.config)
-    gr.HTML(f"<h2>What is a bottleneck?</h2>{figure}{markup.EXPLANATION}")
+
+    def lesson(engine: Engine) -> str:
+        figure = markup.bottleneck(engine.classifier.config)
+        return f"<h2>What is a bottleneck?</h2>{figure}{markup.EXPLANATION}"
+
+    def card(engine: Engine) -> str:
+        return markup.model_card(engine.classifier)
+
+    renewed = {gr.HTML(lesson(engine)): lesson}
     gr.HTML(f"<h2>The model that answers</h2>{markup.OTHER_MODELS}")
-    gr.Markdown(markup.model_card(classifier), elem_id="card")
+    return {**renewed, gr.Markdown(card(engine), elem_id="card"): card}
 
 
 # ---- the API ----
 
 
-def _endpoints(engine: Engine) -> None:
+def _endpoints(switch: ModelSwitch) -> None:
     """Endpoints for programs; where the page is an MCP server, they are its tools."""
 
     @show_errors
@@ -312,8 +354,8 @@ def _endpoints(engine: Engine) -> None:
         modality is left out), "probabilities" (sigmoid: any label can be true, or softmax: one
         is), "notes" on the file, and a "caution" on the model.
         """
-        view = engine.read(video).views[0]
-        classifier = engine.classifier
+        engine = switch.engine
+        view, classifier = engine.read(video).views[0], engine.classifier
         about = {"probabilities": in_words(classifier.label_heads), "caution": classifier.caution}
         return {**engine.answers(view), "notes": list(view.notes), **about}
 
@@ -324,7 +366,7 @@ def _endpoints(engine: Engine) -> None:
         A list of windows with "start" and "end" in seconds, and per modality the probabilities by
         label, best first, as /predict has them.
         """
-        answered = engine.ask(video).windows
+        answered = switch.engine.ask(video).windows
         return [{"start": round(w.start, 3), "end": round(w.end, 3), **w.answers} for w in answered]
 
     @show_errors
@@ -335,6 +377,7 @@ def _endpoints(engine: Engine) -> None:
         token][time][mel bin]; "layers" are the layers' numbers; "start" and "seconds" say where in
         the file the audio's times lie.
         """
+        engine = switch.engine
         return engine.attention(engine.read(video).views[0])
 
     video, answer = gr.Video(label="Video", visible=False), gr.JSON(label="Answer", visible=False)
