@@ -263,25 +263,25 @@ def normalize(rgb, spec, front: FrontEnd) -> Clip:
     """Convert uint8 frames [..., T, H, W, 3] and log-mels [..., N, M] to a `Clip`, also in jit.
 
     Frames are scaled to [-1, 1]; log-mels are standardized and repeated on three channels, because
-    the patch kernels of both streams start from one trained on images (paper, section 4.2).
+    the patch kernels of both streams start from one trained on images (paper, section 4.2). NumPy
+    arrays give NumPy arrays, so that nothing is compiled; JAX's stay on their device.
     """
-    import jax.numpy as jnp
-
     from mbt_lite.model.mbt import Clip
 
-    spec = (jnp.asarray(spec, jnp.float32) - front.mean) / front.std
+    xp = spec.__array_namespace__()  # numpy or jax.numpy
+    spec = (spec.astype(xp.float32) - front.mean) / front.std
     return Clip(
-        rgb=jnp.asarray(rgb, jnp.float32) / 127.5 - 1,
-        spec=jnp.broadcast_to(spec[..., None], (*spec.shape, 3)),
+        rgb=rgb.astype(xp.float32) / 127.5 - 1,
+        spec=xp.broadcast_to(spec[..., None], (*spec.shape, 3)),
     )
 
 
 def blank(clip: Clip, stream: str, front: FrontEnd) -> Clip:
     """Blank one stream of a clip: black frames, or the log-mel of digital silence."""
-    import jax.numpy as jnp
-
-    value = -1.0 if stream == "rgb" else (front.silence - front.mean) / front.std
-    return clip._replace(**{stream: jnp.full_like(getattr(clip, stream), value)})
+    value, array = -1.0, getattr(clip, stream)
+    if stream == "spec":
+        value = (front.silence - front.mean) / front.std
+    return clip._replace(**{stream: array.__array_namespace__().full_like(array, value)})
 
 
 def read_views(

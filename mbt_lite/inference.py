@@ -152,16 +152,6 @@ class Classifier:
             self._blank[stream] = getattr(self.prefix(clip), stream)
         return self._blank[stream]
 
-    def _finite_logits(self, clip: Clip | Tokens, without: str | None = None) -> np.ndarray:
-        """As `logits`; raises ValueError where one of them is NaN or infinite."""
-        logits = self.logits(clip, without)
-        if not np.isfinite(logits).all():
-            raise ValueError(
-                "the model's logits are not finite (NaN or infinite); its weights may be damaged "
-                "or too large."
-            )
-        return logits
-
     def probabilities(self, logits) -> np.ndarray:
         """Convert logits [..., C] to probabilities [..., C], as the model was trained."""
         return probabilities(np.asarray(logits), self.label_heads)
@@ -181,8 +171,8 @@ class Classifier:
         `Prediction.windows` are their times. `Prediction.streams` has the predictions with the
         other stream blanked; a stream without content (no audio, black) is left out. `audio_track`
         counts from 1; by default it is the track that players choose. `progress` reports each step:
-        reading, compiling, each stream alone, both. Raises `media.MediaError` for a file that
-        cannot be used.
+        reading, compiling, predicting; of a large model, each answer. Raises `media.MediaError` for
+        a file that cannot be used.
         """
         if isinstance(clip, Clip):
             return self._predict([clip], self.config.streams, (), progress)
@@ -203,30 +193,45 @@ class Classifier:
         self, clips: list[Clip], streams, notes: tuple[str, ...], progress: Progress, **times
     ) -> Prediction:
         """Predict from both streams, and from each of `streams` with the other one blanked."""
-        batch = self._batch(clips)
         streams = streams if len(self.config.streams) == 2 else ()
-        if streams:
-            compiling(progress, _prefix, self.config, self.params, batch)
-            tokens = jax.eval_shape(partial(_prefix, self.config), self.params, batch)
-            compiling(progress, _forward, self.config, self.params, tokens)
-            progress(0, desc="layers below fusion")
-            batch = self.prefix(batch)
-        else:
-            compiling(progress, _forward, self.config, self.params, batch)
-
-        def prediction(step, description, without=None, **fields):
-            progress((1 + step) / (2 + len(streams)), desc=description)
-            logits = self._finite_logits(batch, without).mean(0)
-            fields |= {"caution": self.caution, "label_heads": self.label_heads, **times}
-            return Prediction(self.labels, self.probabilities(logits), **fields)
-
-        alone = {}
-        for step, stream in enumerate(streams):
+        blanked = {"both": None}  # {what remains: the stream that is blanked}
+        for stream in streams:
             other = next(s for s in self.config.streams if s != stream)
-            alone[stream] = prediction(step, f"{MODALITIES[stream]} only", other)
-        both = prediction(len(streams), "both", streams=alone, notes=notes)
+            blanked[f"{MODALITIES[stream]} only"] = other
+        answer = self._answer_in_steps if streams and self.is_large else self._answer_at_once
+        logits = answer(self._batch(clips), blanked, progress)
         progress(1, desc="done")
-        return both
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                "the model's logits are not finite (NaN or infinite); its weights may be damaged "
+                "or too large."
+            )
+        fields = {"caution": self.caution, "label_heads": self.label_heads, **times}
+        both, *alone = (
+            Prediction(self.labels, self.probabilities(x.mean(0)), **fields) for x in logits
+        )
+        return replace(both, streams=dict(zip(streams, alone, strict=True)), notes=notes)
+
+    def _answer_at_once(self, clip: Clip, blanked: dict, progress: Progress) -> np.ndarray:
+        """Logits [conditions, B, C] of all conditions in one batch, compiled as one program."""
+        front = self.clip_config.front_end
+        clips = [features.blank(clip, s, front) if s else clip for s in blanked.values()]
+        batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *clips)
+        compiling(progress, _forward, self.config, self.params, batch)
+        progress(1 / 2, desc="predicting")
+        return self.logits(batch).reshape(len(blanked), -1, len(self.labels))
+
+    def _answer_in_steps(self, clip: Clip, blanked: dict, progress: Progress) -> np.ndarray:
+        """As `_answer_at_once`, but step by step; the layers below fusion are computed once."""
+        compiling(progress, _prefix, self.config, self.params, clip)
+        tokens = jax.eval_shape(partial(_prefix, self.config), self.params, clip)
+        compiling(progress, _forward, self.config, self.params, tokens)
+        progress(0, desc="layers below fusion")
+        tokens, logits = self.prefix(clip), []
+        for step, (name, stream) in enumerate(blanked.items(), start=1):
+            progress(step / (1 + len(blanked)), desc=name)
+            logits.append(self.logits(tokens, stream))
+        return np.stack(logits)
 
     def attention(
         self,
@@ -269,6 +274,11 @@ class Classifier:
         return int(np.ravel_multi_index(position, grid))
 
     @property
+    def is_large(self) -> bool:
+        """Whether a CPU takes longer to run the model than to compile it."""
+        return model_cost(self.config).parameters > 10_000_000
+
+    @property
     def caution(self) -> str:
         """What to know about the weights before trusting their predictions; usually empty."""
         return self.card.get("caution") or ""
@@ -302,7 +312,7 @@ class Classifier:
     def _batch(self, clips: list[Clip]) -> Clip:
         """Stack clips to a batch, without streams that this model does not have."""
         clips = [Clip(**{s: getattr(clip, s) for s in self.config.streams}) for clip in clips]
-        return jax.tree.map(lambda *arrays: jnp.stack(arrays), *clips)
+        return jax.tree.map(lambda *arrays: np.stack(arrays), *clips)
 
 
 def _check_clip(config: MBTConfig, clip: ClipConfig, source: str) -> None:

@@ -17,13 +17,13 @@ from mbt_lite.checkpoints.io import (
     convert,
     flatten,
     from_scenic,
-    leaf_shapes,
     load,
     save,
     to_scenic,
 )
 from mbt_lite.checkpoints.scenic import scenic_names, scenic_shape
 from mbt_lite.config import BASE, ClipConfig, FrontEnd
+from mbt_lite.model.flops import parameter_shapes
 from mbt_lite.model.mbt import MBT, Clip
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
@@ -45,8 +45,8 @@ def scenic_tree(config):
     """A Scenic tree, flat, of random arrays."""
     rng = np.random.default_rng(0)
     return {
-        part: rng.normal(size=scenic_shape(name, x.shape, config)).astype("f4")
-        for name, x in leaf_shapes(config).items()
+        part: rng.normal(size=scenic_shape(name, shape, config)).astype("f4")
+        for name, shape in parameter_shapes(config).items()
         for part in scenic_names(name, config)
     }
 
@@ -139,7 +139,7 @@ OPEN_FIELDS = (  # that the arrays of at least one of these models leave open
 @pytest.mark.parametrize("suffix", [".npz", ".msgpack", ".safetensors"])
 def test_weights_go_through_every_layout_without_a_change(suffix, config, tmp_path):
     rng = np.random.default_rng(0)
-    shapes = {name: x.shape for name, x in leaf_shapes(config).items()}
+    shapes = parameter_shapes(config)
     params = nested({name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items()})
     first = save(tmp_path / "first.safetensors", params, config)
     second = convert(first, tmp_path / f"second{suffix}")

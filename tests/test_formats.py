@@ -18,19 +18,18 @@ from flax.traverse_util import unflatten_dict
 from tiny import SMALLEST as TINY
 
 from mbt_lite.checkpoints import formats
-from mbt_lite.checkpoints.io import leaf_shapes
 from mbt_lite.checkpoints.scenic import scenic_names, scenic_shape
 from mbt_lite.config import BASE
+from mbt_lite.model.flops import parameter_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def scenic_shapes(config):
     """{Scenic's name: shape} of a whole model."""
-    leaves = leaf_shapes(config)
     return {
-        part: scenic_shape(name, x.shape, config)
-        for name, x in leaves.items()
+        part: scenic_shape(name, shape, config)
+        for name, shape in parameter_shapes(config).items()
         for part in scenic_names(name, config)
     }
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from mbt_lite import explain, load, progress
+from mbt_lite.config import STREAMS
+from mbt_lite.inference import Classifier
 from mbt_lite.model.mbt import Clip
 
 
@@ -30,10 +32,24 @@ def calls_of(work) -> list[tuple[float, str]]:
 def test_a_prediction_reports_its_steps(model):
     classifier, clip = model
     calls = calls_of(lambda tell: classifier.predict(clip, progress=tell))
+    assert calls == [(0, "compiling"), (1 / 2, "predicting"), (1, "done")]
+
+
+def test_a_large_model_answers_in_steps_and_the_same(model, monkeypatch):
+    classifier, clip = model
+    at_once = classifier.predict(clip)
+    monkeypatch.setattr(Classifier, "is_large", True)
+    calls = calls_of(lambda tell: classifier.predict(clip, progress=tell))
     words = ["compiling", "compiling", "layers below fusion"]
-    words += ["audio only", "video only", "both", "done"]
+    words += ["both", "audio only", "video only", "done"]
     assert [desc for _, desc in calls] == words
     assert [share for share, _ in calls] == pytest.approx([0, 0, 0, 1 / 4, 2 / 4, 3 / 4, 1])
+    in_steps = classifier.predict(clip)
+    for a, b in [
+        (at_once, in_steps),
+        *((at_once.streams[s], in_steps.streams[s]) for s in STREAMS),
+    ]:
+        np.testing.assert_allclose(a.probabilities, b.probabilities, atol=1e-5)
 
 
 @pytest.mark.full

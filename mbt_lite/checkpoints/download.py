@@ -15,13 +15,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import requests
+from etils import epy
 from filelock import FileLock, Timeout
 from tqdm import tqdm
-from urllib3.exceptions import HTTPError
 
 from mbt_lite import __version__
 from mbt_lite.paths import FULL, write_text
+
+with epy.lazy_imports():  # most models are on disk
+    import requests
+    import urllib3
 
 _HEADERS = {"User-Agent": f"mbt_lite/{__version__}", "Accept-Encoding": "identity"}
 TIMEOUT = 30.0  # s without a byte
@@ -134,7 +137,7 @@ def _fetch(part: _Partial) -> None:
     for wait in (*WAITS, None):
         try:
             return _attempt(part)
-        except (_Incomplete, HTTPError, requests.RequestException) as error:
+        except (_Incomplete, urllib3.exceptions.HTTPError, requests.RequestException) as error:
             offline = isinstance(error, requests.ConnectionError) and part.size == start
             if offline or wait is None:
                 raise part.error(_reason(error)) from None
@@ -178,7 +181,7 @@ def _attempt(part: _Partial) -> None:
         raise _Incomplete(f"the connection broke: only {part.size:,} of {total:,} bytes came")
 
 
-def _store(part: _Partial, response: requests.Response) -> None:
+def _store(part: _Partial, response: "requests.Response") -> None:
     """Append the body of a response, each piece at once, so that a later failure loses none."""
     total = part.header["total"]
     shown = dict(desc=part.path.name, unit="B", unit_scale=True, leave=False, disable=None)

@@ -10,7 +10,6 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,7 +20,7 @@ from flax import serialization, traverse_util
 from mbt_lite.checkpoints import formats, scenic
 from mbt_lite.checkpoints.formats import BFLOAT16, flatten
 from mbt_lite.config import ClipConfig, MBTConfig, from_dict, to_dict
-from mbt_lite.model.mbt import init_params
+from mbt_lite.model.flops import parameter_shapes
 from mbt_lite.paths import replacing
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": BFLOAT16}
@@ -145,11 +144,6 @@ def nest(arrays: Iterable[tuple[str, np.ndarray]], source: str) -> dict:
     return traverse_util.unflatten_dict(jax.device_put(leaves), sep="/")
 
 
-def leaf_shapes(config: MBTConfig) -> dict[str, jax.ShapeDtypeStruct]:
-    """Compute {name: shape} of every parameter without allocating one."""
-    return dict(flatten(jax.eval_shape(partial(init_params, config), jax.random.key(0))))
-
-
 def _convert(arrays: dict, fields: dict, source: str) -> tuple[MBTConfig, dict]:
     """(config, params) of flat Scenic arrays, or one ValueError with everything that does not fit.
 
@@ -159,7 +153,7 @@ def _convert(arrays: dict, fields: dict, source: str) -> tuple[MBTConfig, dict]:
     if len(config.streams) == 1:
         arrays.pop("bottleneck", None)  # Scenic saves it for single streams too and never uses it
     _check_depth(arrays, config, source)
-    params = nest(scenic.to_ours(arrays, config, leaf_shapes(config), source), source)
+    params = nest(scenic.to_ours(arrays, config, source), source)
     if assumed:
         unsaid = " nor ".join(assumed)
         warnings.warn(f"{source} does not say {unsaid}; pass it if that is wrong.", stacklevel=3)
@@ -238,7 +232,6 @@ def _check_finite(arrays: Mapping, source: str) -> None:
 def _check_leaves(leaves: dict, config: MBTConfig, labels: list | None, source: str) -> None:
     """Refuse leaves and labels that are not exactly those of our model."""
     _check_depth(leaves, config, source)
-    shapes = {name: x.shape for name, x in leaf_shapes(config).items()}
-    scenic.check(source, leaves, shapes)
+    scenic.check(source, leaves, parameter_shapes(config))
     if labels is not None and len(labels) != config.classes:
         raise ValueError(f"{source}: {len(labels)} labels do not name {config.classes} classes.")

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-from jinja2 import Environment, PackageLoader
-
 from mbt_lite.config import MODALITIES, ClipConfig, MBTConfig
 from mbt_lite.model.flops import model_cost
 
@@ -81,6 +79,8 @@ def run_card(
 
 
 def _render(template: str, **values) -> str:
+    from jinja2 import Environment, PackageLoader  # loading a model needs no card
+
     loader = PackageLoader("mbt_lite.checkpoints", ".")
     environment = Environment(
         loader=loader, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

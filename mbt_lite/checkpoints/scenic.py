@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbt_lite.config import BASE, MBTConfig, from_dict
+from mbt_lite.model.flops import parameter_shapes
 
 STREAMS = {"rgb": "rgb", "spectrogram": "spec"}  # Scenic's name: ours
 SUFFIXES = {"rgb": "", "spec": "_spectrogram"}
@@ -57,19 +58,20 @@ def scenic_shape(name: str, shape: tuple[int, ...], config: MBTConfig) -> tuple[
 
 
 def to_ours(
-    arrays: dict[str, np.ndarray], config: MBTConfig, leaves: Mapping, source: str
+    arrays: dict[str, np.ndarray], config: MBTConfig, source: str
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (our name, array) from flat Scenic arrays, which are removed from `arrays` one by one.
 
-    `leaves` is {our name: anything with its shape}. One ValueError names all that does not fit.
+    One ValueError names all that does not fit.
     """
-    parts = {name: scenic_names(name, config) for name in leaves}
-    shapes = {k: scenic_shape(n, leaves[n].shape, config) for n in parts for k in parts[n]}
+    ours = parameter_shapes(config)
+    parts = {name: scenic_names(name, config) for name in ours}
+    shapes = {k: scenic_shape(n, ours[n], config) for n in parts for k in parts[n]}
     check(source, arrays, shapes)
     for name, names in parts.items():
         qkv = [arrays.pop(part) for part in names]
         array = np.stack(qkv, axis=-3) if len(qkv) > 1 else qkv[0]
-        yield name, array.reshape(leaves[name].shape)
+        yield name, array.reshape(ours[name])
 
 
 def from_ours(name: str, array: np.ndarray, config: MBTConfig) -> dict[str, np.ndarray]:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from scipy import ndimage
 
 from mbt_lite.checkpoints import formats, scenic
 from mbt_lite.checkpoints.formats import flatten
-from mbt_lite.checkpoints.io import leaf_shapes, nest
+from mbt_lite.checkpoints.io import nest
 from mbt_lite.config import MBTConfig
+from mbt_lite.model.flops import parameter_shapes
 from mbt_lite.model.mbt import init_params
 
 POSITIONS = "Transformer/posembed_input/pos_embedding"
@@ -98,7 +98,7 @@ def from_vit(
     _check_geometry(vit, config, str(path))
     fresh = _fresh(vit, config, bottleneck, audio_cls, seed)
     arrays = _arrays(vit, config, fresh, inflate, str(path))
-    return nest(scenic.to_ours(arrays, config, leaf_shapes(config), str(path)), str(path))
+    return nest(scenic.to_ours(arrays, config, str(path)), str(path))
 
 
 def _scenic_vit(arrays: dict, heads: int, source: str) -> dict[str, np.ndarray]:
@@ -186,7 +186,7 @@ def _arrays(
     vit: dict, config: MBTConfig, fresh: dict, inflate: str, source: str
 ) -> dict[str, np.ndarray]:
     """{Scenic's MBT name: array} from the fresh arrays of ours and from the ViT."""
-    names = {name: scenic.scenic_names(name, config) for name in leaf_shapes(config)}
+    names = {name: scenic.scenic_names(name, config) for name in parameter_shapes(config)}
     arrays = {names[name][0]: x for name, x in fresh.items()}
     origins = {x: _origin(x) for name, parts in names.items() if name not in fresh for x in parts}
     missing = sorted(set(origins.values()) - set(vit))
@@ -228,6 +228,8 @@ def _rank_pooling(frames: int) -> np.ndarray:
 
 def _positions(vit: dict, config: MBTConfig, part: str, source: str) -> np.ndarray:
     """[1, N, D] position embeddings of a stream, or initial bottleneck tokens [1, B, D]."""
+    from scipy import ndimage  # takes a while to import
+
     table = vit[POSITIONS]  # [1, 1 + side * side, D]
     token = "cls" in vit
     side = math.isqrt(max(table.shape[1] - token, 0)) if table.ndim == 3 else 0

@@ -18,7 +18,7 @@ import numpy as np
 from mbt_lite.checkpoints import download, formats, io, scenic
 from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, to_dict
 from mbt_lite.features import FRONT_ENDS
-from mbt_lite.model.flops import model_cost
+from mbt_lite.model.flops import model_cost, parameter_shapes
 from mbt_lite.model.label_heads import Head
 from mbt_lite.paths import cache_folder
 
@@ -192,8 +192,8 @@ def state(model: Entry) -> str:
 def expected_arrays(config: MBTConfig) -> dict[str, tuple[int, ...]]:
     """{Scenic's name: shape} of every array that conversion needs for such a model."""
     return {
-        part: scenic.scenic_shape(name, leaf.shape, config)
-        for name, leaf in io.leaf_shapes(config).items()
+        part: scenic.scenic_shape(name, shape, config)
+        for name, shape in parameter_shapes(config).items()
         for part in scenic.scenic_names(name, config)
     }
 

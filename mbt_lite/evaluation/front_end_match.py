@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 from pathlib import Path
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -234,7 +235,7 @@ def _logits(classifier, waves, frames, owner, fronts, quiet: bool) -> np.ndarray
         logits = []
         for front in fronts:
             spec = np.stack([features.log_mel(wave, front)[:length] for wave in rows["spec"]])
-            clip = features.normalize(rows["rgb"], spec, front)
+            clip = features.normalize(*jax.device_put((rows["rgb"], spec)), front)
             clip = clip._replace(rgb=None) if frames is None else clip
             logits.append(classifier.logits(clip))
         return np.stack(logits, axis=1)

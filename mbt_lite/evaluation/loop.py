@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from mbt_lite.config import DataConfig, MBTConfig
+from mbt_lite.config import DataConfig
 from mbt_lite.data import datasets, world
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import Source, Windows
@@ -27,13 +27,11 @@ from mbt_lite.evaluation.prediction_cache import PredictionCache
 from mbt_lite.evaluation.report import Predictions
 from mbt_lite.features import normalize
 from mbt_lite.inference import Classifier
-from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import comparable, in_words
 
 BOTH, AUDIO_ONLY, VIDEO_ONLY = "both", "audio only", "video only"
 ALONE = {"spec": AUDIO_ONLY, "rgb": VIDEO_ONLY}
 _BLANKED = {BOTH: None, AUDIO_ONLY: "rgb", VIDEO_ONLY: "spec"}  # condition: the missing stream
-_LARGE = 10_000_000  # parameters
 _NOT_FINITE = "the logits are not finite; the model's weights may be damaged."
 
 
@@ -70,7 +68,7 @@ def evaluate(
     ValueError for a source that cannot be used, and if the folder has logits of another model or
     of other data.
     """
-    batch = _default_batch(classifier.config) if batch is None else batch
+    batch = _default_batch(classifier) if batch is None else batch
     if views < 1 or batch < 1:
         raise ValueError(f"views={views} and batch={batch}: each must be 1 or more.")
     clip, labels = classifier.clip_config, classifier.labels
@@ -152,10 +150,9 @@ def _windows(
             yield index, rgb, spec
 
 
-def _default_batch(config: MBTConfig) -> int:
+def _default_batch(classifier: Classifier) -> int:
     """8, or 1 for a large model on a CPU."""
-    large = model_cost(config).parameters > _LARGE and jax.default_backend() == "cpu"
-    return 1 if large else 8
+    return 1 if classifier.is_large and jax.default_backend() == "cpu" else 8
 
 
 def _predict(
@@ -196,7 +193,8 @@ def _predict(
 
 def _apply(classifier: Classifier, conditions: Sequence[str], batch: dict) -> np.ndarray:
     """Logits [rows, S, C] of a batch of windows."""
-    clip = normalize(batch["rgb"], batch["spec"], classifier.clip_config.front_end)
+    rgb, spec = jax.device_put((batch["rgb"], batch["spec"]))  # smaller than the normalized clip
+    clip = normalize(rgb, spec, classifier.clip_config.front_end)
     if len(conditions) == 1:
         return classifier.logits(clip)[:, None]
     clip = classifier.prefix(clip)

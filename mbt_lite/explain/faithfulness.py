@@ -189,7 +189,7 @@ class Question:
         rgb, spec = (np.stack([sample[s] for sample in samples]) for s in ("rgb", "spec"))
         labels = [f"{scene.things[scene.singer].shape} sings" for scene in scenes]
         self.classifier, self.scenes = classifier, scenes
-        self.clips = normalize(rgb, spec, clip_config.front_end)
+        self.clips = normalize(*jax.device_put((rgb, spec)), clip_config.front_end)
         self.labels = jnp.array([classifier.labels.index(label) for label in labels])
         self.covers = [covers(classifier, scene) for scene in scenes]  # [shapes, t, y, x] each
         patches = sum(map(classifier.config.patches, classifier.config.streams))

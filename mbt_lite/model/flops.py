@@ -1,5 +1,6 @@
-"""Count a model's parameters, multiply-adds and operations from its architecture."""
+"""Parameters, multiply-adds and operations of a model, from its architecture alone."""
 
+import math
 from typing import NamedTuple
 
 from mbt_lite.config import MBTConfig
@@ -37,7 +38,8 @@ def model_cost(config: MBTConfig) -> ModelCost:
     macs, other = _ends(config)
     macs += sum(_block_macs(config, length) for length in runs)
     other += sum(_block_other(config, length) for length in runs)
-    return ModelCost(_parameters(config), macs, 2 * macs + other)
+    parameters = sum(map(math.prod, parameter_shapes(config).values()))
+    return ModelCost(parameters, macs, 2 * macs + other)
 
 
 def _tokens(config: MBTConfig, stream: str) -> int:
@@ -95,16 +97,40 @@ def _patch_size(config: MBTConfig, stream: str) -> int:
     return size
 
 
-def _parameters(config: MBTConfig) -> int:
-    width, mlp = config.width, config.mlp_dim
-    block = 4 * width + 4 * width * (width + 1) + 2 * width * mlp + mlp + width
-    encoders = 1 if config.shared_encoder else len(config.streams)
-    total = encoders * config.depth * block + 2 * width  # the last two are the final norm's
-    for stream in config.streams:
-        total += (_patch_size(config, stream) + 1) * width  # patch embedding
-        total += _tokens(config, stream) * width  # positions
-        total += (config.pool == "token") * width  # class token
-    if config.fusion == "bottleneck" and len(config.streams) > 1:
-        total += config.bottlenecks * width
-    biases = (config.representation or 0) + config.classes
-    return total + _head_size(config) + biases
+def parameter_shapes(config: MBTConfig) -> dict[str, tuple[int, ...]]:
+    """{slash-joined name: shape} of every parameter; `init_params` makes arrays of these."""
+    c, shapes = config, {}
+    for s in c.streams:
+        shapes |= _dense(f"{s}_embedding", _patch_size(c, s), c.width)
+        shapes[f"{s}_positions"] = (1, _tokens(c, s), c.width)
+        if c.pool == "token":
+            shapes[f"{s}_cls"] = (1, 1, c.width)
+    if c.fusion == "bottleneck" and len(c.streams) > 1:
+        shapes["bottleneck"] = (1, c.bottlenecks, c.width)
+    for layer in range(c.depth):
+        for encoder in [""] if c.shared_encoder else [f"{s}_" for s in c.streams]:
+            shapes |= _block_shapes(f"{encoder}block_{layer}", c)
+    shapes |= _norm("final_norm", c.width)
+    if c.representation:
+        shapes |= _dense("pre_logits", c.width, c.representation)
+    return shapes | _dense("head", c.representation or c.width, c.classes)
+
+
+def _block_shapes(name: str, config: MBTConfig) -> dict[str, tuple[int, ...]]:
+    width = config.width
+    return {
+        **_norm(f"{name}/attention_norm", width),
+        **_dense(f"{name}/attention/qkv", width, 3 * width),
+        **_dense(f"{name}/attention/out", width, width),
+        **_norm(f"{name}/mlp_norm", width),
+        **_dense(f"{name}/mlp_in", width, config.mlp_dim),
+        **_dense(f"{name}/mlp_out", config.mlp_dim, width),
+    }
+
+
+def _dense(name: str, inputs: int, outputs: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}/kernel": (inputs, outputs), f"{name}/bias": (outputs,)}
+
+
+def _norm(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}/scale": (width,), f"{name}/bias": (width,)}
