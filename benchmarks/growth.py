@@ -20,10 +20,14 @@ from mbt_lite.config import BASE, MBTConfig
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import blank_clip, init_params
 from mbt_lite.plot.style import CYCLE, FAINT, INK, finish, new_figure
-from mbt_lite.plot.training import FUSIONS
 
 FRAMES, LAYERS, BOTTLENECKS = (4, 8, 16, 32), (0, 4, 8), (5, 64, 256, 1024)
 ROUNDS = 2
+FUSIONS = {
+    "bottleneck": {"fusion": "bottleneck"},
+    "joint, one encoder": {"fusion": "joint", "shared_encoder": True},
+    "joint, an encoder each": {"fusion": "joint", "shared_encoder": False},
+}
 ROWS = {"seconds": "measured, s", "gflop": "counted, GFLOP"}
 
 

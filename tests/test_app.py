@@ -404,7 +404,7 @@ def test_a_changed_clip_is_what_explain_says(engine, answered, clips):
     other = engine.ask(clips["long"]).view
     close = {"rtol": 0.02, "atol": 0.02}
     blank = explain.perturb(classifier, view)
-    muted, black = (blank.perturbed[blank.names.index(n)] for n in ("audio muted", "video black"))
+    muted, black = (blank.logits[blank.names.index(n)] for n in ("audio muted", "video black"))
     np.testing.assert_allclose(logits(audio="muted"), muted, **close)
     np.testing.assert_allclose(logits(video="black"), black, **close)
     swapped = explain.swap_audio(classifier, view, other).logits[0, 1]
@@ -462,7 +462,7 @@ def test_whoever_launches_the_page_gets_its_theme_and_limits(monkeypatch):
 def test_a_machine_too_busy_to_show_the_page_within_seconds_starts_it(monkeypatch):
     import gradio as gr
 
-    from mbt_lite.demo import Page
+    from mbt_lite.demo.theme import Page
 
     monkeypatch.setattr(gr.networking, "url_ok", lambda url: False)  # as after 3 s of silence
     with Page() as page:

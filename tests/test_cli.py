@@ -113,7 +113,7 @@ def test_two_clips_swap_their_audio(capsys, tmp_path):
         out = ["--out", str(tmp_path / name), "--label", "ring sings"]
         assert cli.main(["swap", *clips, *out]) == 0
     sentence = capsys.readouterr().out
-    assert "video of ring_sings_with_bell with audio of circle_sings" in sentence
+    assert "logit of ring sings with the first clip instead of the second: video" in sentence
     assert "% audio" in sentence and len(list(tmp_path.iterdir())) == 2
 
 

@@ -272,8 +272,9 @@ def test_patching_from_the_same_clip_changes_nothing_and_from_another_much():
     own = explain.intervene(classifier, clip, patch, other=clip)
     np.testing.assert_allclose(own.operated[0], own.logits, atol=1e-5)
     other = explain.intervene(classifier, clip, other=clip_of(seed=2))
-    assert [one.kind for one in other.operations[::9]] == ["knockout", "zero", "freeze", "patch"]
-    assert np.abs(other.operated[-9:] - other.logits).max() > 1e-2
+    kinds = [one.kind for one in other.operations]
+    assert list(dict.fromkeys(kinds)) == ["knockout", "zero", "freeze", "patch"]
+    assert np.abs(other.operated[-kinds.count("patch") :] - other.logits).max() > 1e-2
 
 
 def test_the_table_of_effects_is_sorted():
@@ -304,7 +305,7 @@ def test_the_table_of_effects_is_sorted():
         ),
         (
             lambda: explain.intervene(model(), clip_of(), [explain.Intervention("patch")]),
-            "needs `other`",
+            "needs another clip, `other`",
         ),
         (lambda: explain.flow(model(FUSIONS["late"]), clip_of()), "no bottleneck"),
         (lambda: explain.saliency(model(), clip_of(), "gradient", "cow"), "no label 'cow'"),

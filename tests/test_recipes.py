@@ -29,7 +29,8 @@ from mbt_lite.train import sharding, step
 
 pytestmark = [pytest.mark.full, pytest.mark.usefixtures("compiled_quickly")]
 
-NAMES = [name for name in dir(configs) if name[0] != "_" and name != "fusion_grid"]
+RECIPES = Path(configs.__file__).parent.glob("[a-z]*.py")
+NAMES = sorted({path.stem for path in RECIPES} - {"fusion_grid"})
 VARIANTS = [
     *((name, "experiment") for name in NAMES),
     *((name, v) for name in ("audioset_mini", "audioset_500k") for v in ("paper", "released")),

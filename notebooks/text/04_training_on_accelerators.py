@@ -35,7 +35,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import Image, display
+from IPython.display import display
 from scipy import stats
 
 os.environ["TQDM_DISABLE"] = "1"  # without this line there are bars of progress
@@ -132,7 +132,7 @@ few = {"clips": pick(2048, 64), "cache_dir": str(FOLDER / "clips"), "views": 1}
 plan = replace(plan, data=replace(plan.data, **few))
 steps, every = pick(240, 10), pick(10, 5)
 times = {"steps": steps, "log_every": every, "evaluate_every": pick(40, 5), "save_every": steps}
-scored = {"evaluate_clips": pick(200, 16), "test_clips": pick(200, 16), "samples": 4}
+scored = {"evaluate_clips": pick(200, 16), "test_clips": pick(200, 16)}
 how = {"batch": 16, "learning_rate": 3e-3, "warmup": 0.1, "ema": 0.9}
 plan = replace(plan, train=replace(plan.train, **times, **scored, **how))
 print(
@@ -155,16 +155,20 @@ for name, array in batch.items():
 # (`mask` is 0 for rows that only fill the last batch up; `extent` is the height and width of each
 # picture, as a batch can hold pictures of several sizes.)
 
+
 # %%
+def answers(clf, batch, names):
+    clip = features.normalize(batch["rgb"], batch["spec"], clf.clip_config.front_end)
+    chances, shown = clf.probabilities(clf.logits(clip)), []  # [16, 31]
+    for i in range(4):
+        truth = [label for label, y in zip(world.LABELS, batch["labels"][i], strict=False) if y]
+        best = [(world.LABELS[c], float(chances[i, c])) for c in np.argsort(-chances[i])[:3]]
+        shown.append(plot.Sample(names[i], batch["rgb"][i, 4], truth, best))
+    return plot.samples(shown)
+
+
 clf = mbt.load(GRID / "grid-bottleneck.safetensors")  # a longer run of the same model
-front = clf.clip_config.front_end
-logits = clf.logits(features.normalize(batch["rgb"], batch["spec"], front))  # [16, 31]
-chances, shown = 1 / (1 + np.exp(-logits)), []
-for i in range(4):
-    truth = [label for label, y in zip(world.LABELS, batch["labels"][i], strict=False) if y]
-    best = [(world.LABELS[c], float(chances[i, c])) for c in np.argsort(-chances[i])[:3]]
-    shown.append(plot.Sample(names[i], batch["rgb"][i, 4], truth, best))
-plot.samples(shown)
+answers(clf, batch, names)
 
 # %% [markdown]
 # Above each frame: up to three true labels, and behind the arrows what a model says that was
@@ -364,9 +368,11 @@ print(plot.curves_alt(records, ["loss", "mAP both", "mAP matched"]))
 
 # %%
 if TRAIN:
-    pictures = sorted((run.folder / "samples").glob("*.png"))
-    print(pictures[-1].name, "- clips that were never trained on, at the last step")
-    display(Image(pictures[-1], width=760))
+    unseen = data.open_split(plan.data, "validation")
+    with data.make_loader(plan, unseen, training=False) as loader:
+        batch = next(loader)
+    print("what our own run says about clips that were never trained on")
+    display(answers(run.classifier, batch, batch["id"]))
 
 # %% [markdown]
 # Notice that nothing is certain yet: no label has got much more than one half. This run is a toy;
