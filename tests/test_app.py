@@ -337,7 +337,7 @@ def test_a_telephone_shows_every_tab_without_scrolling_sideways(url, tab, clips,
             tab.get_by_role("radio", name="Flow").check()
             flow = tab.frame_locator("fitted-page.flow iframe").locator(".scroll")
             assert flow.evaluate("element => element.scrollWidth <= element.clientWidth")
-    assert tab.get_by_role("img", name="From layer L_f = 1 on, picture and sound").count() == 2
+    assert tab.get_by_role("img", name="From layer L_f = 1 on, picture and sound").count() == 1
     card = tab.locator("#card").inner_text()
     assert "961,087 parameters" in card and "sigmoid: any of 31 labels" in card
 
