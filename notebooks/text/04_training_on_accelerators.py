@@ -168,6 +168,7 @@ def answers(clf, batch, names):
 
 
 clf = mbt.load(GRID / "grid-bottleneck.safetensors")  # a longer run of the same model
+front = clf.clip_config.front_end
 answers(clf, batch, names)
 
 # %% [markdown]
@@ -370,9 +371,9 @@ print(plot.curves_alt(records, ["loss", "mAP both", "mAP matched"]))
 if TRAIN:
     unseen = data.open_split(plan.data, "validation")
     with data.make_loader(plan, unseen, training=False) as loader:
-        batch = next(loader)
+        other = next(loader)
     print("what our own run says about clips that were never trained on")
-    display(answers(run.classifier, batch, batch["id"]))
+    display(answers(run.classifier, other, other["id"]))
 
 # %% [markdown]
 # Notice that nothing is certain yet: no label has got much more than one half. This run is a toy;
