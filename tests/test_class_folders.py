@@ -54,6 +54,6 @@ def test_the_folders_are_read_back_as_classes_and_divided(tmp_path, capsys):
     table = tables.read(out / "ring_sings", classes=world.LABELS)
     assert all("ring sings" in row.labels for row in table.rows)
     config = DataConfig(path=str(out), holdout=0.3)
-    assert len(datasets.open_split(config, "train")) + len(datasets.open_split(config, "test")) == 6
+    assert sum(len(datasets.open_split(config, role)) for role in datasets.ROLES) == 6
     assert cli.main(command) == 1
     assert "is not empty; name a new folder" in capsys.readouterr().err

@@ -25,6 +25,7 @@ from mbt_lite.data import world
 pytestmark = pytest.mark.usefixtures("compiled_quickly")
 
 SAMPLES = Path(__file__).parent.parent / "data_samples"
+TUNED = "--config folder --variant finetune"
 
 
 def test_predict_prints_labels_from_both_streams_and_from_each_alone(capsys):
@@ -170,9 +171,9 @@ def test_help_of_train_lists_every_field_with_its_type_and_default(capsys, monke
 @pytest.mark.parametrize(
     "words, sentence",
     [
-        ("--config folder --model.width 64", "--model.width has no effect here; it needs --start"),
+        (f"{TUNED} --model.width 64", "--model.width has no effect here; it needs --start"),
         ("--config folder --start.inflate arp", "it needs --start.vit"),
-        ("--config folder --clip.front-end.mels 64", "--clip.front_end has no effect here"),
+        (f"{TUNED} --clip.front-end.mels 64", "--clip.front_end has no effect here"),
         ("--config world --train.momentum 0.5", "it needs --train.optimizer momentum"),
         ("--config world --train.epochs 2 --train.steps=9", "it needs --train.epochs 0"),
         ("--config world --augment.hue 0.1", "it needs --augment.color above 0"),
@@ -189,7 +190,7 @@ def test_an_option_of_train_that_would_have_no_effect_is_refused(capsys, words, 
 
 def test_streams_and_steps_of_the_command_line_count(capsys):
     options = ("--model.streams", "spec", "--train.steps", "9")
-    experiment = read_experiment(Path("folder"), None, options)
+    experiment = read_experiment(Path("folder"), "finetune", options)
     assert experiment.model.streams == ("spec",)
     assert experiment.start.rewire and experiment.start.model
     assert experiment.train.steps == 9 and experiment.train.epochs == 0
