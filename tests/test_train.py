@@ -200,7 +200,7 @@ def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp
     assert run.classifier.labels == ("blue", "red")
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
     assert 2 <= scores["clips"] <= 5 and scores["both"]["top-1"] == 1.0
-    assert run.records[-1]["step"] == np.ceil(10 * (10 - scores["clips"]) / 4)  # in 10 epochs
+    assert run.finished and 0 < run.records[-1]["step"] <= 20  # 10 epochs, or fewer by patience
 
 
 def test_a_dry_run_says_what_a_run_would_take(experiment):
