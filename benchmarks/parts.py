@@ -134,17 +134,17 @@ def _bound(waves: np.ndarray, front: FrontEnd) -> float:
 
 def _parts(waves: np.ndarray, front: FrontEnd) -> dict[str, float]:
     """Seconds of each step of `features.log_mel` for all waves, measured separately."""
-    _, cosines, sines = features.fourier_matrices(front)
-    half = np.ones((features.BLOCK, len(sines)), np.float32)
-    spectrum = half @ sines
+    frames = np.ones((features.BLOCK, front.window_samples), np.float32)
+    spectrum = fft.rfft(frames, front.fft)
+    energy = np.square(spectrum.real)
     filters = features.filter_groups(front)
     steps = {
-        "sums and differences": lambda: (half + half, half - half),
-        "transforms": lambda: (half @ cosines, half @ sines),
-        "squares": lambda: np.square(spectrum) + np.square(spectrum),
-        "roots": lambda: np.sqrt(spectrum),
-        "mel filters": lambda: [spectrum[:, bins] @ group for bins, group in filters],
-        "logarithms": lambda: np.log(spectrum[:, : front.mels] + np.float32(front.offset)),
+        "window": lambda: frames * features.window_fn(front),
+        "transforms": lambda: fft.rfft(frames, front.fft),
+        "squares": lambda: np.square(spectrum.real) + np.square(spectrum.imag),
+        "roots": lambda: np.sqrt(energy),
+        "mel filters": lambda: [energy[:, bins] @ group for bins, group in filters],
+        "logarithms": lambda: np.log(energy[:, : front.mels] + np.float32(front.offset)),
     }
     blocks = len(waves) * waves.shape[-1] // front.hop_samples // features.BLOCK
 

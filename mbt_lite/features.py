@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -125,42 +125,22 @@ def mel_filters(front: FrontEnd) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
+def filter_groups(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
+    """Group neighboring mel filters, each group with only the bins that it needs."""
+    groups = []
+    for group in np.array_split(mel_filters(front), max(front.mels // 32, 1), axis=1):
+        used = np.flatnonzero(group.any(axis=1))
+        bins = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
+        groups.append((bins, np.ascontiguousarray(group[bins])))
+    return groups
+
+
+@lru_cache(maxsize=32)
 def window_fn(front: FrontEnd) -> np.ndarray:
     """The periodic Hamming or Hann window [samples] of a front end."""
     floor, n = {"hamming": 0.08, "hann": 0.0}[front.window_fn], front.window_samples
     high, low = (1 + floor) / 2, (1 - floor) / 2
     return (high - low * np.cos(2 * np.pi * np.arange(n) / n)).astype(np.float32)
-
-
-@lru_cache(maxsize=32)
-def fourier_matrices(front: FrontEnd) -> tuple[slice, np.ndarray, np.ndarray]:
-    """The bins that the mel filters need, and the matrices that compute them from half a window.
-
-    Counted from its middle, the real part of a window's Fourier transform depends only on the sums
-    of samples that mirror each other, and the imaginary part only on their differences: products
-    with [W/2+1, bins] cosines and sines, which hold the window function, too.
-    """
-    half, used = front.window_samples // 2, np.flatnonzero(mel_filters(front).any(axis=1))
-    bins = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
-    sample = np.arange(half + 1)
-    weight = window_fn(front)[sample].astype(np.float64) * front.amplitude
-    if front.window_samples % 2 == 0:
-        weight[-1] /= 2  # the sample in the middle mirrors itself
-    frequency = 2 * np.pi / front.fft * np.arange(bins.start, bins.stop)
-    angle = np.outer(sample - front.window_samples / 2, frequency)
-    matrices = (weight[:, None] * part(angle) for part in (np.cos, np.sin))
-    return bins, *(matrix.astype(np.float32) for matrix in matrices)
-
-
-@lru_cache(maxsize=32)
-def filter_groups(front: FrontEnd) -> list[tuple[slice, np.ndarray]]:
-    """Group neighboring mel filters, each group with only the bins that it needs."""
-    bins, groups = fourier_matrices(front)[0], []
-    for group in np.array_split(mel_filters(front)[bins], max(front.mels // 32, 1), axis=1):
-        used = np.flatnonzero(group.any(axis=1))
-        own = slice(used[0], used[-1] + 1) if len(used) else slice(0, 0)
-        groups.append((own, np.ascontiguousarray(group[own])))
-    return groups
 
 
 def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
@@ -184,14 +164,14 @@ def log_mel(wave: np.ndarray, front: FrontEnd) -> np.ndarray:
 def _energies(frames: np.ndarray, front: FrontEnd) -> np.ndarray:
     """Mel energies [N, M] of frames [N, window] before the window function.
 
-    For windows this short two matrix products are faster than a fast Fourier transform.
+    Squaring real and imaginary parts is cheaper than a complex magnitude, and SciPy transforms
+    several rows at once.
     """
-    _, cosines, sines = fourier_matrices(front)
-    left, mirrored = frames[:, : len(sines)], frames[:, : -len(sines) : -1]
-    even, odd = left.copy(), left.copy()
-    even[:, 1:] += mirrored
-    odd[:, 1:] -= mirrored
-    power = np.square(even @ cosines) + np.square(odd @ sines)  # [N, bins]
+    from scipy import fft
+
+    windowed = frames * (window_fn(front) * np.float32(front.amplitude))
+    spectrum = fft.rfft(windowed, front.fft)  # [N, F/2+1]
+    power = np.square(spectrum.real) + np.square(spectrum.imag)
     values = np.sqrt(power) if front.power == 1 else power
     return np.concatenate([values[:, bins] @ group for bins, group in filter_groups(front)], axis=1)
 
@@ -211,14 +191,10 @@ def _compiled_log_mel(front: FrontEnd):
             before = jnp.pad(waves, [*along, (1, 0)])[..., :-1]
             waves = waves - front.pre_emphasis * before
         padded = jnp.pad(waves, [*along, (lead, missing)])
-        first, half = hop * np.arange(rows)[:, None], np.arange(window // 2 + 1)
-        left = padded[..., first + half]  # [..., N, W/2+1]
-        mirrored = padded[..., first + (window - half) % window] * (half > 0)
-        bins, cosines, sines = fourier_matrices(front)
-        product = partial(jnp.matmul, precision="highest")
-        power = product(left + mirrored, cosines) ** 2 + product(left - mirrored, sines) ** 2
-        values = jnp.sqrt(power) if front.power == 1 else power
-        energy = product(values, mel_filters(front)[bins])
+        index = hop * np.arange(rows)[:, None] + np.arange(window)  # [N, window]
+        windowed = padded[..., index] * (window_fn(front) * np.float32(front.amplitude))
+        spectrum = jnp.abs(jnp.fft.rfft(windowed, front.fft))
+        energy = spectrum**front.power @ mel_filters(front)
         return energy if front.compression == "none" else jnp.log(energy + front.offset)
 
     return log_mels
