@@ -14,13 +14,11 @@ from mbt_lite.explain import html, interventions
 from mbt_lite.features import View
 from mbt_lite.inference import Prediction, load
 from mbt_lite.media import MediaError
-from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import Clip
 from mbt_lite.progress import Progress, part, silent
 
 NAMES = {"both": "Sound and picture", "audio only": "Sound only", "video only": "Picture only"}
 LIKELY = 0.5  # probability from which on the page counts a label as an answer
-SMALL = 10_000_000  # parameters, up to which many forward passes take little time
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Engine:
             raise ValueError("that model has no bottleneck between sound and picture to show.")
         self.name = self.classifier.card.get("name") or Path(source).name
         self.reader = SandboxedReader(Limits(self.classifier.clip_config))
-        self.is_small = model_cost(config).parameters <= SMALL
+        self.is_small = not self.classifier.is_large
 
     def compile(self, progress: Progress = silent) -> None:
         """Compile what the page will run, so that nobody waits for it later."""

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from mbt_lite.evaluation.loop import BOTH
+
 PARTS = 5  # of the window in time
 SIDE = 16  # pixels
 NEIGHBORS = 5
-BOTH = "both"
 MISSING = "scikit-learn is not installed, so there is no yardstick: pip install scikit-learn."
 
 

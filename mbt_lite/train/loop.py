@@ -34,9 +34,7 @@ from mbt_lite.train.setup import adapted, resolve, write_experiment
 from mbt_lite.train.signals import Signals
 from mbt_lite.train.step import State, abstract_state, compiled_step, first_state
 from mbt_lite.train.validation import Validation
-from mbt_lite.train.verdict import verdict
-
-_TOP_1 = "top-1"
+from mbt_lite.train.verdict import TOP_1, verdict
 
 
 class Run(NamedTuple):
@@ -205,7 +203,7 @@ class _Best(NamedTuple):
 
     def updated(self, scores: dict, context: _TrainContext, state: State) -> "_Best":
         """After one more validation, whose weights are written if they are the best so far."""
-        score = scores.get(_TOP_1, next(iter(scores.values()), -math.inf))
+        score = scores.get(TOP_1, next(iter(scores.values()), -math.inf))
         if not context.config.patience or score <= self.score:
             return self._replace(waited=self.waited + 1)
         classifier = _classifier(context, state)  # of all processes' parts
