@@ -86,6 +86,7 @@ FRONT_ENDS = {
 
 
 COVER = 4  # most windows of a file where `views` is None
+SHORT = 0.1  # s that may lack at the end of a window: containers pad the last frame
 BLOCK = 400  # spectrogram rows that are computed at a time, so that they stay in the cache
 
 
@@ -406,7 +407,7 @@ def _fit_wave(
     samples = config.spec_frames * config.front_end.hop_samples
     if not len(window.wave):
         return 0.0, np.zeros(samples, np.float32)
-    if window.duration < config.audio_seconds - 0.05:
+    if window.duration < config.audio_seconds - SHORT:
         notes.append(f"{window.duration:.1f} s of audio looped to {config.audio_seconds:g} s")
     if first is None:
         first = max((window.duration - config.audio_seconds) / 2, 0)
@@ -421,7 +422,7 @@ def _fit_frames(
     if not len(window.frames):
         return np.zeros(config.frames), np.zeros(0, int)
     length = max(window.duration, 1e-3)
-    if length < config.video_seconds - 0.05:
+    if len(window.frames) > 1 and length < config.video_seconds - SHORT:
         notes.append(f"{length:.1f} s of video looped to {config.video_seconds:g} s")
     times = frame_times(config, length, first)
     return times, np.maximum(np.searchsorted(window.times, times + SAME, side="right") - 1, 0)

@@ -38,6 +38,9 @@ def bar(title: str) -> Iterator[Progress]:
     from rich import console, progress
 
     screen = console.Console(stderr=True, force_jupyter=False)
+    if not screen.is_terminal:
+        yield silent
+        return
     columns = (
         "{task.description}:",
         progress.BarColumn(24),
@@ -46,8 +49,7 @@ def bar(title: str) -> Iterator[Progress]:
         progress.TextColumn("{task.fields[step]}"),
         progress.TimeRemainingColumn(elapsed_when_finished=True),
     )
-    options = dict(console=screen, transient=True, disable=not screen.is_terminal)
-    with progress.Progress(*columns, **options) as drawn:
+    with progress.Progress(*columns, console=screen, transient=True) as drawn:
         task = drawn.add_task(title, total=1.0, step="")
 
         def report(share: float, desc: str = "") -> None:

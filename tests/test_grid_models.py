@@ -65,7 +65,9 @@ def test_the_table_of_docs_training_is_that_of_the_runs():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["grid-bottleneck", "grid-late"])
+@pytest.mark.parametrize(
+    "name", ["grid-bottleneck", pytest.param("grid-late", marks=pytest.mark.slow)]
+)
 def test_a_shipped_model_scores_as_its_row_says(name):
     row = next(r for r in table() if f"grid-{r['variant']}" == name)
     scores = loop.evaluate(load(GRID / f"{name}.safetensors"), count=300, quiet=True)

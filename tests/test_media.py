@@ -858,6 +858,16 @@ def test_probe_tells_size_rate_and_length(clip):
     assert info.has_video and info.has_audio and info.rotation == 0
 
 
+def test_probe_tells_the_size_of_a_video_whose_first_frames_are_lost(tmp_path):
+    encode(tmp_path / "a.mp4", moving(3))  # a key frame every second
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    first = data.find(b"mdat") + 4
+    data[first : first + 400] = bytes([255] * 400)
+    (tmp_path / "a.mp4").write_bytes(data)
+    info = probe(tmp_path / "a.mp4")
+    assert info.has_video and (info.width, info.height) == (64, 48)
+
+
 def test_a_window_has_its_audio_though_the_video_is_lost(tmp_path):
     frames = np.random.default_rng(0).integers(0, 255, (150, 64, 64, 3)).astype(np.uint8)
     wave = (0.3 * np.sin(0.2 * np.arange(6 * 16_000))).astype(np.float32)

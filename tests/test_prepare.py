@@ -83,7 +83,7 @@ def test_records_of_one_stream_hold_nothing_of_the_other(capsys, tmp_path, strea
         kept = {"rgb": len(clip.jpegs) / 25, "spec": len(clip.melspec)}
         assert kept == {stream: seconds, other: 0}
     if stream == "spec":
-        assert "1 clips could not be prepared" in shown.err
+        assert "1 clip could not be prepared" in shown.err
         assert "no audio" in (tmp_path / "out" / "failures.csv").read_text()
 
 

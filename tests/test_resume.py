@@ -75,7 +75,9 @@ def whole(tmp_path_factory):
     return result
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGINT]
+)
 def test_a_signal_keeps_the_state_and_the_same_call_goes_on(number, whole, tmp_path, capsys):
     stopped = interrupted(tmp_path, 3, number, save_every=100)
     assert "its state is being saved" in capsys.readouterr().err
@@ -106,6 +108,7 @@ def test_a_signal_in_the_middle_of_scoring_saves_too(tmp_path):
     assert [row["step"] for row in rows if "mAP" in row] == [3, 6, 9, 12]  # scored after all
 
 
+@pytest.mark.slow
 def test_a_run_resumes_from_the_state_before_a_damaged_one(whole, tmp_path, capsys):
     interrupted(tmp_path, 6)
     before, newest = sorted((tmp_path / "state").iterdir(), key=lambda path: int(path.name))

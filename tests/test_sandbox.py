@@ -308,7 +308,11 @@ def process_of(reader: SandboxedReader) -> int:
 @pytest.mark.parametrize(
     "name, reason",
     [
-        ("abort", "abort crashed the process that decodes (SIGSEGV); it is damaged"),
+        pytest.param(
+            "abort",
+            "abort crashed the process that decodes (SIGSEGV); it is damaged",
+            marks=pytest.mark.slow,
+        ),
         ("exit", "exit crashed the process that decodes (exit status 3); it is damaged"),
         ("hang", "hang took more than 1 s to read and was given up; try a shorter"),
     ],

@@ -164,6 +164,7 @@ def test_only_the_visitor_of_a_page_of_this_machine_alone_may_change_the_model(d
     assert not allowed(**ALONE | difference)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:'future.no_silent_downcasting'")  # by Gradio's use of pandas
 def test_a_person_changes_the_model_in_the_page_and_back(offer, data, small):
     sync_api = pytest.importorskip("playwright.sync_api")

@@ -183,6 +183,7 @@ def test_a_model_to_start_from_brings_its_geometry_and_its_weights(experiment, f
     assert rewired.experiment.model.fusion == "late" and "bottleneck" not in rewired.params()
 
 
+@pytest.mark.slow
 def test_a_folder_of_videos_is_learnt_from_with_a_fifth_held_out(experiment, tmp_path):
     rng = np.random.default_rng(0)
     for label, color in (("red", (220, 30, 30)), ("blue", (30, 30, 220))):

@@ -184,7 +184,13 @@ def test_a_download_that_fills_the_disk_is_resumed_later(server, tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+@pytest.mark.parametrize(
+    "blow",
+    [
+        pytest.param(signal.SIGINT, id="Ctrl-C", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, id="kill"),
+    ],
+)
 def test_an_interrupted_download_is_resumed(server, tmp_path, blow):
     url = server.url("/f", stall(DATA, 50_000, **TAG), good(DATA, **TAG))
     part = tmp_path / "file.partial"

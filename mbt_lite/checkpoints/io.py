@@ -25,6 +25,7 @@ from mbt_lite.paths import replacing
 
 DTYPES = {"float32": np.dtype("float32"), "bfloat16": BFLOAT16}
 SUFFIXES = (".safetensors", ".npz", ".msgpack")
+EARLIER = {"taper": "window_fn", "scale": "amplitude", "centred": "centered"}  # of a front end
 
 
 def load(path: str | os.PathLike, **overrides) -> tuple[MBTConfig, dict, dict]:
@@ -180,7 +181,9 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[MBTConfig, dict]:
     """(config, meta) from the strings of a safetensors header, any of which may be altered."""
     if metadata.pop("format", None) != "mbt_lite":
         raise ValueError("its metadata is not mbt_lite's")
-    meta = {name: json.loads(value) for name, value in metadata.items()}
+    if "licence" in metadata:  # a file of an earlier version
+        metadata["license"] = metadata.pop("licence")
+    meta = {name: json.loads(value, object_hook=_rename) for name, value in metadata.items()}
     meta.pop("dtype", None)
     config = from_dict(MBTConfig, meta.pop("config", None), "config")
     missing = [name for name in ("clip", "labels", "license") if name not in meta]
@@ -193,6 +196,12 @@ def _read_metadata(metadata: dict[str, str]) -> tuple[MBTConfig, dict]:
     if not all(isinstance(label, str) for label in meta["labels"] or ()):
         raise ValueError("its labels must be strings")
     return config, meta
+
+
+def _rename(keys: dict) -> dict:
+    """Give the front end of an earlier version's file today's names; other objects stay."""
+    earlier = EARLIER if "taper" in keys else {}
+    return {earlier.get(key, key): value for key, value in keys.items()}
 
 
 def _check_types(meta: Mapping, types: Mapping[str, type]) -> None:

@@ -54,7 +54,8 @@ class Predict:
         from mbt_lite.progress import bar
 
         classifier, failed = load_model(self.model, self.front_end, self.audio_track), 0
-        for path in media_files(self.clips):
+        paths = media_files(self.clips)
+        for path in paths:
             try:
                 with bar(path.name) as progress:
                     answer = classifier.predict(path, self.views, self.start, progress=progress)
@@ -63,7 +64,7 @@ class Predict:
                 self._print_error(path, error)
             else:
                 self._print(path, answer)
-        if not self.json:
+        if not self.json and failed < len(paths):
             print(f"probabilities: {in_words(classifier.label_heads)}")
             if classifier.caution:
                 print(f"caution: {classifier.caution}")

@@ -90,5 +90,6 @@ class Prepare:
         print(self.out / "dataset.json")
         if failures := dataset["failures"]:
             path = self.out / "failures.csv"
-            print(f"mbt-lite: {failures} clips could not be prepared, see {path}.", file=sys.stderr)
+            clips = "1 clip" if failures == 1 else f"{failures} clips"
+            print(f"mbt-lite: {clips} could not be prepared, see {path}.", file=sys.stderr)
         return int(failures > 0)

@@ -18,7 +18,7 @@ import numpy as np
 
 from mbt_lite import media
 from mbt_lite.config import STREAMS, WORLD_CLIP, ClipConfig
-from mbt_lite.features import View, make_view, starts
+from mbt_lite.features import SHORT, View, make_view, starts
 from mbt_lite.media import MediaError
 from mbt_lite.media.container import FAILURES, chosen, opened
 from mbt_lite.media.decode import samples
@@ -293,10 +293,10 @@ def _video(report: Report) -> Iterator[Finding]:
 def _timing(report: Report) -> Iterator[Finding]:
     """A window that is too short, and streams that start or end apart."""
     length, (video, audio) = report.window.duration, (report.survey.video, report.survey.audio)
-    if length < report.seconds - 0.05:
+    if length < report.seconds - SHORT and len(report.window.frames) != 1:
         problem = f"There is only {length:.1f} s {_here(report)}; the model takes "
         problem += f"{report.seconds:g} s, so it is repeated."
-        severity = WARNING if length < report.seconds / 2 - 0.05 else NOTE
+        severity = WARNING if length < report.seconds / 2 - SHORT else NOTE
         yield Finding(severity, problem, "Use a longer piece if there is one.")
     if not (video and audio):
         return

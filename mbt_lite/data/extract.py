@@ -66,7 +66,9 @@ def example(row: tables.Annotation, settings: Settings) -> Example:
         if stream in settings.streams and not len(values):
             codec = [f": {note}" for note in source.notes if note.startswith("there is ")]
             cause = f"has no {MODALITIES[stream]} in the window{''.join(codec[:1])}"
-            needed = "a clip needs both" if only is None else f"--streams {stream} needs it"
+            other = "spec" if stream == "rgb" else "rgb"
+            both = f"a clip needs both; --streams {other} takes {MODALITIES[other]} alone"
+            needed = both if only is None else f"--streams {stream} needs it"
             raise ValueError(f"{row.path} {cause}; {needed}.")
     seconds = max(math.floor(source.duration + 0.5), 1)
     wave = np.zeros(seconds * media.RATE * ("spec" in settings.streams), np.float32)

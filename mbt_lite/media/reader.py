@@ -166,10 +166,12 @@ def _read(window: "_Window") -> Media:
 
 
 def _first_frame(container, video):
-    if video is None:
-        return None
-    with contextlib.suppress(*FAILURES):
-        return next(container.decode(video), None)
+    """The first frame that can be decoded, whatever is damaged before it."""
+    for packet in container.demux(video) if video else ():
+        with contextlib.suppress(*FAILURES):
+            for frame in packet.decode():
+                return frame
+    return None
 
 
 @dataclass(frozen=True)
