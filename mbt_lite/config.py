@@ -457,6 +457,7 @@ class StartConfig:
     """The initial weights of a run; the default trains from scratch."""
 
     model: str | None = None  # a trained MBT: a name of the zoo, a file, a folder, hf://user/repo
+    probe: bool = False  # with data.adapt: the embedded model, if its features suit the clips
     rewire: bool = False  # with the recipe's streams and fusion instead of that model's
     vit: str | None = None  # an image ViT, see `vit.from_vit` for this and what follows
     inflate: str = "central"

@@ -137,6 +137,10 @@ class Classifier:
             clip = clip._replace(**{without: jnp.broadcast_to(self._blank_prefix(without), shape)})
         return np.asarray(_forward(self.config, self.params, clip).logits)
 
+    def features(self, clip: Clip | Tokens) -> np.ndarray:
+        """Compute features [B, D] of a batched clip: what the head reads, the mean over streams."""
+        return np.asarray(_forward(self.config, self.params, clip).features)
+
     def prefix(self, clip: Clip) -> Tokens:
         """Compute the layers below fusion of a batched clip, for several calls of `logits`.
 

@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 
 from mbt_lite import media
-from mbt_lite.config import WORLD_FRONT_END, TrainConfig
+from mbt_lite.cli import main
+from mbt_lite.config import WORLD_FRONT_END, DataConfig, TrainConfig
 from mbt_lite.configs import folder
 from mbt_lite.data import sources
+from mbt_lite.data.source import Source
 from mbt_lite.data.survey import DataFacts, survey
 from mbt_lite.evaluation import diagnosis, yardstick
 from mbt_lite.evaluation.diagnosis import Outcome
 from mbt_lite.train.adapt import adapt
+from mbt_lite.train.probe import Probed, probe
 
 FRONT = replace(WORLD_FRONT_END, name="measured", mels=64, high=3900.0, mean=-4.5, std=2.0)
 DIGITS = DataFacts(
@@ -73,6 +76,49 @@ def test_a_model_to_start_from_keeps_its_clip():
     assert (experiment.clip, experiment.model) == (base.clip, base.model)
     silent = adapt(base, replace(DIGITS, audio=0.0)).experiment
     assert silent.model.streams == ("rgb",) and silent.start.rewire
+
+
+def test_the_embedded_model_is_the_start_where_its_features_are_better():
+    better, worse = Probed(0.9, 0.4), Probed(0.9, 0.89)
+    experiment, sentences = adapt(folder.experiment(), DIGITS, probed=better)
+    tuned = folder.finetune()
+    assert experiment.start == tuned.start and experiment.augment.mel_mask == 16
+    assert experiment.train == replace(tuned.train, evaluate_every=250, save_every=250)
+    assert "90% of the clips by the features of world-tiny, and 40%" in sentences[1]
+    kept = adapt(folder.experiment(), DIGITS, {"train.batch"}, better).experiment
+    assert kept.train.batch == 64 and kept.train.learning_rate == tuned.train.learning_rate
+    experiment = adapt(folder.experiment(), DIGITS, probed=worse).experiment
+    assert experiment == adapt(folder.scratch(), DIGITS).experiment
+
+
+@pytest.mark.full
+def test_features_of_the_embedded_model_tell_which_shape_sings(tmp_path):
+    pytest.importorskip("sklearn")
+    arguments = ["--classes", "circle sings", "ring sings", "--out", str(tmp_path), "-n", "8"]
+    assert main(["world", *arguments]) == 0
+    experiment = replace(folder.experiment(), data=DataConfig(path=str(tmp_path), workers=0))
+    probed = probe(experiment, sources.open_source(tmp_path))
+    assert probed.frozen >= probed.simple + 0.2 and probed.frozen > 0.9
+
+
+def test_clips_of_several_classes_and_rare_classes_are_not_probed():
+    experiment = folder.experiment()
+    world = sources.WorldSource("train", 16)
+    assert probe(experiment, world) is None
+    assert probe(experiment, _Labeled(np.eye(2)[[0, 0, 0, 0, 1, 1]])) is None
+
+
+class _Labeled(Source):
+    """Clips of which only the classes are known."""
+
+    def __init__(self, rows: np.ndarray):
+        self.rows, self.labels = rows, ("a", "b")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def targets(self, index: int) -> np.ndarray:
+        return self.rows[index]
 
 
 def test_long_clips_are_scored_in_several_windows():

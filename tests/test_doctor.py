@@ -57,12 +57,12 @@ def wav(path, samples):
 
 
 def problems(report, severity):
-    return [finding.found for finding in report.findings if finding.severity == severity]
+    return [finding.problem for finding in report.findings if finding.severity == severity]
 
 
 def only(report, severity="warning"):
     """The single finding of this severity, apart from a missing video."""
-    findings = [f for f in report.findings if f.severity == severity and f.found != "No video."]
+    findings = [f for f in report.findings if f.severity == severity and f.problem != "No video."]
     assert len(findings) == 1, findings
     return findings[0]
 
@@ -103,7 +103,7 @@ def test_an_empty_stream_is_a_warning_and_two_of_them_are_a_fault(tmp_path, leve
     wave = np.concatenate([noise(2), np.zeros(6 * RATE, np.float32)])
     silent = doctor.examine(clip(tmp_path, grain(8), wave))
     assert silent.fit
-    assert only(silent).found == "The audio is silent where the model looks (3.0-5.0 s)."
+    assert only(silent).problem == "The audio is silent where the model looks (3.0-5.0 s)."
     assert only(silent).do.endswith("clip.mp4 --views 4")
 
 
@@ -119,7 +119,7 @@ def run_ffmpeg(line):
 def test_the_advice_for_faint_audio_makes_it_louder(tmp_path):
     path = wav(tmp_path / "very faint.wav", noise(level=0.001)[None])
     finding = only(doctor.examine(path))
-    assert finding.found.startswith("The audio is very faint: -60 dB")
+    assert finding.problem.startswith("The audio is very faint: -60 dB")
     repaired = doctor.examine(run_ffmpeg(finding.do))
     assert repaired.statistics["loudness"] == pytest.approx(-25, abs=1)
 
@@ -128,7 +128,7 @@ def test_clipped_audio_is_measured(tmp_path):
     wave = noise(level=0.05)
     wave[RATE : RATE + 1600] = 3 * np.sign(np.sin(np.arange(1600) / 20))  # 0.1 s of 4 s
     report = doctor.examine(wav(tmp_path / "a.wav", wave[None]))
-    assert only(report).found == "The audio is clipped: 2.5% of it is at full scale."
+    assert only(report).problem == "The audio is clipped: 2.5% of it is at full scale."
 
 
 def test_another_track_is_the_advice_for_a_silent_one(tmp_path):
@@ -161,12 +161,12 @@ def test_another_track_is_the_advice_for_a_silent_one(tmp_path):
 )
 def test_video_without_content_is_a_warning(tmp_path, frames, problem):
     report = doctor.examine(clip(tmp_path, frames.astype(np.uint8)))
-    assert report.fit and only(report).found.startswith(problem)
+    assert report.fit and only(report).problem.startswith(problem)
 
 
 def test_a_missing_stream_is_a_warning_unless_the_model_has_no_other(tmp_path):
     media.write(tmp_path / "mute.mp4", grain(), 10)
-    assert only(doctor.examine(tmp_path / "mute.mp4")).found == "No audio."
+    assert only(doctor.examine(tmp_path / "mute.mp4")).problem == "No audio."
     assert not doctor.examine(tmp_path / "mute.mp4", streams=("rgb",)).findings
     audio_model = doctor.examine(tmp_path / "mute.mp4", streams=("spec",))
     assert not audio_model.fit and problems(audio_model, "fault") == ["No audio."]
@@ -187,7 +187,7 @@ def test_a_short_clip_is_repeated(tmp_path):
         "There is only 1.5 s where the model looks (0.0-1.5 s); the model takes 2 s, so it is "
         "repeated."
     ]
-    assert "only 0.5 s" in only(doctor.examine(clip(tmp_path, grain(0.5), noise(0.5)))).found
+    assert "only 0.5 s" in only(doctor.examine(clip(tmp_path, grain(0.5), noise(0.5)))).problem
 
 
 def test_streams_that_start_and_end_apart_are_noted(tmp_path):
@@ -248,7 +248,7 @@ def test_a_file_that_cannot_be_read_is_not_fit(tmp_path, content, problem, advic
     report = doctor.examine(tmp_path / "x.mp4")
     assert report.verdict == "not fit" and report.view is None
     finding = only(report, "fault")
-    assert finding.found.startswith(problem) and finding.do == advice
+    assert finding.problem.startswith(problem) and finding.do == advice
     with pytest.raises(ValueError, match="nothing to draw"):
         plot.doctor(report)
 

@@ -4,14 +4,16 @@
 
 The run first looks at the clips and chooses by them: streams, window, front end, size of the
 frames, augmentation, epochs. Every choice is printed with its reason, and what you set yourself
-stays: --train.epochs 40 (see train/adapt.py). `experiment` trains a small model from scratch,
-`finetune` every parameter of the embedded model, `probe` its head alone; for real videos use
---start.model as500k-rgb-spec with these two, which has its own geometry, or --variant vit, an
-ImageNet ViT in the geometry of the paper. One clip in five is held out, half of them to choose the
-best state, half to score it. At the end simple models learn from the same clips, and the card says
-whether the run has learned more than they have.
+stays: --train.epochs 40 (see train/adapt.py). `experiment` also chooses between `scratch`, a small
+model of its own, and `finetune`, every parameter of the embedded model: the latter if a linear
+model finds the classes better by its frozen features than by simple ones (see train/probe.py).
+`probe` trains the head of the embedded model alone. For real videos use finetune or probe with
+--start.model as500k-rgb-spec, which has its own geometry, or --variant vit, an ImageNet ViT in the
+geometry of the paper. One clip in five is held out, half of them to choose the best state, half to
+score it. At the end simple models learn from the same clips, and the card says whether the run has
+learned more than they have.
 
-Hardware: two CPU cores for `experiment`, `finetune` and `probe`; an accelerator for the others.
+Hardware: two CPU cores, for `vit` and large models an accelerator.
 Expected: see docs/training.md for what was measured.
 """
 
@@ -35,6 +37,11 @@ MELS = 64
 
 
 def experiment() -> Experiment:
+    """Train from scratch, or from the embedded model where its features suit the clips."""
+    return replace(scratch(), start=StartConfig(probe=True))
+
+
+def scratch() -> Experiment:
     """Train a small model whose clip is that of the data."""
     front = FrontEnd("measured", fft=1024, mels=MELS)
     return Experiment(
@@ -80,7 +87,7 @@ def experiment() -> Experiment:
 
 def finetune() -> Experiment:
     """Train every parameter of the embedded model, the head with a hundred times the rate."""
-    base = experiment()
+    base = scratch()
     train = replace(base.train, epochs=20, batch=16, learning_rate=1e-2, backbone_rate=0.01)
     return replace(
         base,

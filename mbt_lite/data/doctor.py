@@ -67,7 +67,7 @@ class Finding:
     """One problem of a file, and what to do about it."""
 
     severity: str  # fault: cannot be used; warning: usable, but; note: good to know
-    found: str
+    problem: str
     do: str = ""
 
 
@@ -364,7 +364,7 @@ def note(report: Report) -> str:
     lines = [f"{report.path}: {report.verdict}"]
     lines += [f"  {name:8} {fact}" for name, fact in facts(report).items()]
     for finding in report.findings:
-        lines.append(f"  {finding.severity}: {finding.found}")
+        lines.append(f"  {finding.severity}: {finding.problem}")
         lines += [f"    {finding.do}"] if finding.do else []
     return "\n".join(lines)
 

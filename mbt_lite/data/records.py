@@ -156,8 +156,8 @@ def _melspec(seconds: list) -> np.ndarray:
     """float32 [S, 100, 128] of one feature a second."""
     for number, values in enumerate(seconds):
         if len(values) != ROWS * MELS:
-            found = f"{len(values)} numbers instead of {ROWS} x {MELS}"
-            raise ValueError(f"second {number} of its spectrogram has {found}")
+            size = f"{len(values)} numbers instead of {ROWS} x {MELS}"
+            raise ValueError(f"second {number} of its spectrogram has {size}")
     return _floats(seconds, MEL).reshape(-1, ROWS, MELS)
 
 

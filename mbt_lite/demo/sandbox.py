@@ -191,7 +191,7 @@ def _notes(name: str, report: doctor.Report) -> Iterator[str]:
     for finding in report.findings:
         is_command = f" {quoted(report.path)} -" in finding.do
         advice = "" if is_command else finding.do
-        yield f"{finding.found} {advice}".strip().replace(name, shown(name))
+        yield f"{finding.problem} {advice}".strip().replace(name, shown(name))
 
 
 # ---- checks before anything is decoded ----

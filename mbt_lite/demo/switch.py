@@ -158,8 +158,8 @@ def check_room() -> None:
 def free_memory() -> float:
     """Bytes of memory that programs may still take; infinite where the system does not say."""
     table = Path("/proc/meminfo")
-    found = table.exists() and re.search(r"MemAvailable:\s+(\d+) kB", table.read_text("utf-8"))
-    return 1024 * int(found[1]) if found else math.inf
+    memory = table.exists() and re.search(r"MemAvailable:\s+(\d+) kB", table.read_text("utf-8"))
+    return 1024 * int(memory[1]) if memory else math.inf
 
 
 def _is_here() -> bool:

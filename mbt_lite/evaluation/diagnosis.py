@@ -77,13 +77,13 @@ def _unused_streams(outcome: Outcome) -> list[str]:
     """A sentence on each stream without which the model is as good."""
     if len(outcome.alone) < 2:
         return []
-    told = []
+    lines = []
     for stream in outcome.alone:
         rest = max(score for other, score in outcome.alone.items() if other != stream)
         if outcome.held_out - rest < UNUSED:
             name = MODALITIES[stream]
-            told.append(f"without {name} it is right on {rest:.3f}: it makes no use of the {name}")
-    return told
+            lines.append(f"without {name} it is right on {rest:.3f}: it makes no use of the {name}")
+    return lines
 
 
 def _few_clips(clips: Mapping[str, int]) -> list[str]:

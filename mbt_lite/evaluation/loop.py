@@ -165,8 +165,8 @@ def _predict(
     logits, failed, notes = np.zeros((len(clips), *shape), np.float32), {}, {}
     cached = cache.read(shape) if cache else {}
     for index in range(len(clips)):
-        if found := cached.get(clips.key(index)):
-            logits[index], notes[index] = found
+        if entry := cached.get(clips.key(index)):
+            logits[index], notes[index] = entry
     remaining = [index for index in range(len(clips)) if index not in notes]
     windows = _windows(clips, sampling, remaining, failed, notes)
     apply = partial(_apply, classifier, conditions)

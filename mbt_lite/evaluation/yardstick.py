@@ -7,7 +7,7 @@ k nearest neighbors.
 R rows of a batch   N spectrogram rows   M mel bins   T frames   H, W pixels   F features
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -41,10 +41,11 @@ def video_features(rgb: np.ndarray) -> np.ndarray:
     return np.concatenate([small.mean(0), small.std(0)]).ravel()
 
 
-def features(batches: Iterable[Mapping], views: int = 1) -> Features:
+def features(batches: Iterable[Mapping], views: int = 1, of: Callable | None = None) -> Features:
     """Features of the clips with one label in batches of a `Loader`; of several views, the middle.
 
-    Training batches are taken as they are: padding is cut off, nothing is augmented.
+    Training batches are taken as they are: padding is cut off, nothing is augmented. `of` yields
+    (name, features [F]) of a batch and the number of its row, by default simple ones.
     """
     values: dict[str, list] = {}
     truth = []
@@ -52,7 +53,7 @@ def features(batches: Iterable[Mapping], views: int = 1) -> Features:
         for row in range(views // 2, len(batch["mask"]), views):
             if batch["mask"][row] and batch["labels"][row].sum() == 1:
                 truth.append(int(batch["labels"][row].argmax()))
-                for stream, vector in _features_of(batch, row):
+                for stream, vector in (of or _features_of)(batch, row):
                     values.setdefault(stream, []).append(vector)
     return Features({s: np.array(rows, np.float32) for s, rows in values.items()}, np.array(truth))
 

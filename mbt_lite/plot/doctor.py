@@ -33,7 +33,7 @@ def doctor(report) -> Figure:
         rows.append((_spectrogram, 2.4))
     lines = [f"{report.path.name}: {report.verdict}"]
     for finding in report.findings:
-        lines += textwrap.wrap(f"{finding.severity}: {finding.found}", LETTERS)
+        lines += textwrap.wrap(f"{finding.severity}: {finding.problem}", LETTERS)
     heights = [inches for _, inches in rows]
     figure = new_figure(WIDTH, sum(heights) + 0.2 * len(lines) + 0.2)
     grid = figure.add_gridspec(len(rows), height_ratios=heights)

@@ -10,7 +10,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from mbt_lite.config import MODALITIES, Experiment
+from mbt_lite.configs import folder
 from mbt_lite.data.survey import DataFacts
+from mbt_lite.train.probe import MARGIN, MODEL, Probed
 
 SLICE = 10  # spectrogram frames of an audio patch, which holds all mel bins
 LONGEST = 5.0  # s of a window
@@ -46,9 +48,12 @@ class Adapted(NamedTuple):
 
 
 def adapt(
-    experiment: Experiment, facts: DataFacts, fixed: Collection[str] = frozenset()
+    experiment: Experiment,
+    facts: DataFacts,
+    fixed: Collection[str] = frozenset(),
+    probed: Probed | None = None,
 ) -> Adapted:
-    """The experiment with streams, clip, augmentation and training chosen by the data.
+    """The experiment with streams, start, clip, augmentation and training chosen by the data.
 
     Fields in `fixed`, such as "train.batch", keep their values. A model to start from keeps its own
     clip and geometry, and the recipe's batch and epochs.
@@ -64,6 +69,8 @@ def adapt(
         return changed
 
     experiment = take(_streams(experiment, facts))
+    if probed:
+        experiment = take(_start(probed))
     if experiment.start.model is None:
         experiment = take(_clip(experiment, facts))
         experiment = take(_geometry(experiment))
@@ -72,7 +79,8 @@ def adapt(
         experiment = take(_training(experiment, facts))
     experiment = take(_validating(experiment, facts))
     experiment = take(_views(experiment, facts))
-    return Adapted(replace(experiment, data=replace(experiment.data, adapt=False)), sentences)
+    data, start = (replace(experiment.data, adapt=False), replace(experiment.start, probe=False))
+    return Adapted(replace(experiment, data=data, start=start), sentences)
 
 
 def _streams(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
@@ -82,6 +90,25 @@ def _streams(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
     yield Choice("model.streams", streams, " and ".join(held))
     if experiment.start.model and streams != experiment.model.streams:
         yield Choice("start.rewire", True, "the model to start from has both streams")
+
+
+def _start(probed: Probed) -> Iterator[Choice]:
+    """The embedded model and the training of `folder.finetune`, or the recipe's own start."""
+    better = probed.frozen > probed.simple + MARGIN
+    yield Choice(
+        "start.model",
+        MODEL if better else None,
+        f"a linear model tells {probed.frozen:.0%} of the clips by the features of {MODEL}, and "
+        f"{probed.simple:.0%} by simple features",
+    )
+    if better:
+        tuned = folder.finetune()
+        yield Choice("model.drop_path", tuned.model.drop_path, "")
+        for part in ("augment", "train"):
+            before, after = (vars(getattr(e, part)) for e in (folder.scratch(), tuned))
+            for name in before:
+                if before[name] != after[name]:
+                    yield Choice(f"{part}.{name}", after[name], "")
 
 
 def _clip(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:

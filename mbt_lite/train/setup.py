@@ -19,6 +19,7 @@ from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
 from mbt_lite.paths import write_text
 from mbt_lite.train.adapt import Adapted, adapt
+from mbt_lite.train.probe import probe
 
 _FREE = (  # settings that may change when a run is resumed: its weights stay the same
     "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
@@ -77,10 +78,12 @@ def adapted(experiment: Experiment, fixed: Collection[str] = ()) -> Adapted:
     """
     experiment, sentences = _with_splits(experiment)
     data = experiment.data
-    facts = survey(
-        datasets.open_split(data, "train"), experiment.clip.front_end.mels, data.audio_track
-    )
-    result = adapt(experiment, facts, fixed)
+    source = datasets.open_split(data, "train")
+    facts = survey(source, experiment.clip.front_end.mels, data.audio_track)
+    asked = experiment.start.probe and min(facts.audio, facts.video) >= 0.5
+    given = any(name.startswith(("model.", "clip.", "start.")) for name in fixed)
+    probed = probe(experiment, source) if asked and not given else None
+    result = adapt(experiment, facts, fixed, probed)
     return result._replace(sentences=sentences + result.sentences)
 
 

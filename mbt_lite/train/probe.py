@@ -1,0 +1,74 @@
+"""Probe the embedded model: do its frozen features tell the classes of these clips apart?
+
+A linear model on features costs seconds, and says whether to fine-tune or to start from scratch.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from mbt_lite.config import Experiment, StartConfig
+from mbt_lite.data import datasets
+from mbt_lite.data.source import Source, Subset
+from mbt_lite.evaluation import yardstick
+from mbt_lite.features import normalize
+from mbt_lite.inference import Classifier, load
+
+MODEL = "world-tiny"
+CLIPS = 240  # that are read at most
+LEAST = 4  # clips of a class
+MARGIN = 0.05  # by which the features of the model must be better
+
+
+class Probed(NamedTuple):
+    """Top-1 of linear models, fitted on half of the clips and scored on the other, both ways."""
+
+    frozen: float  # on the features of the embedded model
+    simple: float  # on simple features, see `yardstick`
+
+
+def probe(experiment: Experiment, source: Source) -> Probed | None:
+    """Compare features on clips to train on.
+
+    None without scikit-learn, and where clips have several classes or classes have few clips.
+    """
+    try:
+        import sklearn  # noqa: F401
+    except ImportError:
+        return None
+    targets = np.stack([source.targets(index) for index in range(len(source))])
+    if (targets.sum(1) != 1).any() or targets.sum(0).min() < LEAST:
+        return None
+    chosen = np.unique(np.linspace(0, len(source) - 1, CLIPS).round().astype(int))
+    model = load(MODEL)
+    batches = list(_batches(experiment, Subset(source, chosen), model))
+    simple = yardstick.features(batches)
+    frozen = yardstick.features(batches, of=lambda batch, row: [("both", batch["features"][row])])
+    return Probed(_score(frozen), _score(simple))
+
+
+def _batches(experiment: Experiment, source: Source, model: Classifier) -> Iterator[Mapping]:
+    """Batches of one window of each clip, as the model takes it, with its "features" of them."""
+    data = replace(experiment.data, views=1, memory=0, cache_dir="")
+    as_model = {"model": model.config, "clip": model.clip_config, "start": StartConfig()}
+    with datasets.make_loader(
+        replace(experiment, data=data, **as_model), source, False, batch=16
+    ) as loader:
+        for batch in loader:
+            clip = normalize(batch["rgb"], batch["spec"], model.clip_config.front_end)
+            yield batch | {"features": model.features(clip)}
+
+
+def _score(features: yardstick.Features) -> float:
+    """Top-1 of the best linear model, in two folds that both have clips of every class."""
+    order = np.argsort(features.truth, kind="stable")
+    folds = [_rows(features, order[::2]), _rows(features, order[1::2])]
+    scores = [yardstick.scores(*pair)["linear model"] for pair in (folds, folds[::-1])]
+    return max(float(np.mean([score[name] for score in scores])) for name in scores[0])
+
+
+def _rows(features: yardstick.Features, rows: np.ndarray) -> yardstick.Features:
+    values = {name: array[rows] for name, array in features.values.items()}
+    return yardstick.Features(values, features.truth[rows])
