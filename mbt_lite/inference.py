@@ -364,7 +364,11 @@ def load(
     array shapes do not determine (`heads`, `fusion_layer`, ...). Raises ValueError where the model
     cannot be loaded completely.
     """
-    config, params, meta = checkpoints.load(weights(source), **overrides)
+    place = _find(source)
+    if isinstance(place, Path):
+        config, params, meta = checkpoints.load(place, **overrides)
+    else:
+        config, params, meta = zoo.load(place.name, **overrides)
     foreign = meta["clip"] is None
     card = {**(meta.get("card") or {}), "license": meta["license"]}
     card |= {name: meta[name] for name in ("name", "source") if meta.get(name)}
@@ -391,6 +395,12 @@ def load(
 
 def weights(source: str | Path) -> Path:
     """Return the file or folder of a model; download a zoo name or hub address first."""
+    place = _find(source)
+    return place if isinstance(place, Path) else zoo.fetch(place.name)
+
+
+def _find(source: str | Path) -> Path | zoo.Entry:
+    """The file or folder that a model is in, or its entry in the zoo."""
     if str(source).startswith("hf://"):
         return hub_file(str(source))
     if url := address(source):
@@ -401,10 +411,9 @@ def weights(source: str | Path) -> Path:
     if path.exists():
         return path
     try:
-        name = zoo.entry(str(source)).name
+        return zoo.entry(str(source))
     except ValueError as error:
         raise ValueError(f"{source} is no file, and {error}") from None
-    return zoo.fetch(name)
 
 
 def _labels(names: Sequence[str] | None, classes: int) -> tuple[Sequence[str], str]:

@@ -18,7 +18,7 @@ from faulty_server import cut, deaf, endless, good, page, serving, stall, status
 from flax import serialization, traverse_util
 
 from mbt_lite import checkpoints, cli, paths
-from mbt_lite.checkpoints import download, zoo
+from mbt_lite.checkpoints import download, formats, zoo
 from mbt_lite.config import BASE
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.mbt import init_params
@@ -347,6 +347,24 @@ def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_
     assert meta["caution"] == zoo.CAUTION
     assert zoo.fetch("as500k-rgb-spec") == path and model_requests(server) == 1
     assert zoo.state(zoo.entry(PUBLISHED)) == "float32"
+
+
+def test_the_first_use_goes_on_with_what_was_converted(
+    server, offer, published, monkeypatch, capsys
+):
+    offer(good(published[1]))
+    reads = []
+    for name in ("_read_msgpack", "read_safetensors"):
+        read = getattr(formats, name)
+        monkeypatch.setattr(formats, name, lambda path, read=read: reads.append(path) or read(path))
+    config, params, meta = zoo.load(PUBLISHED)
+    assert [path.suffix for path in reads] == [".partial"]  # once, to check the download
+    told = capsys.readouterr().err
+    assert "converting" in told and "of memory" in told and "converted in" in told
+    again = zoo.load(PUBLISHED)
+    assert (config, meta) == (again[0], again[2]) and equal(params, again[1])
+    assert [path.suffix for path in reads[1:]] == [".safetensors"]
+    assert zoo.load(PUBLISHED, fusion_layer=0)[0].fusion_layer == 0
 
 
 def test_bfloat16_is_converted_from_the_file_that_is_here(server, offer, published, tmp_path):

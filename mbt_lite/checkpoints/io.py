@@ -40,7 +40,7 @@ def load(path: str | os.PathLike, **overrides) -> tuple[MBTConfig, dict, dict]:
     path = formats.find(path)
     if formats.is_safetensors(path):
         return _load_safetensors(path, overrides)
-    config, params = _convert(formats.read(path), overrides, str(path))
+    config, params = from_arrays(formats.read(path), overrides, str(path))
     return config, params, {"clip": None, "labels": None, "license": None}
 
 
@@ -122,7 +122,7 @@ def from_scenic(
     fields |= {name: tuple(shape) for name, shape in shapes.items() if shape is not None}
     leaves = formats.parameters(dict(flatten(tree)))
     arrays = {name: np.asarray(x) for name, x in leaves.items()}
-    return _convert(arrays, fields, "The parameter tree")
+    return from_arrays(arrays, fields, "The parameter tree")
 
 
 def to_scenic(config: MBTConfig, params: Mapping) -> dict[str, np.ndarray]:
@@ -145,10 +145,10 @@ def nest(arrays: Iterable[tuple[str, np.ndarray]], source: str) -> dict:
     return traverse_util.unflatten_dict(jax.device_put(leaves), sep="/")
 
 
-def _convert(arrays: dict, fields: dict, source: str) -> tuple[MBTConfig, dict]:
+def from_arrays(arrays: dict, fields: dict, source: str) -> tuple[MBTConfig, dict]:
     """(config, params) of flat Scenic arrays, or one ValueError with everything that does not fit.
 
-    `fields` of `MBTConfig` take precedence over what the arrays say.
+    `fields` of `MBTConfig` take precedence over what the arrays say. `source` names the file.
     """
     config, assumed = scenic.geometry(arrays, fields, source)
     if len(config.streams) == 1:

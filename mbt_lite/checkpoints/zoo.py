@@ -8,6 +8,7 @@ A published file that was copied there by hand serves as well.
 import csv
 import difflib
 import sys
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from mbt_lite.paths import cache_folder
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
 LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
 AUDIOSET = "AudioSet's 527 names, downloaded when they are first needed"
+MEMORY = 4.5  # times the size of the weights that a conversion takes at most
 LIKELIEST = {0: "Speech", 137: "Music"}  # the labels of most clips of AudioSet
 UNCERTAIN_FRONT_END = (
     "How the released weights' spectrograms were made was never published: the front end "
@@ -33,6 +35,7 @@ UNCERTAIN_FRONT_END = (
 )
 ORDER = "Their classes are taken to be in AudioSet's official order, which nobody documented."
 CAUTION = f"{UNCERTAIN_FRONT_END} {ORDER}"
+Weights = tuple[MBTConfig, dict, dict]  # (config, params, meta), as `io.load` gives them
 
 
 @dataclass(frozen=True)
@@ -135,15 +138,28 @@ def fetch(name: str, dtype: str | None = None) -> Path:
     (parameters and optimizer) is deleted after its conversion and its sha256 kept; a file that was
     copied into the cache folder by hand stays. Raises DownloadError or ValueError with a sentence.
     """
-    model = entry(name)
+    return _obtain(entry(name), dtype)[0]
+
+
+def load(name: str, **overrides) -> Weights:
+    """Load (config, params, meta) of an entry as `io.load` does, obtained as by `fetch`.
+
+    On first use that is what was converted, which is not read again.
+    """
+    path, weights = _obtain(entry(name), None)
+    return weights if weights and not overrides else io.load(path, **overrides)
+
+
+def _obtain(model: Entry, dtype: str | None) -> tuple[Path, Weights | None]:
+    """The safetensors of an entry, and what is in it if it was written just now."""
     here = [each for each, path in places(model).items() if path.exists()]
     dtype = dtype or (here or ["float32"])[0]
-    path = converted(model, dtype)
+    path, weights = converted(model, dtype), None
     if not path.exists():
         with download.locked(cache_folder() / model.file):
             if not path.exists():  # another process may have converted it meanwhile
-                _make(model, dtype, path)
-    return path
+                weights = _make(model, dtype, path)
+    return path, weights
 
 
 def converted(model: Entry, dtype: str = "float32") -> Path:
@@ -249,59 +265,78 @@ def download_size(model: Entry) -> int:
     return 2 * 4 * model_cost(model.config).parameters
 
 
-def _make(model: Entry, dtype: str, target: Path) -> None:
-    """Convert an entry to `target`, from float32, a file copied by hand, or a download."""
+def _make(model: Entry, dtype: str, target: Path) -> Weights | None:
+    """Convert an entry to `target`, from float32, a file copied by hand, or a download.
+
+    Returns what a published file holds, unless it is rounded in `target`.
+    """
     if (float32 := converted(model)).exists():
         io.convert(float32, target, dtype=dtype)
-        return
+        return None
     published = cache_folder() / model.file
     by_hand = published.exists()
-    if not by_hand:
-        _fetch_original(model, published)
-    sha256 = download.verify(published, published)
-    print(f"converting {model.file} once", file=sys.stderr)
-    _convert(model, published, dtype, target, sha256)
+    arrays = {} if by_hand else _fetch_original(model, published)
+    sha256 = download.verify(published, published) if by_hand else download.remembered(published)
+    size = 4 * model_cost(model.config).parameters
+    memory = f"it takes up to {download.amount(MEMORY * size)} of memory"
+    print(f"converting {model.file} once; {memory} ...", file=sys.stderr)
+    start = time.monotonic()
+    weights = _convert(model, published, arrays, dtype, target, sha256)
+    kept = f"{target} keeps {download.amount(target.stat().st_size)}"
+    print(f"converted in {time.monotonic() - start:.0f} s; {kept}", file=sys.stderr)
     download.remember(published, sha256)
     if not by_hand:
         published.unlink()
+    return weights if dtype == "float32" else None
 
 
-def _fetch_original(model: Entry, path: Path) -> None:
-    """Download the published file; a failure also names the list of classes if that is missing."""
+def _fetch_original(model: Entry, path: Path) -> dict:
+    """Download the published file; return its arrays, which were read to check it.
+
+    A failure also names the list of classes if that is missing.
+    """
+    arrays = {}
     try:
-        download.download(model.url, path, check=formats.read)
+        download.download(model.url, path, check=lambda file: arrays.update(formats.read(file)))
     except download.DownloadError as error:
         if _labels_file().exists():
             raise
         raise download.DownloadError(
             f"{error} It also needs the names of its classes: {LABELS}, at {_labels_file()}."
         ) from None
+    return arrays
 
 
-def _convert(model: Entry, file: Path, dtype: str, target: Path, sha256: str) -> None:
-    """Convert a published file; the entry has the fields that its shapes leave open."""
+def _convert(
+    model: Entry, file: Path, arrays: dict, dtype: str, target: Path, sha256: str
+) -> Weights:
+    """Convert the arrays of a published file, which is read if there are none yet.
+
+    The entry has the fields that their shapes leave open.
+    """
     fields = ("streams", "fusion_layer", "rgb_shape", "spec_shape")
     overrides = {field: getattr(model.config, field) for field in fields}
     try:
-        config, params, _ = io.load(file, **overrides)
+        arrays = arrays or formats.read(file)
+        config, params = io.from_arrays(arrays, overrides, str(file))
     except ValueError as error:
         raise ValueError(
             f"{error}\nThe file was left where it is: delete it to have it downloaded again, or "
             f"read it with other settings: mbt.load({str(file)!r}, ...)."
         ) from None
-    io.save(
-        target,
-        params,
-        config,
-        dtype=dtype,
-        clip=model.clip,
-        labels=_labels(model),
-        license=model.license,
-        name=model.name,
-        source={"url": model.url, "sha256": sha256},
-        caution=model.caution,
-        label_heads=[to_dict(Head("", "sigmoid", config.classes))],
-    )
+    arrays.clear()
+    labels = _labels(model)
+    meta = {
+        "clip": model.clip,
+        "labels": labels and list(labels),
+        "license": model.license,
+        "name": model.name,
+        "source": {"url": model.url, "sha256": sha256},
+        "caution": model.caution,
+        "label_heads": [to_dict(Head("", "sigmoid", config.classes))],
+    }
+    io.save(target, params, config, dtype=dtype, **meta)
+    return config, params, meta
 
 
 def _labels(model: Entry) -> tuple[str, ...] | None:

@@ -32,6 +32,7 @@ PYTHON = PLACE / "env" / "bin" / "python"
 LINES = (HERE / "runtime.txt").read_text("utf-8").splitlines()
 BROUGHT = dict(line.split("==") for line in LINES if "==" in line)
 REPLACED = {"tensorflow-metadata"}  # pyproject.toml says why
+SHOWN = ("numpy", "jax", "flax")
 QUIET = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 PROCESSES = 2  # notebooks, or tests, that run side by side
 TOOLS = ["pytest-timeout", "pytest-xdist"]  # that tests need and Colab lacks
@@ -126,7 +127,11 @@ def runs(text: Path) -> bool:
         error = str(failure)
     moved = changed()
     lines = [f"{text.stem:36} {time.perf_counter() - start:4.0f} s", error]
-    lines += [f"    what Colab brings has changed: {', '.join(moved)}"] if moved else []
+    if moved:
+        lines.append(f"    what Colab brings has changed: {', '.join(moved)}")
+    else:
+        shown = ", ".join(f"{name} {versions()[name]}" for name in SHOWN)
+        lines[0] += f"   {shown}: unchanged, as are the other {len(BROUGHT) - len(SHOWN)} packages"
     print("\n".join(filter(None, lines)), flush=True)
     return not (error or moved)
 
