@@ -26,7 +26,8 @@ test-colab: $(READY)  ## run notebooks and core tests beside what Colab brings (
 	$(PYTHON) tests/colab/run.py $(ARGS)
 
 lab: $(READY)  ## open the course in JupyterLab, at its map
-	$(PYTHON) -m jupyterlab --ServerApp.root_dir=notebooks \
+	$(PYTHON) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) \
+	    --ServerApp.root_dir=notebooks \
 	    --LabApp.app_settings_dir=notebooks/lab --LabApp.default_url=/lab/tree/README.md $(ARGS)
 
 notebooks: $(READY)  ## make every notebook again out of its text, and execute it

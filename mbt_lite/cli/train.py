@@ -81,6 +81,7 @@ def _adapted(experiment, changes: tuple[str, ...]):
     from mbt_lite.cli.fields import named
     from mbt_lite.train.setup import adapted
 
+    print(f"looking at the clips of {experiment.data.path} ...", file=sys.stderr)
     result = adapted(experiment, named(changes))
     print(*result.sentences, sep="\n", file=sys.stderr)
     return result.experiment

@@ -45,8 +45,8 @@ def _against_simple_models(outcome: Outcome) -> list[str]:
     name, score = yardstick.best(outcome.simple)
     verdict = "less" if outcome.held_out < score else "as much or more"
     return [
-        f"{'a ' * name.startswith('linear')}{name} on simple features of the same clips reaches "
-        f"{score:.3f}: this run, with {outcome.held_out:.3f}, has learned {verdict}"
+        f"with simple features of the same clips, top-1 of {name} is {score:.3f}: this run, with "
+        f"{outcome.held_out:.3f}, has learned {verdict}"
     ]
 
 

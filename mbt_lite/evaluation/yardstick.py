@@ -18,7 +18,6 @@ from mbt_lite.evaluation.loop import BOTH
 PARTS = 5  # of the window in time
 SIDE = 16  # pixels
 NEIGHBORS = 5
-MISSING = "scikit-learn is not installed, so there is no yardstick: pip install scikit-learn."
 
 
 class Features(NamedTuple):
@@ -70,17 +69,14 @@ def _features_of(batch: Mapping, row: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def scores(train: Features, test: Features) -> dict[str, dict[str, float]]:
-    """{model: {stream, or both: top-1 on `test`}} of models that are fitted on `train`.
-
-    ImportError where scikit-learn is missing.
-    """
+    """{model: {stream, or both: top-1 on `test`}} of models that are fitted on `train`."""
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     models = {
-        "linear model": LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
+        "a linear model": LinearDiscriminantAnalysis(solver="lsqr", shrinkage="auto"),
         "nearest neighbors": KNeighborsClassifier(min(NEIGHBORS, len(train.truth))),
     }
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mbt_lite.config import MODALITIES, Experiment
 from mbt_lite.configs import folder
 from mbt_lite.data.survey import DataFacts
-from mbt_lite.train.probe import MARGIN, MODEL, Probed
+from mbt_lite.train.probe import LEAST, MARGIN, MODEL, Probed
 
 SLICE = 10  # spectrogram frames of an audio patch, which holds all mel bins
 LONGEST = 5.0  # s of a window
@@ -69,7 +69,7 @@ def adapt(
         return changed
 
     experiment = take(_streams(experiment, facts))
-    if probed:
+    if experiment.start.probe:
         experiment = take(_start(probed))
     if experiment.start.model is None:
         experiment = take(_clip(experiment, facts))
@@ -92,14 +92,18 @@ def _streams(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
         yield Choice("start.rewire", True, "the model to start from has both streams")
 
 
-def _start(probed: Probed) -> Iterator[Choice]:
+def _start(probed: Probed | None) -> Iterator[Choice]:
     """The embedded model and the training of `folder.finetune`, or the recipe's own start."""
+    if probed is None:
+        needs = f"one class a clip, {LEAST} clips a class, both streams, and a free choice of model"
+        yield Choice("start.model", None, f"{MODEL} was not tried, which takes {needs} and clip")
+        return
     better = probed.frozen > probed.simple + MARGIN
     yield Choice(
         "start.model",
         MODEL if better else None,
-        f"a linear model tells {probed.frozen:.0%} of the clips by the features of {MODEL}, and "
-        f"{probed.simple:.0%} by simple features",
+        f"a linear model is right on {probed.frozen:.0%} of the clips with the features of "
+        f"{MODEL}, on {probed.simple:.0%} with simple ones",
     )
     if better:
         tuned = folder.finetune()
@@ -167,9 +171,8 @@ def _validating(experiment: Experiment, facts: DataFacts) -> Iterator[Choice]:
     train = experiment.train
     steps = train.epochs * facts.clips / train.batch or train.steps
     every = max(round(steps / VALIDATIONS), 1)
-    yield Choice(
-        "train.evaluate_every", every, f"{VALIDATIONS} validations in {round(steps):,} steps"
-    )
+    times = f"{min(VALIDATIONS, math.ceil(steps))} validations in {math.ceil(steps):,} steps"
+    yield Choice("train.evaluate_every", every, times)
     yield Choice("train.save_every", every, "")
 
 

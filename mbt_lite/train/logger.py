@@ -107,6 +107,13 @@ class Meter:
         yield
         self.waited += time.perf_counter() - start
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of the block."""
+        start = time.perf_counter()
+        yield
+        self.start += time.perf_counter() - start
+
     def add(self, metrics: dict, finite: bool) -> None:
         """Count one step; of a skipped one only its time."""
         self.steps += 1

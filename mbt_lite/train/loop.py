@@ -109,9 +109,11 @@ def _setup(
     """(the context, the state to start from, the JSON that was saved with it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
     if experiment.data.adapt:
+        tell = silent if quiet else _tell
+        tell(f"looking at the clips of {experiment.data.path} ...")
         experiment, sentences = adapted(experiment)
-        for sentence in () if quiet else sentences:
-            _tell(sentence)
+        for sentence in sentences:
+            tell(sentence)
     resolved = resolve(experiment)
     experiment, source = resolved.experiment, resolved.source
     config = experiment.train
@@ -166,11 +168,11 @@ def _loop(context: _TrainContext, state: State, about: dict) -> tuple[State, boo
         last, due = step >= config.steps, stopping
         score = context.validation and scored != step and not stopping
         if score and _is_due(step, config.evaluate_every, last):
-            scores = _validate(context, state, step)
+            with meter.paused():
+                scores = _validate(context, state, step)
             due, stopping = True, scores is None
             if scores is not None:
                 scored, best = step, best.updated(scores, context, state)
-            meter.restart()
         last |= 0 < config.patience <= best.waited
         due |= _is_due(step, config.save_every, last)
         if due and step and saved != step:
@@ -272,7 +274,7 @@ def _finish(context: _TrainContext, classifier: Classifier) -> None:
     scores = _test(context, classifier)
     if scores:
         given = (experiment, context.loader, context.mesh, classifier.params)
-        scores |= verdict(*given, rows, scores, _tell)
+        scores |= verdict(*given, rows, scores)
         for sentence in scores.get("verdict", ()):
             _tell(f"{sentence}.")
     write_text(folder / "scores.json", json.dumps(scores, indent=1))

@@ -3,11 +3,13 @@
 A linear model on features costs seconds, and says whether to fine-tune or to start from scratch.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from mbt_lite.config import Experiment, StartConfig
 from mbt_lite.data import datasets
@@ -19,6 +21,7 @@ from mbt_lite.inference import Classifier, load
 MODEL = "world-tiny"
 CLIPS = 240  # that are read at most
 LEAST = 4  # clips of a class
+BATCH = 16
 MARGIN = 0.05  # by which the features of the model must be better
 
 
@@ -30,14 +33,10 @@ class Probed(NamedTuple):
 
 
 def probe(experiment: Experiment, source: Source) -> Probed | None:
-    """Compare features on clips to train on.
+    """Compare features on clips to train on; None for several classes a clip or few clips a class.
 
-    None without scikit-learn, and where clips have several classes or classes have few clips.
+    A bar shows the progress.
     """
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        return None
     targets = np.stack([source.targets(index) for index in range(len(source))])
     if (targets.sum(1) != 1).any() or targets.sum(0).min() < LEAST:
         return None
@@ -54,9 +53,10 @@ def _batches(experiment: Experiment, source: Source, model: Classifier) -> Itera
     data = replace(experiment.data, views=1, memory=0, cache_dir="")
     as_model = {"model": model.config, "clip": model.clip_config, "start": StartConfig()}
     with datasets.make_loader(
-        replace(experiment, data=data, **as_model), source, False, batch=16
+        replace(experiment, data=data, **as_model), source, False, batch=BATCH
     ) as loader:
-        for batch in loader:
+        total = math.ceil(len(source) / BATCH)
+        for batch in tqdm(loader, "probing", total, leave=False, disable=None, unit="batch"):
             clip = normalize(batch["rgb"], batch["spec"], model.clip_config.front_end)
             yield batch | {"features": model.features(clip)}
 
@@ -65,7 +65,7 @@ def _score(features: yardstick.Features) -> float:
     """Top-1 of the best linear model, in two folds that both have clips of every class."""
     order = np.argsort(features.truth, kind="stable")
     folds = [_rows(features, order[::2]), _rows(features, order[1::2])]
-    scores = [yardstick.scores(*pair)["linear model"] for pair in (folds, folds[::-1])]
+    scores = [yardstick.scores(*pair)["a linear model"] for pair in (folds, folds[::-1])]
     return max(float(np.mean([score[name] for score in scores])) for name in scores[0])
 
 

@@ -1,6 +1,6 @@
 """What a finished run is worth: simple models on the same clips, and sentences about its scores."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -30,7 +30,6 @@ def verdict(
     weights: Mapping,
     rows: Sequence[Row],
     scores: Mapping,
-    tell: Callable[[str], None],
 ) -> dict:
     """{"simple models": their top-1 by stream, "verdict": sentences}; {} where it does not apply.
 
@@ -43,7 +42,7 @@ def verdict(
     if not single or test is None or jax.process_count() > 1:
         return {}
     top_1 = {name: scores[name][TOP_1] for name in (BOTH, *ALONE.values()) if name in scores}
-    simple = _simple(experiment, loader, test, tell)
+    simple = _simple(experiment, loader, test)
     targets = np.stack([source.targets(index) for index in range(len(source))]).sum(0)
     outcome = diagnosis.Outcome(
         held_out=top_1.get(BOTH, next(iter(top_1.values()))),
@@ -56,13 +55,8 @@ def verdict(
     return {"simple models": simple, "verdict": diagnosis.sentences(outcome)}
 
 
-def _simple(experiment: Experiment, loader: Loader, test: Source, tell) -> dict:
+def _simple(experiment: Experiment, loader: Loader, test: Source) -> dict:
     """The top-1 of simple models that learn from one window of each training clip."""
-    try:
-        import sklearn  # noqa: F401
-    except ImportError:
-        tell(yardstick.MISSING)
-        return {}
     loader.restore(loader.state() | {"batches": 0})
     train = yardstick.features(islice(loader, loader.batches_per_epoch))
     with datasets.make_loader(experiment, test, False) as loader:
