@@ -15,6 +15,7 @@ from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.checkpoints.model_card import model_card
 from mbt_lite.config import BASE, MODALITIES, ClipConfig, FrontEnd, MBTConfig, to_dict
+from mbt_lite.model.familiarity import UNFAMILIAR, Familiarity, from_json
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import (
     Head,
@@ -48,6 +49,7 @@ class Prediction:
     label_heads: tuple[Head, ...] = ()  # none: each label has its own sigmoid
     windows: tuple[tuple[float, float], ...] = ()  # s, the parts of the file that were classified
     seconds: float | None = None  # of the whole file, where it is known
+    unfamiliar: bool | None = None  # unlike what the model was trained on; None: it cannot tell
 
     def __repr__(self) -> str:
         best = ", ".join(f"{label} {p:.0%}" for label, p in self.top(3))
@@ -111,12 +113,13 @@ class Classifier:
         labels: Sequence[str],
         card: dict | None = None,
         label_heads: Sequence[Head] | None = None,
+        familiarity: Familiarity | None = None,
     ):
         """Without `label_heads` each label has its own sigmoid."""
         if len(labels) != config.classes:
             raise ValueError(f"{len(labels)} labels do not fit a head of {config.classes} classes.")
         self.config, self.params, self.clip_config = config, params, clip_config
-        self.labels, self.card = tuple(labels), card or {}
+        self.labels, self.card, self.familiarity = tuple(labels), card or {}, familiarity
         self._blank: dict[str, jax.Array] = {}  # the prefix of each stream without content
         self.label_heads = tuple(label_heads or make_heads("sigmoid", labels))
         check_heads(self.label_heads, config.classes)
@@ -128,18 +131,28 @@ class Classifier:
             f"{cost.parameters:,} parameters>"
         )
 
-    def logits(self, clip: Clip | Tokens, without: str | None = None) -> np.ndarray:
-        """Compute logits [B, C] of a batched clip or its `prefix`; `without` blanks one stream."""
+    def output(self, clip: Clip | Tokens, without: str | None = None) -> Output:
+        """Run the model on a batched clip or its `prefix`; `without` blanks one stream."""
         if without and isinstance(clip, Clip):
             clip = features.blank(clip, without, self.clip_config.front_end)
         elif without:
             shape = getattr(clip, without).shape
             clip = clip._replace(**{without: jnp.broadcast_to(self._blank_prefix(without), shape)})
-        return np.asarray(_forward(self.config, self.params, clip).logits)
+        return _forward(self.config, self.params, clip)
 
-    def features(self, clip: Clip | Tokens) -> np.ndarray:
-        """Compute features [B, D] of a batched clip: what the head reads, the mean over streams."""
-        return np.asarray(_forward(self.config, self.params, clip).features)
+    def logits(self, clip: Clip | Tokens, without: str | None = None) -> np.ndarray:
+        """Compute the logits [B, C] of `output`."""
+        return np.asarray(self.output(clip, without).logits)
+
+    def features(self, clip: Clip | Tokens, without: str | None = None) -> np.ndarray:
+        """Compute the features [B, D] of `output`: what the head reads, the mean over streams."""
+        return np.asarray(self.output(clip, without).features)
+
+    def is_unfamiliar(self, clip: Clip) -> bool | None:
+        """Whether a `Clip` without batch axis is unlike the training clips; None if unknown."""
+        if not self.familiarity:
+            return None
+        return self.familiarity.is_unfamiliar(self.features(self._batch([clip])))
 
     def prefix(self, clip: Clip) -> Tokens:
         """Compute the layers below fusion of a batched clip, for several calls of `logits`.
@@ -203,7 +216,7 @@ class Classifier:
             other = next(s for s in self.config.streams if s != stream)
             blanked[f"{MODALITIES[stream]} only"] = other
         answer = self._answer_in_steps if streams and self.is_large else self._answer_at_once
-        logits = answer(self._batch(clips), blanked, progress)
+        logits, embedded = answer(self._batch(clips), blanked, progress)
         progress(1, desc="done")
         if not np.isfinite(logits).all():
             raise ValueError(
@@ -214,28 +227,40 @@ class Classifier:
         both, *alone = (
             Prediction(self.labels, self.probabilities(x.mean(0)), **fields) for x in logits
         )
-        return replace(both, streams=dict(zip(streams, alone, strict=True)), notes=notes)
+        unfamiliar = self.familiarity and self.familiarity.is_unfamiliar(embedded)
+        notes = (UNFAMILIAR, *notes) if unfamiliar else notes
+        alone = dict(zip(streams, alone, strict=True))
+        return replace(both, streams=alone, notes=notes, unfamiliar=unfamiliar)
 
-    def _answer_at_once(self, clip: Clip, blanked: dict, progress: Progress) -> np.ndarray:
-        """Logits [conditions, B, C] of all conditions in one batch, compiled as one program."""
+    def _answer_at_once(
+        self, clip: Clip, blanked: dict, progress: Progress
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Logits [conditions, B, C] of all conditions, and features [B, D] of the first one.
+
+        They are one batch, compiled as one program.
+        """
         front = self.clip_config.front_end
         clips = [features.blank(clip, s, front) if s else clip for s in blanked.values()]
         batch = jax.tree.map(lambda *arrays: np.concatenate(arrays), *clips)
         compiling(progress, _forward, self.config, self.params, batch)
         progress(1 / 2, desc="predicting")
-        return self.logits(batch).reshape(len(blanked), -1, len(self.labels))
+        output = jax.device_get(self.output(batch))
+        logits = output.logits.reshape(len(blanked), -1, len(self.labels))
+        return logits, output.features[: logits.shape[1]]
 
-    def _answer_in_steps(self, clip: Clip, blanked: dict, progress: Progress) -> np.ndarray:
+    def _answer_in_steps(
+        self, clip: Clip, blanked: dict, progress: Progress
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `_answer_at_once`, but step by step; the layers below fusion are computed once."""
         compiling(progress, _prefix, self.config, self.params, clip)
         tokens = jax.eval_shape(partial(_prefix, self.config), self.params, clip)
         compiling(progress, _forward, self.config, self.params, tokens)
         progress(0, desc="layers below fusion")
-        tokens, logits = self.prefix(clip), []
+        tokens, outputs = self.prefix(clip), []
         for step, (name, stream) in enumerate(blanked.items(), start=1):
             progress(step / (1 + len(blanked)), desc=name)
-            logits.append(self.logits(tokens, stream))
-        return np.stack(logits)
+            outputs.append(jax.device_get(self.output(tokens, stream)))
+        return np.stack([output.logits for output in outputs]), outputs[0].features
 
     def attention(
         self,
@@ -301,12 +326,15 @@ class Classifier:
         about = {"clip": self.clip_config, "labels": self.labels, "card": card}
         about |= {"label_heads": [to_dict(head) for head in self.label_heads]}
         about |= {"license": self.card.get("license")}
+        if self.familiarity:
+            about |= {"familiarity": self.familiarity.to_json()}
         if path.suffix == ".safetensors":
             return checkpoints.save(path, self.params, self.config, dtype=dtype, **about)
         target = path / "model.safetensors"
         checkpoints.save(target, self.params, self.config, dtype=dtype, **about)
         values = {"format": "mbt_lite", "model": to_dict(self.config), **about}
         values["clip"] = to_dict(self.clip_config)
+        values.pop("familiarity", None)
         write_text(path / "config.json", json.dumps(values, indent=1) + "\n")
         card = self.card | {"probabilities": in_words(self.label_heads)}
         readme = model_card(self.config, self.clip_config, self.labels, card, dtype)
@@ -390,7 +418,13 @@ def load(
             card["caution"] += f' Here the front end is "{front_end.name}", as requested.'
     if not foreign:
         _check_clip(config, clip_config, str(source))
-    return Classifier(config, params, clip_config, labels, card, heads)
+    familiarity = None
+    if meta.get("familiarity") and not overrides:
+        try:
+            familiarity = from_json(meta["familiarity"], config.representation or config.width)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}; get the file anew.") from None
+    return Classifier(config, params, clip_config, labels, card, heads, familiarity)
 
 
 def weights(source: str | Path) -> Path:

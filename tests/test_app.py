@@ -388,7 +388,7 @@ def test_probabilities_of_a_softmax_model_sum_to_one_in_every_panel(engine, answ
     heads = make_heads("softmax", world.LABELS)
     monkeypatch.setattr(engine.classifier, "label_heads", heads)
     changed = play.ask_changed(engine, answered.view, play.Change(audio="muted"))
-    for answer in (*engine.answers(answered.view).values(), changed):
+    for answer in (*engine.answers(answered.view)[0].values(), changed):
         assert sum(answer.values()) == pytest.approx(1, abs=1e-5)
 
 

@@ -41,13 +41,15 @@ class Doctor:
             raise ValueError("no clip given; try: " + self.example)
         clips = media_files(self.clips)
         figures = _figures(clips, self.out)
-        entry = zoo.find(self.model)  # if there is one, no weights are needed
-        model = entry or load_model(self.model)
-        clip_config = entry.clip if entry else model.clip_config
+        entry = zoo.find(self.model)
+        released = entry if entry and entry.released else None  # its weights are not needed
+        model = released or load_model(self.model)
+        clip_config = released.clip if released else model.clip_config
+        is_unfamiliar = None if released else model.is_unfamiliar
         clip_config = replace(clip_config, audio_track=self.audio_track)
         streams, unfit = model.config.streams, 0
         for path in tqdm(clips, unit="clip", disable=len(clips) < 2 or None, leave=False):
-            report = doctor.examine(path, clip_config, streams)
+            report = doctor.examine(path, clip_config, streams, is_unfamiliar)
             unfit += not report.fit
             text = json.dumps(doctor.to_dict(report)) if self.json else doctor.note(report)
             tqdm.write(text, file=sys.stdout)

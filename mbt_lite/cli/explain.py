@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model
+from mbt_lite.model.familiarity import UNFAMILIAR
 
 Out = Annotated[Path, arg(help="Output: a figure (.png) or an interactive page (.html).")]
 Label = Annotated[str | None, arg(help="The label to explain; default: the most probable one.")]
@@ -206,7 +207,8 @@ def _view(classifier, path: Path, start: float | None):
     from mbt_lite.features import read_views
 
     view = read_views(path, classifier.clip_config, start=start)[0]
-    for note in view.notes:
+    unfamiliar = [UNFAMILIAR] * bool(classifier.is_unfamiliar(view.clip))
+    for note in (*unfamiliar, *view.notes):
         print(f"note: {path}: {note}", file=sys.stderr)
     return view
 

@@ -19,6 +19,7 @@ from mbt_lite.cli.options import (
     media_files,
 )
 from mbt_lite.config import MODALITIES
+from mbt_lite.model.familiarity import UNFAMILIAR
 from mbt_lite.model.label_heads import in_words
 from mbt_lite.paths import address
 
@@ -84,6 +85,7 @@ class Predict:
                 "top": dict(answer.top(self.top)),
                 "streams": {s: dict(alone.top(self.top)) for s, alone in answer.streams.items()},
                 "notes": answer.notes,
+                "unfamiliar": answer.unfamiliar,
                 "caution": answer.caution,
                 "probabilities": answer.kind,
                 "windows": [[round(start, 3), round(end, 3)] for start, end in answer.windows],
@@ -93,12 +95,14 @@ class Predict:
             return
         print(path)
         print(f"  {answer.asked}")
+        if answer.unfamiliar:
+            print(f"  {UNFAMILIAR}")
         for label, probability in answer.top(self.top):
             print(f"  {probability:5.1%}  {label}")
         for stream, alone in answer.streams.items():
             best = ", ".join(f"{label} {p:.0%}" for label, p in alone.top(3))
             print(f"  {MODALITIES[stream]} only: {best}")
-        for note in answer.notes:
+        for note in answer.notes[bool(answer.unfamiliar) :]:
             print(f"  note: {note}")
         sys.stdout.flush()
 

@@ -28,6 +28,7 @@ class Window:
     start: float  # s on the file's clock
     end: float
     answers: dict[str, dict[str, float]]  # {a key of NAMES: {label: probability}, best first}
+    unfamiliar: bool = False  # unlike what the model was trained on
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class AnsweredClip:
     def answers(self) -> dict[str, dict[str, float]]:
         """The answers for the middle window."""
         return self.windows[len(self.windows) // 2].answers
+
+    @property
+    def unfamiliar(self) -> bool:
+        """Whether most windows are unlike what the model was trained on."""
+        return 2 * sum(window.unfamiliar for window in self.windows) > len(self.windows)
 
     @property
     def label(self) -> str:
@@ -119,19 +125,22 @@ class Engine:
             share = part(progress, i / len(views), (i + 1) / len(views))
             end = min(view.start + self.classifier.clip_config.audio_seconds, reading.duration)
             end = max(end, view.start + 0.1)
-            windows.append(Window(view.start, end, self.answers(view, share)))
+            windows.append(Window(view.start, end, *self.answers(view, share)))
         title = title or title_of(path)
         return AnsweredClip(Path(path), title, reading, tuple(windows), self.name)
 
-    def answers(self, view: View, progress: Progress = silent) -> dict[str, dict[str, float]]:
-        """Probabilities by label: of both modalities, and of each one that is not empty."""
+    def answers(
+        self, view: View, progress: Progress = silent
+    ) -> tuple[dict[str, dict[str, float]], bool]:
+        """Probabilities by label, of both modalities and each one that is not empty; unfamiliar?"""
         prediction = self.classifier.predict(view.clip, progress=progress)
         predictions = {"both": prediction}
         if view.wave.any():
             predictions["audio only"] = prediction.streams["spec"]
         if view.rgb.any():
             predictions["video only"] = prediction.streams["rgb"]
-        return {name: self.by_label(p.probabilities) for name, p in predictions.items()}
+        answers = {name: self.by_label(p.probabilities) for name, p in predictions.items()}
+        return answers, bool(prediction.unfamiliar)
 
     def attention(self, view: View) -> dict:
         """Attention maps of the bottleneck tokens, mean over heads; None for an empty modality."""

@@ -77,6 +77,11 @@ def lesson(answers: Mapping[str, Mapping[str, float]], label: str) -> str:
     )
 
 
+def warning(sentence: str) -> str:
+    """A sentence to read before the answers."""
+    return f'<p class="warning">{escape(sentence[:1].upper() + sentence[1:])}</p>'
+
+
 # ---- the figure of the model ----
 
 

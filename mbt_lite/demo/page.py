@@ -21,6 +21,7 @@ from mbt_lite.demo.samples import Sample, cards, samples
 from mbt_lite.demo.switch import ModelSwitch
 from mbt_lite.demo.theme import MODEL_RUN, NO_PROGRESS, PRIVATE, Page, show_errors
 from mbt_lite.explain import html
+from mbt_lite.model.familiarity import UNFAMILIAR
 from mbt_lite.model.label_heads import in_words
 from mbt_lite.progress import Progress, bar
 
@@ -190,7 +191,9 @@ def _answer_html(engine: Engine, clip: AnsweredClip) -> str:
     limit = f"It can name {len(classifier.labels)} things, which About lists, and knows nothing "
     limit += "else: of any other clip it tells what comes closest, however sure it sounds."
     cautions = [limit, *filter(None, [classifier.caution])]
-    beside = markup.lesson(clip.answers, clip.label) + markup.panels(clip.answers) + lead
+    warning = markup.warning(f"{UNFAMILIAR}.") if clip.unfamiliar else ""
+    lesson = markup.lesson(clip.answers, clip.label)
+    beside = warning + lesson + markup.panels(clip.answers) + lead
     figure = markup.bottleneck(classifier.config)
     return (
         f'<h2 class="asked">{escape(clip.title)}</h2>'
@@ -352,12 +355,15 @@ def _endpoints(switch: ModelSwitch) -> None:
 
         Probabilities by label, best first, for "both", "audio only" and "video only" (an empty
         modality is left out), "probabilities" (sigmoid: any label can be true, or softmax: one
-        is), "notes" on the file, and a "caution" on the model.
+        is), "notes" on the file, "unfamiliar" (the file is unlike what the model was trained on),
+        and a "caution" on the model.
         """
         engine = switch.engine
         view, classifier = engine.read(video).views[0], engine.classifier
         about = {"probabilities": in_words(classifier.label_heads), "caution": classifier.caution}
-        return {**engine.answers(view), "notes": list(view.notes), **about}
+        answers, unfamiliar = engine.answers(view)
+        notes = [*[UNFAMILIAR] * unfamiliar, *view.notes]
+        return {**answers, "notes": notes, "unfamiliar": unfamiliar, **about}
 
     @show_errors
     def windows(video: str) -> list[dict]:

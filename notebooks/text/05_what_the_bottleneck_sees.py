@@ -342,12 +342,15 @@ print(shift.table(label))
 # Put the path of a video into `MY_CLIP` at the top (in Colab: drag a file into the panel of files
 # on the left) and run all cells again; until then it is a storm. This small model knows 31 labels
 # of its own world, so of your clip it can only say what comes closest; for everyday labels load a
-# released checkpoint, as [07](07_released_checkpoints_and_demo.ipynb) shows.
+# released checkpoint, as [07](07_released_checkpoints_and_demo.ipynb) shows. But it can tell that a
+# clip is unlike its world: by the Mahalanobis distance of its features, those that the head reads,
+# from the mean of 1,500 clips of that world.
 
 # %%
 path = Path(MY_CLIP) if MY_CLIP else samples() / "storm.mp4"
 yours = features.read_views(path, clf.clip_config)[0]
 print(*yours.notes, sep="\n")
+print("unlike the clips of its world:", clf.is_unfamiliar(yours.clip))
 answer = explain.best_label(clf, yours)
 print(f"likeliest: {answer}")
 print(explain.perturb(clf, yours).table(answer))
