@@ -409,8 +409,8 @@ print("its notes:", "; ".join(answer.notes))
 # %% [markdown]
 # Notice the first label of the model, and how sure it is. In the whole clip the ring does something
 # else. The half second was repeated four times, so a shape that was only on its way comes back
-# again and again. The notes say what was done, and whether the clip is like those that the model was
-# trained on (lesson 05 explains how it knows); the doctor says what to do about it. In a shell:
+# again and again. The notes say what was done, and whether the clip is like those that the model
+# was trained on (lesson 05 explains how it knows); the doctor says what to do about it. In a shell:
 # `mbt-lite doctor bad.mp4`.
 
 # %% [markdown]
