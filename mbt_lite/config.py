@@ -21,6 +21,7 @@ import numpy as np
 
 STREAMS = ("spec", "rgb")
 MODALITIES = {"spec": "audio", "rgb": "video"}  # the name of each stream in a sentence
+UNFAMILIAR = "unlike anything this model was trained on: its answer says little, however sure"
 PAIRINGS = ("synchronised", "ratio")  # of video and audio windows, see data/sampling.py
 # A run that starts from a trained model takes these from the recipe; with `start.rewire` also
 # WIRING.

@@ -14,8 +14,8 @@ from mbt_lite import checkpoints, features
 from mbt_lite.checkpoints import zoo
 from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.checkpoints.model_card import model_card
-from mbt_lite.config import BASE, MODALITIES, ClipConfig, FrontEnd, MBTConfig, to_dict
-from mbt_lite.model.familiarity import UNFAMILIAR, Familiarity, from_json
+from mbt_lite.config import BASE, MODALITIES, UNFAMILIAR, ClipConfig, FrontEnd, MBTConfig, to_dict
+from mbt_lite.model.familiarity import Familiarity, from_json
 from mbt_lite.model.flops import model_cost
 from mbt_lite.model.label_heads import (
     Head,

@@ -128,6 +128,14 @@ def test_importing_mbt_lite_and_its_configs_loads_no_heavy_library():
     assert ran.stdout.split() == []
 
 
+@pytest.mark.full
+@pytest.mark.parametrize("module", ["demo.sandbox", "data.workers", "cli"])
+def test_the_command_line_and_processes_that_read_files_start_without_jax(module):
+    program = f"import sys, mbt_lite.{module}; print('jax' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert ran.stdout == "False\n", ran.stderr
+
+
 def test_public_names_are_imported_when_they_are_used():
     names = "BASE MBT Classifier Prediction evaluate fit from_vit load configs explain world"
     for name in names.split():

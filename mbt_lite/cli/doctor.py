@@ -10,6 +10,7 @@ from typing import ClassVar
 from tyro.conf import Positional
 
 from mbt_lite.cli.options import AudioTrack, Debug, Model, load_model, media_files
+from mbt_lite.config import UNFAMILIAR
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,13 @@ class Doctor:
         released = entry if entry and entry.released else None  # its weights are not needed
         model = released or load_model(self.model)
         clip_config = released.clip if released else model.clip_config
-        is_unfamiliar = None if released else model.is_unfamiliar
         clip_config = replace(clip_config, audio_track=self.audio_track)
         streams, unfit = model.config.streams, 0
         for path in tqdm(clips, unit="clip", disable=len(clips) < 2 or None, leave=False):
-            report = doctor.examine(path, clip_config, streams, is_unfamiliar)
+            report = doctor.examine(path, clip_config, streams)
+            if report.view and not released and model.is_unfamiliar(report.view.clip):
+                advice = "The file is fit, but the model is not for it: mbt-lite zoo lists others."
+                report = doctor.warned(report, f"The clip is {UNFAMILIAR}.", advice)
             unfit += not report.fit
             text = json.dumps(doctor.to_dict(report)) if self.json else doctor.note(report)
             tqdm.write(text, file=sys.stdout)

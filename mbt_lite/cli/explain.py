@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from tyro.conf import Positional, arg
 
 from mbt_lite.cli.options import AudioTrack, Debug, FrontEndName, Model, load_model
-from mbt_lite.model.familiarity import UNFAMILIAR
+from mbt_lite.config import UNFAMILIAR
 
 Out = Annotated[Path, arg(help="Output: a figure (.png) or an interactive page (.html).")]
 Label = Annotated[str | None, arg(help="The label to explain; default: the most probable one.")]

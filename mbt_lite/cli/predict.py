@@ -18,9 +18,7 @@ from mbt_lite.cli.options import (
     load_model,
     media_files,
 )
-from mbt_lite.config import MODALITIES
-from mbt_lite.model.familiarity import UNFAMILIAR
-from mbt_lite.model.label_heads import in_words
+from mbt_lite.config import MODALITIES, UNFAMILIAR
 from mbt_lite.paths import address
 
 
@@ -52,6 +50,7 @@ class Predict:
         for name, value in {"top": self.top, "views": self.views}.items():
             if value is not None and value < 1:
                 raise ValueError(f"--{name} {value}: it must be 1 or more.")
+        from mbt_lite.model.label_heads import in_words
         from mbt_lite.progress import bar
 
         classifier, failed = load_model(self.model, self.front_end, self.audio_track), 0

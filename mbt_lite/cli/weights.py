@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 from tyro.conf import OmitSubcommandPrefixes, Positional
 
 from mbt_lite.cli.options import Debug, Model
-from mbt_lite.model.flops import model_cost
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,7 @@ class List:
 
     def run(self) -> int:
         from mbt_lite.checkpoints import zoo
+        from mbt_lite.model.flops import model_cost
 
         row = "{:17} {:9} {:27} {:>19} {:>11} {:>6} {:>7}  {}".format
         titles = ("name", "streams", "trained on", "mAP (Scenic README)", "parameters")
@@ -141,6 +141,7 @@ class Cost:
         from mbt_lite import checkpoints
         from mbt_lite.checkpoints import zoo
         from mbt_lite.inference import weights
+        from mbt_lite.model.flops import model_cost
 
         entry = zoo.find(self.model)
         config = entry.config if entry else checkpoints.load(weights(self.model))[0]

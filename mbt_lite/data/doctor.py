@@ -9,7 +9,7 @@ the model gets of it, and compares the numbers with the thresholds below.
 import contextlib
 import math
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -23,8 +23,6 @@ from mbt_lite.media import MediaError
 from mbt_lite.media.container import FAILURES, chosen, opened
 from mbt_lite.media.decode import samples
 from mbt_lite.media.timeline import Clock, Packets, timeline
-from mbt_lite.model.familiarity import UNFAMILIAR
-from mbt_lite.model.mbt import Clip
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"
 
@@ -132,16 +130,10 @@ class Report:
         return min(1.0, side / width), min(1.0, side / height)
 
 
-def examine(
-    path,
-    config: ClipConfig = WORLD_CLIP,
-    streams: tuple[str, ...] = STREAMS,
-    is_unfamiliar: Callable[[Clip], bool | None] | None = None,
-) -> Report:
+def examine(path, config: ClipConfig = WORLD_CLIP, streams: tuple[str, ...] = STREAMS) -> Report:
     """Examine one media file for a model that takes `streams` in the form of `config`.
 
-    `is_unfamiliar` tells whether a model finds a clip unlike what it was trained on. A file that
-    cannot be read gives a report with a fault; it does not raise an error.
+    A file that cannot be read gives a report with a fault; it does not raise an error.
     """
     report = Report(Path(path), config, tuple(streams))
     try:
@@ -152,11 +144,13 @@ def examine(
         return replace(report, findings=(_unreadable(report, error),))
     report = replace(report, statistics=_video_statistics(report) | _audio_statistics(report))
     findings = [*_audio(report), *_video(report), *_timing(report), *_reader_notes(report)]
-    if is_unfamiliar and is_unfamiliar(report.view.clip):
-        advice = "The file is fit, but this model is not for it; try another one (mbt-lite zoo)."
-        findings.append(Finding(WARNING, f"The clip is {UNFAMILIAR}.", advice))
     findings.sort(key=lambda finding: (FAULT, WARNING, NOTE).index(finding.severity))
     return replace(report, findings=tuple(findings))
+
+
+def warned(report: Report, problem: str, do: str) -> Report:
+    """The report with a warning that only a model can give."""
+    return replace(report, findings=(*report.findings, Finding(WARNING, problem, do)))
 
 
 # ---- measurements ----

@@ -13,6 +13,7 @@ from types import ModuleType
 import gradio as gr
 
 from mbt_lite import explain, paths
+from mbt_lite.config import UNFAMILIAR
 from mbt_lite.demo import markup, play
 from mbt_lite.demo.engine import AnsweredClip, Engine, title_of
 from mbt_lite.demo.model_bar import Renewed, model_bar
@@ -21,7 +22,6 @@ from mbt_lite.demo.samples import Sample, cards, samples
 from mbt_lite.demo.switch import ModelSwitch
 from mbt_lite.demo.theme import MODEL_RUN, NO_PROGRESS, PRIVATE, Page, show_errors
 from mbt_lite.explain import html
-from mbt_lite.model.familiarity import UNFAMILIAR
 from mbt_lite.model.label_heads import in_words
 from mbt_lite.progress import Progress, bar
 

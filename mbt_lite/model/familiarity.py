@@ -13,7 +13,6 @@ import numpy as np
 
 KEPT = 0.99  # share of known clips that count as familiar
 SHRINKAGE = 1e-3  # of the mean variance, added to each
-UNFAMILIAR = "unlike anything this model was trained on: its answer says little, however sure"
 
 
 @dataclass(frozen=True)
