@@ -425,6 +425,7 @@ class DataConfig:
     validation: str | None = "validation"  # the split that is scored during training; None: nothing
     test: str | None = "test"  # the split that is scored at the end; None: nothing is
     holdout: float = 0.0  # share of the files to learn from that is scored where splits are missing
+    group: str = ""  # column of a table whose rows are held out together: speaker, film
     videos: str | None = None  # where the files of a table are; None: beside it
     labels: str | None = None  # file with the class names in order; None: the source's own
     clips: int = 0  # of the micro-world: so many, again and again; 0: each clip is new

@@ -80,6 +80,25 @@ def test_about_the_share_is_held_out_and_other_files_change_nothing():
     assert more.sum() > held.sum() and more[held].all()
 
 
+def test_rows_of_a_speaker_are_held_out_together(tmp_path):
+    lines = ["file,labels,Speaker"]
+    for number in range(60):
+        (tmp_path / f"{number}.mp4").write_bytes(b"")
+        lines.append(f"{number}.mp4,{number % 3},s{number % 5}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    options = {"group": "speaker", "holdout": 0.01, "train": None}
+    config = DataConfig(str(tmp_path / "t.csv"), validation=None, test=None, **options)
+    opened = {role: datasets.open_split(config, role) for role in datasets.ROLES}
+    speakers = {role: {int(one) % 5 for one in ids(source)} for role, source in opened.items()}
+    assert [len(speakers[role]) for role in datasets.ROLES] == [3, 1, 1]
+    assert set.union(*speakers.values()) == set(range(5))
+    assert sum(len(source) for source in opened.values()) == 60
+    with pytest.raises(ValueError, match="t.csv has no column film; its first line says"):
+        datasets.open_split(replace(config, group="film"), "train")
+    with pytest.raises(ValueError, match="is no table: write one with a column speaker"):
+        datasets.open_split(replace(config, path=str(tmp_path)), "train")
+
+
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_of_a_class_with_two_files_one_is_held_out_and_of_each_class_one_is_trained_on(share):
     counts = {"one": 1, "two": 2, "five": 5}

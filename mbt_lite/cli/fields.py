@@ -36,7 +36,7 @@ def _rules(e: Experiment) -> tuple[tuple[object, str, str], ...]:
         (not own, "data.clips", "--data.path world"),
         (
             own,
-            "data.videos data.labels data.holdout data.pairing data.views",
+            "data.videos data.labels data.holdout data.group data.pairing data.views",
             "clips of your own, --data.path DIR",
         ),
         (not data.cache_dir, "data.workers data.memory", "--data.cache-dir ''"),

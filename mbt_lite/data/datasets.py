@@ -70,7 +70,7 @@ def _find(config: DataConfig) -> Location:
         raise ValueError(
             f"data.audio_track={config.audio_track}: {config.path} {sources.ONE_TRACK}"
         )
-    return sources.find(config.path, videos, names)
+    return sources.find(config.path, videos, names, group=config.group)
 
 
 def _open_role(config: DataConfig, role: str, location: Location) -> Source | None:

@@ -54,6 +54,7 @@ class Annotation:
     end: float | None = None  # s; None: its end
     labels: tuple[str, ...] = ()
     split: str | None = None
+    group: str | None = None  # rows of a group, such as a speaker, are held out together
 
 
 @dataclass(frozen=True)
@@ -68,21 +69,24 @@ class AnnotationTable:
     problems: tuple[str, ...] = ()  # lines that cannot be read: a sentence for each
 
 
-def read(source: Path) -> AnnotationTable:
+def read(source: Path, group: str = "") -> AnnotationTable:
     """Read a table, a folder with labels.csv, or a folder of class folders, as it is written.
 
-    The paths of the rows are relative to `folder`; they may be the names of videos. Raises
-    ValueError if the source is none of these or has no rows.
+    The paths of the rows are relative to `folder`; they may be the names of videos. `group` names
+    a column of a table of your own. Raises ValueError if the source is none of these, has no rows
+    or lacks that column.
     """
     if (source / "labels.csv").is_file():
         source = source / "labels.csv"
     if source.is_dir():
+        if group:
+            raise ValueError(f"{source} is no table: write one with a column {group}.")
         return _class_folders(source)
     if url := address(source):
         raise ValueError(f"{url}: addresses are not opened; {DOWNLOAD}.")
     if not source.is_file():
         raise ValueError(f"{source} is neither a table (CSV) nor a folder of labeled clips.")
-    table = _table(source)
+    table = _table(source, group)
     if not (table.rows or table.problems):
         raise ValueError(f"{source} has a header and no rows.")
     return table
@@ -142,7 +146,7 @@ def first(names: Sequence[str], count: int = 5) -> str:
 # ---- which format ----
 
 
-def _table(path: Path) -> AnnotationTable:
+def _table(path: Path, group: str) -> AnnotationTable:
     text = _text(path)
     # Excel may begin with a line that names the delimiter; it stays, empty, so that lines count
     sep = re.match(r'"?sep=(.)"?[;,\t]*(?=[\r\n])', text, flags=re.IGNORECASE)
@@ -160,7 +164,7 @@ def _table(path: Path) -> AnnotationTable:
         return _parse("vggsound", path, text, ",", _vggsound)
     delimiter = sep[1] if sep else max(",;\t", key=first_line.count)
     header = next((fields for _, fields in _rows(path, text, delimiter)), [])
-    return _parse("own", path, text, delimiter, _own(path, header))
+    return _parse("own", path, text, delimiter, _own(path, header, group))
 
 
 def _text(path: Path) -> str:
@@ -202,7 +206,8 @@ def _annotation(row: dict[str, str]) -> Annotation:
     window = "".join(f"_{_milliseconds(time)}" for time in (start, end) if time is not None)
     name = row.get("id") or str(file.with_suffix("")) + window
     labels = (composed(label.strip()) for label in re.split(f"[{SEPARATORS}]", row["labels"]))
-    return Annotation(name, file, start, end, tuple(filter(None, labels)), row.get("split") or None)
+    split, group = (row.get(name) or None for name in ("split", "group"))
+    return Annotation(name, file, start, end, tuple(filter(None, labels)), split, group)
 
 
 def _seconds(text: str, name: str = "start") -> float | None:
@@ -308,8 +313,10 @@ def clip_names(row: Annotation, table_format: str) -> list[str]:
 # ---- your own tables ----
 
 
-def _own(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], dict[str, str] | None]:
-    columns = _columns(path, header)
+def _own(
+    path: Path, header: Sequence[str], group: str
+) -> Callable[[Sequence[str]], dict[str, str] | None]:
+    columns = _columns(path, header, group)
 
     def parse(fields: Sequence[str]) -> dict[str, str] | None:
         if fields == header:
@@ -321,14 +328,15 @@ def _own(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], dict[st
     return parse
 
 
-def _columns(path: Path, header: Sequence[str]) -> dict[str, int]:
+def _columns(path: Path, header: Sequence[str], group: str) -> dict[str, int]:
     """{field of an annotation: number of its column}."""
     numbers = {name.strip().casefold(): i for i, name in reversed(list(enumerate(header)))}
     columns = {}
-    for key, names in COLUMNS.items():
+    wanted = COLUMNS | ({"group": (group.casefold(),)} if group else {})
+    for key, names in wanted.items():
         if name := next((name for name in names if name in numbers), None):
             columns[key] = numbers[name]
-        elif key in ("path", "labels"):
+        elif key in ("path", "labels", "group"):
             raise ValueError(
                 f"{path} has no column {' or '.join(names)}; its first line says "
                 f"{', '.join(header)!r}."

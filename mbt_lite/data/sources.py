@@ -219,8 +219,12 @@ def find(
     videos: Path | None = None,
     names: Path | None = None,
     labels: Sequence[str] = (),
+    group: str = "",
 ) -> Location:
-    """Find the clips at a path, without opening a split; arguments as `open_source`."""
+    """Find the clips at a path, without opening a split; arguments as `open_source`.
+
+    `group` is for tables, see `tables.read`.
+    """
     path = Path(place)
     if holds_tfds(path):
         return _find_tfds(path)
@@ -232,7 +236,7 @@ def find(
         return Location(splits, lambda split: _open_shards(place, split, labels))
     if not path.exists():
         raise ValueError(f"there is no {place}; name a folder of records, a table (CSV) or videos.")
-    table = tables.read(path, videos, names)
+    table = tables.read(path, videos, names, group=group)
     splits = tuple(dict.fromkeys(row.split for row in table.rows if row.split))
     return Location(splits, lambda split: FileSource(table, split))
 

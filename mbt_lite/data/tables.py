@@ -26,6 +26,7 @@ def read(
     *,
     classes: Sequence[str] | None = None,
     split: str | None = None,
+    group: str = "",
     strict: bool = False,
 ) -> AnnotationTable:
     """Read a table or a folder in any format of formats.py, in its order, with files and classes.
@@ -34,7 +35,8 @@ def read(
     `classes`, those of a model, or else those in the file `names`, in its order (AudioSet's
     class_labels_indices.csv, vggsound_stat.csv, one name a line; for EPIC-KITCHENS the folder of
     both classes files). Without both, such a file beside the table is used (AudioSet's is
-    downloaded), otherwise the table's own labels in alphabetical order.
+    downloaded), otherwise the table's own labels in alphabetical order. `group` names the column
+    of `Annotation.group`.
 
     Lines that cannot be read or have no known label, and repetitions, are left out and noted; a
     missing file has the path None. If `strict`, as for evaluation, ValueError is raised if a line
@@ -42,7 +44,7 @@ def read(
     path where it was expected. ValueError is also raised if nothing is left.
     """
     source = Path(source)
-    table = formats.read(source)
+    table = formats.read(source, group)
     if strict and table.problems:
         raise ValueError(table.problems[0])
     table = _of_split(source, table, split)
