@@ -93,7 +93,7 @@ def test_the_embedded_model_is_the_start_where_its_features_are_better():
     assert untried.startswith("start.model None: world-tiny was not tried, which takes one class")
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_features_of_the_embedded_model_tell_which_shape_sings(tmp_path):
     arguments = ["--classes", "circle sings", "ring sings", "--out", str(tmp_path), "-n", "8"]
     assert main(["world", *arguments]) == 0

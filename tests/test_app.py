@@ -78,7 +78,7 @@ def test_a_program_gets_the_probabilities_that_the_classifier_gives(client, clip
     assert answer["notes"] == list(expected.notes)
     streams = {"both": expected, "audio only": expected.streams["spec"]}
     streams["video only"] = expected.streams["rgb"]
-    assert list(answer) == [*streams, "notes", "probabilities", "caution"]
+    assert list(answer) == [*streams, "notes", "unfamiliar", "probabilities", "caution"]
     assert answer["probabilities"] == "sigmoid: any of 31 labels"
     for name, prediction in streams.items():
         wanted = dict(zip(prediction.labels, prediction.probabilities, strict=True))
@@ -102,7 +102,8 @@ def test_a_program_gets_what_the_bottleneck_tokens_read(client, clips):
 
 def test_a_file_without_sound_gets_no_answer_of_the_sound(client, clips):
     answer = ask(client, clips["silent"])
-    assert list(answer) == ["both", "video only", "notes", "probabilities", "caution"]
+    about = ["notes", "unfamiliar", "probabilities", "caution"]
+    assert list(answer) == ["both", "video only", *about]
     assert "no audio" in answer["notes"]
     assert answer["both"] == pytest.approx(answer["video only"], abs=1e-5)
     assert ask(client, clips["silent"], "/attention")["audio"] is None

@@ -84,6 +84,7 @@ def change(models: switch.ModelSwitch) -> str:
     return models.progress()[0]
 
 
+@pytest.mark.slow
 def test_a_download_is_stopped_and_resumed_and_its_model_answers(
     server, offer, data, small, clip, tmp_path
 ):
