@@ -19,7 +19,7 @@ from mbt_lite.features import normalize
 from mbt_lite.inference import Classifier, load
 
 MODEL = "world-tiny"
-CLIPS = 240  # that are read at most
+CLIPS = 240  # that are read at most, unless there are many classes
 LEAST = 4  # clips of a class
 BATCH = 16
 MARGIN = 0.05  # by which the features of the model must be better
@@ -40,7 +40,8 @@ def probe(experiment: Experiment, source: Source) -> Probed | None:
     targets = np.stack([source.targets(index) for index in range(len(source))])
     if (targets.sum(1) != 1).any() or targets.sum(0).min() < LEAST:
         return None
-    chosen = np.unique(np.linspace(0, len(source) - 1, CLIPS).round().astype(int))
+    count = max(CLIPS, LEAST * len(source.labels))
+    chosen = np.unique(np.linspace(0, len(source) - 1, count).round().astype(int))
     model = load(MODEL)
     batches = list(_batches(experiment, Subset(source, chosen), model))
     simple = yardstick.features(batches)
