@@ -116,7 +116,7 @@ plot.doctor(report)
 # %%
 everything = tables.read(videos)  # a row for each file, its class from the folder's name
 reports = {row.path: doctor.examine(row.path) for row in everything.rows}
-every = [(one.severity, one.found.split(";")[0]) for r in reports.values() for one in r.findings]
+every = [(one.severity, one.problem.split(";")[0]) for r in reports.values() for one in r.findings]
 alike = Counter((severity, re.sub(r"\d[\d.]*", "...", found)) for severity, found in every)
 for (severity, words), count in alike.most_common(8):
     print(f"{count:3} x {severity}: {words}")
