@@ -130,7 +130,8 @@ def test_rollout_equals_the_plain_definition_in_float64(fusion, agree):
         agree(s, getattr(result, s), expected, 1e-7)
 
 
-@pytest.mark.parametrize("fusion", [pytest.param("bottleneck", marks=pytest.mark.slow), "cross"])
+@pytest.mark.slow
+@pytest.mark.parametrize("fusion", ["bottleneck", "cross"])
 def test_gradient_weighted_relevance_equals_the_plain_definition(fusion, agree):
     config = FUSIONS[fusion]
     classifier, clip = model(config), clip_of(config)

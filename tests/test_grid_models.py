@@ -64,10 +64,8 @@ def test_the_table_of_docs_training_is_that_of_the_runs():
         assert line in text, line
 
 
-@pytest.mark.full
-@pytest.mark.parametrize(
-    "name", ["grid-bottleneck", pytest.param("grid-late", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grid-bottleneck", "grid-late"])
 def test_a_shipped_model_scores_as_its_row_says(name):
     row = next(r for r in table() if f"grid-{r['variant']}" == name)
     scores = loop.evaluate(load(GRID / f"{name}.safetensors"), count=300, quiet=True)

@@ -108,7 +108,7 @@ def usual(batch):
     return run(make(), batch)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_parts_of_a_batch_add_up_to_the_whole(batch, usual):
     whole, first = usual
     parts, second = run(make(accumulate=4), batch)
