@@ -109,11 +109,11 @@ def _setup(
     """(the context, the state to start from, the JSON that was saved with it)."""
     paths.keep_compilations(paths.cache_folder() / "compiled")
     if experiment.data.adapt:
-        tell = silent if quiet else _tell
-        tell(f"looking at the clips of {experiment.data.path} ...")
+        if not quiet:
+            _tell(f"looking at the clips of {experiment.data.path} ...")
         experiment, sentences = adapted(experiment)
-        for sentence in sentences:
-            tell(sentence)
+        for sentence in () if quiet else sentences:
+            _tell(sentence)
     resolved = resolve(experiment)
     experiment, source = resolved.experiment, resolved.source
     config = experiment.train
