@@ -13,7 +13,7 @@ from mbt_lite.config import UNFAMILIAR
 from mbt_lite.data import doctor
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.sources import WorldSource
-from mbt_lite.evaluation.loop import learn_familiarity
+from mbt_lite.evaluation.familiarity import learn_familiarity
 from mbt_lite.features import normalize, read_views
 from mbt_lite.model import familiarity
 from mbt_lite.model.mbt import Clip

@@ -27,8 +27,6 @@ from mbt_lite.evaluation.prediction_cache import PredictionCache
 from mbt_lite.evaluation.report import Predictions
 from mbt_lite.features import normalize
 from mbt_lite.inference import Classifier
-from mbt_lite.model import familiarity
-from mbt_lite.model.familiarity import Familiarity
 from mbt_lite.model.label_heads import comparable, in_words
 
 BOTH, AUDIO_ONLY, VIDEO_ONLY = "both", "audio only", "video only"
@@ -92,25 +90,6 @@ def evaluate(
         command = command or f"mbt_lite.evaluate(mbt_lite.load({name!r}), {arguments})"
         report.write(Path(folder), name, scores, predictions, command)
     return scores
-
-
-def learn_familiarity(classifier: Classifier, known: Source, count: int = 500) -> Familiarity:
-    """The distribution of the features of known clips, of which the last `count` set the threshold.
-
-    A classifier that has it as `familiarity` says of a clip that it is unlike these.
-    """
-    sampling = datasets.evaluation_sampling("", known, classifier.clip_config, 1)
-    windows = _windows(known, sampling, range(len(known)), {}, {})
-    apply = partial(_apply_features, classifier)
-    rows = [row for _, row in predict_batches(apply, make_batches(windows, 32))]
-    return familiarity.fit(np.stack(rows[:-count]), np.stack(rows[-count:]))
-
-
-def _apply_features(classifier: Classifier, batch: dict) -> np.ndarray:
-    """Features [rows, D] of a batch of windows."""
-    return classifier.features(
-        normalize(batch["rgb"], batch["spec"], classifier.clip_config.front_end)
-    )
 
 
 def predict_batches(
