@@ -87,7 +87,7 @@ def test_the_learning_rate_is_that_of_the_released_recipe_and_begins_anew_after_
 @pytest.mark.parametrize("name, settings", VARIANTS.items())
 def test_five_updates_are_those_of_scenic(name, settings, monkeypatch):
     rates = jnp.asarray(VALUES["lrs"])
-    monkeypatch.setattr(optimizer, "schedule", lambda config: lambda step: rates[step])
+    monkeypatch.setattr(optimizer, "schedule", lambda *_: lambda step: rates[step])
     gradients = [tree(f"grads/{number}/") for number in range(5)]
     config = changed(RELEASED, **settings)
     after = list(steps(config, tree("params/"), gradients))

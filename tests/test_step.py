@@ -188,11 +188,13 @@ def test_verbs_and_nouns_have_a_softmax_each(batch):
     np.testing.assert_allclose(results[0]["loss"], (np.log(2) + np.log(4)) / 2, rtol=1e-5)
 
 
-def test_runs_that_differ_in_seed_or_logging_share_a_compiled_step():
+def test_runs_that_differ_in_seed_logging_or_numbers_share_a_compiled_step():
     mesh = sharding.make_mesh()
-    one = step.train_step(make(seed=1, log_every=7), LABELS, mesh)
-    assert one is step.train_step(make(seed=2, keep_checkpoints=5), LABELS, mesh)
-    assert one is not step.train_step(make(learning_rate=1.0), LABELS, mesh)
+    one = step.train_step(make(seed=1, log_every=7, weight_decay=0.1), LABELS, mesh)
+    numbers = {"steps": 77, "learning_rate": 1.0, "warmup": 3, "weight_decay": 0.3, "ema": 0.5}
+    others = make(seed=2, keep_checkpoints=5, weight_decay=0.1), make(**numbers)
+    assert all(one is step.train_step(other, LABELS, mesh) for other in others)
+    assert one is not step.train_step(make(), LABELS, mesh)
 
 
 @pytest.mark.slow

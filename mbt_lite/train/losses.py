@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Num
 
 from mbt_lite.model.mbt import Output, mean_of
@@ -19,7 +20,7 @@ def clip_losses(
     logits: Float[Array, "B C"],
     labels: Num[Array, "B C"],
     kind: str,
-    smoothing: float = 0.0,
+    smoothing: ArrayLike = 0.0,
     heads: Mapping | None = None,
 ) -> Float[Array, " B"]:
     """The loss of each clip [B], in nats; labels may be mixed.
@@ -46,7 +47,7 @@ def batch_losses(
     output: Output,
     labels: Mapping[str, Array],
     kind: str,
-    smoothing: float = 0.0,
+    smoothing: ArrayLike = 0.0,
     heads: Mapping | None = None,
     pool: str = "token",
 ) -> dict[str, Float[Array, " B"]]:

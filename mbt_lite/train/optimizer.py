@@ -1,6 +1,7 @@
 """The optimizer: learning-rate schedule, update rules, moving average of the weights."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,42 +14,67 @@ from mbt_lite.config import TrainConfig
 HEAD = ("head", "pre_logits")  # all other parameters are the backbone
 
 
-def schedule(config: TrainConfig) -> Callable[[ArrayLike], Array]:
+class Hyperparameters(NamedTuple):
+    """Numbers of a run that are arguments of the compiled step, so that others share it."""
+
+    steps: ArrayLike
+    learning_rate: ArrayLike
+    warmup: ArrayLike  # steps
+    weight_decay: ArrayLike
+    clip_norm: ArrayLike
+    ema: ArrayLike
+    label_smoothing: ArrayLike
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Hyperparameters":
+        """Those of a run, float32 each."""
+        numbers = {name: getattr(config, name) for name in cls._fields}
+        numbers["warmup"] = config.warmup_steps
+        return cls(**{name: jnp.float32(value) for name, value in numbers.items()})
+
+
+def schedule(
+    config: TrainConfig, numbers: Hyperparameters | None = None
+) -> Callable[[ArrayLike], Array]:
     """step, counted from 0 → learning rate: linear warm-up, times half a cosine or constant.
 
     With a warm-up the first step has the rate 0. The cosine is almost 0 at the last step, and
     would restart after it (Scenic's schedule "constant * cosine_decay * linear_warmup").
     """
-    warmup, steps = config.warmup_steps, config.steps
+    numbers = numbers or Hyperparameters.of(config)
+    warmup = numbers.warmup
 
     def rate(step: ArrayLike) -> Array:
         step = jnp.asarray(step, jnp.float32)
-        rising = jnp.minimum(1.0, step / warmup) if warmup else jnp.ones_like(step)
+        rising = jnp.where(step < warmup, step / jnp.maximum(warmup, 1e-6), 1.0)
         if config.schedule == "constant":
-            return config.learning_rate * rising
-        length = max(steps - int(warmup), 1)
+            return numbers.learning_rate * rising
+        length = jnp.maximum(numbers.steps - jnp.floor(warmup), 1)
         progress = jnp.maximum(0.0, step - warmup) / length
-        return config.learning_rate * rising * 0.5 * (1 + jnp.cos(jnp.pi * (progress % 1.0)))
+        return numbers.learning_rate * rising * 0.5 * (1 + jnp.cos(jnp.pi * (progress % 1.0)))
 
     return rate
 
 
 def make_optimizer(
-    config: TrainConfig, rate: Callable[[ArrayLike], Array] | None = None
+    config: TrainConfig,
+    numbers: Hyperparameters | None = None,
+    rate: Callable[[ArrayLike], Array] | None = None,
 ) -> optax.GradientTransformation:
     """Gradient clipping, then AdamW or Scenic's momentum, at the rate of the `schedule` or `rate`.
 
     AdamW decays matrices only. Momentum is m = beta m + (g + decay p) and p -= rate m, without
     dampening.
     """
-    rate = rate or schedule(config)
-    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    numbers = numbers or Hyperparameters.of(config)
+    rate = rate or schedule(config, numbers)
+    parts = [optax.clip_by_global_norm(numbers.clip_norm)] if config.clip_norm else []
     if config.optimizer == "adamw":
-        decay = {"weight_decay": config.weight_decay, "mask": _matrices}
+        decay = {"weight_decay": numbers.weight_decay, "mask": _matrices}
         parts.append(optax.adamw(rate, b2=config.beta2, **decay))
     else:
         if config.weight_decay:
-            parts.append(optax.add_decayed_weights(config.weight_decay))
+            parts.append(optax.add_decayed_weights(numbers.weight_decay))
         if config.momentum:
             parts.append(optax.trace(config.momentum))
         parts.append(optax.scale_by_learning_rate(rate))
@@ -66,7 +92,7 @@ def _head_or_backbone(params: dict) -> dict:
     return {name: "head" if name in HEAD else "backbone" for name in params}
 
 
-def ema_update(average: dict, params: dict, step: Array, decay: float) -> dict:
+def ema_update(average: dict, params: dict, step: Array, decay: ArrayLike) -> dict:
     """The moving average after one more step; its decay starts lower, for a good start.
 
     `step` counts from 0.

@@ -22,11 +22,18 @@ from mbt_lite.model.label_heads import label_heads
 from mbt_lite.model.mbt import MBT, Clip, init_params
 from mbt_lite.train import losses, sharding
 from mbt_lite.train.augment import augment
-from mbt_lite.train.optimizer import HEAD, ema_update, group_norms, make_optimizer, schedule
+from mbt_lite.train.optimizer import (
+    HEAD,
+    Hyperparameters,
+    ema_update,
+    group_norms,
+    make_optimizer,
+    schedule,
+)
 
 
 class State(NamedTuple):
-    """Everything that training changes."""
+    """Everything that training changes, and the numbers that it goes by."""
 
     step: Array  # int32, batches seen
     params: dict
@@ -34,6 +41,7 @@ class State(NamedTuple):
     ema: dict | None  # moving average of the trainable parameters; None: there is none
     key: Array  # uint32 [2], for all random draws
     skipped: Array  # int32, steps that changed nothing, because their loss was non-finite
+    numbers: Hyperparameters  # of the run
 
     @property
     def weights(self) -> dict:
@@ -60,7 +68,8 @@ def first_state(experiment: Experiment, mesh: Mesh, params: dict | None = None) 
         ema = jax.tree.map(jnp.copy, trained) if config.ema else None
         key = jax.random.key_data(jax.random.key(config.seed))
         zero = jnp.zeros((), jnp.int32)
-        return State(zero, params, optimizer, ema, key, zero)
+        numbers = Hyperparameters.of(config)
+        return State(zero, params, optimizer, ema, key, zero, numbers)
 
     shardings = sharding.sharded(mesh, jax.eval_shape(init, params))
     donated = (0,) if fresh else ()  # a caller's parameters stay usable
@@ -107,11 +116,17 @@ def predict_step(experiment: Experiment, mesh: Mesh) -> Callable[[dict, dict], d
 
 
 def _compiled_settings(experiment: Experiment) -> Experiment:
-    """The experiment without settings that do not change the compiled step, such as its seed."""
-    defaults = TrainConfig()
-    free = ("epochs", "seed", "log_every", "save_every", "evaluate_every", "evaluate_clips")
-    free += ("test_clips", "keep_checkpoints", "skip_nonfinite", "shards")
-    train = replace(experiment.train, **{name: getattr(defaults, name) for name in free})
+    """The experiment without settings that do not change the compiled step, such as its seed.
+
+    Of a number that is an argument of the step, it only matters whether it is 0.
+    """
+    config, defaults = experiment.train, TrainConfig()
+    free = ("steps", "epochs", "seed", "log_every", "save_every", "evaluate_every")
+    free += ("evaluate_clips", "test_clips", "keep_checkpoints", "patience", "skip_nonfinite")
+    values = {name: getattr(defaults, name) for name in (*free, "shards")}
+    arguments = set(Hyperparameters._fields) - {"steps"}
+    values |= {name: 0.5 if getattr(config, name) else 0 for name in arguments}
+    train = replace(config, **values)
     return replace(experiment, name="", data=DataConfig(), start=StartConfig(), train=train)
 
 
@@ -160,18 +175,19 @@ def update_step(
     Scenic clips on each device before it takes the mean; here the mean is clipped, so that the
     number of devices makes no difference.
     """
-    config = experiment.train
-    metrics, gradient = _gradient(state.params, batch, key, experiment, labels, mesh)
+    config, numbers = experiment.train, state.numbers
+    metrics, gradient = _gradient(state, batch, key, experiment, labels, mesh)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-    rate = schedule(config)(state.step - state.skipped)
+    rate = schedule(config, numbers)(state.step - state.skipped)
 
     def update(old: State) -> State:
         trained = trainable_params(old.params, config)
-        optimizer = make_optimizer(config, lambda _: rate)  # computed once, not for every leaf
+        # The rate is computed once, not for every leaf.
+        optimizer = make_optimizer(config, numbers, lambda _: rate)
         updates, optimizer_state = optimizer.update(gradient, old.optimizer, trained)
         trained = optax.apply_updates(trained, updates)
-        ema = None if old.ema is None else ema_update(old.ema, trained, old.step, config.ema)
+        ema = None if old.ema is None else ema_update(old.ema, trained, old.step, numbers.ema)
         return old._replace(params=old.params | trained, optimizer=optimizer_state, ema=ema)
 
     def skip(old: State) -> State:
@@ -184,18 +200,19 @@ def update_step(
     return new, metrics | {f"gradient_norm_{stream}": value for stream, value in norms.items()}
 
 
-def _gradient(params: dict, batch: dict, key: Array, experiment, labels, mesh) -> tuple[dict, dict]:
+def _gradient(state: State, batch: dict, key: Array, experiment, labels, mesh) -> tuple[dict, dict]:
     """Losses, averaged over the batch's clips, and the gradient of the trainable parameters.
 
     The parts of an accumulated batch sum to the result of the whole batch, masks included; only
     stochastic depth and dropout have other draws.
     """
-    config, count = experiment.train, experiment.train.accumulate
-    trained = trainable_params(params, config)
+    count, params = experiment.train.accumulate, state.params
+    trained = trainable_params(params, experiment.train)
+    smoothing = state.numbers.label_smoothing
     clips = batch["mask"].sum()
 
     def total(trained: dict, part: dict, key: Array):
-        per_clip = _losses(params | trained, part, key, experiment, labels)
+        per_clip = _losses(params | trained, part, key, experiment, labels, smoothing)
         sums = {k: losses.weighted_mean(x, part["mask"], clips) for k, x in per_clip.items()}
         return sums["loss"], sums
 
@@ -234,12 +251,14 @@ def _parts(rows: dict, count: int, mesh: Mesh) -> dict:
     return jax.lax.with_sharding_constraint(parts, sharding.batch_sharding(mesh, parts=True))
 
 
-def _losses(params: dict, batch: dict, key: Array, experiment, labels) -> dict[str, Array]:
+def _losses(
+    params: dict, batch: dict, key: Array, experiment, labels, smoothing: Array
+) -> dict[str, Array]:
     """{"loss": [B], and "loss_rgb", "loss_spec": [B]} of every clip."""
     config, model = experiment.train, experiment.model
     output = MBT(model, config.remat).apply(
         {"params": params}, as_clip(batch, model), train=True, rngs={"dropout": key}
     )
     heads = label_heads(labels) if config.loss == "softmax" else None
-    options = (config.loss, config.label_smoothing, heads, model.pool)
+    options = (config.loss, smoothing, heads, model.pool)
     return losses.batch_losses(output, batch["labels"], *options)
