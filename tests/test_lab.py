@@ -157,7 +157,7 @@ def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_audio_can_be_play
     assert tab.locator(".jp-OutputArea-output .jp-RenderedImage").count() == 0  # no second figure
     page = tab.frame_locator(".jp-OutputArea-output iframe")
     words = page.locator("#words")
-    words.filter(has_text="in layer 3").wait_for()
+    words.filter(has_text="in layer 2").wait_for()
     tab.screenshot(path=tmp_path / "before.png")
     before = words.inner_text()
     for _ in range(3):

@@ -1,23 +1,35 @@
-"""Handwritten and spoken digits in noise: both together are easier than either alone.
+"""Handwritten and spoken digits, in noise or clean: in noise, both together beat either alone.
 
-    mbt-lite build av_digits --out tfds
-    mbt-lite train --config av_digits --workdir runs/digits --data.path tfds/av_digits/noisy/1.0.0
+    mbt-lite build av_digits --out tfds --config noisy
+    mbt-lite train --config av_digits --workdir runs/digits
+    mbt-lite build av_digits --out tfds --config clean
+    mbt-lite train --config av_digits --variant clean --workdir runs/digits_clean
 
-Hardware: two CPU cores. The video is a still image, so two frames suffice. We could not download
-the published files and claim no score for them.
+Hardware: two CPU cores. The video is a still image, so two frames suffice. An audio patch holds all
+mel bins of 100 ms.
+Expected: top-1 0.82 in noise, where a linear model on simple features reaches 0.72; see
+docs/training.md.
 """
 
+from dataclasses import replace
+
 from mbt_lite.config import (
-    WORLD_FRONT_END,
+    AugmentConfig,
     ClipConfig,
     DataConfig,
     Experiment,
+    FrontEnd,
     MBTConfig,
     TrainConfig,
 )
 
+# Mean and deviation are those of every fortieth training clip; nothing is stored above 4 kHz.
+NOISY = FrontEnd("digits", fft=1024, mels=64, high=3900.0, mean=2.465, std=0.706)
+CLEAN = replace(NOISY, mean=-3.735, std=3.731)
+
 
 def experiment() -> Experiment:
+    """Train on digits in noise."""
     return Experiment(
         name="av-digits",
         model=MBTConfig(
@@ -30,20 +42,32 @@ def experiment() -> Experiment:
             bottlenecks=4,
             rgb_shape=(2, 28, 28),
             rgb_patch=(2, 7, 7),
-            spec_shape=(100, 128),
-            spec_patch=(20, 16),
-            drop_path=0.1,
+            spec_shape=(100, 64),
+            spec_patch=(10, 64),
         ),
-        clip=ClipConfig(
-            frames=2, stride=1, size=28, resize=28, spec_frames=100, front_end=WORLD_FRONT_END
-        ),
+        clip=ClipConfig(frames=2, stride=1, size=28, resize=28, spec_frames=100, front_end=NOISY),
         data=DataConfig(path="tfds/av_digits/noisy/1.0.0", cache_dir="tfds/clips", views=1),
+        augment=AugmentConfig(
+            random_crop=True, scale=(1.0, 1.15), time_shift=4.0, speed=0.05, pitch=1.0
+        ),
         train=TrainConfig(
-            steps=3000,
+            steps=4000,
             batch=64,
             loss="softmax",
-            learning_rate=1e-3,
-            warmup=0.05,
+            learning_rate=2e-3,
+            warmup=0.1,
             label_smoothing=0.1,
+            ema=0.99,
+            evaluate_clips=0,
         ),
+    )
+
+
+def clean() -> Experiment:
+    """Train on digits without noise."""
+    noisy = experiment()
+    return replace(
+        noisy,
+        clip=replace(noisy.clip, front_end=CLEAN),
+        data=replace(noisy.data, path="tfds/av_digits/clean/1.0.0"),
     )
