@@ -43,6 +43,13 @@ def pytest_ignore_collect(collection_path, config):
     return True if later else None
 
 
+def pytest_collection_modifyitems(items):
+    """Tests of minutes may take many on a busy machine."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(1800))
+
+
 def pytest_report_teststatus(report):
     """`pytest -v` shows what a test measured: record_property("error logits", "1e-07")."""
     measured = getattr(report, "user_properties", ())  # a module that cannot be collected has none

@@ -1,6 +1,7 @@
 """TFDS without TensorFlow: digits from the files as they are published, clips from any table."""
 
 import gzip
+import hashlib
 import io
 import shutil
 import struct
@@ -288,6 +289,26 @@ def test_a_file_in_the_manual_folder_that_is_not_the_published_one_is_named(tmp_
     assert cli.main(command) == 1
     out, err = capsys.readouterr()
     assert not out and "wrong checksum" in err.splitlines()[-1] and "Traceback" not in err
+
+
+def test_images_and_labels_may_be_unzipped_or_in_an_archive(monkeypatch, accepted, tmp_path):
+    zipped, recordings = published(), av_digits.FILES[-1]
+    (tmp_path / recordings).write_bytes(zipped.pop(recordings))
+    plain = {name.removesuffix(".gz"): gzip.decompress(zipped[name]) for name in zipped}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in plain.items()}
+    monkeypatch.setattr(av_digits, "CONTENTS", sums)
+    first, *others = plain
+    (tmp_path / first).write_bytes(plain[first])
+    assert av_digits.missing(tmp_path) == [f"{name}.gz" for name in others]
+    with tarfile.open(tmp_path / "mirror.tgz", "w:gz") as archive:
+        for name in others:
+            member = tarfile.TarInfo(f"package/data/{name}")
+            member.size = len(plain[name])
+            archive.addfile(member, io.BytesIO(plain[name]))
+    built = build(TINY, tmp_path / "out", tmp_path)
+    usual = build(TINY, tmp_path / "usual", accepted)
+    ids = [[example["id"] for example in stored(b, "test")] for b in (built, usual)]
+    assert ids[0] == ids[1] and len(ids[0]) == 100
 
 
 def test_the_command_builds_and_counts(monkeypatch, accepted, tmp_path, capsys):

@@ -34,6 +34,7 @@ NAMES = sorted({path.stem for path in RECIPES} - {"fusion_grid"})
 VARIANTS = [
     *((name, "experiment") for name in NAMES),
     *((name, v) for name in ("audioset_mini", "audioset_500k") for v in ("paper", "released")),
+    ("av_digits", "clean"),
     ("folder", "finetune"),
     ("folder", "probe"),
     ("folder", "vit"),

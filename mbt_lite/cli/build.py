@@ -30,7 +30,8 @@ class Build:
     config: Literal["noisy", "clean"] = "noisy"
     """For av_digits. noisy: audio at -10 dB, pixels at deviation 1.5. clean: without noise."""
     manual: Path | None = None
-    """For av_digits: a folder with the published files, to work without a network."""
+    """For av_digits: a folder with the published files, to work without a network; images and
+    labels may be unzipped, or in a tar archive."""
     videos: Path | None = None
     """For a table: the folder of its files; default: beside it."""
     labels: Path | None = None
@@ -44,12 +45,12 @@ class Build:
     def run(self) -> int:
         import tensorflow_datasets as tfds
 
-        from mbt_lite.data.tfds.av_digits import FILES
+        from mbt_lite.data.tfds.av_digits import missing
 
         if self.manual and not self.manual.is_dir():
             raise ValueError(f"--manual {self.manual} is no folder.")
-        if self.manual and (missing := [f for f in FILES if not (self.manual / f).is_file()]):
-            raise ValueError(f"--manual {self.manual} lacks {', '.join(missing)}.")
+        if self.manual and (absent := missing(self.manual)):
+            raise ValueError(f"--manual {self.manual} lacks {', '.join(absent)}.")
         logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns about configs not its own
         options = tfds.download.DownloadConfig(manual_dir=self.manual and str(self.manual))
         builder = self._digits() if self.dataset == "av_digits" else self._table()

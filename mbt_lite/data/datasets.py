@@ -10,6 +10,7 @@ import numpy as np
 from mbt_lite.config import ClipConfig, DataConfig, Experiment
 from mbt_lite.data import sources, tables, world
 from mbt_lite.data.cache import cached
+from mbt_lite.data.collage import is_collage
 from mbt_lite.data.loader import Loader
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import Source, Subset
@@ -164,7 +165,7 @@ def open_labeled(
         if split:
             raise ValueError(f"{data} names its split already; leave {split} out.")
         source = WorldSource(WORLD_SPLITS[data])
-    elif sources.is_prepared(Path(data)):
+    elif sources.is_prepared(Path(data)) or is_collage(Path(data)):
         if clip.audio_track:
             raise ValueError(f"--audio-track {clip.audio_track}: {data} {sources.ONE_TRACK}")
         source = _open_prepared(data, labels, split)

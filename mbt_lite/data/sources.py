@@ -1,4 +1,4 @@
-"""Open sources of clips: labeled files, prepared records, TFDS data sets, the micro-world.
+"""Open sources of clips: labeled files, records, TFDS data sets, collages, the micro-world.
 
 V windows of a clip   T frames   N spectrogram rows   M mel bins   C classes
 """
@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mbt_lite.config import FrontEnd, from_dict
-from mbt_lite.data import records, tables, world
+from mbt_lite.data import collage, records, tables, world
+from mbt_lite.data.collage import CollageSource
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import THUMBNAIL, Rows, Source, file_key, multi_hot, write_window
 from mbt_lite.data.videos import FileSource
@@ -204,12 +205,13 @@ def open_source(
     names: Path | None = None,
     labels: Sequence[str] = (),
 ) -> Source:
-    """Open the clips at a path, or one split of them: records, a TFDS data set or labeled files.
+    """Open the clips at a path, or one split of them: records, TFDS, files, sounds and pictures.
 
     Records are a folder of shards, a pattern or name@128; `labels`, or `names`, a file with them,
     are the classes of records without a dataset.json. A TFDS data set is the folder that
-    `mbt-lite build` prints. Labeled files are what `tables.read` reads, with `videos` and
-    `names`. ValueError if there are no clips to train on.
+    `mbt-lite build` prints. Labeled files are what `tables.read` reads, with `videos` and `names`;
+    folders of sounds and pictures those of `CollageSource`. ValueError if there are no clips to
+    train on.
     """
     return find(place, videos, names, labels).open(split)
 
@@ -234,6 +236,8 @@ def find(
         splits = tuple(split for split in splits if split != ALL_CLIPS)
         labels = labels or _read_labels(names)
         return Location(splits, lambda split: _open_shards(place, split, labels))
+    if collage.is_collage(path):
+        return Location(collage.splits(path), lambda split: CollageSource(path, split))
     if not path.exists():
         raise ValueError(f"there is no {place}; name a folder of records, a table (CSV) or videos.")
     table = tables.read(path, videos, names, group=group)

@@ -1,7 +1,10 @@
 """The TFDS dataset `av_digits`: the same digit written and spoken, both in noise."""
 
+import contextlib
+import gzip
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,6 +30,12 @@ FILES = (  # what a manual folder holds; their checksums are in checksums.tsv
     *(url.rpartition("/")[2] for url in URLS.values() if url.startswith(_MNIST)),
     "free-spoken-digit-dataset-1.0.9.tar.gz",
 )
+CONTENTS = {  # sha256 of what is in the gzipped files
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+}
 SPLITS = ("train", "validation", "test")
 
 
@@ -58,7 +67,8 @@ class AvDigits(Builder):
         AvDigitsConfig(name="clean", description="Without noise.", snr=None, pixel_noise=0.0),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Without a network: put {', '.join(FILES)} into the manual folder."
+        f"Without a network: put {', '.join(FILES)} into the manual folder. The images and labels "
+        "may also be unzipped or in a tar archive."
     )
 
     @property
@@ -107,13 +117,26 @@ class AvDigits(Builder):
             yield name, {"id": name, "image": image, "audio": audio, "label": recording.digit}
 
 
-def _download(dl_manager) -> dict:
-    """Paths of the published files: in the manual folder, among the downloads, or downloaded now.
+def missing(folder: Path) -> list[str]:
+    """Published files that a manual folder lacks in any form."""
+    absent = [file for file in FILES if not (folder / file).is_file()]
+    return [file for file in absent if not _unpacked(folder, file)]
 
-    One after the other, so that no other download is running when one fails.
+
+def _unpacked(folder: Path, file: str) -> bytes | None:
+    """The content of a gzipped file that is in a folder in whatever form; None if it is not."""
+    name = file.removesuffix(".gz")
+    return digits.find_idx(folder, name, CONTENTS[name]) if name in CONTENTS else None
+
+
+def _download(dl_manager) -> dict:
+    """The contents of the idx files, and the path of the archive of recordings.
+
+    They are in the manual folder, among the downloads, or downloaded now: one after the other, so
+    that no other download is running when one fails.
     """
     try:
-        return {name: dl_manager.download(url) for name, url in URLS.items()}
+        return {name: _get(dl_manager, url) for name, url in URLS.items()}
     except NonMatchingChecksumError as error:
         cause = str(error).splitlines()[0].rstrip(":")
         raise ValueError(
@@ -127,6 +150,16 @@ def _download(dl_manager) -> dict:
             f"the digits could not be downloaded ({error}). To work without a network, put {files} "
             "into a folder and name it with --manual."
         ) from None
+
+
+def _get(dl_manager, url: str) -> bytes | Path:
+    """An idx file's content, or the path of another file; `download` looks into the folder, too."""
+    file = url.rpartition("/")[2]
+    with contextlib.suppress(AssertionError):  # there is no manual folder
+        if content := _unpacked(Path(dl_manager.manual_dir), file):
+            return content
+    path = Path(dl_manager.download(url))
+    return gzip.decompress(path.read_bytes()) if "-idx" in file else path
 
 
 def _origin(split: str) -> str:

@@ -4,10 +4,12 @@ S samples of a recording   P images of a file
 """
 
 import gzip
+import hashlib
 import os
 import re
 import tarfile
 import wave
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,14 +43,44 @@ class Recording(NamedTuple):
         return "validation" if self.index in VALIDATION else "train"
 
 
-def mnist(images: os.PathLike, labels: os.PathLike) -> tuple[np.ndarray, np.ndarray]:
-    """Images uint8 [P, 28, 28], white on black, and labels uint8 [P] of two gzipped idx files.
+def find_idx(folder: Path, name: str, sha256: str) -> bytes | None:
+    """The content of an idx file in a folder: as it is, gzipped, or in a tar archive.
 
-    TFDS has compared the checksums of all files, so that they need no other checks.
+    None if there is no file of this name whose content has the checksum.
     """
-    pixels = np.frombuffer(gzip.decompress(Path(images).read_bytes()), np.uint8, offset=16)
-    digits = np.frombuffer(gzip.decompress(Path(labels).read_bytes()), np.uint8, offset=8)
-    return pixels.reshape(-1, 28, 28), digits
+    for content in _contents(folder, name):
+        if hashlib.sha256(content).hexdigest() == sha256:
+            return content
+    return None
+
+
+def _contents(folder: Path, name: str) -> Iterator[bytes]:
+    """What files of this name hold, with or without .gz, in a folder or its archives."""
+    names = name, f"{name}.gz"
+    for path in (folder / each for each in names):
+        if path.is_file():
+            yield _unzipped(path.read_bytes())
+    for path in sorted(path for path in folder.glob("*.t*") if tarfile.is_tarfile(path)):
+        with tarfile.open(path) as archive:
+            for member in archive:
+                if Path(member.name).name in names and member.isfile():
+                    yield _unzipped(archive.extractfile(member).read())
+
+
+def _unzipped(content: bytes) -> bytes:
+    try:
+        return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+    except (OSError, EOFError):
+        return b""  # damaged: no checksum fits
+
+
+def mnist(images: bytes, labels: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 [P, 28, 28], white on black, and labels uint8 [P] of two idx files.
+
+    Their checksums were compared before, so that they need no other checks.
+    """
+    pixels = np.frombuffer(images, np.uint8, offset=16)
+    return pixels.reshape(-1, 28, 28), np.frombuffer(labels, np.uint8, offset=8)
 
 
 def recordings(path: os.PathLike) -> list[Recording]:
