@@ -292,9 +292,9 @@ def test_a_file_in_the_manual_folder_that_is_not_the_published_one_is_named(tmp_
 
 
 def test_images_and_labels_may_be_unzipped_or_in_an_archive(monkeypatch, accepted, tmp_path):
-    zipped, recordings = published(), av_digits.FILES[-1]
-    (tmp_path / recordings).write_bytes(zipped.pop(recordings))
-    plain = {name.removesuffix(".gz"): gzip.decompress(zipped[name]) for name in zipped}
+    *zipped, recordings = (accepted / file for file in av_digits.FILES)
+    shutil.copy(recordings, tmp_path)
+    plain = {path.stem: gzip.decompress(path.read_bytes()) for path in zipped}
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in plain.items()}
     monkeypatch.setattr(av_digits, "CONTENTS", sums)
     first, *others = plain
