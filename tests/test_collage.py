@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite.config import WORLD_CLIP, DataConfig
+from mbt_lite.config import WORLD, WORLD_CLIP, DataConfig, Experiment, TrainConfig
 from mbt_lite.data import collage, datasets, sources
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import batch_fields, zeros
+from mbt_lite.data.survey import survey
 
 CLIP = replace(WORLD_CLIP, frames=4, size=32, resize=32, spec_frames=100)
 
@@ -102,11 +103,20 @@ def test_a_picture_keeps_its_color_and_a_sound_its_pitch():
 
 
 def test_a_run_reads_its_splits_and_an_evaluation_names_one(folder):
-    data = DataConfig(path=str(folder), test=None)
+    (folder / "train/sounds/notes.txt").write_text("where they are from")
+    (folder / "train/pictures/dog/.hidden").write_text("of a file manager")
+    data = DataConfig(path=str(folder), test=None, workers=0)
     train, validation = (datasets.open_split(data, role) for role in ("train", "validation"))
     assert train.labels == validation.labels and len(validation) == 18
     labeled = datasets.open_labeled(folder, train.labels, clip=CLIP, split="validation", count=4)
     assert len(labeled) == 4
+    experiment = Experiment("collage", WORLD, CLIP, data, train=TrainConfig(batch=18))
+    with datasets.make_loader(experiment, train, training=True) as loader:
+        epochs = [next(loader) for _ in range(2)]
+    assert set(epochs[0]["id"]) != set(epochs[1]["id"])
+    assert not loader.note  # nothing is kept
+    with pytest.raises(ValueError, match="can be chosen by video files only"):
+        survey(train, 64)
 
 
 def test_a_file_that_is_no_picture_costs_its_clip_and_is_named(tmp_path):

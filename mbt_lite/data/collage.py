@@ -34,7 +34,7 @@ SPLITS = ("train", "validation", "test")
 # file without label, or nothing. With a file without label: a class, another such file, nothing.
 SAME, ANOTHER, UNLABELED = 0.45, 0.25, 0.2
 LABELED, NEITHER = 0.25, 0.6
-PITCHES = 6  # points of a random frequency response
+RESPONSE_POINTS = 6  # of a random frequency response
 
 
 class _Pair(NamedTuple):
@@ -47,12 +47,12 @@ class _Pair(NamedTuple):
 
 def is_collage(path: Path) -> bool:
     """Whether a folder holds sounds and pictures, or splits with them."""
-    return any((path / part / kind).is_dir() for part in ("", *SPLITS) for kind in KINDS)
+    return any(_files(path / part / kind) for part in ("", *SPLITS) for kind in KINDS)
 
 
 def splits(path: Path) -> tuple[str, ...]:
     """The splits of a folder of sounds and pictures."""
-    return tuple(split for split in SPLITS if any((path / split / kind).is_dir() for kind in KINDS))
+    return tuple(split for split in SPLITS if any(_files(path / split / kind) for kind in KINDS))
 
 
 class CollageSource(Source):
@@ -60,6 +60,8 @@ class CollageSource(Source):
 
     ValueError where a folder has no sounds or pictures with a class.
     """
+
+    new_each_epoch = True
 
     def __init__(self, path: Path, split: str | None = None):
         folder = path / split if split else path
@@ -156,13 +158,12 @@ def _fixed(index: int) -> np.random.Generator:
     return np.random.default_rng([index, 7])
 
 
-@lru_cache(maxsize=64)
 def _files(folder: Path) -> dict[str, list[Path]]:
-    """{class: its files} of the folders in a folder."""
-    if not folder.is_dir():
-        return {}
-    found = {part.name: sorted(part.iterdir()) for part in sorted(folder.iterdir())}
-    return {name: files for name, files in found.items() if files}
+    """{class: its files} of the folders in a folder; hidden files are none."""
+    files: dict[str, list[Path]] = {}
+    for path in sorted(folder.glob("[!.]*/[!.]*")):
+        files.setdefault(path.parent.name, []).append(path)
+    return files
 
 
 def _any(files: Sequence[Path], rng: np.random.Generator) -> Path:
@@ -258,8 +259,8 @@ def recorded(wave: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarra
     """A sound [S] as of another microphone: other frequency response, often a room, and noise."""
     samples = len(wave)
     spectrum = np.fft.rfft(wave, 2 * samples)  # the second half takes what resounds
-    places = np.linspace(0, 1, len(spectrum))
-    decibels = np.interp(places**0.5, np.linspace(0, 1, PITCHES), rng.uniform(-8, 8, PITCHES))
+    places, points = np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, RESPONSE_POINTS)
+    decibels = np.interp(places**0.5, points, rng.uniform(-8, 8, RESPONSE_POINTS))
     if rng.random() < 0.3:  # a codec or a telephone
         decibels -= 60 * (places > rng.uniform(0.3, 1))
     spectrum *= 10 ** (decibels / 20)

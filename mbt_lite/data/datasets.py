@@ -166,7 +166,7 @@ def open_labeled(
             raise ValueError(f"{data} names its split already; leave {split} out.")
         source = WorldSource(WORLD_SPLITS[data])
     elif sources.is_prepared(Path(data)) or is_collage(Path(data)):
-        if clip.audio_track:
+        if clip.audio_track and not is_collage(Path(data)):
             raise ValueError(f"--audio-track {clip.audio_track}: {data} {sources.ONE_TRACK}")
         source = _open_prepared(data, labels, split)
     elif Path(data).exists():
@@ -268,7 +268,7 @@ def make_loader(
         host=host,
         hosts=hosts,
         workers=workers,
-        memory=0 if all_new else memory,
+        memory=0 if all_new or source.new_each_epoch else memory,
         on_error="skip" if config.skip_errors else "raise",
     )
 

@@ -35,6 +35,7 @@ class Source:
     labels: Sequence[str]  # the classes in order
     num_auxiliary_classes = 0  # so many of the last classes are predicted in training only
     notes: Sequence[str] = ()  # what was left out of the source, in sentences
+    new_each_epoch = False  # training clips are never the same, so that none is kept
     # JSON values that identify the clips, if each is one window, the same in every epoch; else None
     fingerprint: Mapping | None = None
 
@@ -84,6 +85,7 @@ class Subset(Source):
         self.source, self.indices = source, np.asarray(indices, int)
         self.labels, self.notes = source.labels, source.notes
         self.num_auxiliary_classes = source.num_auxiliary_classes
+        self.new_each_epoch = source.new_each_epoch
 
     @property
     def fingerprint(self) -> Mapping | None:

@@ -43,6 +43,11 @@ def survey(source: Source, mels: int, audio_track: int | None = None) -> DataFac
     """
     paths = [source.file(int(i)) for i in np.linspace(0, len(source) - 1, PROBED).round()]
     paths = [path for path in dict.fromkeys(paths) if path]
+    if not paths:
+        raise ValueError(
+            "clip and model can be chosen by video files only, and these clips are none: take "
+            "another recipe, or set --data.adapt False with --model and --clip settings."
+        )
     infos = [info for path in paths if (info := _probed(path, audio_track))]
     if not infos:
         raise ValueError(f"none of {len(paths)} files can be read; the first: {paths[0]}.")

@@ -28,37 +28,38 @@ class Hyperparameters(NamedTuple):
     @classmethod
     def of(cls, config: TrainConfig) -> "Hyperparameters":
         """Those of a run, float32 each."""
-        numbers = {name: getattr(config, name) for name in cls._fields}
-        numbers["warmup"] = config.warmup_steps
-        return cls(**{name: jnp.float32(value) for name, value in numbers.items()})
+        values = {name: getattr(config, name) for name in cls._fields}
+        values["warmup"] = config.warmup_steps
+        return cls(**{name: jnp.float32(value) for name, value in values.items()})
 
 
 def schedule(
-    config: TrainConfig, numbers: Hyperparameters | None = None
+    config: TrainConfig, hyperparameters: Hyperparameters | None = None
 ) -> Callable[[ArrayLike], Array]:
     """step, counted from 0 → learning rate: linear warm-up, times half a cosine or constant.
 
     With a warm-up the first step has the rate 0. The cosine is almost 0 at the last step, and
     would restart after it (Scenic's schedule "constant * cosine_decay * linear_warmup").
     """
-    numbers = numbers or Hyperparameters.of(config)
-    warmup = numbers.warmup
+    hyperparameters = hyperparameters or Hyperparameters.of(config)
+    warmup = hyperparameters.warmup
 
     def rate(step: ArrayLike) -> Array:
         step = jnp.asarray(step, jnp.float32)
         rising = jnp.where(step < warmup, step / jnp.maximum(warmup, 1e-6), 1.0)
         if config.schedule == "constant":
-            return numbers.learning_rate * rising
-        length = jnp.maximum(numbers.steps - jnp.floor(warmup), 1)
+            return hyperparameters.learning_rate * rising
+        length = jnp.maximum(hyperparameters.steps - jnp.floor(warmup), 1)
         progress = jnp.maximum(0.0, step - warmup) / length
-        return numbers.learning_rate * rising * 0.5 * (1 + jnp.cos(jnp.pi * (progress % 1.0)))
+        falling = 0.5 * (1 + jnp.cos(jnp.pi * (progress % 1.0)))
+        return hyperparameters.learning_rate * rising * falling
 
     return rate
 
 
 def make_optimizer(
     config: TrainConfig,
-    numbers: Hyperparameters | None = None,
+    hyperparameters: Hyperparameters | None = None,
     rate: Callable[[ArrayLike], Array] | None = None,
 ) -> optax.GradientTransformation:
     """Gradient clipping, then AdamW or Scenic's momentum, at the rate of the `schedule` or `rate`.
@@ -66,15 +67,15 @@ def make_optimizer(
     AdamW decays matrices only. Momentum is m = beta m + (g + decay p) and p -= rate m, without
     dampening.
     """
-    numbers = numbers or Hyperparameters.of(config)
-    rate = rate or schedule(config, numbers)
-    parts = [optax.clip_by_global_norm(numbers.clip_norm)] if config.clip_norm else []
+    hyperparameters = hyperparameters or Hyperparameters.of(config)
+    rate = rate or schedule(config, hyperparameters)
+    parts = [optax.clip_by_global_norm(hyperparameters.clip_norm)] if config.clip_norm else []
     if config.optimizer == "adamw":
-        decay = {"weight_decay": numbers.weight_decay, "mask": _matrices}
+        decay = {"weight_decay": hyperparameters.weight_decay, "mask": _matrices}
         parts.append(optax.adamw(rate, b2=config.beta2, **decay))
     else:
         if config.weight_decay:
-            parts.append(optax.add_decayed_weights(numbers.weight_decay))
+            parts.append(optax.add_decayed_weights(hyperparameters.weight_decay))
         if config.momentum:
             parts.append(optax.trace(config.momentum))
         parts.append(optax.scale_by_learning_rate(rate))

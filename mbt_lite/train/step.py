@@ -33,7 +33,7 @@ from mbt_lite.train.optimizer import (
 
 
 class State(NamedTuple):
-    """Everything that training changes, and the numbers that it goes by."""
+    """Everything that training changes, and the hyperparameters that it goes by."""
 
     step: Array  # int32, batches seen
     params: dict
@@ -41,7 +41,7 @@ class State(NamedTuple):
     ema: dict | None  # moving average of the trainable parameters; None: there is none
     key: Array  # uint32 [2], for all random draws
     skipped: Array  # int32, steps that changed nothing, because their loss was non-finite
-    numbers: Hyperparameters  # of the run
+    hyperparameters: Hyperparameters  # of the run
 
     @property
     def weights(self) -> dict:
@@ -68,8 +68,8 @@ def first_state(experiment: Experiment, mesh: Mesh, params: dict | None = None) 
         ema = jax.tree.map(jnp.copy, trained) if config.ema else None
         key = jax.random.key_data(jax.random.key(config.seed))
         zero = jnp.zeros((), jnp.int32)
-        numbers = Hyperparameters.of(config)
-        return State(zero, params, optimizer, ema, key, zero, numbers)
+        hyperparameters = Hyperparameters.of(config)
+        return State(zero, params, optimizer, ema, key, zero, hyperparameters)
 
     shardings = sharding.sharded(mesh, jax.eval_shape(init, params))
     donated = (0,) if fresh else ()  # a caller's parameters stay usable
@@ -175,19 +175,19 @@ def update_step(
     Scenic clips on each device before it takes the mean; here the mean is clipped, so that the
     number of devices makes no difference.
     """
-    config, numbers = experiment.train, state.numbers
+    config, hyperparameters = experiment.train, state.hyperparameters
     metrics, gradient = _gradient(state, batch, key, experiment, labels, mesh)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-    rate = schedule(config, numbers)(state.step - state.skipped)
+    rate = schedule(config, hyperparameters)(state.step - state.skipped)
 
     def update(old: State) -> State:
         trained = trainable_params(old.params, config)
         # The rate is computed once, not for every leaf.
-        optimizer = make_optimizer(config, numbers, lambda _: rate)
+        optimizer = make_optimizer(config, hyperparameters, lambda _: rate)
         updates, optimizer_state = optimizer.update(gradient, old.optimizer, trained)
         trained = optax.apply_updates(trained, updates)
-        ema = None if old.ema is None else ema_update(old.ema, trained, old.step, numbers.ema)
+        ema = old.ema and ema_update(old.ema, trained, old.step, hyperparameters.ema)
         return old._replace(params=old.params | trained, optimizer=optimizer_state, ema=ema)
 
     def skip(old: State) -> State:
@@ -208,7 +208,7 @@ def _gradient(state: State, batch: dict, key: Array, experiment, labels, mesh) -
     """
     count, params = experiment.train.accumulate, state.params
     trained = trainable_params(params, experiment.train)
-    smoothing = state.numbers.label_smoothing
+    smoothing = state.hyperparameters.label_smoothing
     clips = batch["mask"].sum()
 
     def total(trained: dict, part: dict, key: Array):
