@@ -340,6 +340,29 @@ WORLD_CLIP = ClipConfig(
     front_end=WORLD_FRONT_END,
 )
 
+EVERYDAY = MBTConfig(
+    classes=31,
+    width=128,
+    depth=6,
+    heads=4,
+    mlp_dim=512,
+    fusion_layer=3,
+    bottlenecks=4,
+    rgb_shape=(4, 96, 96),
+    rgb_patch=(2, 16, 16),
+    spec_shape=(300, 64),
+    spec_patch=(10, 32),
+)
+EVERYDAY_CLIP = ClipConfig(
+    frames=4,
+    fps=4.0,
+    stride=3,
+    size=96,
+    resize=96,
+    spec_frames=300,
+    front_end=FrontEnd("everyday", fft=512, mels=64, mean=-2.05, std=2.0),
+)
+
 
 @dataclass(frozen=True)
 class AugmentConfig:

@@ -1,5 +1,6 @@
 """Clips put together from folders of sounds and pictures."""
 
+import shutil
 import wave
 from dataclasses import replace
 
@@ -129,3 +130,32 @@ def test_a_file_that_is_no_picture_costs_its_clip_and_is_named(tmp_path):
     (tmp_path / "empty/sounds").mkdir(parents=True)
     with pytest.raises(ValueError, match="has no folders sounds/CLASS or pictures/CLASS"):
         collage.CollageSource(tmp_path / "empty")
+
+
+def test_soft_labels_of_another_model_are_auxiliary_classes(folder, tmp_path):
+    copy = tmp_path / "everyday"
+    shutil.copytree(folder, copy)
+    files = [
+        path.relative_to(copy / "train/sounds").as_posix()
+        for path in sorted(copy.glob("train/sounds/*/*"))
+    ]
+    scores = np.linspace(0, 1, 2 * len(files), dtype=np.float16).reshape(len(files), 2)
+    np.savez(
+        copy / "train/sounds" / collage.SOFT_LABELS,
+        labels=["Bark", "Drip"],
+        files=files,
+        scores=scores,
+    )
+    source = sources.open_source(copy, "train")
+    assert source.labels == ("chair", "dog", "rain", "sounds: Bark", "sounds: Drip")
+    assert source.num_auxiliary_classes == 2
+    assert sources.open_source(copy, "validation").labels == ("chair", "dog", "rain")
+    for index in range(12):
+        name, out = written(source, index, Sampling(CLIP, training=True), seed=index)
+        heard = [
+            row
+            for row, file in enumerate(files)
+            if name.startswith(str(copy / "train/sounds" / file))
+        ]
+        expected = scores[heard[0]] if heard else [0, 0]
+        np.testing.assert_array_equal(out["labels"][0, 3:], expected)

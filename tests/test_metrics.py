@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbt_lite.evaluation import calibration
 from mbt_lite.evaluation.metrics import (
     _among_top_k,
     _pair_among_top_k,
@@ -121,3 +122,23 @@ def test_mixed_verbs_and_nouns_are_refused_for_a_softmax():
     with pytest.raises(ValueError, match="mixed: list all of one kind first"):
         make_heads("softmax", ["verb:a", "noun:a", "verb:b"])
     assert [head.name for head in make_heads("softmax", ["noun:a", "verb:a"])] == ["noun", "verb"]
+
+
+def test_calibration_finds_the_scale_and_the_shift_of_overconfident_logits():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-1, 2, (4000, 3))
+    truth = (rng.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.float32)
+    scale, shift = calibration.fit(3 * logits - 2, truth)
+    np.testing.assert_allclose([scale, shift], [1 / 3, 2 / 3], atol=0.05)
+    before, after = (1 / (1 + np.exp(-x)) for x in (3 * logits - 2, logits))
+    assert calibration.calibration_error(before, truth) > 0.05
+    assert calibration.calibration_error(after, truth) < 0.02
+
+
+def test_reliability_counts_every_label_once():
+    probabilities = np.array([[0.1, 0.9], [0.12, 0.92]])
+    rows = calibration.reliability(probabilities, np.array([[0, 1], [1, 1]]))
+    np.testing.assert_allclose(rows, [[0.11, 0.5, 2], [0.91, 1, 2]])
+    assert calibration.calibration_error(
+        probabilities, np.array([[0, 1], [1, 1]])
+    ) == pytest.approx((2 * 0.39 + 2 * 0.09) / 4)

@@ -24,7 +24,7 @@ from mbt_lite.model.label_heads import Head
 from mbt_lite.paths import cache_folder
 
 BUCKET = "https://storage.googleapis.com/scenic-bucket/mbt/"
-LABELS = "http://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
+LABELS = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class_labels_indices.csv"
 AUDIOSET = "AudioSet's 527 names, downloaded when they are first needed"
 MEMORY = 4.5  # times the size of the weights that a conversion takes at most
 LIKELIEST = {0: "Speech", 137: "Music"}  # the labels of most clips of AudioSet

@@ -9,6 +9,10 @@ A class may be heard, seen, or both. A clip has the labels of its sound and of i
 one, two, one, or none. A picture moves as if it was filmed by hand; a sound is heard as if by
 another microphone, in another room, with others. Files in `other` have no label.
 
+A file soft_labels.npz in `sounds` or `pictures` has what another model says of their files: names
+`labels` [L], `files` [F] relative to it, and `scores` [F, L] from 0 to 1. They are auxiliary
+classes, predicted in training only.
+
 T frames   S side of a frame, or samples   N spectrogram rows   M mel bins   C classes
 """
 
@@ -29,6 +33,8 @@ from mbt_lite.features import black, log_mel, silence
 
 KINDS = ("sounds", "pictures")
 OTHER = "other"
+OTHER_SHARE = 0.2  # of the files that clips begin with
+SOFT_LABELS = "soft_labels.npz"
 SPLITS = ("train", "validation", "test")
 # What goes with a sound or picture of a class: the same class if there is one, another class, a
 # file without label, or nothing. With a file without label: a class, another such file, nothing.
@@ -67,9 +73,12 @@ class CollageSource(Source):
         folder = path / split if split else path
         everywhere = [path / part for part in splits(path)] or [path]
         names = {name for part in everywhere for kind in KINDS for name in _files(part / kind)}
-        self.labels = tuple(sorted(names - {OTHER}))
+        self.classes = tuple(sorted(names - {OTHER}))
         self.files = {kind: _files(folder / kind) for kind in KINDS}
-        if not self.labels or not any(self.files.values()):
+        self.soft = {kind: _SoftLabels(folder / kind) for kind in KINDS}
+        soft = [name for kind in KINDS for name in self.soft[kind].labels]
+        self.labels, self.num_auxiliary_classes = (*self.classes, *soft), len(soft)
+        if not self.classes or not any(self.files.values()):
             raise ValueError(f"{folder} has no folders sounds/CLASS or pictures/CLASS with files.")
 
     def __len__(self) -> int:
@@ -122,19 +131,28 @@ class CollageSource(Source):
         return log_mel(wave * np.float32(level), clip.front_end)[: clip.spec_frames]
 
     def _multi_hot(self, pair: _Pair) -> np.ndarray:
-        return multi_hot([self.labels.index(name) for name in pair.labels], len(self.labels))
+        numbers = [self.classes.index(name) for name in pair.labels]
+        soft = [self.soft[kind].scores(getattr(pair, kind)) for kind in KINDS]
+        return np.concatenate([multi_hot(numbers, len(self.classes)), *soft])
 
     def _pair(self, index: int, rng: np.random.Generator) -> _Pair:
         """The files of a clip: of one kind, each class in turn; of the other one, at random."""
         kind, other = KINDS if index % 2 else KINDS[::-1]
         if not self.files[kind]:
             kind, other = other, kind
-        names = list(self.files[kind])
-        name = names[index // 2 % len(names)]
+        name = self._class(kind, index // 2)
         partner = self._partner(name, self.files[other], rng)
         files = {kind: _any(self.files[kind][name], rng)}
         files[other] = _any(self.files[other][partner], rng) if partner else None
         return _Pair(**files, labels=frozenset({name, partner} - {OTHER, None}))
+
+    def _class(self, kind: str, turn: int) -> str:
+        """The class whose turn it is; every fifth turn files without label have."""
+        names = [name for name in self.files[kind] if name != OTHER]
+        every = round(1 / OTHER_SHARE)
+        if OTHER in self.files[kind] and (turn % every == 0 or not names):
+            return OTHER
+        return names[turn % len(names)]
 
     def _partner(self, name: str, files: dict, rng: np.random.Generator) -> str | None:
         """The class of what goes with a file of this class; None: nothing."""
@@ -151,6 +169,28 @@ class CollageSource(Source):
                 return choices[rng.integers(len(choices))]
             draw -= chance
         return None
+
+
+class _SoftLabels:
+    """What another model says of the files of a folder; no labels where there is no such file."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.labels, self.rows = folder, (), {}
+        path = folder / SOFT_LABELS
+        if path.exists():
+            with np.load(path) as stored:
+                self.labels = tuple(f"{folder.name}: {name}" for name in stored["labels"])
+                scores = stored["scores"].astype(np.float32)
+                self.rows = dict(zip(map(str, stored["files"]), scores, strict=True))
+
+    def scores(self, path: Path | None) -> np.ndarray:
+        """The scores of a file [L]; zeros where there is no file."""
+        nothing = np.zeros(len(self.labels), np.float32)
+        return nothing if path is None else self.rows.get(_relative(path, self.folder), nothing)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _fixed(index: int) -> np.random.Generator:
@@ -197,9 +237,10 @@ def filmed(image: Image.Image, clip: ClipConfig, rng: np.random.Generator) -> np
     frames = np.stack([np.asarray(image.resize(size, sampling, box=tuple(box))) for box in boxes])
     light = rng.uniform(0.7, 1.3) * np.linspace(1, rng.uniform(0.9, 1.1), clip.frames)
     tint = rng.uniform(0.92, 1.08, 3)
-    grain = rng.uniform(0, 8) * rng.standard_normal(frames.shape)
-    lit = 127.5 + (frames - 127.5) * rng.uniform(0.7, 1.2)
-    frames = (lit * light[:, None, None, None] * tint + grain).clip(0, 255).astype(np.uint8)
+    grain = np.float32(rng.uniform(0, 8)) * _noise(frames.shape, rng)
+    lit = 127.5 + (frames - np.float32(127.5)) * np.float32(rng.uniform(0.7, 1.2))
+    lit *= (light[:, None] * tint).astype(np.float32)[:, None, None]
+    frames = (lit + grain).clip(0, 255).astype(np.uint8)
     return _compressed(frames, int(rng.uniform(25, 90))) if rng.random() < 0.5 else frames
 
 
@@ -257,21 +298,28 @@ def _excerpt(path: Path, samples: int, rng: np.random.Generator) -> np.ndarray:
 
 def recorded(wave: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
     """A sound [S] as of another microphone: other frequency response, often a room, and noise."""
+    from scipy import fft  # slow to import
+
     samples = len(wave)
-    spectrum = np.fft.rfft(wave, 2 * samples)  # the second half takes what resounds
+    size = fft.next_fast_len(2 * samples, real=True)  # the second half takes what resounds
+    spectrum = fft.rfft(wave, size)
     places, points = np.linspace(0, 1, len(spectrum)), np.linspace(0, 1, RESPONSE_POINTS)
     decibels = np.interp(places**0.5, points, rng.uniform(-8, 8, RESPONSE_POINTS))
     if rng.random() < 0.3:  # a codec or a telephone
         decibels -= 60 * (places > rng.uniform(0.3, 1))
-    spectrum *= 10 ** (decibels / 20)
+    spectrum *= np.exp(decibels.astype(np.float32) * np.float32(np.log(10) / 20))
     if rng.random() < 0.4:
         decay = np.exp(-np.arange(samples) / (rate * rng.uniform(0.03, 0.25)))
-        room = 0.05 * rng.uniform(0, 1) * rng.standard_normal(samples) * decay
+        room = 0.05 * rng.uniform(0, 1) * decay.astype(np.float32) * _noise(samples, rng)
         room[0] = 1
-        spectrum *= np.fft.rfft(room, 2 * samples)
-    heard = np.fft.irfft(spectrum)[:samples]
-    noise = 10 ** rng.uniform(-4, -1.5) * np.abs(heard).max() * rng.standard_normal(samples)
-    return (heard + noise).astype(np.float32)
+        spectrum *= fft.rfft(room, size)
+    heard = fft.irfft(spectrum, size)[:samples]
+    level = 10 ** rng.uniform(-4, -1.5) * np.abs(heard).max()
+    return heard + np.float32(level) * _noise(samples, rng)
+
+
+def _noise(shape, rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)
 
 
 def _mixed(wave: np.ndarray, behind: np.ndarray, decibels: float) -> np.ndarray:
