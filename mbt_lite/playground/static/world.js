@@ -252,14 +252,22 @@ function mix(wave, gain, part, from = 0, to = SECONDS) {
   for (let i = start; i < end; i++) wave[i] += gain * part(i / RATE, i);
 }
 
+const CYCLE = 4096; // samples of one period of a voice
+
 /** Adds a singing voice whose pitch follows the tone's contour. */
 function sing(wave, tone) {
-  let phase = 0;
-  mix(wave, tone.level, (time) => {
-    phase += TURN / RATE * tone.middle * 2 ** (tone.octaves * height(tone.contour, time / SECONDS));
-    const fade = Math.min(1, Math.min(time, SECONDS - time) / 0.05);
-    return fade * tone.overtones.reduce((sum, level, k) => sum + level * Math.sin((k + 1) * phase), 0);
-  });
+  const period = Float32Array.from({ length: CYCLE + 1 }, (_, i) => tone.overtones.reduce(
+    (sum, level, k) => sum + level * Math.sin((k + 1) * TURN * i / CYCLE), 0));
+  const pitch = Float32Array.from({ length: SAMPLES / 32 + 1 }, (_, i) => // every 2 ms
+    CYCLE / RATE * tone.middle * 2 ** (tone.octaves * height(tone.contour, 32 * i / SAMPLES)));
+  let place = 0;
+  for (let i = 0; i < SAMPLES; i++) {
+    const k = i >> 5, fade = Math.min(1, Math.min(i, SAMPLES - i) / RATE / 0.05);
+    place = (place + pitch[k] + (i & 31) / 32 * (pitch[k + 1] - pitch[k])) % CYCLE;
+    const left = Math.floor(place);
+    const value = period[left] + (place - left) * (period[left + 1] - period[left]);
+    wave[i] += tone.level * fade * value;
+  }
 }
 
 const SOUNDS = { // each adds an event to the waveform
