@@ -8,14 +8,19 @@ let rows = null; // of the table, one for each network
 
 async function build() {
   const { grid } = await (await fetch("models.json")).json();
-  rows = grid.map(({ name, words, score }) => {
-    const bars = SHAPES.map(() => make("b")), says = make("td", {}, "…"), tries = make("td", {}, "–");
-    const mini = make("td", {}, make("div", { class: "mini", role: "img" }, ...bars.map((bar, i) =>
-      make("div", { class: "small" }, SHAPES[i], make("i", {}, bar)))));
-    const row = make("tr", {}, make("th", { scope: "row" }, words), says, mini, tries, make("td", {}, percent(score)));
-    return { name, words, bars, says, mini, tries, row, right: 0, count: 0 };
-  });
-  $("grid").tBodies[0].replaceChildren(...rows.map(({ row }) => row));
+  rows = [];
+  for (const [heading, group] of Object.entries(grid)) {
+    const body = make("tbody", {}, make("tr", {}, make("th", { scope: "rowgroup", colspan: 5 }, heading)));
+    $("grid").append(body);
+    for (const [words, name] of Object.entries(group)) {
+      const bars = SHAPES.map(() => make("b")), says = make("td", {}, "…"), tries = make("td", {}, "–");
+      const mini = make("div", { class: "mini", role: "img" }, ...bars.map((bar, i) =>
+        make("div", { class: "small" }, SHAPES[i], make("i", {}, bar))));
+      const { scores } = await ask("open", { name }), [, score] = Object.entries(scores).find(([what]) => /^matched accuracy/.test(what));
+      body.append(make("tr", {}, make("th", { scope: "row" }, words), says, make("td", {}, mini), tries, make("td", {}, percent(score))));
+      rows.push({ name, bars, says, mini, tries, right: 0, count: 0 });
+    }
+  }
 }
 
 /** The shape whose height the pitch follows best, by correlation; null: it follows none. */
@@ -36,17 +41,18 @@ const refresh = latest(async () => {
   const singer = closest();
   $("grid-truth").replaceChildren(...(singer
     ? ["Your pitch follows the ", icon(singer.shape, rgb(singer.color)), ` ${singer.shape}.`] : ["Your pitch follows no shape closely."]));
-  const able = [];
+  let able = 0;
   for (const row of rows) {
     const shares = sings((await ask("ask", { name: row.name, scene: scene(), edits: [] })).probabilities);
     const top = Math.max(...shares), shape = SHAPES[shares.indexOf(top)], right = shape === singer?.shape;
-    row.says.textContent = top < 0.5 ? `none is likely${singer ? "" : " ✓"}` : `the ${shape}${right ? " ✓" : ""}`;
-    row.says.className = (top < 0.5 ? !singer : right) ? "right" : "wrong";
-    if (row.says.className === "right") able.push(row.words);
+    row.says.textContent = `${shape}, ${percent(top)}${singer ? (right ? " ✓" : " ✗") : ""}`;
+    row.says.className = `says ${singer ? (right ? "right" : "wrong") : ""}`;
+    able += right;
     row.bars.forEach((bar, i) => { bar.style.transform = `scaleX(${shares[i]})`; });
-    row.mini.firstChild.setAttribute("aria-label", SHAPES.map((s, i) => `${s} ${percent(shares[i])}`).join(", "));
+    row.mini.setAttribute("aria-label", SHAPES.map((s, i) => `${s} ${percent(shares[i])}`).join(", "));
   }
-  $("grid-verdict").textContent = `${able.length} of ${rows.length} networks are right about your clip. One clip can be luck: try more.`;
+  $("grid-verdict").textContent = singer ? `${able} of ${rows.length} answers are right about your clip. One clip can be luck: try more.`
+    : "Follow a shape in the first view, then there is something to find out.";
   did("grid");
 });
 

@@ -29,6 +29,7 @@ export class MBT {
     const { meta, arrays } = readSafetensors(buffer);
     Object.assign(this, { config: meta.config, clip: meta.clip, labels: meta.labels, arrays });
     this.familiarity = meta.familiarity;
+    this.scores = meta.card?.scores;
     const loss = meta.card?.training?.loss ?? "sigmoid";
     this.heads = meta.label_heads ?? [{ kind: loss, classes: this.config.classes }];
     const c = this.config;

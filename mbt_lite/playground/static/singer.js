@@ -77,10 +77,12 @@ const answer = latest(async () => {
   spoken = setTimeout(() => { if ($("verdict").textContent !== words) $("verdict").textContent = words; }, 250);
   spectrum = melImage(reply.spec, 128);
   if (playing) play(reply.wave);
-  answers = [...answers.slice(-19), reply.ms];
+  if (document.body.dataset.answers) answers = [...answers.slice(-19), reply.ms]; // the first one prepares noise
   const typical = [...answers].sort((a, b) => a - b)[answers.length >> 1];
-  $("speed").textContent = `An answer takes ${Math.round(typical)} ms here. Only what follows from the sound is computed again; `
-    + "the picture’s own layers are kept.";
+  if (answers.length) {
+    $("speed").textContent = `An answer takes ${Math.round(typical)} ms here. Only what follows from the sound is computed again; `
+      + "the picture’s own layers are kept.";
+  }
   document.body.dataset.answers = Number(document.body.dataset.answers ?? 0) + 1;
   did(`answer ${shares.indexOf(Math.max(...shares))} ${Math.max(...shares) > 0.5}`);
   draw && frame(true);

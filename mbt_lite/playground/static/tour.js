@@ -37,6 +37,7 @@ function show() {
       ...(last ? [] : [make("button", { click: end }, "End the tour")])),
   );
   $("tour").hidden = false;
+  document.body.classList.add("touring");
 }
 
 function go(by) {
@@ -46,6 +47,7 @@ function go(by) {
 
 function end() {
   $("tour").hidden = true;
+  document.body.classList.remove("touring");
   lit?.classList.remove("lit");
   $("tour-start").focus();
 }

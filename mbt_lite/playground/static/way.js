@@ -8,7 +8,7 @@ const number = (x, digits = 2) => x.toFixed(digits).replace("-", "−");
 let model = null, reply = null, whole = null, effects = null; // whole: the answer without cuts
 let edits = new Set(), opened = { layer: 1, stream: "spec" }, asked = null; // asked: the label
 
-const blockX = (layer) => 100 + 690 * layer / (model.config.depth - 1);
+const blockX = (layer) => 60 + 640 * layer / (model.config.depth - 1);
 const tokenX = (layer) => (blockX(layer) + blockX(layer + 1)) / 2;
 const tokenY = (z) => 190 + 38 * (z - (model.config.bottlenecks - 1) / 2);
 const parse = (edge) => { const [way, layer, stream, z] = edge.split(" "); return { way, layer: +layer, stream, z: +z }; };
@@ -17,8 +17,9 @@ const parse = (edge) => { const [way, layer, stream, z] = edge.split(" "); retur
 function build() {
   const parts = [];
   for (const [s, { name, y }] of Object.entries(STREAMS)) {
-    parts.push(make("line", { class: "trunk", x1: 10, y1: y, x2: 890, y2: y }));
-    parts.push(make("text", { x: 6, y: s === "spec" ? y - 12 : y + 24, fill: color(s) }, name));
+    parts.push(make("path", { class: "trunk", d: `M0,${y}H730C800,${y} 830,${y} 830,${s === "spec" ? 150 : 230}` }));
+    parts.push(make("text", { x: 18, y: s === "spec" ? y - 34 : y + 46 }, name));
+    parts.push(make("text", { id: `out-${s}`, class: "faint", x: 898, y: s === "spec" ? y - 20 : y + 28, "text-anchor": "end" }));
   }
   for (const edge of Object.keys(reply.edges)) parts.push(band(edge));
   const first = model.prefixDepth - 1;
@@ -27,7 +28,10 @@ function build() {
     for (let z = 0; z < model.config.bottlenecks; z++) parts.push(token(layer, z));
   }
   for (let layer = 0; layer < model.config.depth; layer++) for (const s of model.config.streams) parts.push(block(layer, s));
-  parts.push(make("text", { id: "out", x: 894, y: 194, "text-anchor": "end" }));
+  parts.push(make("rect", { x: 762, y: 150, width: 136, height: 80, rx: 10 }));
+  for (const [id, y, kind] of [["out-label", 178, ""], ["out", 206, "big"], ["out-mean", 246, "faint"]]) {
+    parts.push(make("text", { id, class: kind, x: 830, y, "text-anchor": "middle" }));
+  }
   $("diagram").replaceChildren(...parts);
   $("diagram").querySelector("[data-part]").setAttribute("tabindex", 0);
 }
@@ -47,7 +51,7 @@ function part(name, act, ...children) {
 function band(edge) {
   const { way, layer, stream, z } = parse(edge), { y } = STREAMS[stream], at = y < 190 ? y + 24 : y - 24;
   const token = [tokenX(way === "read" ? layer - 1 : layer), tokenY(z)];
-  const gate = [blockX(layer) + (way === "read" ? -26 : 26), at], [from, to] = way === "read" ? [token, gate] : [gate, token];
+  const gate = [blockX(layer) + (way === "read" ? -1 : 1) * (10 + 22 * z / model.config.bottlenecks), at], [from, to] = way === "read" ? [token, gate] : [gate, token];
   const middle = (from[0] + to[0]) / 2, d = `M${from}C${middle},${from[1]} ${way === "read" ? to[0] : middle},${(from[1] + to[1]) / 2} ${to}`;
   return part(edge, () => toggle(edge, "cut"), make("path", { class: "band", d }), make("path", { class: "hit", d }));
 }
@@ -150,6 +154,9 @@ function paint() {
   }
   const [before, now] = [whole, reply].map(({ probabilities }) => probabilities[asked]), label = model.labels[asked];
   $("out").textContent = percent(now);
+  $("out-label").textContent = label;
+  $("out-mean").textContent = "mean of the two logits";
+  for (const s of model.config.streams) $(`out-${s}`).textContent = `${STREAMS[s].name} says ${percent(reply.streams[s][asked])}`;
   const words_ = { cut: 0, silenced: 0 };
   for (const name of edits) words_[name.startsWith("zero") ? "silenced" : "cut"]++;
   const changes = [words_.cut && `${words_.cut} cut`, words_.silenced && `${words_.silenced} silenced`].filter(Boolean).join(" and ");
@@ -175,14 +182,14 @@ async function look() {
   const { layer, stream } = opened, fused = model.fused.includes(layer), { name } = STREAMS[stream];
   const readers = ["cls", ...(fused ? [...Array(model.config.bottlenecks).keys()] : [])].map(String);
   const kept = readers.includes($("query").value) ? $("query").value : readers[fused ? 1 : 0];
-  $("query").replaceChildren(...readers.map((r) => make("option", { value: r }, r === "cls" ? "class token, which answers" : `bottleneck token ${+r + 1}`)));
+  $("query").replaceChildren(...readers.map((r) => make("option", { value: r }, r === "cls" ? "the class token, which answers" : `bottleneck token ${+r + 1}`)));
   $("query").value = kept;
   const query = kept === "cls" ? kept : +kept, head = $("head").value === "" ? null : +$("head").value;
   const row = await ask("row", { name: NAME, layer, stream, head, query });
   if (opened.layer !== layer || opened.stream !== stream) return;
   const reader = $("query").selectedOptions[0].textContent;
   $("inside-heading").textContent = `Inside: ${name}, layer ${layer}`;
-  $("map-caption").textContent = `What the ${reader.split(",")[0]} reads of the ${name}, ${head === null ? "mean of all heads" : `head ${head + 1}`}: the brighter, the more`;
+  $("map-caption").textContent = `What ${reader.split(",")[0]} reads of the ${name}, ${head === null ? "mean of all heads" : `head ${head + 1}`}: brighter is more`;
   const patches = row.weights.slice(1, numberOfTokens(stream));
   drawMap(stream, patches);
   const best = patches.indexOf(Math.max(...patches));

@@ -60,9 +60,9 @@ const answered = (model, output) => ({
 const QUESTIONS = {
   /** What there is to know about a model. */
   async open({ name }) {
-    const model = await modelOf(name), { config, clip, labels, fused, prefixDepth, familiarity } = model;
+    const model = await modelOf(name), { config, clip, labels, fused, prefixDepth, scores } = model;
     const grids = Object.fromEntries(config.streams.map((s) => [s, model.grid(s)]));
-    return { config, clip, labels, fused, prefixDepth, grids, cautious: Boolean(familiarity) };
+    return { config, clip, labels, fused, prefixDepth, scores, grids };
   },
 
   /** The answer to a scene, with what was heard. */
@@ -161,6 +161,7 @@ function edgesOf(model) {
 
 onmessage = async ({ data: { id, question, ...details } }) => {
   try {
+    await modelOf(details.name);
     const start = performance.now(), answer = await QUESTIONS[question](details);
     postMessage({ id, answer: { ...answer, ms: performance.now() - start } });
   } catch (error) {

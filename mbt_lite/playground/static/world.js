@@ -224,10 +224,10 @@ const COLORS = { // of noise: the amplitude at each frequency in Hz
 };
 const noises = {};
 
-/** 16 s of noise with unit power. */
+/** 8 s of noise with unit power. */
 function noise(color) {
   if (noises[color]) return noises[color];
-  const n = 2 ** 18, random = new Random(color.length * 1000 + color.charCodeAt(0));
+  const n = 2 ** 17, random = new Random(color.length * 1000 + color.charCodeAt(0));
   const re = new Float64Array(n).map(() => random.normal()), im = new Float64Array(n), transform = fourier(n);
   if (color === "rain") for (let i = 0; i < n; i++) if (random.next() >= 0.004) re[i] = 0;
   transform(re, im);
