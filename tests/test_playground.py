@@ -23,7 +23,8 @@ COMPUTE = """async ({ name, inputs, cuts }) => {
   const { logMel } = await import("./frontend.js");
   const file = await fetch(`models/${name}.safetensors`);
   const model = new MBT(await file.arrayBuffer());
-  const trace = [], tokens = {}, answered = (names) => model.answer(tokens, new Edits(names)).logits;
+  const trace = [], tokens = {};
+  const answered = (names) => model.answer(tokens, new Edits(names)).logits;
   const { streams } = model.config;
   for (const s of streams) tokens[s] = model.prefix(s, Float32Array.from(inputs[s]));
   const answer = model.answer(tokens, new Edits(), trace);
@@ -48,7 +49,8 @@ SCORE = """async (count) => {
       rgb: model.prefix("rgb", normalizeFrames(world.frames(scene, model.clip))),
       spec: model.prefix("spec", normalizeMel(logMel(world.waveform(scene), front), front)),
     });
-    const sings = [...logits.slice(27)], best = model.labels[27 + sings.indexOf(Math.max(...sings))];
+    const sings = [...logits.slice(27)], first = model.labels.indexOf("circle sings");
+    const best = model.labels[first + sings.indexOf(Math.max(...sings))];
     if (scene.singer !== null) scores.matched.push(best === truth.at(-1));
     model.labels.forEach((label, k) => scores.labels.push(truth.includes(label) === logits[k] > 0));
   }
@@ -74,6 +76,7 @@ def tab(folder):
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         context = browser.new_context(permissions=["camera", "microphone"])
+        context.set_default_timeout(120_000)  # ms, for a busy machine
         tab = context.new_page()
         tab.on("console", lambda message: errors.append(message.text))
         tab.on("pageerror", lambda error: errors.append(str(error)))

@@ -28,6 +28,7 @@ export function problem(sentence) {
 
 const worker = new Worker("worker.js", { type: "module" }), waiting = new Map();
 let questions = 0;
+addEventListener("unhandledrejection", ({ reason }) => problem(reason.message));
 worker.onerror = () => problem("The model could not be started: this browser is too old for the page.");
 worker.onmessage = ({ data: { id, answer, error } }) => {
   const [resolve, reject] = waiting.get(id);
