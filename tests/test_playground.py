@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mbt_lite import features, inference, playground
+from mbt_lite.cli import main
 from mbt_lite.data import world
 from mbt_lite.explain import interventions
 from mbt_lite.model.mbt import MBT
@@ -61,7 +62,9 @@ SCORE = """async (count) => {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return playground.write(tmp_path_factory.mktemp("playground"))
+    folder = tmp_path_factory.mktemp("playground")
+    assert main(["playground", "--out", str(folder)]) == 0
+    return folder
 
 
 @pytest.fixture(scope="module")

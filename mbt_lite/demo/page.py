@@ -12,6 +12,7 @@ from dataclasses import replace
 from html import escape
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import quote
 
 import gradio as gr
 
@@ -338,8 +339,9 @@ def _playground_tab() -> None:
     folder = tempfile.mkdtemp(prefix="mbt_lite_")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     gr.set_static_paths(playground.write(folder))
+    address = f"gradio_api/file={quote(Path(folder).as_posix())}/index.html"
     gr.HTML(
-        f'<iframe src="gradio_api/file={folder}/index.html" title="Playground" loading="lazy"'
+        f'<iframe src="{address}" title="Playground" loading="lazy"'
         ' allow="camera; microphone; autoplay" class="playground"></iframe>'
     )
 

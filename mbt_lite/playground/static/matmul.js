@@ -69,7 +69,7 @@ const MODULE = new Uint8Array([
   ...section(10, [1, ...leb(body.length), ...body]),
 ]);
 
-export const simd = typeof WebAssembly === "object" && WebAssembly.validate(MODULE);
+const simd = typeof WebAssembly === "object" && WebAssembly.validate(MODULE);
 const memory = simd && new WebAssembly.Memory({ initial: 160 });
 const kernel = simd && new WebAssembly.Instance(
   new WebAssembly.Module(MODULE), { js: { memory } },

@@ -6,7 +6,7 @@
 import { dense, matmul } from "./matmul.js";
 
 /** {meta, arrays} of a safetensors file of ours; bfloat16 becomes float32. */
-export function readSafetensors(buffer) {
+function readSafetensors(buffer) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
   const { format, ...strings } = header.__metadata__ ?? {};
@@ -319,7 +319,7 @@ function gelu(x) {
 }
 
 /** Cuts an array [..., channels] into patches [N, values of a patch], row by row. */
-export function patchify(x, shape, patch, channels) {
+function patchify(x, shape, patch, channels) {
   if (shape.length === 2) [shape, patch] = [[1, ...shape], [1, ...patch]];
   const [T, H, W] = shape.map((size, i) => Math.floor(size / patch[i])), [pt, ph, pw] = patch;
   const y = new Float32Array(T * H * W * pt * ph * pw * channels), line = pw * channels;

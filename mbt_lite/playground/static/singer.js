@@ -13,8 +13,6 @@ export const scene = () => ({
   ...clip.scene, tone: { ...clip.scene.tone, octaves: 0.5, contour: { points: clip.points } },
 });
 
-export const truth = () => SHAPES.filter((shape) => clip.scene.things.some((thing) => thing.shape === shape));
-
 /** New shapes with another seed, the pitch following one of them. */
 export function newScene(seed = Math.floor(Math.random() * 2 ** 31)) {
   clip.scene = drawScene(seed, true);
@@ -41,7 +39,7 @@ function describe() {
 }
 
 /** A list of bars, one for each shape; `update(probabilities)` moves them. */
-export function shapeBars(list) {
+function shapeBars(list) {
   const rows = SHAPES.map((shape) => {
     const bar = make("b"), share = make("span"), mark = make("span");
     const row = make("li", {}, mark, make("span", {}, `${shape} sings`), share, make("i", { "aria-hidden": "true" }, bar));
@@ -59,7 +57,7 @@ export function shapeBars(list) {
 }
 
 /** The best of the shapes that may sing, in a sentence. */
-export function verdict(shares) {
+function verdict(shares) {
   const best = Math.max(...shares), shape = SHAPES[shares.indexOf(best)];
   if (best < 0.2) return "It says: none of them sings.";
   return best < 0.5 ? `It is unsure: perhaps the ${shape} (${percent(best)}).` : `It says: the ${shape} sings (${percent(best)}).`;
@@ -85,18 +83,22 @@ const answer = latest(async () => {
   }
   document.body.dataset.answers = Number(document.body.dataset.answers ?? 0) + 1;
   did(`answer ${shares.indexOf(Math.max(...shares))} ${Math.max(...shares) > 0.5}`);
-  draw && frame(true);
+  frame();
 });
 
 // ---- drawing ----
 
-function frame(once = false) {
+/** Draws at the clip's time, 30 times a second while the view is open. */
+function loop() {
   if (!visible) return;
-  if (!once) requestAnimationFrame(() => frame());
-  const now = performance.now(), time = position();
-  if (!once && (now - drawn < 30 || time === null)) return; // 30 a second are enough
-  drawn = now;
-  const at = time ?? SECONDS / 2;
+  requestAnimationFrame(loop);
+  if (performance.now() - drawn > 30 && position() !== null) frame();
+}
+
+function frame() {
+  if (!visible) return;
+  const at = position() ?? SECONDS / 2;
+  drawn = performance.now();
   drawScreen(at);
   drawPitch(at);
   drawSpectrum(at);
@@ -185,7 +187,7 @@ function listen() {
   pitch.addEventListener("pointerdown", (event) => { pitch.setPointerCapture(event.pointerId); last = null; drag(event); });
   pitch.addEventListener("pointermove", (event) => { if (pitch.hasPointerCapture(event.pointerId)) drag(event); });
   pitch.addEventListener("pointerup", () => { last = null; did("bend"); });
-  for (const name of ["focus", "blur"]) pitch.addEventListener(name, () => frame(true));
+  for (const name of ["focus", "blur"]) pitch.addEventListener(name, () => frame());
   pitch.addEventListener("keydown", (event) => {
     const along = { ArrowLeft: -1, ArrowRight: 1, Home: -POINTS, End: POINTS }[event.key];
     const up = { ArrowUp: 0.2, ArrowDown: -0.2, PageUp: 0.6, PageDown: -0.6 }[event.key];
@@ -194,11 +196,11 @@ function listen() {
     chosen = Math.min(Math.max(chosen + (along ?? 0), 0), POINTS - 1);
     if (up) { bend((old, _, i) => old + up * Math.exp(-(((i - chosen) / 4) ** 2))); did("bend"); }
     describe();
-    frame(true);
+    frame();
   });
   $("flat").addEventListener("click", () => { bend(() => 0); did("flat"); });
   $("scene").addEventListener("click", () => newScene());
-  $("paths").addEventListener("change", () => frame(true));
+  $("paths").addEventListener("change", () => frame());
   $("play").addEventListener("click", () => sound(!playing));
   $("hum").addEventListener("click", async () => {
     $("hum").disabled = true;
@@ -213,7 +215,7 @@ function listen() {
     }
     $("hum").disabled = false;
   });
-  addEventListener("resize", () => frame(true));
+  addEventListener("resize", () => frame());
 }
 
 function sound(on) {
@@ -228,6 +230,6 @@ listen();
 newScene(7);
 
 export const singer = {
-  show() { visible = true; frame(); answer(); },
+  show() { visible = true; loop(); answer(); },
   hide() { visible = false; sound(false); },
 };

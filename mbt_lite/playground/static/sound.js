@@ -79,7 +79,7 @@ export async function hum(count) {
 }
 
 /** The pitch of a waveform in octaves around its median, ±0.5 octaves as ±1; null: none was heard. */
-export function pitchCurve(wave, count) {
+function pitchCurve(wave, count) {
   const pitches = Array.from({ length: count }, (_, i) => pitchAt(wave, Math.round(i / (count - 1) * wave.length)));
   const heard = pitches.filter(Boolean).sort((a, b) => a - b);
   if (heard.length < count / 4) return null;

@@ -1,6 +1,6 @@
 // The way of an answer: layers, bottleneck tokens, the bands between them; cut, silence, look inside.
 
-import { $, ask, clip, color, did, heat, image, latest, make, melImage, NAME, percent, problem, sized } from "./shared.js";
+import { $, ask, clip, color, did, image, latest, make, melImage, NAME, percent, problem, sized } from "./shared.js";
 import { newScene, scene, sings } from "./singer.js";
 
 const STREAMS = { spec: { name: "sound", y: 60 }, rgb: { name: "picture", y: 320 } };
@@ -157,9 +157,9 @@ function paint() {
   $("out-label").textContent = label;
   $("out-mean").textContent = "mean of the two logits";
   for (const s of model.config.streams) $(`out-${s}`).textContent = `${STREAMS[s].name} says ${percent(reply.streams[s][asked])}`;
-  const words_ = { cut: 0, silenced: 0 };
-  for (const name of edits) words_[name.startsWith("zero") ? "silenced" : "cut"]++;
-  const changes = [words_.cut && `${words_.cut} cut`, words_.silenced && `${words_.silenced} silenced`].filter(Boolean).join(" and ");
+  const counts = { cut: 0, silenced: 0 };
+  for (const name of edits) counts[name.startsWith("zero") ? "silenced" : "cut"]++;
+  const changes = [counts.cut && `${counts.cut} cut`, counts.silenced && `${counts.silenced} silenced`].filter(Boolean).join(" and ");
   $("way-verdict").textContent = changes ? `“${label}”: ${percent(before)} → ${percent(now)}, with ${changes}.` : `“${label}”: ${percent(now)}. Nothing is cut yet.`;
   $("way-undo").disabled = !edits.size;
   $("pointed").textContent = byCause

@@ -10,7 +10,7 @@ const EVENTS = ["bell", "hiss", "knocking", "chirping"], BOTH = ["siren", "thund
 const TURN = 2 * Math.PI;
 
 /** A random generator of 32 bits (mulberry32), with what a scene needs of it. */
-export class Random {
+class Random {
   constructor(seed) {
     this.state = seed | 0;
     for (let i = 0; i < 4; i++) this.next(); // neighboring seeds begin alike
@@ -63,7 +63,7 @@ export function height(contour, u) {
 }
 
 /** Center of a shape at a time in s; y points down, as in images. */
-export function center(thing, time) {
+function center(thing, time) {
   const u = time / SECONDS;
   const x = thing.x + thing.sway * Math.sin(TURN * (u + thing.tilt));
   return [x, 1 - (thing.height + thing.swing * height(thing.contour, u))];
@@ -135,7 +135,7 @@ function background(random, size) {
 }
 
 /** Signed distance to the outline of a shape of radius r, negative inside. */
-export function distance(shape, x, y, r) {
+function distance(shape, x, y, r) {
   if (shape === "circle") return Math.hypot(x, y) - r;
   if (shape === "ring") return Math.abs(Math.hypot(x, y) - 0.75 * r) - 0.3 * r;
   [x, y] = [Math.abs(x), Math.abs(y)];
