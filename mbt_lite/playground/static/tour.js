@@ -10,7 +10,7 @@ const STEPS = [
   ["singer", "flat", /^flat$/, "Press “Flat”.",
     "A tone that goes with no shape: all bars fall. It takes both, sound and picture, to tell."],
   ["way", "diagram", /^(silence|cut)$/, "Press a numbered bottleneck token to silence it; then others.",
-    "All that sound and picture tell each other goes through these tokens. Watch the number on the right."],
+    "All that sound and picture tell each other goes through these tokens. Compare the logit, the raw score of the answer, before and after."],
   ["way", "way-color", /^color cause$/, "Let the bands show “cause”.",
     "Wide attention is not the same as a strong effect: some thin bands matter most."],
   ["bottlenecks", "trial", /^trial$/, "Press “Try 20 new clips”.",

@@ -152,7 +152,8 @@ function paint() {
     curve.style.stroke = color(byCause ? (values[name] > 0 ? "up" : "down") : stream);
     curve.classList.toggle("cut", edits.has(name));
   }
-  const [before, now] = [whole, reply].map(({ probabilities }) => probabilities[asked]), label = model.labels[asked];
+  const now = reply.probabilities[asked], label = model.labels[asked];
+  const says = ({ probabilities, logits }) => `${percent(probabilities[asked])} (logit ${number(logits[asked])})`;
   $("out").textContent = percent(now);
   $("out-label").textContent = label;
   $("out-mean").textContent = "mean of the two logits";
@@ -160,7 +161,7 @@ function paint() {
   const counts = { cut: 0, silenced: 0 };
   for (const name of edits) counts[name.startsWith("zero") ? "silenced" : "cut"]++;
   const changes = [counts.cut && `${counts.cut} cut`, counts.silenced && `${counts.silenced} silenced`].filter(Boolean).join(" and ");
-  $("way-verdict").textContent = changes ? `“${label}”: ${percent(before)} → ${percent(now)}, with ${changes}.` : `“${label}”: ${percent(now)}. Nothing is cut yet.`;
+  $("way-verdict").textContent = changes ? `“${label}”: ${says(whole)} → ${says(reply)}, with ${changes}.` : `“${label}”: ${says(reply)}. Nothing is cut yet.`;
   $("way-undo").disabled = !edits.size;
   $("pointed").textContent = byCause
     ? `Green: the way speaks for “${label}”; pink: against it. The width grows with the root of what a cut changes. Point at a part to read its number.`
