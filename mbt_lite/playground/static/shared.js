@@ -115,7 +115,10 @@ const OUTLINES = {
 
 /** An icon of a shape in a color; it needs no label where its name stands beside it. */
 export function icon(shape, fill = "currentColor") {
-  const path = make("path", { d: OUTLINES[shape], fill, "fill-rule": "evenodd", stroke: "currentColor", "stroke-opacity": 0.5, "stroke-width": 0.7 });
+  const path = make("path", {
+    d: OUTLINES[shape], fill, "fill-rule": "evenodd",
+    stroke: "currentColor", "stroke-opacity": 0.5, "stroke-width": 0.7,
+  });
   return make("svg", { viewBox: "0 0 20 20", class: "icon", "aria-hidden": "true" }, path);
 }
 

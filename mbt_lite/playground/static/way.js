@@ -24,7 +24,8 @@ function build() {
   for (const edge of Object.keys(reply.edges)) parts.push(band(edge));
   const first = model.prefixDepth - 1;
   for (let layer = first; layer < model.config.depth - 1; layer++) {
-    parts.push(make("text", { class: "faint", x: tokenX(layer), y: 112, "text-anchor": "middle" }, layer === first ? "as learned" : `after layer ${layer}`));
+    const when = layer === first ? "as learned" : `after layer ${layer}`;
+    parts.push(make("text", { class: "faint", x: tokenX(layer), y: 112, "text-anchor": "middle" }, when));
     for (let z = 0; z < model.config.bottlenecks; z++) parts.push(token(layer, z));
   }
   for (let layer = 0; layer < model.config.depth; layer++) for (const s of model.config.streams) parts.push(block(layer, s));
@@ -50,9 +51,11 @@ function part(name, act, ...children) {
 
 function band(edge) {
   const { way, layer, stream, z } = parse(edge), { y } = STREAMS[stream], at = y < 190 ? y + 24 : y - 24;
-  const token = [tokenX(way === "read" ? layer - 1 : layer), tokenY(z)];
-  const gate = [blockX(layer) + (way === "read" ? -1 : 1) * (10 + 22 * z / model.config.bottlenecks), at], [from, to] = way === "read" ? [token, gate] : [gate, token];
-  const middle = (from[0] + to[0]) / 2, d = `M${from}C${middle},${from[1]} ${way === "read" ? to[0] : middle},${(from[1] + to[1]) / 2} ${to}`;
+  const reads = way === "read", aside = 10 + 22 * z / model.config.bottlenecks;
+  const token = [tokenX(reads ? layer - 1 : layer), tokenY(z)];
+  const gate = [blockX(layer) + (reads ? -aside : aside), at], [from, to] = reads ? [token, gate] : [gate, token];
+  const middle = (from[0] + to[0]) / 2;
+  const d = `M${from}C${middle},${from[1]} ${reads ? to[0] : middle},${(from[1] + to[1]) / 2} ${to}`;
   return part(edge, () => toggle(edge, "cut"), make("path", { class: "band", d }), make("path", { class: "hit", d }));
 }
 
@@ -100,13 +103,14 @@ function words(name) {
     return edits.has(name) ? `${token}: silenced, set to zero. Press to let it speak again.` : `${token}: press to silence it.`;
   }
   if (edits.has(name)) return `The way ${direction(way, stream, z)} in layer ${layer} is cut. Press to restore it.`;
-  const label = model.labels[asked];
+  const label = model.labels[asked], where = `Layer ${layer}, ${direction(way, stream, z)}`;
   if (effects && $("way-color").value === "cause") {
     const change = effects[name];
-    return `Layer ${layer}, ${direction(way, stream, z)}: cutting it ${change > 0 ? "lowers" : "raises"} the logit of “${label}” by ${number(Math.abs(change))}.`;
+    return `${where}: cutting it ${change > 0 ? "lowers" : "raises"} the logit of “${label}” by ${number(Math.abs(change))}.`;
   }
-  const reader = way === "read" ? STREAMS[stream].name : `token ${z + 1}`, source = way === "read" ? `token ${z + 1}` : `the ${STREAMS[stream].name}`;
-  return `Layer ${layer}, ${direction(way, stream, z)}: ${reader} takes ${number(100 * reply.edges[name], 1)} % of what it reads from ${source}.`;
+  const token = `token ${z + 1}`, { name: modality } = STREAMS[stream];
+  const [reader, source] = way === "read" ? [`the ${modality}`, token] : [token, `the ${modality}`];
+  return `${where}: ${reader} takes ${number(100 * reply.edges[name], 1)} % of what it reads from ${source}.`;
 }
 
 function direction(way, stream, z) {
@@ -161,10 +165,12 @@ function paint() {
   const counts = { cut: 0, silenced: 0 };
   for (const name of edits) counts[name.startsWith("zero") ? "silenced" : "cut"]++;
   const changes = [counts.cut && `${counts.cut} cut`, counts.silenced && `${counts.silenced} silenced`].filter(Boolean).join(" and ");
-  $("way-verdict").textContent = changes ? `“${label}”: ${says(whole)} → ${says(reply)}, with ${changes}.` : `“${label}”: ${says(reply)}. Nothing is cut yet.`;
+  $("way-verdict").textContent = changes
+    ? `“${label}”: ${says(whole)} → ${says(reply)}, with ${changes}.` : `“${label}”: ${says(reply)}. Nothing is cut yet.`;
   $("way-undo").disabled = !edits.size;
   $("pointed").textContent = byCause
-    ? `Green: the way speaks for “${label}”; pink: against it. The width grows with the root of what a cut changes. Point at a part to read its number.`
+    ? `Green: the way speaks for “${label}”; pink: against it. The width grows with the root of what a cut changes. `
+      + "Point at a part to read its number."
     : "Orange: sound; blue: picture. The width grows with the root of the share of attention. Point at a part to read its number.";
 }
 
@@ -183,18 +189,21 @@ async function look() {
   const { layer, stream } = opened, fused = model.fused.includes(layer), { name } = STREAMS[stream];
   const readers = ["cls", ...(fused ? [...Array(model.config.bottlenecks).keys()] : [])].map(String);
   const kept = readers.includes($("query").value) ? $("query").value : readers[fused ? 1 : 0];
-  $("query").replaceChildren(...readers.map((r) => make("option", { value: r }, r === "cls" ? "the class token, which answers" : `bottleneck token ${+r + 1}`)));
+  const named = (r) => (r === "cls" ? "the class token, which answers" : `bottleneck token ${+r + 1}`);
+  $("query").replaceChildren(...readers.map((r) => make("option", { value: r }, named(r))));
   $("query").value = kept;
   const query = kept === "cls" ? kept : +kept, head = $("head").value === "" ? null : +$("head").value;
   const row = await ask("row", { name: NAME, layer, stream, head, query });
   if (opened.layer !== layer || opened.stream !== stream) return;
   const reader = $("query").selectedOptions[0].textContent;
   $("inside-heading").textContent = `Inside: ${name}, layer ${layer}`;
-  $("map-caption").textContent = `What ${reader.split(",")[0]} reads of the ${name}, ${head === null ? "mean of all heads" : `head ${head + 1}`}: brighter is more`;
+  const by = head === null ? "mean of all heads" : `head ${head + 1}`, caption = $("map-caption");
+  caption.textContent = `What ${reader.split(",")[0]} reads of the ${name}, ${by}: brighter is more`;
   const patches = row.weights.slice(1, numberOfTokens(stream));
   drawMap(stream, patches);
   const best = patches.indexOf(Math.max(...patches));
-  $("map").setAttribute("aria-label", `${$("map-caption").textContent}. Most: ${tokenName(stream, best + 1)}, ${number(100 * patches[best], 1)} %.`);
+  const most = `${tokenName(stream, best + 1)}, ${number(100 * patches[best], 1)} %`;
+  $("map").setAttribute("aria-label", `${caption.textContent}. Most: ${most}.`);
   tabulate(stream, row);
 }
 
@@ -263,7 +272,8 @@ export const way = {
     if (!clip.scene) newScene();
     model ??= await ask("open", { name: NAME });
     if (!$("head").options.length) {
-      $("head").append(make("option", { value: "" }, "mean of all"), ...Array.from({ length: model.config.heads }, (_, i) => make("option", { value: i }, i + 1)));
+      const heads = Array.from({ length: model.config.heads }, (_, i) => make("option", { value: i }, i + 1));
+      $("head").append(make("option", { value: "" }, "mean of all"), ...heads);
       $("head").value = 0;
     }
     whole = null;

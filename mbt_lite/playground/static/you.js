@@ -4,7 +4,7 @@ import { $, ask, did, latest, make, melImage, percent, sized } from "./shared.js
 import { microphone } from "./sound.js";
 
 const KINDS = { both: "Sound and picture", audio: "Sound only", video: "Picture only" };
-let name = null, model = null, stream = null, ear = null, timer = null, ring = null, hidden = { rgb: false, spec: false };
+let name = null, model = null, stream = null, ear = null, timer = null, ring = null, every = 1, hidden = { rgb: false, spec: false };
 
 async function open() {
   ({ live: name } = await (await fetch("models.json")).json());
@@ -12,8 +12,10 @@ async function open() {
   const world = name === "world-tiny", { labels } = model;
   $("you-about").textContent = world
     ? `The network here, ${name}, knows only the micro-world: four shapes that rise and fall, tones, bells, sirens, rain. `
-      + "Of you and your room it knows nothing, and it should say so below. Try it all the same: whistle a rising tone, or move a round lid up and down."
-    : `The network here, ${name}, knows ${labels.length} things: ${labels.join(", ")}. What is not among them it cannot name.`;
+      + "Of you and your room it knows nothing, and it should say so below. Try it all the same: whistle a rising tone, "
+      + "or move a round lid up and down."
+    : `The network here, ${name}, knows ${labels.length} sounds and things, listed below. What is not among them it cannot name.`;
+  $("you-labels").textContent = labels.join(", ");
   $("live-answers").replaceChildren(make("div", { class: "three" }, ...Object.entries(KINDS).map(([kind, words]) =>
     make("div", {}, make("h2", {}, words), make("ol", { class: "bars", id: `live-${kind}` })))));
 }
@@ -24,13 +26,12 @@ async function start() {
   ear = await microphone(stream, clip.spec_frames * front.hop);
   $("camera").srcObject = stream;
   await $("camera").play();
-  ring = new Uint8Array(clip.frames * size);
-  const step = clip.stride / clip.fps;
+  every = Math.max(Math.round(4 * clip.stride / clip.fps), 1);
+  ring = Array(clip.frames * every).fill(new Uint8Array(size));
   timer = setInterval(() => {
-    ring.copyWithin(0, size);
-    ring.set(snapshot(), ring.length - size);
+    ring = [...ring.slice(1), snapshot()];
     answer();
-  }, 1000 * step);
+  }, 1000 * clip.stride / clip.fps / every);
   did("live");
 }
 
@@ -51,15 +52,23 @@ function snapshot() {
   return context.getImageData(0, 0, size, size).data.filter((_, i) => i % 4 < 3);
 }
 
+/** The frames of the model: every so many of the last snapshots, the newest last. */
+function frames() {
+  const chosen = ring.filter((_, i) => (ring.length - 1 - i) % every === 0), { length } = chosen[0];
+  const rgb = new Uint8Array(chosen.length * length);
+  chosen.forEach((frame, i) => rgb.set(frame, i * length));
+  return rgb;
+}
+
 const answer = latest(async () => {
   if (!ring) return;
-  const reply = await ask("live", { name, rgb: hidden.rgb ? null : ring, wave: hidden.spec ? null : ear.read() });
+  const reply = await ask("live", { name, rgb: hidden.rgb ? null : frames(), wave: hidden.spec ? null : ear.read() });
   if (!ring) return;
   for (const kind of Object.keys(KINDS)) fill($(`live-${kind}`), reply[kind]);
   const { context, width, height } = sized($("heard"));
   if (reply.spec) context.drawImage(melImage(reply.spec, model.clip.front_end.mels), 0, 0, width, height);
   const words = reply.unfamiliar ? "This is unlike anything the network was trained on: its answer says little, however sure."
-    : `It answers every ${model.clip.stride / model.clip.fps} s, about the last ${model.clip.spec_frames * model.clip.front_end.hop} s.`;
+    : `It answers about the last ${model.clip.spec_frames * model.clip.front_end.hop} s, several times a second.`;
   if ($("live-verdict").textContent !== words) $("live-verdict").textContent = words;
   document.body.dataset.live = Number(document.body.dataset.live ?? 0) + 1;
 });
