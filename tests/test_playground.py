@@ -1,7 +1,6 @@
 """The playground in a browser without a network: it answers as JAX does, a person bends it."""
 
 import threading
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -13,7 +12,7 @@ from mbt_lite.cli import main
 from mbt_lite.data import world
 from mbt_lite.explain import interventions
 from mbt_lite.model.mbt import MBT
-from mbt_lite.model.observe import apply_with_hooks
+from mbt_lite.model.observe import attention_rows
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.full
@@ -30,7 +29,10 @@ COMPUTE = """async ({ name, inputs, cuts }) => {
   for (const s of streams) tokens[s] = model.prefix(s, Float32Array.from(inputs[s]));
   const answer = model.answer(tokens, new Edits(), trace);
   const rows = trace.flatMap(({ weights, length, bottlenecks }) => // what the bottleneck reads
-    [...weights].filter((_, i) => Math.floor(i / length) % length >= length - bottlenecks));
+    [...weights].filter((_, i) => {
+      const [query, key, tokens] = [Math.floor(i / length) % length, i % length, length - bottlenecks];
+      return query >= tokens && key > 0 && key < tokens;
+    }));
   const numbers = {
     ...answer.streamLogits, logits: answer.logits, features: answer.features, attention: rows,
     "log-mel": logMel(Float32Array.from(inputs.wave), model.clip.front_end),
@@ -94,58 +96,44 @@ def tab(folder):
     assert requests and all(url in each or each.startswith("data:") for each in requests)
 
 
-@partial(jax.jit, static_argnums=0)
-def forward(config, params, clip, edits):
-    """Output and attention weights [B, H, Q, K] of each block, and the logits under edits."""
-    weights = []
-
-    def record(layer, stream, probs):
-        weights.append(probs)
-        return probs
-
-    output = apply_with_hooks(MBT(config), params, clip, record)
-    return output, weights, interventions._apply_edits(config, params, clip, edits).logits
-
-
 def jax_numbers(classifier, clip) -> dict:
     """What `COMPUTE` computes, but the log-mel: by name."""
     config, params = classifier.config, classifier.params
-    edits = interventions.untouched(config)  # CUTS
-    edits.overwrite[0, 1] = edits.overwrite[1, 0] = True
-    edits.no_read[1, 0, 2] = edits.no_write[0, 1, 3] = True
-    output, weights, cut = forward(config, params, clip, edits)
+    layers = interventions.fused_layers(config)
+    run = jax.jit(interventions._apply_edits, static_argnums=0)
+    plain, cuts = interventions.untouched(config), interventions.untouched(config)
+    cuts.overwrite[0, 1] = cuts.overwrite[1, 0] = True  # CUTS
+    cuts.no_read[1, 0, 2] = cuts.no_write[0, 1, 3] = True
+    output = run(config, params, clip, plain)
     silent = {**params, "bottleneck": params["bottleneck"].at[0, 2].set(0)}
-    fused = weights[2 * config.fusion_layer :]
+    _, rows = attention_rows(MBT(config), params, clip, "bottleneck", layers)
+    blocks = [rows[s][0, i] for i in range(len(layers)) for s in config.streams]  # [H, Z, N]
     return {
         **output.stream_logits,
         "logits": output.logits,
         "features": output.features,
-        "attention": np.concatenate([x[0, :, -config.bottlenecks :].ravel() for x in fused]),
-        "tokens and edges cut": cut,
-        "first token silent": forward(config, silent, clip, edits)[0].logits,
+        "attention": np.concatenate([np.ravel(block) for block in blocks]),
+        "tokens and edges cut": run(config, params, clip, cuts).logits,
+        "first token silent": run(config, silent, clip, plain).logits,
     }
 
 
 def test_answers_attention_and_cuts_are_those_of_jax(tab, folder, record_property):
-    """Of world-tiny all numbers, of a model of the grid its logits."""
-    scene, wave = world.scene(1, 20), world.wave(world.scene(1, 20))
-    for name in ("world-tiny", "grid-bottlenecks-16"):
-        classifier = inference.load(folder / "models" / f"{name}.safetensors")
-        sample = world.sample(scene, classifier.clip_config)
-        clip = features.normalize(sample["rgb"], sample["spec"], classifier.clip_config.front_end)
-        batch, inputs = classifier._batch([clip]), {"rgb": clip.rgb, "spec": clip.spec[..., 0]}
-        inputs = {s: np.ravel(x).tolist() for s, x in {**inputs, "wave": wave}.items()}
-        numbers = tab.evaluate(COMPUTE, {"name": name, "inputs": inputs, "cuts": CUTS})
-        expected = {"log-mel": sample["spec"], "logits": classifier.logits(batch)}
-        if name == "world-tiny":
-            expected |= jax_numbers(classifier, batch)
-            assert numbers.keys() == expected.keys()
-        for what, values in expected.items():
-            error = np.abs(np.ravel(values) - numbers[what]).max()
-            record_property(f"error {name} {what}", f"{error:.1e}")
-            assert error < 1e-4, (name, what)
-        for what in ("tokens and edges cut", "first token silent"):
-            assert np.abs(np.subtract(numbers[what], numbers["logits"])).max() > 0.01
+    classifier = inference.load(folder / "models" / "world-tiny.safetensors")
+    scene = world.scene(1, 20)
+    sample, wave = world.sample(scene, classifier.clip_config), world.wave(scene)
+    clip = features.normalize(sample["rgb"], sample["spec"], classifier.clip_config.front_end)
+    expected = {"log-mel": sample["spec"], **jax_numbers(classifier, classifier._batch([clip]))}
+    inputs = {"rgb": clip.rgb, "spec": clip.spec[..., 0], "wave": wave}
+    inputs = {name: np.ravel(x).tolist() for name, x in inputs.items()}
+    numbers = tab.evaluate(COMPUTE, {"name": "world-tiny", "inputs": inputs, "cuts": CUTS})
+    assert numbers.keys() == expected.keys()
+    for what, values in expected.items():
+        error = np.abs(np.ravel(values) - numbers[what]).max()
+        record_property(f"error {what}", f"{error:.1e}")
+        assert error < 1e-4, what
+    for what in ("tokens and edges cut", "first token silent"):
+        assert np.abs(np.subtract(numbers[what], numbers["logits"])).max() > 0.01
 
 
 def test_clips_made_in_the_browser_are_answered_as_those_of_python(tab, record_property):
