@@ -30,7 +30,8 @@ COMPUTE = """async ({ name, inputs, cuts }) => {
   const answer = model.answer(tokens, new Edits(), trace);
   const rows = trace.flatMap(({ weights, length, bottlenecks }) => // what the bottleneck reads
     [...weights].filter((_, i) => {
-      const [query, key, tokens] = [Math.floor(i / length) % length, i % length, length - bottlenecks];
+      const query = Math.floor(i / length) % length, key = i % length;
+      const tokens = length - bottlenecks;
       return query >= tokens && key > 0 && key < tokens;
     }));
   const numbers = {
