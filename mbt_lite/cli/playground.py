@@ -1,5 +1,6 @@
 """`mbt-lite playground`: models that run in the browser."""
 
+import contextlib
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +31,13 @@ class Playground:
             print(playground.write(self.out))
             return 0
         with tempfile.TemporaryDirectory() as folder:
+            playground.write(folder)
             try:
-                server = playground.server(playground.write(folder), self.port)
+                server = playground.server(folder, self.port)
             except OSError as error:
                 sentence = f"port {self.port} cannot be used ({error.strerror}); try --port 0."
                 raise ValueError(sentence) from None
-            with server:
+            with server, contextlib.suppress(KeyboardInterrupt):
                 print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
                 server.serve_forever()
         return 0
