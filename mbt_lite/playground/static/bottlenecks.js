@@ -16,8 +16,10 @@ async function build() {
       const bars = SHAPES.map(() => make("b")), says = make("td", {}, "…"), tries = make("td", {}, "–");
       const mini = make("div", { class: "mini", role: "img" }, ...bars.map((bar, i) =>
         make("div", { class: "small" }, SHAPES[i], make("i", {}, bar))));
-      const { scores } = await ask("open", { name }), [, score] = Object.entries(scores).find(([what]) => /^matched accuracy/.test(what));
-      body.append(make("tr", {}, make("th", { scope: "row" }, words), says, make("td", {}, mini), tries, make("td", {}, percent(score))));
+      const { scores } = await ask("open", { name });
+      const [, score] = Object.entries(scores).find(([what]) => what.startsWith("matched accuracy"));
+      const title = make("th", { scope: "row" }, words), measured = make("td", {}, percent(score));
+      body.append(make("tr", {}, title, says, make("td", {}, mini), tries, measured));
       rows.push({ name, bars, says, mini, tries, right: 0, count: 0 });
     }
   }
@@ -53,7 +55,7 @@ const refresh = latest(async () => {
   }
   $("grid-verdict").textContent = singer ? `${able} of ${rows.length} answers are right about your clip. One clip can be luck: try more.`
     : "Follow a shape in the first view, then there is something to find out.";
-  did("grid");
+  $("trial").disabled = false;
 });
 
 /** All networks try the same 20 new clips, and those of earlier presses count on. */

@@ -39,6 +39,9 @@ export function position() {
   return still.matches ? null : performance.now() / 1000 % SECONDS;
 }
 
+/** The microphone as it is: what makes calls clearer would change what a model hears. */
+export const PLAIN = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+
 /** The microphone of a stream: `read()` gives the last `seconds` at 16 kHz, `close()` ends it. */
 export async function microphone(stream, seconds) {
   let ear = new AudioContext({ sampleRate: RATE }), input;
@@ -70,7 +73,7 @@ function resampled(samples, rate) {
 
 /** Two seconds of humming as a curve of `count` points between -1 and 1; null: nothing was heard. */
 export async function hum(count) {
-  const stream = await navigator.mediaDevices.getUserMedia({ audio: true }), ear = await microphone(stream, SECONDS);
+  const stream = await navigator.mediaDevices.getUserMedia({ audio: PLAIN }), ear = await microphone(stream, SECONDS);
   await new Promise((resolve) => setTimeout(resolve, 1000 * SECONDS + 150));
   const wave = ear.read();
   ear.close();

@@ -1,7 +1,7 @@
 // You: camera and microphone, answered live. What they give stays in this page.
 
 import { $, ask, did, latest, make, melImage, percent, sized } from "./shared.js";
-import { microphone } from "./sound.js";
+import { microphone, PLAIN } from "./sound.js";
 
 const KINDS = { both: "Sound and picture", audio: "Sound only", video: "Picture only" };
 let name = null, model = null, stream = null, ear = null, timer = null, ring = null, every = 1, hidden = { rgb: false, spec: false };
@@ -21,7 +21,7 @@ async function open() {
 }
 
 async function start() {
-  stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: true });
+  stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } }, audio: PLAIN });
   const { clip } = model, front = clip.front_end, size = clip.size ** 2 * 3;
   ear = await microphone(stream, clip.spec_frames * front.hop);
   $("camera").srcObject = stream;
@@ -94,7 +94,8 @@ $("live").addEventListener("click", async () => {
   $("live").disabled = true;
   try {
     await start();
-    shown(true);
+    if ($("you").hidden) stop(); // the view was left meanwhile
+    shown(Boolean(stream));
   } catch (error) {
     stop();
     $("live-verdict").textContent = `Camera and microphone could not be used (${error.message}). Allow both for this page, and press again.`;
