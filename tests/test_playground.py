@@ -137,6 +137,7 @@ def test_answers_attention_and_cuts_are_those_of_jax(tab, folder, record_propert
         assert np.abs(np.subtract(numbers[what], numbers["logits"])).max() > 0.01
 
 
+@pytest.mark.slow
 def test_clips_made_in_the_browser_are_answered_as_those_of_python(tab, record_property):
     scores = tab.evaluate(SCORE, 200)
     for name, score in scores.items():
