@@ -29,8 +29,8 @@ def render(label: str, rng: np.random.Generator, seconds: float, rate: int = 16_
         wave = _reverberate(
             rng, wave, t, _log_uniform(rng, 0.03, 0.12), _log_uniform(rng, 0.1, 0.6)
         )
-    wave = wave * (10 ** rng.uniform(-1.0, -0.05) / max(np.abs(wave).max(), 1e-9))
-    wave = wave + 10 ** rng.uniform(-4.0, -2.7) * _noise(rng, t, 1.0)
+    wave = wave * (10 ** rng.uniform(-0.5, 0.0) / max(np.abs(wave).max(), 1e-9))
+    wave = wave + 10 ** rng.uniform(-3.3, -1.7) * _noise(rng, t, 1.0)
     return np.clip(wave, -1, 1).astype(np.float32)
 
 
