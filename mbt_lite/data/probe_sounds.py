@@ -6,7 +6,7 @@ of variants. `CLASSES` are AudioSet's own names.
     t [n] times in s   hz a frequency, or frequencies [n]
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from scipy import signal
@@ -41,35 +41,35 @@ def _rate(t: Wave) -> int:
     return round(1 / (t[1] - t[0]))
 
 
-def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def _log_uniform(rng, low, high) -> float:
     return float(low * (high / low) ** rng.random())
 
 
-def _tone(t: Wave, hz, levels: Sequence[float] = (1.0,)) -> Wave:
+def _tone(t: Wave, hz, levels=(1.0,)) -> Wave:
     """A tone of a constant or changing frequency; `levels` are those of its harmonics."""
     phase = 2 * np.pi * np.cumsum(np.broadcast_to(hz, t.shape)) / _rate(t)
     count = min(len(levels), max(int(0.45 * _rate(t) / np.max(hz)), 1))
     return sum(levels[k] * np.sin((k + 1) * phase) for k in range(count))
 
 
-def _square(t: Wave, hz: float) -> Wave:
+def _square(t: Wave, hz) -> Wave:
     return _tone(t, hz, [(k % 2) / k for k in range(1, 20)])
 
 
-def _noise(rng: np.random.Generator, t: Wave, slope: float = 0.0) -> Wave:
+def _noise(rng, t: Wave, slope=0.0) -> Wave:
     """Noise of unit power with the spectrum 1 / f^slope: 0 is white, 1 pink, 2 brown."""
     hz = np.maximum(np.fft.rfftfreq(len(t), 1 / _rate(t)), 20.0)
     noise = np.fft.irfft(np.fft.rfft(rng.standard_normal(len(t))) * hz ** (-slope / 2), len(t))
     return noise / noise.std()
 
 
-def _band(wave: Wave, t: Wave, low: float, high: float, order: int = 1) -> Wave:
+def _band(wave: Wave, t: Wave, low, high, order=1) -> Wave:
     """The part of a wave between two frequencies in Hz."""
     edges = (low, min(high, 0.45 * _rate(t)))
     return signal.sosfilt(signal.butter(order, edges, "bandpass", fs=_rate(t), output="sos"), wave)
 
 
-def _reverberate(rng, wave: Wave, t: Wave, decay: float, level: float) -> Wave:
+def _reverberate(rng, wave: Wave, t: Wave, decay, level) -> Wave:
     """Add an echo of noise that decays in `decay` s."""
     times = t[: round(4 * decay * _rate(t))]
     echo = rng.standard_normal(len(times)) * np.exp(-times / decay)
@@ -77,26 +77,26 @@ def _reverberate(rng, wave: Wave, t: Wave, decay: float, level: float) -> Wave:
     return wave + signal.fftconvolve(wave, echo)[: len(wave)]
 
 
-def _gate(t: Wave, on: float, off: float, fade: float = 0.005) -> Wave:
+def _gate(t: Wave, on, off, fade=0.005) -> Wave:
     """1 for `on` s and 0 for `off` s in turn, with soft edges."""
     position = t % (on + off)
     return np.clip(np.minimum(position, on - position) / fade, 0, 1)
 
 
-def _curve(rng, t: Wave, every: float, values: Sequence[float] | None = None) -> Wave:
+def _curve(rng, t: Wave, every, values=None) -> Wave:
     """A random curve with a knot each `every` s: between 0 and 1, or through some of `values`."""
     count = int(t[-1] / every) + 2
     knots = rng.random(count) if values is None else rng.choice(values, count)
     return np.interp(t / every, np.arange(count), knots)
 
 
-def _beats(rng, t: Wave, every: float, jitter: float = 0.0) -> Wave:
+def _beats(rng, t: Wave, every, jitter=0.0) -> Wave:
     """Start times in s of events `every` s apart, from a random first."""
     starts = np.arange(rng.uniform(0, min(every, 1.0)), t[-1], every)
     return np.maximum(starts + every * jitter * rng.uniform(-1, 1, len(starts)), 0)
 
 
-def _events(t: Wave, starts, sound: Callable[[Wave, int], Wave], length: float = 8.0) -> Wave:
+def _events(t: Wave, starts, sound: Callable[[Wave, int], Wave], length=8.0) -> Wave:
     """The sum of `sound(times since its start, its number)`; each ends after `length` s."""
     wave = np.zeros_like(t)
     for number, start in enumerate(starts):
@@ -107,7 +107,7 @@ def _events(t: Wave, starts, sound: Callable[[Wave, int], Wave], length: float =
     return wave
 
 
-def _struck(since: Wave, hz: float, partials: Sequence[tuple[float, float, float]]) -> Wave:
+def _struck(since: Wave, hz, partials) -> Wave:
     """A struck body: partials (frequency relative to `hz`, level, decay in s)."""
     return sum(
         level * np.exp(-since / decay) * np.sin(2 * np.pi * hz * ratio * since)
@@ -210,7 +210,7 @@ _CHURCH_BELL = [
 ]  # fmt: skip
 
 
-def _melody(rng, t, hz: float, every: float, partials) -> Wave:
+def _melody(rng, t, hz, every, partials) -> Wave:
     starts = _beats(rng, t, every)
     notes, loud = rng.choice(_SCALE, len(starts)), rng.uniform(0.5, 1, len(starts))
     return _events(t, starts, lambda s, k: loud[k] * _struck(s, hz * notes[k], partials), 3.0)
@@ -244,7 +244,7 @@ def _theremin(rng, t):
     return _tone(t, _log_uniform(rng, 300, 500) * glide, [1, 0.4, 0.2, 0.1])
 
 
-def _drums(rng, t, beat: float | None = None):
+def _drums(rng, t, beat=None):
     beat, noise = beat or rng.uniform(0.2, 0.3), _band(_noise(rng, t), t, 1500, 7000, 2)
 
     def hit(since, number):
@@ -267,7 +267,7 @@ def _music(rng, t):
 # --- nature, machines and bodies -----------------------------------------------------------------
 
 
-def _bangs(rng, t, starts, slope: float, band: tuple[float, float], decay: float) -> Wave:
+def _bangs(rng, t, starts, slope, band, decay) -> Wave:
     noise = _band(_noise(rng, t, slope), t, *band)
     return _events(t, starts, lambda s, _: np.exp(-s / decay) * noise[: len(s)])
 
@@ -374,7 +374,7 @@ def _syllable(rng, t: Wave, hz: Wave, before: np.ndarray, vowel: np.ndarray) -> 
     return voice + 0.15 * _band(consonant, t, rng.choice([1500, 3000]), 7000, 2)
 
 
-def _formant(source: Wave, hz: Wave, width: float, t: Wave) -> Wave:
+def _formant(source: Wave, hz: Wave, width, t: Wave) -> Wave:
     """A moving resonance: its frequency is set anew every 10 ms."""
     radius, size, state, out = np.exp(-np.pi * width / _rate(t)), _rate(t) // 100, np.zeros(2), []
     for first in range(0, len(source), size):

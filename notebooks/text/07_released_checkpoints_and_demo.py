@@ -344,8 +344,8 @@ display(figure)
 # %% [markdown]
 # Notice how empty the middle is: of all recipes only `linear-mel`, magnitudes *without* a
 # logarithm, comes near the star. With a logarithm the mean is well below 0, or, where samples count
-# in whole 16-bit numbers, far above. That speaks for `linear-mel`. But the paper says *log*-mel, and
-# our clips are not AudioSet: better ask the weights.
+# in whole 16-bit numbers, far above. That speaks for `linear-mel`. But the paper says *log*-mel,
+# and our clips are not AudioSet: better ask the weights.
 
 # %% [markdown]
 # ## 7. Let the model tell
