@@ -151,9 +151,9 @@ class Yamnet(Classifier):
         self.mean, self.std = features.statistics(waves, features.FRONT_ENDS["yamnet"])
         self.net = Interpreter(str(file), num_threads=1)
         self.net.allocate_tensors()
-        self.input = self.net.get_input_details()[0]
+        self.input = self.net.get_input_details()[0]["index"]
         outputs = self.net.get_output_details()
-        self.scores = next(x for x in outputs if x["shape"][-1] == len(labels))
+        self.output = next(x["index"] for x in outputs if x["shape"][-1] == len(labels))
 
     def logits(self, clip, without=None) -> np.ndarray:
         specs = np.asarray(clip.spec[..., 0]) * self.std + self.mean
@@ -163,17 +163,12 @@ class Yamnet(Classifier):
         return np.log(scores / (1 - scores))
 
     def _score(self, patch: np.ndarray) -> np.ndarray:
-        scale, zero = self.input["quantization"]
-        low, high = np.iinfo(self.input["dtype"]).min, np.iinfo(self.input["dtype"]).max
-        patch = np.clip(np.round(patch / scale + zero), low, high).astype(self.input["dtype"])
-        self.net.set_tensor(self.input["index"], patch.reshape(self.input["shape"]))
+        self.net.set_tensor(self.input, patch.reshape(1, 96, 64))
         self.net.invoke()
-        scale, zero = self.scores["quantization"]
-        scores = self.net.get_tensor(self.scores["index"])[0].astype(np.float32)
-        return (scores - zero) * scale
+        return self.net.get_tensor(self.output)[0]
 
 
-def test_yamnet(file: Path, table: Path) -> None:
+def rank_yamnet(file: Path, table: Path) -> None:
     """Run the self-test on YAMNet, and print its ranking."""
     fronts = {name: replace(front, mels=64) for name, front in features.FRONT_ENDS.items()}
     features.FRONT_ENDS = fronts
@@ -187,7 +182,7 @@ def main() -> None:
     parser.add_argument("--yamnet", type=Path, nargs=2, metavar=("TFLITE", "CSV"))
     options = parser.parse_args()
     if options.yamnet:
-        return test_yamnet(*options.yamnet)
+        return rank_yamnet(*options.yamnet)
     features.log_mel = front_end_recovery.remembered(
         features.log_mel
     )  # all trials hear the same probes
