@@ -16,6 +16,8 @@ from mbt_lite.evaluation import self_test
 from mbt_lite.inference import Classifier, load
 from mbt_lite.model.mbt import init_params
 
+pytestmark = pytest.mark.full
+
 FEW = ("linear-mel", "ln-magnitude-1e-3", "kaldi")  # one is hidden
 CONFIG = replace(
     WORLD, streams=("spec",), classes=len(probe_sounds.CLASSES), width=16, depth=1, heads=2,
