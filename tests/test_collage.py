@@ -163,7 +163,7 @@ def test_soft_labels_of_another_model_are_auxiliary_classes(folder, tmp_path):
         scores=scores,
     )
     source = sources.open_source(copy, "train")
-    assert source.labels == ("chair", "dog", "rain", "sounds: Bark", "sounds: Drip")
+    assert source.labels == ("chair", "dog", "rain", "spec: Bark", "spec: Drip")
     assert source.num_auxiliary_classes == 2
     assert sources.open_source(copy, "validation").labels == ("chair", "dog", "rain")
     for index in range(12):
