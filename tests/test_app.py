@@ -161,7 +161,11 @@ def upload_and_wait(tab, path: Path) -> None:
 
 
 def open_tab(tab, name: str) -> None:
-    tab.get_by_role("tab", name=name).click()
+    shown = tab.get_by_role("tab", name=name, exact=True)
+    if not shown.count():  # the last ones are in a menu where the page is narrow
+        tab.locator(".overflow-menu > button").click()
+        shown = tab.locator(".overflow-dropdown button", has_text=name)
+    shown.click()
 
 
 def clock(tab) -> str:
@@ -317,7 +321,7 @@ def test_the_answer_to_a_sample_is_in_view_at_once(tab, size):
         assert 0 <= box["y"] and box["y"] + box["height"] <= size[1]
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", [pytest.param("light", marks=pytest.mark.slow), "dark"])
 def test_a_telephone_shows_every_tab_without_scrolling_sideways(url, tab, clips, theme):
     tab.goto(f"{url}?__theme={theme}")
     tab.set_viewport_size({"width": 375, "height": 800})
@@ -326,6 +330,7 @@ def test_a_telephone_shows_every_tab_without_scrolling_sideways(url, tab, clips,
         "Ask": "clip-player",
         "Look": "iframe",
         "Play": "h2",
+        "Sing": "iframe.playground",
         "About": "svg",
     }.items():
         open_tab(tab, name)

@@ -74,6 +74,7 @@ def test_sounds_are_reproducible_different_each_time_and_fit_a_file():
         probe_sounds.render("Yodeling", np.random.default_rng(0), 1.0)
 
 
+@pytest.mark.slow
 def test_a_hidden_front_end_is_found_with_classes_in_official_order():
     hidden = "ln-magnitude-1e-3"
     model = Templates(features.FRONT_ENDS[hidden], np.arange(CONFIG.classes))

@@ -212,7 +212,7 @@ def change_and_ask(tab) -> None:
     assert tab.locator("#samples h3").first.inner_text() == "More like life"
     tab.locator(".sample").first.click()
     tab.get_by_text("It can name 527 things").wait_for()
-    tab.get_by_role("tab", name="Play").click()
+    tab.get_by_role("tab", name="Play", exact=True).click()
     tab.get_by_label("token 4", exact=True).check()
     tab.get_by_text("bottleneck token 4 is kept empty").wait_for()
     tab.get_by_role("tab", name="About").click()

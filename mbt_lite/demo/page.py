@@ -122,7 +122,7 @@ def build(engine: Engine) -> Page:
                 renewed |= _look_tab(switch, look, answered)
             with gr.Tab("Play") as playing:
                 renewed |= _play_tab(switch, playing, answered, clips)
-            with gr.Tab("Playground"):
+            with gr.Tab("Sing"):
                 _playground_tab()
             with gr.Tab("About"):
                 renewed |= _about_tab(engine)
