@@ -33,7 +33,7 @@ from mbt_lite import features
 from mbt_lite.explain import html, widgets
 from mbt_lite.model import MBT, Attention, Block, Clip, attention_weights, patchify
 
-clf = mbt.load()
+clf = mbt.load("world-tiny")
 config = clf.config
 view = features.read_views(samples() / "ring_sings_with_bell.mp4", clf.clip_config)[0]
 

@@ -41,7 +41,7 @@ from mbt_lite.explain.blocks import mean_maps
 from mbt_lite.model import MBT, Block, Clip, blank_clip, init_params
 from mbt_lite.model.flops import model_cost
 
-clf = mbt.load()
+clf = mbt.load("world-tiny")
 paths = {name: samples() / f"{name}.mp4" for name in ("circle_sings", "ladder_sings_with_siren")}
 views = {name: features.read_views(path, clf.clip_config)[0] for name, path in paths.items()}
 
@@ -480,5 +480,4 @@ widgets.explore(scrub)
 # steps; whether that is more than luck, three seeds do not settle. What it buys besides: all that
 # one modality tells the other passes a few tokens, and there one can watch it.
 #
-# Next: [how is such a model trained, here and on
-# accelerators?](04_training_on_accelerators.ipynb)
+# Next: [what does it take to write this model yourself?](03b_build_mbt.ipynb)
