@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from course import pick, samples
 from course.scrubber import scrubber
-from IPython.display import Video
+from IPython.display import SVG, Video
 from matplotlib.colors import ListedColormap
 
 import mbt_lite as mbt
@@ -77,6 +77,12 @@ for who, one in asked.items():
 # - **bottleneck**: a stream reads itself and a few shared *bottleneck tokens*. Each stream updates
 #   its copy of them, and the mean of the copies goes on.
 #
+# The last is the model of the course:
+
+# %%
+SVG("figures/mbt.svg")
+
+# %% [markdown]
 # So that a picture fits, here are small models: 5 tokens of sound (a class token and 4 patches), 5
 # of picture, 2 bottleneck tokens, 4 layers, of which layers 2 and 3 fuse. We do not draw what
 # *should* be read: we let each model run, and look which weights of its attention exist.
