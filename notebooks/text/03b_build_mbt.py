@@ -244,9 +244,19 @@ plt.close(figure)
 figure
 
 # %% [markdown]
-# **Predict.** The logits are a mean over the two heads. Why can a model of late fusion never answer
-# the ninth question better than chance, however long it trains? (Hint: what can
-# $a(\text{audio}) + v(\text{video})$ say of *equal*? Think of two contours, and a table of 2 x 2.)
+# **Predict.** The logits are a mean over the two heads, so without fusion the ninth one is a sum,
+# $a(\text{audio}) + v(\text{video})$. Can it be positive exactly where the contours are equal? (Take
+# two contours, and a table of 2 x 2.)
+#
+# <details><summary>Why not</summary>
+#
+# The two equal pairs have the logits $a_0 + v_0$ and $a_1 + v_1$, the two others $a_0 + v_1$ and
+# $a_1 + v_0$. Both pairs of logits have the same sum, so they cannot be all positive here and all
+# negative there. With four contours a lucky threshold could still be right in three quarters of the
+# clips. But training minimizes cross-entropy, and of all sums a constant has the smallest: the
+# model of late fusion learns to say *one half*.
+#
+# </details>
 #
 # ## 7. A training step
 #
@@ -257,7 +267,7 @@ figure
 # warm-up and half a cosine.
 
 # %%
-STEPS = pick(500, 6)
+STEPS = pick(250, 6)
 rate = optax.warmup_cosine_decay_schedule(0.0, 4e-3, warmup_steps=STEPS // 10, decay_steps=STEPS)
 tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=1e-4))
 
@@ -322,8 +332,7 @@ for step in range(STEPS):
 plt.close(figure)
 
 # %% [markdown]
-# Each question by itself is learned first; the comparison comes last, since it needs both answers
-# in one place. How good is it on clips that it never saw?
+# Which of the three is learned last, and why? How good is the model on clips that it never saw?
 
 # %%
 right = loss(params, model, test, truth)[1]
@@ -339,13 +348,14 @@ for question, share in zip(QUESTIONS, right, strict=True):
 # exercise: video_knows
 
 # %% [markdown]
-# **Predict, then run.** Which of these can answer *same contour*? $L_f$ from 0 to 4 of 4 layers,
-# $B = 1$, and the sequential update with $L_f = 3$. Two seeds each, and each a short training.
+# **Predict, then run.** Which of these can answer *same contour*? Four fusion layers of a model with
+# four layers, one bottleneck token in place of four, and the sequential update in the last layer.
+# Two seeds each, and each a training of its own.
 
 # %%
-variants = {f"L_f = {first}": {"fusion_layer": first} for first in pick(range(5), (1, 4))}
-variants |= {"B = 1, L_f = 1": {"bottlenecks": 1}}
-variants |= {"sequential, L_f = 1": {}, "sequential, L_f = 3": {"fusion_layer": 3}}
+variants = {f"L_f = {first}": {"fusion_layer": first} for first in (0, 1, 3, 4)}
+variants |= {"L_f = 1, B = 1": {"bottlenecks": 1}, "L_f = 3, sequential": {"fusion_layer": 3}}
+variants = dict(list(variants.items())[: pick(6, 1)])
 
 
 def trained(name, seed):
@@ -364,7 +374,7 @@ for row, (name, shares) in enumerate(scores.items()):
     print(f"{name:20}", *(f"{share:.2f}" for share in shares))
     ax.plot(shares, [row] * len(shares), "o", color=plot.COLORS["rgb"], mfc="none")
 ax.axvline(0.5, color="#999999", ls=":")
-ax.set(xlabel="same contour: answered rightly (0.5: guessing)", xlim=(0.4, 1.02))
+ax.set(xlabel="same contour: answered rightly (0.5: guessing)", xlim=(0.2, 1.02))
 ax.set_yticks(range(len(scores)), scores)
 ax.invert_yaxis()
 plt.close(figure)
