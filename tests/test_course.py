@@ -173,7 +173,7 @@ def tiny():
 def test_the_model_that_the_notebook_builds_is_the_shipped_one(tiny):
     verdict = minimbt.check_module(minimbt.define(minimbt.source(), tiny))
     assert verdict.right, verdict.words
-    assert re.search("all of 61 layers agree, the logits within [0-9]e-0[67]", verdict.words)
+    assert re.search("all of 60 layers agree, the logits within [0-9]e-0[67]", verdict.words)
 
 
 def test_the_model_that_the_notebook_builds_has_about_60_lines():

@@ -99,7 +99,6 @@ MISTAKES = {  # what the mistake is: the line of the notebook's code, and what s
         "norm(x)[:, 0]",
         "norm(x).mean(axis=1)",
     ),
-    "the final LayerNorm is skipped before the head": ("head(norm(x)[:, 0])", "head(x[:, 0])"),
     "the logits of the modalities are summed, and should be averaged": (" / len(tokens)", ""),
 }
 
@@ -109,7 +108,8 @@ def source(fuse: str | None = None) -> str:
     code = TEXT.read_text("utf-8")
     modules = [node for node in ast.parse(code).body if isinstance(node, ast.ClassDef)]
     parts = ["\n".join(code.splitlines()[n.lineno - 1 : n.end_lineno]) for n in modules]
-    return "\n\n\n".join([FUSE.given, fuse or FUSE.solution, *parts])
+    given = f"{FUSE.given}\nfrom mbt_lite import config"
+    return "\n\n\n".join([given, fuse or FUSE.solution, *parts])
 
 
 def define(code: str, config) -> nn.Module:

@@ -245,8 +245,8 @@ figure
 
 # %% [markdown]
 # **Predict.** The logits are a mean over the two heads, so without fusion the ninth one is a sum,
-# $a(\text{audio}) + v(\text{video})$. Can it be positive exactly where the contours are equal? (Take
-# two contours, and a table of 2 x 2.)
+# $a(\text{audio}) + v(\text{video})$. Can it be positive exactly where the contours are equal?
+# (Take two contours, and a table of 2 x 2.)
 #
 # <details><summary>Why not</summary>
 #
@@ -348,9 +348,9 @@ for question, share in zip(QUESTIONS, right, strict=True):
 # exercise: video_knows
 
 # %% [markdown]
-# **Predict, then run.** Which of these can answer *same contour*? Four fusion layers of a model with
-# four layers, one bottleneck token in place of four, and the sequential update in the last layer.
-# Two seeds each, and each a training of its own.
+# **Predict, then run.** Which of these can answer *same contour*? Four fusion layers of a model
+# with four layers, one bottleneck token in place of four, and the sequential update in the last
+# layer. Two seeds each, and each a training of its own.
 
 # %%
 variants = {f"L_f = {first}": {"fusion_layer": first} for first in (0, 1, 3, 4)}
