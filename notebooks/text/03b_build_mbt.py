@@ -310,6 +310,7 @@ def start(model, seed=0):
     return params, tx.init(params)
 
 
+groups = {"dot": slice(0, 4), "tone": slice(4, 8), "same contour": slice(8, 9)}  # of questions
 model = MiniMBT(SMALL)
 params, state = start(model)
 print(f"{sum(x.size for x in jax.tree.leaves(params)):,} parameters")
@@ -320,12 +321,12 @@ live, rows, rng = display(figure, display_id=True), [], np.random.default_rng(0)
 for step in range(STEPS):
     clips, labels = make_clips(rng, count=64)  # new clips in each step: nothing to overfit
     params, state, value, right = train_step(model, params, state, clips, labels)
-    rows.append([right[:4].mean(), right[4:8].mean(), right[8]])
+    rows.append(np.asarray(right))
     if (step + 1) % pick(50, 3) == 0:
-        means = np.reshape(rows, (-1, pick(10, 3), 3)).mean(1)  # over ten steps
+        means = np.reshape(rows, (-1, pick(10, 3), 9)).mean(1)  # over ten steps
         ax.clear()
-        for line, name in zip(means.T, ("dot", "tone", "same contour"), strict=True):
-            ax.plot(np.linspace(0, step + 1, len(line)), line, label=name)
+        for name, columns in groups.items():
+            ax.plot(np.linspace(0, step + 1, len(means)), means[:, columns].mean(1), label=name)
         ax.set(xlabel="step", ylabel="answered rightly", ylim=(0.4, 1.02), xlim=(0, STEPS))
         ax.legend(loc="lower right", frameon=False)
         live.update(figure)
