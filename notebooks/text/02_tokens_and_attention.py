@@ -62,7 +62,7 @@ def cubes(x):
     return (x**3).sum()
 
 
-np.testing.assert_allclose(jax.grad(cubes)(x), 3 * x**2)
+np.testing.assert_allclose(jax.grad(cubes)(x), 3 * x**2, rtol=1e-6)
 value, slope = jax.value_and_grad(cubes)(x)
 print("value", value, "gradient", slope)
 
