@@ -229,7 +229,7 @@ def world_clips(place: Place) -> dict:
 
 def answers_in_a_batch(place: Place) -> dict:
     """32 clips through the embedded model in one batch, beside one by one."""
-    classifier = load()
+    classifier = load("world-tiny")
     samples = [world.sample(world.scene(1, i), classifier.clip_config) for i in range(32)]
     rgb, spec = (np.stack([sample[key] for sample in samples]) for key in ("rgb", "spec"))
     clip = features.normalize(rgb, spec, classifier.clip_config.front_end)
@@ -248,7 +248,7 @@ def answer_of_the_demo(place: Place) -> dict | str:
         return "gradio is not installed"
     from mbt_lite.demo.engine import Engine
 
-    engine = Engine()
+    engine = Engine("world-tiny")
     engine.compile()
     return compare(
         lambda: engine.ask(place.clip),

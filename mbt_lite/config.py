@@ -484,6 +484,7 @@ class StartConfig:
     model: str | None = None  # a trained MBT: a name of the zoo, a file, a folder, hf://user/repo
     probe: bool = False  # with data.adapt: the embedded model, if its features suit the clips
     rewire: bool = False  # with the recipe's streams and fusion instead of that model's
+    prior: bool = False  # from scratch: the head begins with the frequency of each class
     vit: str | None = None  # an image ViT, see `vit.from_vit` for this and what follows
     inflate: str = "central"
     bottleneck: str = "positions"

@@ -27,9 +27,8 @@ if TYPE_CHECKING:  # JAX is imported where it is needed, so that loader processe
 # logarithm, and standardizes with 1.102 and 2.762, "over the entire unbalanced train set" of
 # AudioSet. No natural logarithm of these energies has a mean near 1.1: on four clips of real video
 # the presets below gave -1.5 to -3.4 (9 at 16-bit scale), while the energies themselves gave a mean
-# of 0.78 and a deviation of 2.07. Their ratio, 0.38, is near 1.102 / 2.762 = 0.40. Therefore
-# "linear-mel" with Scenic's numbers is the default of the released weights. The question is open;
-# `mbt-lite match-front-end` helps to settle it.
+# of 0.78 and a deviation of 2.07. Their ratio, 0.38, is near 1.102 / 2.762 = 0.40, so "linear-mel"
+# with these numbers is a candidate. The question is open; `mbt-lite zoo verify` asks the weights.
 #
 # Every other mean and std was measured over the audio of the first 100 scenes of world:train with
 #   statistics([world.wave(world.scene(0, i)) for i in range(100)], front_end)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbt_lite import checkpoints, features
-from mbt_lite.checkpoints import zoo
+from mbt_lite.checkpoints import formats, zoo
 from mbt_lite.checkpoints.download import hub_file
 from mbt_lite.checkpoints.model_card import model_card
 from mbt_lite.config import BASE, MODALITIES, UNFAMILIAR, ClipConfig, FrontEnd, MBTConfig, to_dict
@@ -397,16 +397,18 @@ def load(
         config, params, meta = checkpoints.load(place, **overrides)
     else:
         config, params, meta = zoo.load(place.name, **overrides)
+    file = formats.find(place) if isinstance(place, Path) else zoo.fetch(place.name)
+    tested = zoo.read_self_test(file) or {}
     foreign = meta["clip"] is None
     card = {**(meta.get("card") or {}), "license": meta["license"]}
     card |= {name: meta[name] for name in ("name", "source") if meta.get(name)}
     clip_config = _released_clip(config) if foreign else meta["clip"]
+    if tested.get("front_end"):
+        clip_config = replace(clip_config, front_end=tested["front_end"])
     labels, missing_names = _labels(meta["labels"], config.classes)
     heads, unknown_loss = _heads(meta, card, labels, loss)
-    cautions = [
-        zoo.CAUTION if foreign else meta.get("caution") or card.get("caution"),
-        missing_names,
-    ]
+    untested = zoo.UNTESTED if foreign else meta.get("caution") or card.get("caution")
+    cautions = [tested.get("caution") or untested, missing_names]
     card["caution"] = " ".join(filter(None, [*cautions, unknown_loss]))
     if loss is not None:
         card["caution"] = card["caution"].replace(_UNKNOWN_LOSS, "").strip()

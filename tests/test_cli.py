@@ -29,7 +29,7 @@ TUNED = "--config folder --variant finetune"
 
 
 def test_predict_prints_labels_from_both_streams_and_from_each_alone(capsys):
-    assert cli.main(["predict", str(SAMPLES / "circle_sings.mp4"), "--top", "4"]) == 0
+    assert cli.main(["predict", str(SAMPLES / "circle_sings.mp4"), "--model", "world-tiny"]) == 0
     out = capsys.readouterr().out
     assert "circle_sings.mp4" in out and "circle sings" in out
     assert "audio only:" in out and "video only:" in out
@@ -52,6 +52,7 @@ def test_it_runs_as_a_program_of_its_own(tmp_path):
     """The only other process that the core stage starts."""
     clip = str(SAMPLES / "circle_sings.mp4")
     command = [sys.executable, "-m", "mbt_lite", "predict", clip, "--json"]
+    command += ["--model", "world-tiny"]
     environment = os.environ | {"MBT_LITE_CACHE": str(tmp_path)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr

@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mbt_lite.config import WORLD, WORLD_CLIP, DataConfig, Experiment, TrainConfig
+from mbt_lite.config import (
+    WORLD,
+    WORLD_CLIP,
+    DataConfig,
+    Experiment,
+    StartConfig,
+    TrainConfig,
+)
 from mbt_lite.data import collage, datasets, sources
 from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import batch_fields, zeros
 from mbt_lite.data.survey import survey
+from mbt_lite.train import setup
 
 CLIP = replace(WORLD_CLIP, frames=4, size=32, resize=32, spec_frames=100)
 
@@ -120,6 +128,14 @@ def test_a_run_reads_its_splits_and_an_evaluation_names_one(folder):
         survey(train, 64)
 
 
+def test_the_head_may_begin_with_the_frequency_of_each_class(folder):
+    data, start = DataConfig(path=str(folder)), StartConfig(prior=True)
+    resolved = setup.resolve(Experiment("collage", WORLD, CLIP, data, start=start))
+    targets = np.stack([resolved.source.targets(index) for index in range(len(resolved.source))])
+    bias = np.asarray(resolved.params()["head"]["bias"])
+    np.testing.assert_allclose(1 / (1 + np.exp(-bias)), targets.mean(0), rtol=1e-5)
+
+
 def test_a_file_that_is_no_picture_costs_its_clip_and_is_named(tmp_path):
     tone(tmp_path / "sounds/dog/bark.wav", 500)
     (tmp_path / "pictures/dog").mkdir(parents=True)
@@ -147,7 +163,7 @@ def test_soft_labels_of_another_model_are_auxiliary_classes(folder, tmp_path):
         scores=scores,
     )
     source = sources.open_source(copy, "train")
-    assert source.labels == ("chair", "dog", "rain", "sounds: Bark", "sounds: Drip")
+    assert source.labels == ("chair", "dog", "rain", "spec: Bark", "spec: Drip")
     assert source.num_auxiliary_classes == 2
     assert sources.open_source(copy, "validation").labels == ("chair", "dog", "rain")
     for index in range(12):

@@ -20,7 +20,7 @@ SAMPLES = Path(__file__).parent.parent / "data_samples"
 
 @pytest.fixture(scope="module")
 def classifier():
-    return load()
+    return load("world-tiny")
 
 
 def card_scores() -> dict[str, list[float]]:

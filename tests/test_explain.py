@@ -431,7 +431,7 @@ def test_shifted_audio_moves_by_its_seconds_and_the_gap_is_silent():
 @pytest.fixture(scope="module")
 def question():
     """Six clips with a singer, put to the embedded model."""
-    return Question(load(), list(singing(6)))
+    return Question(load("world-tiny"), list(singing(6)))
 
 
 def test_a_map_of_the_singer_scores_full_and_an_even_map_like_chance(question):
@@ -483,7 +483,7 @@ def test_agreement_is_the_rank_correlation_of_maps():
 
 @pytest.mark.slow
 def test_the_scores_come_with_intervals_and_say_who_beats_chance():
-    result = explain.faithfulness(load(), clips=6, methods=("attention", "gradient"))
+    result = explain.faithfulness(load("world-tiny"), clips=6, methods=("attention", "gradient"))
     assert result.mean.shape == result.half.shape == (2, 6) and result.clips == 6
     assert np.isfinite(result.mean).all() and (result.half >= 0).all()
     assert set(result.curves.deletion) == {"random", "attention", "gradient"}

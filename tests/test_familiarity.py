@@ -24,7 +24,7 @@ EVERYDAY = ["ball", "bell", "guitar", "siren", "speech", "storm"]
 
 @pytest.fixture(scope="module")
 def classifier():
-    return inference.load()
+    return inference.load("world-tiny")
 
 
 def normal(seed: int, clips: int = 400) -> np.ndarray:
@@ -91,12 +91,13 @@ def test_a_saved_model_keeps_it_and_another_fusion_has_none(classifier, tmp_path
 
 def test_commands_say_it(capsys, tmp_path):
     clip, figure = str(SAMPLES / "speech.mp4"), str(tmp_path / "a.png")
-    assert cli.main(["predict", clip]) == 0
+    model = ["--model", "world-tiny"]
+    assert cli.main(["predict", clip, *model]) == 0
     assert capsys.readouterr().out.splitlines()[2].strip() == UNFAMILIAR  # before the answers
-    assert cli.main(["predict", clip, "--json"]) == 0
+    assert cli.main(["predict", clip, *model, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["unfamiliar"] is True
     assert cli.main(["attention", clip, "--out", figure]) == 0
     assert f"{clip}: {UNFAMILIAR}" in capsys.readouterr().err
-    assert cli.main(["doctor", clip]) == 0
+    assert cli.main(["doctor", clip, *model]) == 0
     assert f"warning: The clip is {UNFAMILIAR}." in capsys.readouterr().out
     assert not doctor.examine(clip).findings  # without a model

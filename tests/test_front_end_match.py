@@ -128,7 +128,7 @@ def test_files_are_decoded_once_and_silent_or_damaged_ones_are_left_out(labeled_
 
 def test_a_model_with_a_video_stream_gets_the_frames_of_each_clip(labeled_table):
     source = datasets.open_files(labeled_table, world.LABELS, count=2)
-    match = front_end_match.match_front_end(load(), source, ("world",), quiet=True)
+    match = front_end_match.match_front_end(load("world-tiny"), source, ("world",), quiet=True)
     views = [features.read_views(item.path, WORLD_CLIP)[0] for item in source.rows]
     mean, std = features.statistics([view.wave for view in views], WORLD_CLIP.front_end)
     front = replace(WORLD_CLIP.front_end, mean=mean, std=std)
@@ -136,7 +136,7 @@ def test_a_model_with_a_video_stream_gets_the_frames_of_each_clip(labeled_table)
         np.stack([v.rgb for v in views]), np.stack([v.spec for v in views]), front
     )
     expected = front_end_match.log_likelihood(
-        load().logits(clip), np.stack([source.targets(index) for index in range(2)])
+        load("world-tiny").logits(clip), np.stack([source.targets(index) for index in range(2)])
     ).mean()
     own = next(row for row in match.rows if row.own_statistics)
     assert own.log_likelihood == pytest.approx(float(expected), rel=1e-3)

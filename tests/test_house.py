@@ -23,7 +23,7 @@ LEVELS = [
     ["features"],
     ["checkpoints", "plot"],
     ["inference", "data"],
-    ["evaluation", "explain", "configs"],
+    ["evaluation", "explain", "configs", "playground"],
     ["train", "demo"],
     ["cli"],
     ["__main__"],

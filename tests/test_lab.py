@@ -25,7 +25,7 @@ from mbt_lite.explain import html
 from mbt_lite.explain.widgets import explore
 from mbt_lite.features import read_views
 
-model = mbt.load()
+model = mbt.load("world-tiny")
 view = read_views("world_0000.mp4", model.clip_config)[0]
 explore(html.attention(model, view))
 """
@@ -172,6 +172,7 @@ def test_arrow_keys_move_through_a_clip_and_its_layers_and_the_audio_can_be_play
     tab.screenshot(path=tmp_path / "after.png")
 
 
+@pytest.mark.slow
 @pytest.mark.notebook("lesson")
 def test_a_lesson_runs_from_top_to_bottom_and_its_laboratory_is_turned_by_keyboard(tab, tmp_path):
     run_all(tab)

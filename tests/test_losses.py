@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from test_parity import golden, under
 
+from mbt_lite.model.label_heads import stream_columns
 from mbt_lite.model.mbt import Output
 from mbt_lite.train.losses import (
     batch_losses,
@@ -93,6 +94,20 @@ def test_pooled_otherwise_the_one_answer_of_both_streams_counts(name, labels, ki
         weighted_mean(batch_losses(answers(), same, kind, smoothing, pool="mean")["loss"]),
         WANT[name],
     )
+
+
+def test_labels_about_one_stream_count_for_its_loss_only():
+    columns = stream_columns(("dog", "rgb: fur", "spec: bark", "spec: growl"), ("rgb", "spec"))
+    assert {s: own.tolist() for s, own in columns.items()} == {"rgb": [0, 1], "spec": [0, 2, 3]}
+    assert stream_columns(("dog", "cat"), ("rgb", "spec")) is None
+    rng = np.random.default_rng(0)
+    logits = {s: jnp.asarray(rng.normal(size=(3, 4)), jnp.float32) for s in columns}
+    truth = {s: jnp.asarray(rng.integers(0, 2, (3, 4)), jnp.float32) for s in columns}
+    output = Output(sum(logits.values()) / 2, logits, None)
+    result = batch_losses(output, truth, "sigmoid", columns=columns)
+    for s, own in columns.items():
+        agree(result[f"loss_{s}"], clip_losses(logits[s][:, own], truth[s][:, own], "sigmoid"))
+    agree(result["loss"], (result["loss_rgb"] + result["loss_spec"]) / 2)
 
 
 def test_verbs_and_nouns_have_the_mean_of_two_losses_as_scenic_has_it():

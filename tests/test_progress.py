@@ -20,7 +20,8 @@ class Terminal(io.StringIO):
 def model():
     """The embedded model and a clip of noise."""
     noise = np.random.default_rng(0).random
-    return load(), Clip(noise((8, 48, 48, 3), np.float32), noise((200, 128, 3), np.float32))
+    clip = Clip(noise((8, 48, 48, 3), np.float32), noise((200, 128, 3), np.float32))
+    return load("world-tiny"), clip
 
 
 def calls_of(work) -> list[tuple[float, str]]:

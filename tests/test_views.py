@@ -19,7 +19,7 @@ RING, CIRCLE = SAMPLES / "ring_sings_with_bell.mp4", SAMPLES / "circle_sings.mp4
 
 @pytest.fixture(scope="module")
 def classifier():
-    return load()
+    return load("world-tiny")
 
 
 @pytest.fixture(scope="module")

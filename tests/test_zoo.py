@@ -299,8 +299,8 @@ def test_the_zoo_has_the_six_released_models_and_the_embedded_one():
             assert entry.url == f"https://storage.googleapis.com/scenic-bucket/mbt/{entry.file}"
             assert model_cost(entry.config).parameters == parameters[streams]
             assert sorted(entry.config.streams) == streams.split("-")
-            assert (entry.clip.front_end.mean, entry.clip.front_end.std) == (1.102, 2.762)
-            assert entry.caution == (zoo.ORDER if streams == "rgb" else zoo.CAUTION)
+            assert entry.clip.front_end.compression == "log"  # as the paper says
+            assert entry.caution == (zoo.ORDER if streams == "rgb" else zoo.UNTESTED)
 
 
 def test_the_embedded_model_is_what_its_entry_says():
@@ -344,7 +344,7 @@ def test_a_model_is_downloaded_and_converted_once(server, offer, published, tmp_
     assert meta["labels"] == NAMES and meta["clip"] == zoo.released_clip()
     assert meta["name"] == "as500k-rgb-spec" and meta["license"].startswith("Apache-2.0")
     assert meta["source"]["sha256"] == hashlib.sha256(data).hexdigest()
-    assert meta["caution"] == zoo.CAUTION
+    assert meta["caution"] == zoo.UNTESTED
     assert zoo.fetch("as500k-rgb-spec") == path and model_requests(server) == 1
     assert zoo.state(zoo.entry(PUBLISHED)) == "float32"
 
@@ -482,7 +482,7 @@ def test_a_model_that_is_not_here_is_shown_without_network(monkeypatch, tmp_path
     assert "52.3 (Scenic README, not measured here)" in out
     assert "397 are expected, 175,009,295 numbers" in out
     assert f"put it at {tmp_path / PUBLISHED}" in out
-    assert "was never published" in out and "mbt-lite match-front-end" in out
+    assert "was never published" in out and "mbt-lite zoo verify" in out
     line = "Transformer/encoderblock_*_spectrogram/LayerNorm_0/scale (768,) x 12"
     assert line in out and "encoderblock_0" not in out
     assert files_in(tmp_path) == set()
@@ -528,9 +528,10 @@ def test_download_prints_the_path_and_the_caution(offer, published, tmp_path, ca
     assert cli.main(["zoo", "download", PUBLISHED]) == 0
     out = capsys.readouterr().out
     assert out.splitlines()[0] == str(tmp_path / "as500k-rgb-spec.safetensors")
-    assert zoo.CAUTION in out
+    assert zoo.UNTESTED in out and "note: no self-test: " in out  # of other clips
     offer(status(403))
-    assert cli.main(["zoo", "download", "as500k-rgb-spec", "--dtype", "bfloat16"]) == 0
+    command = ["zoo", "download", "as500k-rgb-spec", "--dtype", "bfloat16", "--no-verify"]
+    assert cli.main(command) == 0 and "no self-test" not in capsys.readouterr().out
     (tmp_path / "as500k-rgb-spec.safetensors").unlink()
     assert cli.main(["zoo", "download", "as500k-rgb-spec"]) == 1
     assert capsys.readouterr().err.count("\n") == 1

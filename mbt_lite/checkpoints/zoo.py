@@ -7,6 +7,7 @@ A published file that was copied there by hand serves as well.
 
 import csv
 import difflib
+import json
 import sys
 import time
 import warnings
@@ -17,7 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from mbt_lite.checkpoints import download, formats, io, scenic
-from mbt_lite.config import BASE, WORLD, WORLD_CLIP, ClipConfig, MBTConfig, to_dict
+from mbt_lite.config import (
+    BASE,
+    WORLD,
+    WORLD_CLIP,
+    ClipConfig,
+    FrontEnd,
+    MBTConfig,
+    from_dict,
+    to_dict,
+)
 from mbt_lite.features import FRONT_ENDS
 from mbt_lite.model.flops import model_cost, parameter_shapes
 from mbt_lite.model.label_heads import Head
@@ -28,13 +38,12 @@ LABELS = "https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/class
 AUDIOSET = "AudioSet's 527 names, downloaded when they are first needed"
 MEMORY = 4.5  # times the size of the weights that a conversion takes at most
 LIKELIEST = {0: "Speech", 137: "Music"}  # the labels of most clips of AudioSet
-UNCERTAIN_FRONT_END = (
-    "How the released weights' spectrograms were made was never published: the front end "
-    '"linear-mel" with Scenic\'s mean 1.102 and deviation 2.762 is the likeliest guess, so scores '
-    "may be too low; `mbt-lite match-front-end` ranks the alternatives on your clips."
-)
 ORDER = "Their classes are taken to be in AudioSet's official order, which nobody documented."
-CAUTION = f"{UNCERTAIN_FRONT_END} {ORDER}"
+UNTESTED = (
+    "How the released weights' spectrograms were made was never published, nor the order of their "
+    "classes; `mbt-lite zoo verify` finds out in a few minutes. Until then a plain log-mel and "
+    "AudioSet's official order are assumed, so scores may be too low."
+)
 Weights = tuple[MBTConfig, dict, dict]  # (config, params, meta), as `io.load` gives them
 
 
@@ -62,15 +71,16 @@ class Entry:
         """A warning to show with its predictions: what is unknown about released weights."""
         if not self.released:
             return None
-        return CAUTION if "spec" in self.config.streams else ORDER
+        return UNTESTED if "spec" in self.config.streams else ORDER
 
 
 def released_clip() -> ClipConfig:
-    """The clips of the released models: 2.56 s of video, 8 s of audio, and the likeliest front end.
+    """The clips of the released models: 2.56 s of video and 8 s of audio.
 
-    Frames, crop and statistics are those of Scenic's AudioSet config; see `CAUTION`.
+    Frames and crop are those of Scenic's AudioSet config. The front end is the paper's log-mel,
+    with its mean and deviation over the sounds of the self-test; what that finds replaces it.
     """
-    return ClipConfig(front_end=replace(FRONT_ENDS["linear-mel"], mean=1.102, std=2.762))
+    return ClipConfig(front_end=replace(FRONT_ENDS["ln-magnitude-1e-6"], mean=-1.85, std=2.39))
 
 
 def _released(trained_on: str, streams: str, mAP: float) -> Entry:
@@ -258,6 +268,24 @@ def _read_labels(path: Path) -> tuple[str, ...]:
             f"0 to {count - 1} in order); replace it by {LABELS}."
         )
     return names
+
+
+def self_test_file(weights: Path) -> Path:
+    """Where the result of the self-test of a weights file is stored."""
+    return weights.with_suffix(".self-test.json")
+
+
+def read_self_test(weights: Path) -> dict | None:
+    """The stored result of a self-test; None where there is none that is newer than the weights."""
+    path = self_test_file(weights)
+    if not path.exists() or path.stat().st_mtime < weights.stat().st_mtime:
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        front = result["front_end"] and from_dict(FrontEnd, result["front_end"], "front_end")
+        return {"caution": str(result["caution"]), "front_end": front}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it or test again.") from None
 
 
 def download_size(model: Entry) -> int:

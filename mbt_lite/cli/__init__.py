@@ -13,6 +13,7 @@ from mbt_lite.cli.build import Build
 from mbt_lite.cli.demo import Demo
 from mbt_lite.cli.doctor import Doctor
 from mbt_lite.cli.explain import Attention, Faithfulness, Flow, Swap
+from mbt_lite.cli.playground import Playground
 from mbt_lite.cli.predict import Evaluate, MatchFrontEnd, Predict
 from mbt_lite.cli.prepare import Prepare
 from mbt_lite.cli.runs import Bench, World
@@ -23,6 +24,7 @@ from mbt_lite.paths import FULL
 COMMANDS = {
     "predict": Predict,
     "demo": Demo,
+    "playground": Playground,
     "attention": Attention,
     "flow": Flow,
     "swap": Swap,

@@ -1,4 +1,4 @@
-"""The embedded model of real sounds and pictures: what is heard, what is seen, or neither.
+"""A model of real sounds and pictures: what is heard, what is seen, or neither.
 
     python training/everyday_material.py REAL everyday
     mbt-lite train --config everyday --workdir runs/everyday --data.path everyday
@@ -7,7 +7,7 @@ The first command gathers and renders the sounds and pictures; every training cl
 anew from them, see data/collage.py. Soft labels of two other models are predicted in training, too;
 these outputs are removed afterwards.
 
-Hardware: two CPU cores. Expected: measured, see the card of the embedded weights.
+Hardware: two CPU cores, hours. The recipe is being tried: we claim no score yet.
 """
 
 from dataclasses import replace
@@ -18,6 +18,7 @@ from mbt_lite.config import (
     AugmentConfig,
     DataConfig,
     Experiment,
+    StartConfig,
     TrainConfig,
 )
 
@@ -40,9 +41,10 @@ def experiment() -> Experiment:
             pitch=2.0,
             mixup=0.2,
         ),
+        start=StartConfig(prior=True),
         train=TrainConfig(
-            steps=2000,
-            batch=64,
+            steps=8000,
+            batch=24,
             learning_rate=1e-3,
             warmup=0.05,
             ema=0.999,

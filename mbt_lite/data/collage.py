@@ -11,7 +11,7 @@ another microphone, in another room, with others. Files in `other` have no label
 
 A file soft_labels.npz in `sounds` or `pictures` has what another model says of their files: names
 `labels` [L], `files` [F] relative to it, and `scores` [F, L] from 0 to 1. They are auxiliary
-classes, predicted in training only.
+classes, predicted in training only, by the stream that they are about.
 
 T frames   S side of a frame, or samples   N spectrogram rows   M mel bins   C classes
 """
@@ -32,6 +32,7 @@ from mbt_lite.data.source import THUMBNAIL, Rows, Source, file_key, multi_hot, w
 from mbt_lite.features import black, log_mel, silence
 
 KINDS = ("sounds", "pictures")
+STREAMS = {"sounds": "spec", "pictures": "rgb"}
 OTHER = "other"
 OTHER_SHARE = 0.2  # of the files that clips begin with
 SOFT_LABELS = "soft_labels.npz"
@@ -179,7 +180,7 @@ class _SoftLabels:
         path = folder / SOFT_LABELS
         if path.exists():
             with np.load(path) as stored:
-                self.labels = tuple(f"{folder.name}: {name}" for name in stored["labels"])
+                self.labels = tuple(f"{STREAMS[folder.name]}: {name}" for name in stored["labels"])
                 scores = stored["scores"].astype(np.float32)
                 self.rows = dict(zip(map(str, stored["files"]), scores, strict=True))
 

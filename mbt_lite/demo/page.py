@@ -1,18 +1,22 @@
-"""The page: start it, its four tabs, and what happens when a person or a program uses it."""
+"""The page: start it, its five tabs, and what happens when a person or a program uses it."""
 
+import atexit
 import hmac
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from html import escape
 from pathlib import Path
 from types import ModuleType
+from urllib.parse import quote
 
 import gradio as gr
 
-from mbt_lite import explain, paths
+from mbt_lite import explain, paths, playground
 from mbt_lite.config import UNFAMILIAR
 from mbt_lite.demo import markup, play
 from mbt_lite.demo.engine import AnsweredClip, Engine, title_of
@@ -118,6 +122,8 @@ def build(engine: Engine) -> Page:
                 renewed |= _look_tab(switch, look, answered)
             with gr.Tab("Play") as playing:
                 renewed |= _play_tab(switch, playing, answered, clips)
+            with gr.Tab("Playground"):
+                _playground_tab()
             with gr.Tab("About"):
                 renewed |= _about_tab(engine)
         with top:
@@ -323,6 +329,21 @@ def _play_tab(switch: ModelSwitch, tab: gr.Tab, answered: gr.State, clips: list[
         emptied: lambda engine: gr.CheckboxGroup(**tokens(engine)),
         result: lambda _: play.NO_CLIP,
     }
+
+
+# ---- Playground ----
+
+
+def _playground_tab() -> None:
+    """The pages of `mbt_lite.playground`, whose models run in the visitor's browser."""
+    folder = tempfile.mkdtemp(prefix="mbt_lite_")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    gr.set_static_paths(playground.write(folder))
+    address = f"gradio_api/file={quote(Path(folder).as_posix())}/index.html"
+    gr.HTML(
+        f'<iframe src="{address}" title="Playground" loading="lazy"'
+        ' allow="camera; microphone; autoplay" class="playground"></iframe>'
+    )
 
 
 # ---- About ----

@@ -1,7 +1,7 @@
 """Change the model that answers while the demo runs: the small one, or the large one of AudioSet.
 
-Another process downloads and converts the weights (`mbt-lite zoo download`): it can be ended at any
-time, and gives its memory back. A thread waits for it, then loads and compiles the model.
+Another process downloads, converts and tests the weights (`mbt-lite zoo download`): it can be ended
+at any time, and gives its memory back. A thread waits for it, then loads and compiles the model.
 """
 
 import atexit
@@ -83,6 +83,8 @@ class ModelSwitch:
         """(what is going on or has happened, share of the download or None)."""
         if not self._is_fetching():
             return self._message, None
+        if _is_here():
+            return "Testing the model with generated sounds, once: a few minutes ...", None
         size, total = zoo.received(zoo.entry(LARGE)), _sizes()[0]
         if zoo.original(zoo.entry(LARGE)) or size >= total:
             return "Checking and converting the weights, once: about half a minute ...", None
@@ -127,6 +129,8 @@ class ModelSwitch:
         options["env"] = os.environ | {"JAX_PLATFORMS": "cpu"}  # the GPU's memory is taken
         with subprocess.Popen(FETCH, **options) as self._process:
             errors = self._process.communicate()[1]
+        if _is_here():  # even where its self-test was stopped or failed
+            return
         if self._stopped:
             kept = amount(zoo.received(zoo.entry(LARGE)))
             raise ValueError(f"Stopped; the next download resumes after the {kept} that came.")

@@ -27,6 +27,7 @@ from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import comparable
 
 _RESAMPLES = 500
+Candidate = tuple[FrontEnd, bool]  # with statistics that were measured on the given audio, or not
 
 
 @dataclass(frozen=True)
@@ -193,17 +194,12 @@ def match_front_end_waves(
     `truth` [N, C] is 0 or 1; `owner` [K] is the clip of each window (None: one window each);
     `frames` uint8 [T, H, W, 3] of each window are needed if the model has a video stream.
     """
-    fronts = [features.front_end(name) for name in presets or features.FRONT_ENDS]
     waves = [wave / np.float32(32768) if wave.dtype == np.int16 else wave for wave in waves]
-    tried = []
-    for front in tqdm(fronts, "statistics", unit="front end", disable=quiet):
-        mean, std = features.statistics(waves, front)
-        tried.append((replace(front, mean=mean, std=std), True))
-    tried += [(front, False) for front in _stored(classifier, fronts)]
+    tried = candidates(classifier, waves, presets, quiet)
     owner = range(len(waves)) if owner is None else owner.tolist()
-    logits = _logits(classifier, waves, frames, owner, [front for front, _ in tried], quiet)
+    logits = logits_through(tried, classifier, waves, frames, owner, quiet)
     return FrontEndMatch(
-        rows=_ranked(tried, logits, truth, classifier.label_heads),
+        rows=ranked(tried, logits, truth, classifier.label_heads),
         expected=classifier.clip_config.front_end,
         clips=len(truth),
         classes=int(truth.any(0).sum()),
@@ -211,16 +207,29 @@ def match_front_end_waves(
     )
 
 
-def _stored(classifier: Classifier, fronts: Sequence[FrontEnd]) -> list[FrontEnd]:
-    """The front ends of `fronts` that are also tried with their stored statistics."""
-    candidates = [features.FRONT_ENDS["linear-mel"], classifier.clip_config.front_end]
+def candidates(
+    classifier: Classifier,
+    waves: Sequence[np.ndarray],
+    presets: Sequence[str] | None = None,
+    quiet: bool = False,
+) -> list[Candidate]:
+    """The presets (None: all) with the statistics of `waves`, and two with the stored ones."""
+    fronts = [features.front_end(name) for name in presets or features.FRONT_ENDS]
+    tried = []
+    for front in tqdm(fronts, "statistics", unit="front end", disable=quiet):
+        mean, std = features.statistics(waves, front)
+        tried.append((replace(front, mean=mean, std=std), True))
+    stored = dict.fromkeys([features.FRONT_ENDS["linear-mel"], classifier.clip_config.front_end])
     names = [front.name for front in fronts]
-    return [front for front in dict.fromkeys(candidates) if front.name in names]
+    return tried + [(front, False) for front in stored if front.name in names]
 
 
-def _logits(classifier, waves, frames, owner, fronts, quiet: bool) -> np.ndarray:
-    """Logits [P, N, C] of all clips through every front end."""
-    batch = 64 if frames is None else 4  # windows; attention of a full-size clip takes 5.5 GB
+def logits_through(
+    tried: Sequence[Candidate], classifier: Classifier, waves, frames, owner, quiet: bool
+) -> np.ndarray:
+    """Logits [P, N, C] of all clips through every front end; see `match_front_end_waves`."""
+    fronts = [front for front, _ in tried]
+    batch = min(64, len(waves)) if frames is None and not classifier.is_large else 4  # windows
     pictures = repeat(np.zeros(0, np.uint8), len(waves)) if frames is None else frames
 
     def windows() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -248,7 +257,9 @@ def log_likelihood(logits: np.ndarray, truth: np.ndarray, heads: Sequence = ()) 
     return -metrics.cross_entropy(logits, truth, heads)
 
 
-def _ranked(tried, logits: np.ndarray, truth: np.ndarray, heads: Sequence) -> tuple[Row, ...]:
+def ranked(
+    tried: Sequence[Candidate], logits: np.ndarray, truth: np.ndarray, heads: Sequence = ()
+) -> tuple[Row, ...]:
     """A row for each front end, the highest log-likelihood first."""
     weights = np.random.default_rng(0).multinomial(
         len(truth), np.full(len(truth), 1 / len(truth)), _RESAMPLES

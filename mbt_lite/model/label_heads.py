@@ -118,3 +118,15 @@ def label_heads(labels: Sequence[str]) -> dict[str, np.ndarray] | None:
     heads = {head: np.flatnonzero(starts == head) for head in ("verb", "noun")}
     complete = sum(map(len, heads.values())) == len(labels)
     return heads if complete and all(map(len, heads.values())) else None
+
+
+def stream_columns(labels: Sequence[str], streams: Sequence[str]) -> dict[str, np.ndarray] | None:
+    """Return the columns that each stream predicts, if there are labels "rgb: ..." or "spec: ...".
+
+    Only their own stream predicts those; both predict all others.
+    """
+    starts = np.array([label.partition(": ")[0] for label in labels])
+    if not np.isin(starts, streams).any():
+        return None
+    others = {stream: [other for other in streams if other != stream] for stream in streams}
+    return {stream: np.flatnonzero(~np.isin(starts, others[stream])) for stream in streams}

@@ -50,15 +50,21 @@ def batch_losses(
     smoothing: ArrayLike = 0.0,
     heads: Mapping | None = None,
     pool: str = "token",
+    columns: Mapping | None = None,
 ) -> dict[str, Float[Array, " B"]]:
     """{"loss": [B], and "loss_rgb", "loss_spec": [B] of each stream's logits and labels}.
 
     With class tokens the loss is the mean of the streams' losses, not the loss of their mean: each
     stream learns to classify (Scenic's mbt/model.py). With other pooling there is one vector of
     logits, and its labels are the mean of the streams', which differ with modality mixup.
+    `columns` {stream: columns} are those that a stream predicts, by default all.
     """
-    options = (kind, smoothing, heads)
-    losses = {s: clip_losses(x, labels[s], *options) for s, x in output.stream_logits.items()}
+    options, every = (kind, smoothing, heads), slice(None)
+    chosen = {s: columns[s] if columns else every for s in output.stream_logits}
+    losses = {
+        s: clip_losses(x[:, chosen[s]], labels[s][:, chosen[s]], *options)
+        for s, x in output.stream_logits.items()
+    }
     if pool == "token":
         loss = mean_of(losses)
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mbt_lite.checkpoints import vit
 from mbt_lite.config import KEPT, WIRING, Experiment, TrainConfig, read_json, to_dict
@@ -21,6 +22,7 @@ from mbt_lite.paths import write_text
 from mbt_lite.train.adapt import Adapted, adapt
 from mbt_lite.train.probe import probe
 
+PRIOR_CLIPS = 2000  # whose classes are counted
 _FREE = (  # settings that may change when a run is resumed: its weights stay the same
     "accumulate log_every save_every evaluate_every evaluate_clips test_clips keep_checkpoints "
     "shards remat skip_nonfinite"
@@ -49,13 +51,27 @@ class _ResolvedExperiment:
                 seed=self.experiment.train.seed,
             )
         if self.model is None:
-            return None
+            return self._with_prior() if start.prior else None
         labels = self.source.labels
         eval_labels = labels[: len(labels) - self.source.num_auxiliary_classes]
         same_labels = self.model.labels == tuple(eval_labels)
         params = self.model.params
         params = params | {"head": _head(params["head"], model.classes, keep=same_labels)}
         return self._rewired(params) if start.rewire else params
+
+    def _with_prior(self) -> dict:
+        """Fresh parameters, the bias of the head such that it says how frequent each class is.
+
+        Otherwise the first features that a model learns are the ones that say this.
+        """
+        experiment, source = self.experiment, self.source
+        count = min(len(source), PRIOR_CLIPS)
+        clips = np.linspace(0, len(source) - 1, count).astype(int)
+        frequency = np.mean([source.targets(int(clip)) for clip in clips], axis=0)
+        frequency = frequency.clip(1 / count, 1 - 1 / count)
+        params = init_params(experiment.model, jax.random.key(experiment.train.seed))
+        bias = jnp.asarray(np.log(frequency / (1 - frequency)), jnp.float32)
+        return params | {"head": params["head"] | {"bias": bias}}
 
     def _rewired(self, params: dict) -> dict:
         """The parameters of the recipe's streams and fusion; those that the model lacks are fresh.

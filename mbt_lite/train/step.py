@@ -18,7 +18,7 @@ from jax import Array
 from jax.sharding import Mesh
 
 from mbt_lite.config import NONE, DataConfig, Experiment, MBTConfig, StartConfig, TrainConfig
-from mbt_lite.model.label_heads import label_heads
+from mbt_lite.model.label_heads import label_heads, stream_columns
 from mbt_lite.model.mbt import MBT, Clip, init_params
 from mbt_lite.train import losses, sharding
 from mbt_lite.train.augment import augment
@@ -260,5 +260,6 @@ def _losses(
         {"params": params}, as_clip(batch, model), train=True, rngs={"dropout": key}
     )
     heads = label_heads(labels) if config.loss == "softmax" else None
-    options = (config.loss, smoothing, heads, model.pool)
+    columns = stream_columns(labels, model.streams) if config.loss == "sigmoid" else None
+    options = (config.loss, smoothing, heads, model.pool, columns)
     return losses.batch_losses(output, batch["labels"], *options)

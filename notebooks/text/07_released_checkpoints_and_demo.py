@@ -218,12 +218,12 @@ bars = {"both": answer.top(5), "audio only": answer.streams["spec"].top(5)}
 plot.compare_bars(bars | {"video only": answer.streams["rgb"].top(5)})
 
 # %% [markdown]
-# The released files come without two things that one needs to believe such a picture. The package
-# says so with every answer:
+# The released files come without two things that one needs to believe such a picture: how their
+# spectrograms were made, and the order of their classes. As long as a model was not tested, the
+# package says so with every answer:
 
 # %%
-print("-", zoo.UNCERTAIN_FRONT_END)
-print("-", zoo.ORDER)
+print(zoo.UNTESTED)
 print("The model that was asked said:", clf.caution or "nothing of this, as it knows both.")
 
 # %% [markdown]
@@ -344,8 +344,8 @@ display(figure)
 # %% [markdown]
 # Notice how empty the middle is: of all recipes only `linear-mel`, magnitudes *without* a
 # logarithm, comes near the star. With a logarithm the mean is well below 0, or, where samples count
-# in whole 16-bit numbers, far above. That is why `linear-mel` is the package's guess. It is a
-# guess: our clips are not AudioSet.
+# in whole 16-bit numbers, far above. That speaks for `linear-mel`. But the paper says *log*-mel,
+# and our clips are not AudioSet: better ask the weights.
 
 # %% [markdown]
 # ## 7. Let the model tell
@@ -386,9 +386,11 @@ print("so, the argument to use: --front-end", ranking.best.argument)
 # model, and is found to be. Of 19 hidden recipes the package found 13 alone, 5 tied with one other,
 # and missed 1 (docs/weights.md).
 #
-# For the released weights, on your own labeled clips:
+# For the released weights the package does so with sounds that it makes itself under AudioSet's
+# names, from "Sine wave" to "Church bell", right after the download; or on your own labeled clips:
 #
 # ```sh
+# mbt-lite zoo verify as500k-rgb-spec
 # mbt-lite match-front-end --model as500k-rgb-spec --data my_clips/ --out front_ends.png
 # ```
 
@@ -443,8 +445,8 @@ print(*(folder / "README.md").read_text("utf-8").splitlines()[:14], sep="\n")
 # **The answer.** The released weights know 527 kinds of things that are to be seen and heard; how
 # well, the Scenic README says, and you can measure. They become a model by renaming arrays, whole
 # or not at all, and small files of the original prove the renaming. What nobody tells you is how
-# they heard and in which order their classes are: we say our guess with every answer, and a model
-# asked on labeled clips can tell more. Show it with a page that people can try, and give it away
+# they heard and in which order their classes are; a model that is asked about sounds whose label is
+# certain tells it itself. Show it with a page that people can try, and give it away
 # as a folder that says what it is.
 #
 # That was the last notebook. Next: [the map of the course](README.md), or
