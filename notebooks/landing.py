@@ -32,7 +32,7 @@ def row(path: Path) -> list[str]:
     title = first.partition("\n")[0].removeprefix("# ")
     seconds = notebook.metadata.get("mbt_lite", {}).get("seconds", "?")
     return [
-        f"[{path.stem[:2]} {title}]({path.name})",
+        f"[{path.stem.partition('_')[0]} {title}]({path.name})",
         question(first),
         f"{reading(notebook)}&nbsp;min",
         f"{exercising(notebook)}&nbsp;min",

@@ -14,9 +14,11 @@ import jax
 import nbformat
 import numpy as np
 import pytest
-from course import runtime
+from course import minimbt, runtime
 from course.exercise import NOTHING, Exercise
 from packaging.version import Version
+
+from mbt_lite.inference import load
 
 pytest.importorskip("jupytext")
 
@@ -26,6 +28,7 @@ NOTEBOOKS = ["00_first_look", *course.LESSONS]
 EXERCISES = [one for lesson in course.LESSONS for one in course.exercises(lesson)]
 MISTAKES = [(one, words) for one in EXERCISES for words in one.mistakes]
 CODE_LINES = 15  # in one cell; a dozen is meant
+MODULE_LINES = 26  # in a cell that is a `flax.linen` module
 each_notebook = pytest.mark.parametrize("name", NOTEBOOKS)
 each_exercise = pytest.mark.parametrize("one", EXERCISES, ids=lambda one: one.name)
 
@@ -78,9 +81,9 @@ def test_every_known_mistake_is_named(one, words):
 
 
 @pytest.mark.parametrize("lesson", course.LESSONS)
-def test_a_notebook_has_two_to_four_exercises_which_say_how_hard_and_how_long_they_are(lesson):
+def test_a_notebook_has_two_to_five_exercises_which_say_how_hard_and_how_long_they_are(lesson):
     exercises = course.exercises(lesson)
-    assert 2 <= len(exercises) <= 4
+    assert 2 <= len(exercises) <= 5
     text = (FOLDER / "text" / f"{lesson}.py").read_text("utf-8")
     names = [one.name for one in exercises]
     assert sorted(re.findall(r"^# exercise: (\w+)$", text, re.M)) == sorted(names)
@@ -152,6 +155,93 @@ def test_what_is_no_number_does_not_stop_the_check(value):
     assert not verdict.right and TWICE.hint in verdict.words
 
 
+# --------------------------------------------------------------------------- the student's model
+
+WRONG = minimbt.MISTAKES | {
+    words: (minimbt.FUSE.solution, code)
+    for words, code in minimbt.FUSE.mistakes.items()
+    if "never sequential" not in words  # that is seen in no model with the mean
+}
+ALIKE = {"the second modality reads the updated": "the update is always sequential"}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return load("world-tiny").config
+
+
+def test_the_model_that_the_notebook_builds_is_the_shipped_one(tiny):
+    verdict = minimbt.check_module(minimbt.define(minimbt.source(), tiny))
+    assert verdict.right, verdict.words
+    assert re.search("all of 60 layers agree, the logits within [0-9]e-0[67]", verdict.words)
+
+
+def test_the_model_that_the_notebook_builds_has_about_60_lines():
+    code = [line for line in minimbt.source().splitlines() if line.strip()]
+    assert 50 <= len(code) <= 75
+
+
+SOME = [  # each takes a second or two: four of them belong to the core
+    words if number % 6 == 0 else pytest.param(words, marks=pytest.mark.full)
+    for number, words in enumerate(WRONG)
+]
+
+
+@pytest.mark.parametrize("words", SOME, ids=[words[:50] for words in WRONG])
+def test_the_first_layer_that_differs_is_named_with_the_mistake(words, tiny):
+    old, new = WRONG[words]
+    assert minimbt.source().count(old) == 1
+    module = minimbt.define(minimbt.source().replace(old, new), tiny)
+    verdict = minimbt.check_module(module)
+    expected = next((to for begin, to in ALIKE.items() if words.startswith(begin)), words)
+    assert not verdict.right and verdict.words.startswith("the first that differs is ")
+    assert expected in verdict.words
+
+
+UNFIT = {
+    "another name": ('name="mlp_in"', 'name="mlp"', "lacks rgb_block_0/mlp_in/bias"),
+    "another shape": ("nn.Dense(3 * D", "nn.Dense(6 * D", "gives another shape to rgb_block_0/att"),
+    "one weight more": (
+        "y = nn.gelu(",
+        'y = nn.LayerNorm(name="n")(y)\n        y = nn.gelu(',
+        "besides",
+    ),
+}
+
+
+@pytest.mark.parametrize("old, new, expected", UNFIT.values(), ids=UNFIT)
+def test_weights_that_do_not_fit_the_module_are_named(old, new, expected, tiny):
+    code = minimbt.source().replace(old, new)
+    code = code.replace(
+        'nn.Dense(6 * D, name="qkv")(x)', 'nn.Dense(6 * D, name="qkv")(x)[..., ::2]'
+    )
+    verdict = minimbt.check_module(minimbt.define(code, tiny))
+    assert not verdict.right and expected in verdict.words
+
+
+def test_a_module_that_stops_is_a_sentence(tiny):
+    code = minimbt.source().replace("norm(x)[:, 0]", "norm(x)[:, 0] @ x")
+    verdict = minimbt.check_module(minimbt.define(code, tiny))
+    assert not verdict.right and verdict.words.startswith("it stopped with ")
+
+
+def test_in_half_of_the_clips_dot_and_tone_have_the_same_contour():
+    clips, labels = minimbt.make_clips(np.random.default_rng(0), 400)
+    assert clips.rgb.shape == (400, 8, 16, 16, 3) and clips.spec.shape == (400, 40, 16, 3)
+    same = labels[:, :4].argmax(1) == labels[:, 4:8].argmax(1)
+    np.testing.assert_array_equal(labels[:, 8], same)
+    assert 0.4 < same.mean() < 0.6 and (labels.sum(1) == 2 + same).all()
+    heights = 15 - clips.rgb[..., 0].mean(3).argmax(2)  # [400, 8]
+    assert (heights[labels[:, 0] == 1, 7] > heights[labels[:, 0] == 1, 0]).mean() > 0.9  # it rises
+
+
+def test_what_is_not_right_yet_is_replaced_by_the_solution():
+    one = course.exercise("fuse")
+    right, start = one.define(one.solution), one.define(one.start)
+    assert course.yours(right) is right
+    assert one.check(course.yours(start)).right
+
+
 # ------------------------------------------------------------------------------------ notebooks
 
 
@@ -192,10 +282,12 @@ def test_a_cell_is_short(name):
         code = [x for x in lines if x and not x.startswith(("#", "%", "!", "import ", "from "))]
         source = "\n".join(line for line in cell.source.splitlines() if line[:1] not in ("%", "!"))
         nodes = list(ast.walk(ast.parse(source)))
-        assert not any(isinstance(node, ast.ClassDef) for node in nodes), cell.source
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        assert all(ast.unparse(node.bases[0]) == "nn.Module" for node in classes), cell.source
         functions = [node for node in nodes if isinstance(node, ast.FunctionDef)]
-        assert all(f.end_lineno - f.lineno < 10 for f in functions), cell.source
-        assert len(code) <= CODE_LINES, cell.source
+        most = MODULE_LINES if classes else 10
+        assert all(f.end_lineno - f.lineno < most for f in functions), cell.source
+        assert len(code) <= (MODULE_LINES if classes else CODE_LINES), cell.source
 
 
 @each_notebook

@@ -19,6 +19,7 @@ LESSONS = {  # notebook: the module here that has its exercises
     "01_from_video_to_tensors": "tensors",
     "02_tokens_and_attention": "tokens",
     "03_fusion_through_a_bottleneck": "fusion",
+    "03b_build_mbt": "minimbt",
     "04_training_on_accelerators": "training",
     "05_what_the_bottleneck_sees": "seeing",
     "06_your_own_videos": "videos",
@@ -86,3 +87,9 @@ def exercise(name: str) -> Exercise:
 def check(answer: Callable) -> Verdict:
     """Return the `Verdict` on a learner's function, whose name is that of the exercise."""
     return exercise(answer.__name__).check(answer)
+
+
+def yours(answer: Callable) -> Callable:
+    """Return a learner's function if its exercise finds it right, otherwise the solution's."""
+    one = exercise(answer.__name__)
+    return answer if one.check(answer).right else one.define(one.solution)

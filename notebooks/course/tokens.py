@@ -1,8 +1,97 @@
-"""Exercises of notebook 02: patches, heads, attention, and the map of a class token."""
+"""Exercises of notebook 02: gradients, patches, heads, attention, and the map of a CLS token."""
 
 import numpy as np
 
 from course.exercise import Exercise
+
+
+def _losses() -> list[tuple]:
+    def line(p):
+        x = np.arange(4.0)
+        return ((p["w"] * x + p["b"] - 2 * x - 1) ** 2).mean()
+
+    def valley(p):
+        return (p[0] ** 4).sum() + ((p[1]["x"] - 1) ** 2).sum()
+
+    nested = (np.array([0.5, -0.4]), {"x": np.zeros((2, 2))})
+    return [
+        (line, {"w": 0.0, "b": 0.5}, 0.1, 3),
+        (valley, nested, 0.2, 4),
+        (line, {"w": 1.0, "b": 0.0}, 0.05, 1),
+    ]
+
+
+DESCEND = Exercise(
+    name="descend",
+    title="Gradient descent",
+    level="easy",
+    minutes=10,
+    task=(
+        "`params` is a pytree: dictionaries and tuples of arrays, nested in any way. "
+        "`loss(params)` is one number. Take `steps` steps of gradient descent: in each, take the "
+        "gradient at the parameters of *now*, and subtract `rate` times the gradient from every "
+        "array. Return the new parameters; leave those that were given as they are."
+    ),
+    hint=(
+        "`jax.grad(loss)(params)` has the structure of `params`; `jax.tree.map(lambda p, g: ..., "
+        "params, gradient)` walks through both at once."
+    ),
+    start='''
+def descend(loss, params, rate, steps):
+    """The parameters, a pytree, after some steps of gradient descent on `loss(params)`."""
+    raise NotImplementedError
+''',
+    solution='''
+def descend(loss, params, rate, steps):
+    """The parameters, a pytree, after some steps of gradient descent on `loss(params)`."""
+    for _ in range(steps):
+        gradient = jax.grad(loss)(params)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+    return params
+''',
+    mistakes={
+        "it climbs: the gradient points uphill and is to be subtracted": """
+def descend(loss, params, rate, steps):
+    for _ in range(steps):
+        params = jax.tree.map(lambda p, g: p + rate * g, params, jax.grad(loss)(params))
+    return params
+""",
+        "the gradient is taken once, at the start, and should be taken anew in every step": """
+def descend(loss, params, rate, steps):
+    gradient = jax.grad(loss)(params)
+    for _ in range(steps):
+        params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+    return params
+""",
+        "it is one step only, whatever `steps` is": """
+def descend(loss, params, rate, steps):
+    return jax.tree.map(lambda p, g: p - rate * g, params, jax.grad(loss)(params))
+""",
+        "the step does not depend on `rate`": """
+def descend(loss, params, rate, steps):
+    for _ in range(steps):
+        params = jax.tree.map(lambda p, g: p - g, params, jax.grad(loss)(params))
+    return params
+""",
+        "the gradient came back, where the parameters should": """
+def descend(loss, params, rate, steps):
+    for _ in range(steps):
+        gradient = jax.grad(loss)(params)
+        params = jax.tree.map(lambda p, g: p - rate * g, params, gradient)
+    return gradient
+""",
+        "the parameters came back as they were: `jax.tree.map` returns a new tree": """
+def descend(loss, params, rate, steps):
+    return jax.tree.map(jnp.asarray, params)
+""",
+    },
+    probes=_losses,
+    praise=(
+        "the same four lines train a line, this model, or one of 175 million parameters. Optax "
+        "(03b) puts better updates in the place of `rate * g`."
+    ),
+    given="import jax\nimport jax.numpy as jnp\nimport numpy as np",
+)
 
 
 def _frames() -> list[tuple]:
@@ -249,7 +338,7 @@ def _maps() -> list[tuple]:
 
 CLASS_MAP = Exercise(
     name="class_map",
-    title="What the class token reads",
+    title="What the CLS token attends to",
     level="medium",
     minutes=10,
     task=(
@@ -315,4 +404,4 @@ def class_map(weights, grid):
     ),
 )
 
-EXERCISES = (CUT_INTO_PATCHES, SPLIT_HEADS, ATTEND, CLASS_MAP)
+EXERCISES = (DESCEND, CUT_INTO_PATCHES, SPLIT_HEADS, ATTEND, CLASS_MAP)

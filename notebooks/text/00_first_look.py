@@ -2,18 +2,19 @@
 # # First look: which shape sings?
 #
 # **The question.** A video shows shapes that move, and a tone is heard whose pitch moves, too.
-# Which shape is it that sings? Neither the picture nor the sound can tell alone. We ask a small
-# Multimodal Bottleneck Transformer, look at what passes between its two streams, and then fool it
-# on purpose.
+# Which shape is it that sings? Neither the video nor the audio can tell alone. We ask a small
+# Multimodal Bottleneck Transformer (MBT), look at what passes between its two modalities, and then
+# fool it on purpose.
 #
 # At the end you will know
 #
-# - how to ask a model about a video, with both senses and with each alone;
-# - what such a model eats: a few frames and a spectrogram, cut into patches;
-# - where its bottleneck looks, and that looking is not the same as mattering.
+# - why the two modalities of a video should meet in a *bottleneck*, and the words for it;
+# - how to ask a model about a video, with both modalities and with each alone;
+# - what the input of such a model is: RGB frames and a spectrogram, cut into patches;
+# - what its bottleneck tokens attend to, and that attention is not the same as importance.
 #
 # You need Python, and no GPU. Nothing is downloaded. This is the appetiser: everything in it comes
-# again, slowly, in the seven notebooks of the course.
+# again, slowly, in the other notebooks of the course.
 
 # %%
 # set-up
@@ -23,17 +24,53 @@ from dataclasses import replace
 
 import numpy as np
 from course import samples
-from IPython.display import Video, display
+from IPython.display import SVG, Video, display
 
 import mbt_lite as mbt
 from mbt_lite import features, plot
 from mbt_lite.data import world
 
 clip_path = samples() / "ring_sings_with_bell.mp4"
-clf = mbt.load()
+clf = mbt.load("world-tiny")
 print(len(clf.labels), "labels,", clf.config.depth, "layers, fusion from", clf.config.fusion_layer)
 
 # %% [markdown]
+# ## Why a bottleneck?
+#
+# The dominant way to classify videos with sound was *late fusion*: a model for the frames, a model
+# for the sound, and the mean of what the two say. Such a pair never compares: what one modality
+# could tell the other in time is lost. The other extreme lets every token of one modality attend to
+# every token of the other, in every layer. That is costly, as attention is quadratic in the number
+# of tokens, and much of it is wasted: neighboring frames are nearly equal, most sounds say nothing
+# about most pixels, and audio and video are largely redundant.
+#
+# The argument of the paper ([Nagrani et al. 2021](https://arxiv.org/abs/2107.00135)) is that each
+# modality should first learn by itself, and then *condense* what it has to say. From a *fusion
+# layer* on, all that passes between the modalities goes through a few **bottleneck tokens**. So
+# each has to collect what is relevant and share only that, and it costs next to nothing.
+
+# %%
+SVG("figures/mbt.svg")
+
+# %% [markdown]
+# Read the figure from bottom to top. Two transformers (ViTs) run side by side; from layer $L_f$ on
+# they share $B$ bottleneck tokens (here 4); the answer is the mean of two heads. These are the
+# field's words, which the course uses:
+#
+# | word | meaning |
+# | --- | --- |
+# | modality, stream | audio or video; in code `spec` (spectrogram) and `rgb` (RGB frames) |
+# | token | a vector that stands for one patch of the input; attention works on tokens |
+# | CLS token | a token that stands for no patch; the classification head reads it |
+# | self-attention | how the tokens of a sequence read one another |
+# | residual, pre-norm | the result is added to the tokens; a LayerNorm comes before the layer |
+# | bottleneck (FSN) token | one of $B$ tokens that both modalities read and update |
+# | $L_f$, fusion layer | the first layer that uses the bottleneck; layers count from 0 |
+# | early, mid, late fusion | $L_f = 0$; in between; never ($L_f$ = number of layers) |
+# | vanilla self-attention | one encoder over the tokens of both; in code `joint`, shared |
+# | vanilla cross-attention | an encoder each, which reads the tokens of both |
+# | logit, probability | the head's number for a class; the same between 0 and 1 |
+#
 # ## 1. Watch and listen
 #
 # The clip is two seconds long. Follow the pitch with your finger, then look for a shape that moves
@@ -45,12 +82,13 @@ Video(clip_path, embed=True, width=256, html_attributes="controls aria-label='a 
 # %% [markdown]
 # ## 2. Ask the model
 #
-# The model has 31 labels, and each is a yes-or-no question of its own, so the chances need not sum
-# to one: how each shape moves (it *rises*, *falls*, *arcs*: up and down again, *dips*: down and up
-# again), how the pitch moves, what else is there (a bell, a siren, rain ...), and who *sings*.
+# The model has 31 labels, and each is a yes-or-no question of its own, so the probabilities need
+# not sum to one: how each shape moves (it *rises*, *falls*, *arcs*: up and down again, *dips*: down
+# and up again), how the pitch moves, what else is there (a bell, a siren, rain ...), and who
+# *sings*.
 #
-# `predict` answers three times: with both streams, with the picture blanked (audio only), and with
-# the sound muted (video only).
+# `predict` answers three times: with both modalities, with the frames blanked (audio only), and
+# with the audio muted (video only). **Predict** before you run: what can each of them know?
 
 # %%
 answer = clf.predict(clip_path)
@@ -64,16 +102,16 @@ plot.compare_bars(bars | {"video only": answer.streams["rgb"].top(5)})
 # %%
 sings = [label for label in clf.labels if label.endswith("sings")]
 for name, one in {"both": answer, **answer.streams}.items():
-    chances = dict(one.top(len(clf.labels)))
+    probability = dict(one.top(len(clf.labels)))
     alone = {"both": "both", "spec": "audio only", "rgb": "video only"}[name]
-    print(f"{alone:14}", {label: round(chances[label], 2) for label in sings})
+    print(f"{alone:14}", {label: round(probability[label], 2) for label in sings})
 
 # %% [markdown]
-# ## 3. What the model eats
+# ## 3. What the model gets
 #
-# Eight frames of 48 x 48 pixels, and a log-mel spectrogram of two seconds. Each is cut into
-# patches (one of the picture is two frames long), and each patch becomes a *token*, which is to the
-# model what a word is in a text.
+# Eight frames of 48 x 48 pixels, and a log-mel spectrogram of two seconds. Each is cut into patches
+# (one of the video is two frames long: a *tubelet*), and each patch becomes a *token*, which is to
+# the model what a word is in a text.
 
 # %%
 view = features.read_views(clip_path, clf.clip_config)[0]
@@ -87,13 +125,12 @@ display(plot.spectrogram(view.spec, clf.clip_config.front_end, title=clip_path.s
 #
 # ## 4. What goes through the bottleneck
 #
-# From the fusion layer on the streams share a few **bottleneck tokens**. All
-# that the picture ever learns of the sound has been read by one of them. Layers count from 0: of 0
-# to 3, those from 1 on share the bottleneck. Here is where the bottleneck tokens looked in layer 2.
-# (In layer 3, the last, they look as well, but no layer comes after it that could use what they
-# found.)
+# All that the video ever learns of the audio has been read by one of the bottleneck tokens. Of the
+# layers 0 to 3 those from $L_f = 1$ on share them. Here is what the bottleneck tokens attend to in
+# layer 2. (In layer 3, the last, they attend as well, but no layer comes after it that could use
+# it.)
 #
-# A token looks in four ways at a time, called *heads*; the figure shows the mean over heads and
+# A token attends in four ways at a time, called *heads*; the figure shows the mean over heads and
 # bottleneck tokens. [02](02_tokens_and_attention.ipynb) explains all of it.
 
 # %%
@@ -104,34 +141,33 @@ plot.attention(view, maps, clf.clip_config, layer=-1)
 # %% [markdown]
 # Notice the last picture: the bright spot is at the right end of the ladder, as it stands in the
 # later one of two frames. (A patch lasts two frames, so they share a map and are drawn one over the
-# other. The triangles mark the times of the frames on the sound.)
+# other. The triangles mark the times of the frames on the spectrogram.)
 #
-# But a map says where a token *looked*, not what it took from there, nor that it mattered. Whether
-# such pictures can be trusted is a question of its own. [05](05_what_the_bottleneck_sees.ipynb)
-# asks it, with clips from our *micro-world*: a program that draws them, so that the right answer is
-# known.
+# But a map says what a token *attended to*, not what it took from there, nor that it mattered.
+# Whether such pictures can be trusted is a question of its own.
+# [05](05_what_the_bottleneck_sees.ipynb) asks it, with clips from our *micro-world*: a program that
+# draws them, so that the right answer is known.
 #
-# How much of all reading is that? What a token reads sums to one, over everything that it can read.
-# What is missing here went to the bottleneck tokens themselves and to the *class token*, which
-# stands for no patch and gathers the answer:
+# How much of all attention is that? A token's weights sum to one, over everything that it can
+# attend to. What is missing here went to the bottleneck tokens themselves and to the *CLS token*:
 
 # %%
 shares = maps.rgb.sum((-3, -2, -1))
 assert (shares > 0).all() and (shares < 1).all()
-print("share of the picture's patches, mean over heads and bottleneck tokens, by layer:")
+print("share of the video's patches, mean over heads and bottleneck tokens, by layer:")
 print(dict(zip(maps.layers, np.round(shares.mean((1, 2)).astype(float), 2).tolist(), strict=True)))
 instants = maps.mean("rgb", layer=-1).sum((1, 2)).astype(float)
 print("and in layer 2, by instant (two frames each):", instants.round(2).tolist())
 
 # %% [markdown]
-# Notice that half of what is read of the picture in layer 2 is in the last half second.
+# Half of the attention to the video in layer 2 is on the last half second.
 #
 # ## 5. Fool it on purpose
 #
-# If the model really compares, then it must change its mind when the same picture comes with a
-# sound that follows the *other* shape. In the micro-world we can make that clip: only the singer
-# changes. (Our clip is drawn anew here, without the losses of a video file, so the chances are not
-# quite those from above.)
+# If the model really compares, then it must change its mind when the same frames come with a sound
+# that follows the *other* shape. In the micro-world we can make that clip: only the singer changes.
+# (Our clip is drawn anew here, without the losses of a video file, so the probabilities are not
+# quite those from above.) **Predict** both rows, then run.
 
 # %%
 scene = world.scene(1, 1)  # the scene of our clip: world 1, number 1
@@ -140,11 +176,11 @@ other = replace(scene, singer=1, tone=replace(scene.tone, contour=scene.things[1
 for one in (scene, other):
     made = world.sample(one, clf.clip_config)
     clip = features.normalize(made["rgb"], made["spec"], clf.clip_config.front_end)
-    chances = dict(clf.predict(clip).top(len(clf.labels)))
-    print("true:", one.names[-1], {label: round(chances[label], 2) for label in sings})
+    probability = dict(clf.predict(clip).top(len(clf.labels)))
+    print("true:", one.names[-1], {label: round(probability[label], 2) for label in sings})
 
 # %% [markdown]
-# Notice that not one pixel changed between the two rows, and the answer did.
+# Not one pixel changed between the two rows, and the answer did.
 #
 # ### Exercise: Shift the sound
 #
@@ -189,8 +225,16 @@ for one in (scene, other):
 # </details>
 
 # %% [markdown]
+# ## In the paper's words
+#
+# MBT is a transformer with *modality-specific parameters* for RGB frames and spectrogram. Below the
+# *fusion layer* there is only self-attention within a modality; from there on *cross-modal
+# information flows* through $B$ *fusion bottleneck* tokens (FSN tokens), which is *mid fusion*.
+# Each modality has a CLS token; one linear classifier reads both, and the logits are averaged.
+
+# %% [markdown]
 # **The answer.** The ring sings: its height and the pitch make the same movement, and the model can
-# say so because its streams meet: a few bottleneck tokens are the only way between them. Take
-# either stream away, and it can only guess.
+# say so because its modalities meet: a few bottleneck tokens are the only way between them. Take
+# either modality away, and it can only guess.
 #
 # Next: [what does a model see and hear?](01_from_video_to_tensors.ipynb)

@@ -33,7 +33,7 @@ from mbt_lite.data import doctor
 from mbt_lite.explain import html, widgets
 
 clip_path = samples() / "ring_sings_with_bell.mp4"
-clf = mbt.load()
+clf = mbt.load("world-tiny")
 front = clf.clip_config.front_end  # how this model wants its sound
 
 # %% [markdown]

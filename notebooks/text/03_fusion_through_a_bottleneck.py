@@ -31,7 +31,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from course import pick, samples
 from course.scrubber import scrubber
-from IPython.display import Video
+from IPython.display import SVG, Video
 from matplotlib.colors import ListedColormap
 
 import mbt_lite as mbt
@@ -41,7 +41,7 @@ from mbt_lite.explain.blocks import mean_maps
 from mbt_lite.model import MBT, Block, Clip, blank_clip, init_params
 from mbt_lite.model.flops import model_cost
 
-clf = mbt.load()
+clf = mbt.load("world-tiny")
 paths = {name: samples() / f"{name}.mp4" for name in ("circle_sings", "ladder_sings_with_siren")}
 views = {name: features.read_views(path, clf.clip_config)[0] for name, path in paths.items()}
 
@@ -77,6 +77,12 @@ for who, one in asked.items():
 # - **bottleneck**: a stream reads itself and a few shared *bottleneck tokens*. Each stream updates
 #   its copy of them, and the mean of the copies goes on.
 #
+# The last is the model of the course:
+
+# %%
+SVG("figures/mbt.svg")
+
+# %% [markdown]
 # So that a picture fits, here are small models: 5 tokens of sound (a class token and 4 patches), 5
 # of picture, 2 bottleneck tokens, 4 layers, of which layers 2 and 3 fuse. We do not draw what
 # *should* be read: we let each model run, and look which weights of its attention exist.
@@ -480,5 +486,4 @@ widgets.explore(scrub)
 # steps; whether that is more than luck, three seeds do not settle. What it buys besides: all that
 # one modality tells the other passes a few tokens, and there one can watch it.
 #
-# Next: [how is such a model trained, here and on
-# accelerators?](04_training_on_accelerators.ipynb)
+# Next: [what does it take to write this model yourself?](03b_build_mbt.ipynb)

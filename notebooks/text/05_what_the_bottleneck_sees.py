@@ -35,7 +35,7 @@ from mbt_lite.explain.faithfulness import Question, agreement, randomised, singi
 from mbt_lite.model import Clip
 
 MY_CLIP = None  # or the path of a video of yours, such as "holiday.mp4"
-clf = mbt.load()
+clf = mbt.load("world-tiny")
 view, other = (
     features.read_views(samples() / f"{name}.mp4", clf.clip_config)[0]
     for name in ("ring_sings_with_bell", "circle_sings")

@@ -381,7 +381,9 @@ def share_right(model):
 
 
 # %%
-for title, model in {"fine-tuned": run.classifier, "world-tiny": mbt.load()}.items() if new else ():
+for title, model in (
+    {"fine-tuned": run.classifier, "world-tiny": mbt.load("world-tiny")}.items() if new else ()
+):
     right, many = share_right(model)
     low, high = wilson(right, many)
     print(f"{title:11} {right / many:.3f}, interval {low:.3f} to {high:.3f} ({many} new clips)")

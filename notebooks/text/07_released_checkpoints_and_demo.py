@@ -102,7 +102,7 @@ display(figure)
 # %%
 print(shapes["bottleneck"].shape, "=", shapes["bottleneck"].size, "of", f"{by_hand:,} parameters")
 print(f"one clip costs {model_cost(mbt.BASE).gflops:,.0f} GFLOP")
-print(f"one clip of the small model: {model_cost(mbt.load().config).gflops:.2f} GFLOP")
+print(f"one clip of the small model: {model_cost(mbt.load('world-tiny').config).gflops:.2f} GFLOP")
 
 # %% [markdown]
 # ## 3. A foreign file becomes a model
@@ -205,7 +205,7 @@ def have(name):
         return mbt.load(name if DOWNLOAD or here else "world-tiny")
     except (OSError, ValueError) as error:
         print(error)
-        return mbt.load()
+        return mbt.load("world-tiny")
 
 
 # %%
@@ -236,7 +236,7 @@ print("The model that was asked said:", clf.caution or "nothing of this, as it k
 # exercise: most_frequent
 
 # %%
-tiny = mbt.load()
+tiny = mbt.load("world-tiny")
 truth = np.stack([world.scene(world.SPLITS["train"], i).labels for i in range(2000)])
 often, bias = truth.mean(0), np.asarray(tiny.params["head"]["bias"])
 largest = [number for number, _, _ in zoo.largest_biases(tiny.params, tiny.labels, 3)]
