@@ -182,7 +182,7 @@ def test_the_model_that_the_notebook_builds_has_about_60_lines():
 
 
 SOME = [  # each takes a second or two: four of them belong to the core
-    words if number % 6 == 0 else pytest.param(words, marks=pytest.mark.full)
+    words if number % 6 == 0 else pytest.param(words, marks=pytest.mark.slow)
     for number, words in enumerate(WRONG)
 ]
 
