@@ -31,8 +31,8 @@ from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import THUMBNAIL, Rows, Source, file_key, multi_hot, write_window
 from mbt_lite.features import black, log_mel, silence
 
-KINDS = ("sounds", "pictures")
 STREAMS = {"sounds": "spec", "pictures": "rgb"}
+KINDS = tuple(STREAMS)
 OTHER = "other"
 OTHER_SHARE = 0.2  # of the files that clips begin with
 SOFT_LABELS = "soft_labels.npz"
@@ -187,11 +187,9 @@ class _SoftLabels:
     def scores(self, path: Path | None) -> np.ndarray:
         """The scores of a file [L]; zeros where there is no file."""
         nothing = np.zeros(len(self.labels), np.float32)
-        return nothing if path is None else self.rows.get(_relative(path, self.folder), nothing)
-
-
-def _relative(path: Path, folder: Path) -> str:
-    return path.relative_to(folder).as_posix()
+        if path is None:
+            return nothing
+        return self.rows.get(path.relative_to(self.folder).as_posix(), nothing)
 
 
 def _fixed(index: int) -> np.random.Generator:

@@ -3,17 +3,12 @@
 N clips   C classes
 """
 
-from functools import partial
-
 import numpy as np
 
-from mbt_lite.data.sampling import Sampling
 from mbt_lite.data.source import Source
-from mbt_lite.evaluation.loop import make_batches, predict_batches
-from mbt_lite.features import normalize
+from mbt_lite.evaluation.loop import predict_source
 from mbt_lite.inference import Classifier
 
-BATCH = 32
 BINS = 15
 
 
@@ -54,18 +49,8 @@ def fit(logits: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
 
 def logits_and_truth(classifier: Classifier, source: Source) -> tuple[np.ndarray, np.ndarray]:
     """Logits and labels [N, C] of the clips of a source, one window each."""
-    sampling = Sampling(classifier.clip_config)
-    clips = ((index, source.read(index, sampling)) for index in range(len(source)))
-    windows = ((index, clip.rgb[0], clip.spec[0]) for index, clip in clips)
-    predicted = predict_batches(partial(_logits, classifier), make_batches(windows, BATCH))
-    logits = np.stack([row for _, row in predicted])
-    return logits, np.stack([source.targets(index) for index in range(len(source))])
-
-
-def _logits(classifier: Classifier, batch: dict) -> np.ndarray:
-    return classifier.logits(
-        normalize(batch["rgb"], batch["spec"], classifier.clip_config.front_end)
-    )
+    truth = np.stack([source.targets(index) for index in range(len(source))])
+    return predict_source(classifier.logits, classifier, source), truth
 
 
 def reliability(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

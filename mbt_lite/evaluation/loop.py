@@ -28,6 +28,7 @@ from mbt_lite.evaluation.report import Predictions
 from mbt_lite.features import normalize
 from mbt_lite.inference import Classifier
 from mbt_lite.model.label_heads import comparable, in_words
+from mbt_lite.model.mbt import Clip
 
 BOTH, AUDIO_ONLY, VIDEO_ONLY = "both", "audio only", "video only"
 ALONE = {"spec": AUDIO_ONLY, "rgb": VIDEO_ONLY}
@@ -110,6 +111,20 @@ def predict_batches(
     for key, group in groupby(rows(), key=operator.itemgetter(0)):
         windows = [output for _, output in group]
         yield key, jax.tree.map(lambda *x: np.mean(x, axis=0), *windows)
+
+
+def predict_source(
+    apply: Callable[[Clip], np.ndarray], classifier: Classifier, source: Source, batch: int = 32
+) -> np.ndarray:
+    """Apply a method of a classifier to one window of each clip of a source: [clips, ...]."""
+    sampling, front = Sampling(classifier.clip_config), classifier.clip_config.front_end
+    clips = ((index, source.read(index, sampling)) for index in range(len(source)))
+    windows = ((index, clip.rgb[0], clip.spec[0]) for index, clip in clips)
+    predicted = predict_batches(
+        lambda rows: apply(normalize(rows["rgb"], rows["spec"], front)),
+        make_batches(windows, batch),
+    )
+    return np.stack([row for _, row in predicted])
 
 
 def make_batches(

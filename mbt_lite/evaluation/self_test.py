@@ -82,8 +82,8 @@ class SelfTest:
         if self.in_order:
             return ""
         some = list(self.outputs.items())[:3]
-        found = ", ".join(f"{name} at {output}" for name, output in some)
-        return f" Do not trust the names; the sounds find {found}."
+        places = ", ".join(f"{name} at {output}" for name, output in some)
+        return f" Do not trust the names; by the sounds {places}."
 
     def to_dict(self) -> dict:
         """The result as JSON values, to store beside the weights."""
@@ -147,8 +147,8 @@ def self_test(
     match = FrontEndMatch(
         (*rows, *dropped), classifier.clip_config.front_end, len(heard), len(names)
     )
-    found = dict(zip(names, outputs.tolist(), strict=True))
-    return SelfTest(match, in_order, found, chance, time.monotonic() - start)
+    by_name = dict(zip(names, outputs.tolist(), strict=True))
+    return SelfTest(match, in_order, by_name, chance, time.monotonic() - start)
 
 
 def _listener(classifier: Classifier) -> Classifier:
